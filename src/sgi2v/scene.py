@@ -1,0 +1,344 @@
+"""Box, Key, Motion and Scene: what a person asks for, in pixels of the source image and times 0..1."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+import numpy as np
+from jaxtyping import Float64
+from numpy.typing import NDArray
+from PIL import Image
+
+from .curves import EASE_SLOPES, along
+
+Number = float | int
+Easing = Literal["linear", "ease-in", "ease-out", "ease-in-out"]
+Kind = Literal["object", "camera"]
+Curve = Literal["polyline", "spline"]
+Fit = Literal["stretch", "cover", "contain"]
+
+MAX_MOTIONS: Final = 256
+MAX_KEYS: Final = 10_000
+"""Keys on one path."""
+MAX_TEXT: Final = 10_000
+"""Characters of a name or a prompt."""
+MAX_COORDINATE: Final = 1e8
+"""Pixels; beyond it float64 no longer tells small boxes from empty ones."""
+MIN_SIDE: Final = 0.01
+"""Pixels; a thinner first box counts as one without area."""
+MIN_SCALE: Final = 1e-3
+MAX_SCALE: Final = 1e3
+MIN_GAP: Final = 1e-6
+"""Time between two keys of a path."""
+_ORIENTATION: Final = 0x0112
+"""The EXIF tag that says which side of a photo is up."""
+SAME_TIME: Final = 1e-9
+"""A time this close to a key's is that key's time, so that sampling returns the key untouched."""
+
+
+def shown(value: object) -> str:
+    """A value as an error message shows it: one line, at most 80 characters."""
+    text = repr(value).replace("\n", " ")
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def finite(field: str, value: object, remedy: str) -> float:
+    """`value` as a float; ValueError naming `field` for anything that is not a finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise ValueError(f"{field}: {shown(value)} is not a number; {remedy}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"{field}: {shown(value)} is not finite; {remedy}")
+    return number
+
+
+def choice(field: str, value: object, allowed: Iterable[str]) -> None:
+    """ValueError naming `field` unless `value` is one of the allowed words."""
+    words = tuple(allowed)
+    if not isinstance(value, str) or value not in words:
+        raise ValueError(f"{field}: {shown(value)} is not known; give one of {', '.join(words)}")
+
+
+def _text(field: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise ValueError(f"{field}: {shown(value)} is not a text; give one in quotes, or leave it out")
+    if len(value) > MAX_TEXT:
+        raise ValueError(f"{field}: {len(value)} characters; give at most {MAX_TEXT}")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise ValueError(f"{field}: {shown(value)} holds half a character; give whole Unicode characters")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Box:
+    """A rectangle in pixels of the source image, half-open (left, top, right, bottom).
+
+    Raises ValueError for numbers that are not finite and for a box without area.
+    """
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def __post_init__(self) -> None:
+        for field in ("left", "top", "right", "bottom"):
+            object.__setattr__(self, field, finite(field, getattr(self, field), "give pixels of the image"))
+        if self.right <= self.left:
+            raise ValueError(
+                f"right: {self.right!r} is not right of left {self.left!r}; give the box a width"
+            )
+        if self.bottom <= self.top:
+            raise ValueError(f"bottom: {self.bottom!r} is not below top {self.top!r}; give the box a height")
+
+    @property
+    def width(self) -> float:
+        """Pixels."""
+        return self.right - self.left
+
+    @property
+    def height(self) -> float:
+        """Pixels."""
+        return self.bottom - self.top
+
+    @property
+    def center(self) -> tuple[float, float]:
+        """(x, y) in pixels."""
+        return (self.left + self.right) / 2, (self.top + self.bottom) / 2
+
+    def moved(self, dx: Number, dy: Number) -> "Box":
+        """The box moved right by `dx` and down by `dy` pixels."""
+        return Box(left=self.left + dx, top=self.top + dy, right=self.right + dx, bottom=self.bottom + dy)
+
+    def scaled(self, factor: Number) -> "Box":
+        """The box grown `factor` times about its centre; exactly itself for 1."""
+        dx, dy = (factor - 1) * self.width / 2, (factor - 1) * self.height / 2
+        return Box(left=self.left - dx, top=self.top - dy, right=self.right + dx, bottom=self.bottom + dy)
+
+    @classmethod
+    def around(cls, x: Number, y: Number, size: Number) -> "Box":
+        """The square of side `size` pixels with its centre at (x, y)."""
+        half = size / 2
+        return cls(left=x - half, top=y - half, right=x + half, bottom=y + half)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Key:
+    """Where a motion is at one time. Raises ValueError for a value out of its range."""
+
+    time: float
+    """0 (the first frame) to 1 (the last)."""
+    x: float
+    """Pixels. Only the difference to the path's first key moves the box."""
+    y: float
+    """Pixels. Only the difference to the path's first key moves the box."""
+    scale: float = 1.0
+    """Size of the box here, as a multiple of its size on the first frame; between keys it changes log-linearly."""
+    easing: Easing = "linear"
+    """How the segment from this key to the next is travelled."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "time", finite("time", self.time, "give a time from 0 to 1"))
+        if not 0 <= self.time <= 1:
+            raise ValueError(f"time: {self.time!r} is outside 0 to 1; 0 is the first frame and 1 the last")
+        for field in ("x", "y"):
+            value = finite(field, getattr(self, field), "give pixels of the image")
+            if abs(value) > MAX_COORDINATE:
+                raise ValueError(
+                    f"{field}: {value!r} is too far away; stay within {MAX_COORDINATE:.0f} pixels"
+                )
+            object.__setattr__(self, field, value)
+        object.__setattr__(self, "scale", finite("scale", self.scale, "give 1 for an unchanged size"))
+        if not MIN_SCALE <= self.scale <= MAX_SCALE:
+            raise ValueError(f"scale: {self.scale!r} is out of range; give {MIN_SCALE:g} to {MAX_SCALE:g}")
+        choice("easing", self.easing, get_args(Easing))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Motion:
+    """A box on the first frame and where it goes. Without a path it pins what is under it.
+
+    The box at time t is `box`, scaled about its centre by the path's scale, moved by centre(t) - centre(0).
+    A path need not start at the box's centre: published scenes start up to half a pixel beside it, and
+    their centres are kept verbatim (SG-I2V, arXiv 2411.04989). Before the first key and after the last one
+    the value is held. Raises ValueError for a path that cannot be followed.
+    """
+
+    box: Box
+    """On the first frame."""
+    path: tuple[Key, ...] = ()
+    """Empty, or two or more keys in order of time, the first with scale 1."""
+    kind: Kind = "object"
+    """object: moves a thing. camera: sits on background and moves the opposite way to the camera."""
+    curve: Curve = "polyline"
+    """polyline: straight between keys. spline: PCHIP through the keys, which never leaves their bounding box."""
+    name: str = ""
+    """What the person calls it; need not be unique."""
+    mask: Image.Image | None = None
+    """Mode L or 1, as large as the image: the thing's pixels on the first frame are not 0."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.box, Box):
+            raise ValueError(f"box: {shown(self.box)} is not a Box; give left, top, right, bottom")
+        for field in ("left", "top", "right", "bottom"):
+            if abs(value := getattr(self.box, field)) > MAX_COORDINATE:
+                raise ValueError(f"box.{field}: {value!r} is too far away; stay within the image")
+        if min(self.box.width, self.box.height) < MIN_SIDE:
+            raise ValueError(f"box: {shown(self.box)} has no area; make its sides at least {MIN_SIDE} pixels")
+        choice("kind", self.kind, get_args(Kind))
+        choice("curve", self.curve, get_args(Curve))
+        _text("name", self.name)
+        if not isinstance(self.path, tuple | list) or not all(isinstance(key, Key) for key in self.path):
+            raise ValueError(f"path: {shown(self.path)} is not a list of keys; leave it out to pin the box")
+        object.__setattr__(self, "path", tuple(self.path))
+        self._check_path()
+        if self.mask is not None:
+            if not isinstance(self.mask, Image.Image) or self.mask.mode not in ("L", "1"):
+                raise ValueError(f"mask: {shown(self.mask)} is not a mask; give a picture of mode L or 1")
+            object.__setattr__(self, "mask", plain(self.mask))
+
+    def _check_path(self) -> None:
+        if len(self.path) == 1:
+            raise ValueError("path: 1 key; give two or more, or none to pin the box")
+        if len(self.path) > MAX_KEYS:
+            raise ValueError(f"path: {len(self.path)} keys; give at most {MAX_KEYS}")
+        if self.path and self.path[0].scale != 1:
+            raise ValueError(
+                f"path[0].scale: {self.path[0].scale!r}; the first key's scale must be 1, change the box"
+            )
+        for index in range(1, len(self.path)):
+            before, time = self.path[index - 1].time, self.path[index].time
+            if time - before < MIN_GAP:
+                raise ValueError(
+                    f"path[{index}].time: {time!r} is not after {before!r}; put the keys in order of time"
+                )
+
+    def centers(self, num_frames: int) -> Float64[np.ndarray, "num_frames 2"]:
+        """Where the box's centre is wanted at the times j / (num_frames - 1): (x, y) in source pixels.
+
+        Exactly a key's value where a frame's time is the key's; the box's centre throughout without a path.
+        """
+        return self._sample(frame_times(num_frames))[0]
+
+    def scales(self, num_frames: int) -> Float64[np.ndarray, " num_frames"]:
+        """The box's size at the same times, as a multiple of its size on the first frame."""
+        return self._sample(frame_times(num_frames))[1]
+
+    def boxes_at(self, times: Iterable[Number]) -> list[Box]:
+        """The box at each of some times 0..1."""
+        wanted = np.array(
+            [finite("times", time, "give times from 0 to 1") for time in times], dtype=np.float64
+        )
+        centers, scales = self._sample(wanted)
+        x0, y0 = self._sample(np.zeros(1))[0][0]
+        return [
+            self.box.scaled(float(scale)).moved(float(x - x0), float(y - y0))
+            for (x, y), scale in zip(centers, scales, strict=True)
+        ]
+
+    def _sample(self, times: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Centres [T, 2] and scales [T] at times [T]."""
+        if not self.path:
+            return np.tile(np.array(self.box.center, dtype=np.float64), (len(times), 1)), np.ones(len(times))
+        knots = np.array([key.time for key in self.path])
+        exact = np.array([(key.x, key.y, key.scale) for key in self.path])
+        eases = np.array([EASE_SLOPES[key.easing] for key in self.path])
+        values = np.column_stack([exact[:, :2], np.log(exact[:, 2])])
+        times = np.clip(times, knots[0], knots[-1])
+        segment = np.clip(np.searchsorted(knots, times, side="right") - 1, 0, len(knots) - 2)
+        sampled = along(knots, values, eases, times, segment, smooth=self.curve == "spline")
+        sampled[:, 2] = np.exp(sampled[:, 2])
+        for key in (segment, segment + 1):
+            hit = np.abs(times - knots[key]) < SAME_TIME
+            sampled[hit] = exact[key[hit]]
+        return sampled[:, :2], sampled[:, 2]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """An image and the motions wanted in it: everything a person says about the video.
+
+    Raises ValueError, naming the motion by its place, for a box that leaves the image or a mask of another size.
+    """
+
+    image: Image.Image
+    """RGB, upright; `scene_io.load_image` makes it so."""
+    motions: tuple[Motion, ...] = ()
+    """In the order of the file."""
+    fit: Fit = "stretch"
+    """How an image of another shape meets the model's: stretched (as published), cut (cover) or padded (contain)."""
+    prompt: str = ""
+    """For models that read text; others leave it unread."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.image, Image.Image) or self.image.mode != "RGB" or min(self.image.size) < 1:
+            raise ValueError(
+                f"image: {shown(self.image)} is not an RGB picture; read it with sgi2v.load_image"
+            )
+        if self.image.info.get("exif") and self.image.getexif().get(_ORIENTATION, 1) != 1:
+            raise ValueError("image: its EXIF data says it lies on its side; read it with sgi2v.load_image")
+        object.__setattr__(self, "image", plain(self.image))
+        if not isinstance(self.motions, tuple | list) or not all(isinstance(m, Motion) for m in self.motions):
+            raise ValueError(
+                f"motions: {shown(self.motions)} is not a list of motions; give one, maybe empty"
+            )
+        if len(self.motions) > MAX_MOTIONS:
+            raise ValueError(f"motions: {len(self.motions)} of them; give at most {MAX_MOTIONS}")
+        object.__setattr__(self, "motions", tuple(self.motions))
+        choice("fit", self.fit, get_args(Fit))
+        _text("prompt", self.prompt)
+        for index, motion in enumerate(self.motions):
+            self._check_inside(f"motions[{index}]", motion)
+
+    def _check_inside(self, field: str, motion: Motion) -> None:
+        width, height = self.image.size
+        for side, limit in (("left", width), ("top", height), ("right", width), ("bottom", height)):
+            value = getattr(motion.box, side)
+            if not 0 <= value <= limit:
+                raise ValueError(
+                    f"{field}.box.{side}: {value!r} leaves the image; give 0 to {limit} (the image is {width}x{height})"
+                )
+        if motion.mask is not None and motion.mask.size != self.image.size:
+            raise ValueError(
+                f"{field}.mask: {motion.mask.width}x{motion.mask.height} pixels; give {width}x{height}, as the image"
+            )
+
+
+def default_box(image_size: tuple[int, int], x: Number, y: Number, fraction: Number = 0.1) -> Box:
+    """The box of a click at (x, y): a square of `fraction` of the image's shorter side, shifted to stay inside.
+
+    `image_size` is (width, height) in pixels. ValueError for a click outside the image.
+    """
+    width, height = image_size
+    x, y = finite("x", x, "click on the image"), finite("y", y, "click on the image")
+    fraction = finite("fraction", fraction, "give more than 0 and at most 1")
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction: {fraction!r} is out of range; give more than 0 and at most 1")
+    for field, value, limit in (("x", x, width), ("y", y, height)):
+        if not 0 <= value <= limit:
+            raise ValueError(f"{field}: {value!r} is outside the image; give 0 to {limit}")
+    side = max(fraction * min(width, height), min(1.0, width, height))
+    left, top = (min(max(at - side / 2, 0.0), limit - side) for at, limit in ((x, width), (y, height)))
+    return Box(left=left, top=top, right=min(left + side, width), bottom=min(top + side, height))
+
+
+def frame_times(num_frames: int) -> Float64[np.ndarray, " num_frames"]:
+    """The time of each frame, j / (num_frames - 1); 0 for a single one."""
+    if num_frames < 1:
+        raise ValueError(f"num_frames: {num_frames} is too few; give 1 or more")
+    return np.arange(num_frames, dtype=np.float64) / max(num_frames - 1, 1)
+
+
+def plain(image: Image.Image) -> Image.Image:
+    """The decoded pixels alone, without file or metadata, so that equal pictures compare equal."""
+    if type(image) is Image.Image and not image.info:
+        return image
+    try:
+        copy = image.copy()
+    except (OSError, SyntaxError) as error:  # a file opened but not yet decoded
+        raise ValueError(f"image: {shown(image)} cannot be decoded ({error}); give another file") from error
+    copy.info = {}
+    return copy
