@@ -1,4 +1,4 @@
-"""Interpolation between the keys of a path: easing within a segment, straight lines or PCHIP through the keys."""
+"""Interpolation between the keys of a path: easing within a segment, straight lines or PCHIP."""
 
 from typing import Final
 
@@ -11,7 +11,7 @@ EASE_SLOPES: Final = {
     "ease-out": (1.0, 0.0),
     "ease-in-out": (0.0, 0.0),
 }
-"""Speed at a segment's start and end as a multiple of its mean speed; between them the one cubic that fits."""
+"""Speed at a segment's start and end, as a multiple of its mean speed; between them the cubic that fits."""
 
 
 def along(
@@ -34,7 +34,9 @@ def along(
     start, end = values[segment], values[segment + 1]
     if smooth:
         slopes = _pchip_slopes(knots, values)
-        sampled = _hermite(eased, start, end, gap[:, None] * slopes[segment], gap[:, None] * slopes[segment + 1])
+        sampled = _hermite(
+            eased, start, end, gap[:, None] * slopes[segment], gap[:, None] * slopes[segment + 1]
+        )
     else:
         sampled = start + (end - start) * eased
     return np.clip(sampled, np.minimum(start, end), np.maximum(start, end))  # takes away rounding only
@@ -53,7 +55,7 @@ def _hermite(
 
 
 def _pchip_slopes(knots: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Slopes [K, D] at the keys that keep every coordinate monotone between two keys (Fritsch & Butland 1984)."""
+    """Slopes [K, D] at the keys that keep each coordinate monotone between two keys (Fritsch & Butland 1984)."""
     gap = np.diff(knots)[:, None]
     chord = np.diff(values, axis=0) / gap
     if len(knots) == 2:

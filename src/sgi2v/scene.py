@@ -10,7 +10,7 @@ from jaxtyping import Float64
 from numpy.typing import NDArray
 from PIL import Image
 
-from .curves import EASE_SLOPES, along
+from sgi2v.curves import EASE_SLOPES, along
 
 Number = float | int
 Easing = Literal["linear", "ease-in", "ease-out", "ease-in-out"]
@@ -70,6 +70,17 @@ def _text(field: str, value: object) -> None:
         raise ValueError(f"{field}: {len(value)} characters; give at most {MAX_TEXT}")
     if any("\ud800" <= character <= "\udfff" for character in value):
         raise ValueError(f"{field}: {shown(value)} holds half a character; give whole Unicode characters")
+
+
+def _check_picture(field: str, value: object, modes: tuple[str, ...], remedy: str) -> None:
+    if not isinstance(value, Image.Image) or value.mode not in modes or min(value.size) < 1:
+        raise ValueError(f"{field}: {shown(value)} is no picture of mode {' or '.join(modes)}; {remedy}")
+
+
+def _tuple(field: str, value: object, kind: type, remedy: str) -> tuple[object, ...]:
+    if not isinstance(value, tuple | list) or not all(isinstance(item, kind) for item in value):
+        raise ValueError(f"{field}: {shown(value)} is not a list of {kind.__name__}; {remedy}")
+    return tuple(value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +147,7 @@ class Key:
     y: float
     """Pixels. Only the difference to the path's first key moves the box."""
     scale: float = 1.0
-    """Size of the box here, as a multiple of its size on the first frame; between keys it changes log-linearly."""
+    """Size of the box here, as a multiple of its size on the first frame; log-linear between keys."""
     easing: Easing = "linear"
     """How the segment from this key to the next is travelled."""
 
@@ -174,7 +185,7 @@ class Motion:
     kind: Kind = "object"
     """object: moves a thing. camera: sits on background and moves the opposite way to the camera."""
     curve: Curve = "polyline"
-    """polyline: straight between keys. spline: PCHIP through the keys, which never leaves their bounding box."""
+    """polyline: straight between keys. spline: PCHIP through them, which never leaves their bounding box."""
     name: str = ""
     """What the person calls it; need not be unique."""
     mask: Image.Image | None = None
@@ -191,13 +202,10 @@ class Motion:
         choice("kind", self.kind, get_args(Kind))
         choice("curve", self.curve, get_args(Curve))
         _text("name", self.name)
-        if not isinstance(self.path, tuple | list) or not all(isinstance(key, Key) for key in self.path):
-            raise ValueError(f"path: {shown(self.path)} is not a list of keys; leave it out to pin the box")
-        object.__setattr__(self, "path", tuple(self.path))
+        object.__setattr__(self, "path", _tuple("path", self.path, Key, "leave it out to pin the box"))
         self._check_path()
         if self.mask is not None:
-            if not isinstance(self.mask, Image.Image) or self.mask.mode not in ("L", "1"):
-                raise ValueError(f"mask: {shown(self.mask)} is not a mask; give a picture of mode L or 1")
+            _check_picture("mask", self.mask, ("L", "1"), "read it with sgi2v.load_mask")
             object.__setattr__(self, "mask", plain(self.mask))
 
     def _check_path(self) -> None:
@@ -261,7 +269,8 @@ class Motion:
 class Scene:
     """An image and the motions wanted in it: everything a person says about the video.
 
-    Raises ValueError, naming the motion by its place, for a box that leaves the image or a mask of another size.
+    Raises ValueError, naming the motion by its place, for a box that leaves the image or a mask of another
+    size.
     """
 
     image: Image.Image
@@ -269,25 +278,18 @@ class Scene:
     motions: tuple[Motion, ...] = ()
     """In the order of the file."""
     fit: Fit = "stretch"
-    """How an image of another shape meets the model's: stretched (as published), cut (cover) or padded (contain)."""
+    """How an image of another shape meets the model's: stretched (as published), cut or padded."""
     prompt: str = ""
     """For models that read text; others leave it unread."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.image, Image.Image) or self.image.mode != "RGB" or min(self.image.size) < 1:
-            raise ValueError(
-                f"image: {shown(self.image)} is not an RGB picture; read it with sgi2v.load_image"
-            )
+        _check_picture("image", self.image, ("RGB",), "read it with sgi2v.load_image")
         if self.image.info.get("exif") and self.image.getexif().get(_ORIENTATION, 1) != 1:
             raise ValueError("image: its EXIF data says it lies on its side; read it with sgi2v.load_image")
         object.__setattr__(self, "image", plain(self.image))
-        if not isinstance(self.motions, tuple | list) or not all(isinstance(m, Motion) for m in self.motions):
-            raise ValueError(
-                f"motions: {shown(self.motions)} is not a list of motions; give one, maybe empty"
-            )
+        object.__setattr__(self, "motions", _tuple("motions", self.motions, Motion, "give none, one or more"))
         if len(self.motions) > MAX_MOTIONS:
             raise ValueError(f"motions: {len(self.motions)} of them; give at most {MAX_MOTIONS}")
-        object.__setattr__(self, "motions", tuple(self.motions))
         choice("fit", self.fit, get_args(Fit))
         _text("prompt", self.prompt)
         for index, motion in enumerate(self.motions):
@@ -299,16 +301,16 @@ class Scene:
             value = getattr(motion.box, side)
             if not 0 <= value <= limit:
                 raise ValueError(
-                    f"{field}.box.{side}: {value!r} leaves the image; give 0 to {limit} (the image is {width}x{height})"
+                    f"{field}.box.{side}: {value!r} leaves the image of {width}x{height}; give 0 to {limit}"
                 )
         if motion.mask is not None and motion.mask.size != self.image.size:
             raise ValueError(
-                f"{field}.mask: {motion.mask.width}x{motion.mask.height} pixels; give {width}x{height}, as the image"
+                f"{field}.mask: {motion.mask.size} is not the image's size; give {width}x{height} pixels"
             )
 
 
 def default_box(image_size: tuple[int, int], x: Number, y: Number, fraction: Number = 0.1) -> Box:
-    """The box of a click at (x, y): a square of `fraction` of the image's shorter side, shifted to stay inside.
+    """The box of a click at (x, y): a square of `fraction` of the shorter side, shifted to stay inside.
 
     `image_size` is (width, height) in pixels. ValueError for a click outside the image.
     """

@@ -1,0 +1,115 @@
+"""Reading images and masks from files nobody vouches for, and embedding them as `data:` URIs."""
+
+import base64
+import io
+import os
+import re
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from sgi2v.scene import shown
+
+MAX_PIXELS: Final = 64_000_000
+"""Of an image, as its header declares them: checked before anything is decoded."""
+MAX_URI: Final = 64 * 2**20
+"""Characters of a `data:` URI."""
+IMAGE_FORMATS: Final = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
+"""What is read; of a GIF or TIFF the first frame."""
+
+Source = str | os.PathLike[str] | bytes
+
+
+def load_image(source: Source) -> Image.Image:
+    """An image file (a path, or its bytes) as upright RGB pixels, transparency laid over white.
+
+    EXIF rotation is applied, 16-bit grey becomes 8-bit; colour profiles are not applied. Raises ValueError
+    for a missing, undecodable or unknown file, and for one whose header declares more than 64 megapixels
+    (checked before decoding).
+    """
+    image = _open("image", source)
+    if image.mode.startswith("I;16") or image.mode == "I":
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return _bare(image.convert("RGB"))
+
+
+def load_mask(source: Source, size: tuple[int, int] | None = None) -> Image.Image:
+    """A mask file as mode 1 where it has one bit a pixel, else as mode L.
+
+    Raises as `load_image` does, and for another size (width, height) than the one asked for, before decoding.
+    """
+    image = _open("mask", source, size)
+    return _bare(image if image.mode in ("1", "L") else image.convert("L"))
+
+
+def _open(field: str, source: Source, size: tuple[int, int] | None = None) -> Image.Image:
+    """Decoded and upright, in the file's own mode."""
+    name = f"{len(source)} bytes" if isinstance(source, bytes) else shown(os.fspath(source))
+    try:
+        if not isinstance(source, bytes) and not Path(source).is_file():
+            raise ValueError(f"{field}: {name} is no file; give the path of a picture")
+        file = io.BytesIO(source) if isinstance(source, bytes) else source
+        with Image.open(file, formats=IMAGE_FORMATS) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                limit = MAX_PIXELS // 1_000_000
+                raise ValueError(
+                    f"{field}: {name} declares {width}x{height} pixels; give at most {limit} megapixels"
+                )
+            if size not in (
+                None,
+                (width, height),
+                (height, width),
+            ):  # the other way round before it is turned
+                raise ValueError(
+                    f"{field}: {name} has {width}x{height} pixels; give {size}, as the image has"
+                )
+            image.load()
+            return ImageOps.exif_transpose(image)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ValueError(f"{field}: {name} declares too many pixels; give at most 64 megapixels") from None
+    except ValueError as error:
+        if str(error).startswith(f"{field}: "):
+            raise
+        raise ValueError(
+            f"{field}: {name} cannot be decoded ({shown(str(error))}); give another file"
+        ) from error
+    except Exception as error:  # Pillow's readers raise almost anything on a corrupt file
+        kinds = ", ".join(IMAGE_FORMATS)
+        raise ValueError(f"{field}: {name} cannot be read as a picture; give one of {kinds}") from error
+
+
+def _bare(image: Image.Image) -> Image.Image:
+    copy = image.copy()
+    copy.info = {}
+    return copy
+
+
+def png_bytes(picture: Image.Image) -> bytes:
+    """A PNG file's bytes: lossless, so what is read back is equal."""
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
+def data_uri(picture: Image.Image) -> str:
+    """A picture as a `data:` URI, for a scene that travels without its folder."""
+    return "data:image/png;base64," + base64.b64encode(png_bytes(picture)).decode()
+
+
+def data_bytes(field: str, uri: str) -> bytes:
+    """What a `data:` URI holds; ValueError naming `field` unless it is a picture in base64 of bearable size."""
+    match = re.match(r"data:image/[\w.+-]+;base64,", uri)
+    if not match or len(uri) > MAX_URI:
+        raise ValueError(
+            f"{field}: {shown(uri)} is no picture; give data:image/png;base64,... of at most {MAX_URI} bytes"
+        )
+    try:
+        return base64.b64decode(uri[match.end() :], validate=True)
+    except ValueError as error:
+        raise ValueError(f"{field}: {shown(uri)} is not base64 ({error}); embed the picture again") from error
