@@ -1,0 +1,349 @@
+"""Frames to mp4, gif and png and back, with the record of the run that made them inside the file."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Final
+
+import av
+import av.error
+import numpy as np
+import torch
+from av.video.reformatter import ColorRange, Colorspace, Interpolation
+from jaxtyping import Float32, UInt8
+from PIL import Image, PngImagePlugin
+from torch import Tensor
+
+from sgi2v.writing import cannot_write, check_place, reason, writing
+
+NOTE: Final = "AI-generated video: made by sgi2v from one image and drawn paths. It is not a recording."
+RUN_KEY: Final = "sgi2v"  # the metadata key under which an mp4 carries its run
+SIZE_KEY: Final = "sgi2v_size"  # "width x height" before the padding that yuv420p needs
+RUN_FILE: Final = "run.json"  # beside the frames of a folder
+SUFFIXES: Final = (".mp4", ".gif", "")
+_BT709: Final = 1  # the number of BT.709 in H.264's tables of primaries, transfer and matrix
+_EXACT: Final = (
+    Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+)  # 51 dB, else 35
+_CRF: Final = 16  # x264's quality: visually lossless
+
+# Files that are read may come from anybody.
+MAX_PIXELS: Final = 64_000_000  # of one frame
+MAX_TOTAL_PIXELS: Final = 400_000_000  # of all frames: 4.8 GB as float32
+MAX_RUN_BYTES: Final = 256 << 20
+UNREADABLE: Final = (OSError, av.error.FFmpegError, SyntaxError, EOFError, Image.DecompressionBombError)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Video:
+    """A clip and where it came from.
+
+    Shapes: frames is float32 `[frames, 3, height, width]`, RGB in 0..1, not rounded to 8 bits.
+    Raises: ValueError on an empty clip or a frame rate that is not a positive number.
+    """
+
+    frames: Float32[Tensor, "frames 3 height width"]
+    """RGB in 0..1, unrounded: metrics read these, never a lossy file."""
+    fps: float = 7.0
+    """Frames a second."""
+    run: Mapping[str, Any] | None = None
+    """The JSON record of the run that made the clip, with its images embedded; None where there is none."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no container can hold."""
+        if self.frames.numel() == 0:
+            raise ValueError(
+                f"frames: the clip is empty ({tuple(self.frames.shape)}); give at least one frame"
+            )
+        if not 0 < self.fps <= 1000:
+            raise ValueError(f"fps: {self.fps} is not a frame rate; give a number above 0 and up to 1000")
+
+    def save(self, path: str | Path) -> Path:
+        """Write the clip to `path`: .mp4, .gif, or a folder of PNG frames (a name without a suffix).
+
+        The file is made under a temporary name beside `path` and renamed when whole; after any error, Ctrl-C
+        included, nothing is left. Missing parent folders are made. An mp4 of odd width or height is padded to
+        even (yuv420p has one colour for 2×2 pixels) by repeating its last column or row; load_video cuts it off.
+        Raises: ValueError naming the path when it cannot be written, or when a frame is not finite.
+        """
+        path = Path(path)
+        check_writable(path)
+        with writing(path) as temporary:
+            _writer(path)(self, temporary)
+        return path
+
+
+def check_writable(path: str | Path) -> None:
+    """Find out before any expensive work whether `Video.save(path)` will be able to write.
+
+    Writes a megabyte to a nameless file in the nearest folder that exists and removes it; makes no folder.
+    Raises: ValueError naming the path and what would be right.
+    """
+    path = Path(path)
+    _writer(path)
+    try:
+        _check_replaceable(path)
+    except OSError as error:
+        raise ValueError(cannot_write(path, error)) from error
+    check_place(path)
+
+
+def load_video(path: str | Path) -> Video:
+    """Read an mp4, a gif or a folder of frames, such as `Video.save` writes, with its run if it has one.
+
+    Returns: frames float32 `[frames, 3, height, width]`, RGB in 0..1, rounded to 8 bits by the file.
+    Raises: ValueError naming the path when it is missing, broken, not a video, or too large (64 megapixels a
+    frame, 400 megapixels in all).
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            return _load_folder(path)
+        if path.suffix.lower() == ".gif":
+            return _load_gif(path)
+        return _load_mp4(path)
+    except UNREADABLE as error:
+        raise ValueError(f"video: cannot read {path}: {_why(error)}") from error
+
+
+def read_run(path: str | Path) -> dict[str, Any]:
+    """Read the record of the run that made a file or folder, without decoding its frames.
+
+    Raises: ValueError naming the path when it cannot be read or carries no run.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            run = _read_tag(path)["run"]
+        elif path.suffix.lower() == ".gif":
+            with Image.open(path, formats=("GIF",)) as image:
+                run = _gif_tag(image)["run"]
+        else:
+            with path.open("rb") as file, av.open(file, "r", format="mp4") as container:
+                run = _parse(container.metadata.get(RUN_KEY, "null"))
+    except UNREADABLE as error:
+        raise ValueError(f"video: cannot read {path}: {_why(error)}") from error
+    if not isinstance(run, dict):
+        raise ValueError(f"video: {path} carries no sgi2v run; only files that sgi2v wrote can be replayed")
+    return run
+
+
+def to_uint8(frames: Float32[Tensor, "f 3 h w"]) -> UInt8[np.ndarray, "f h w 3"]:
+    """Round RGB frames in 0..1 to 8 bits, channels last; what lies outside is clipped. ValueError on NaN or inf."""
+    if not torch.isfinite(frames).all():
+        raise ValueError("frames: some pixels are NaN or infinite; run the model with --dtype float32")
+    rounded = (frames.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
+    return np.ascontiguousarray(rounded.permute(0, 2, 3, 1).numpy())
+
+
+def from_uint8(frames: UInt8[np.ndarray, "f h w 3"]) -> Float32[Tensor, "f 3 h w"]:
+    """8-bit frames, channels last, to float32 RGB in 0..1, channels first."""
+    return torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2))).to(torch.float32) / 255
+
+
+def _save_mp4(video: Video, path: Path) -> None:
+    pixels = to_uint8(video.frames)
+    height, width = pixels.shape[1:3]
+    pixels = np.pad(pixels, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    # use_metadata_tags keeps keys of our own; faststart puts them and the index before the pictures.
+    options = {"movflags": "faststart+use_metadata_tags"}
+    with av.open(f"file:{path}", "w", format="mp4", options=options) as container:
+        container.metadata["comment"] = NOTE
+        container.metadata[SIZE_KEY] = f"{width}x{height}"
+        if video.run is not None:
+            container.metadata[RUN_KEY] = json.dumps(video.run, allow_nan=False)
+        rate = Fraction(video.fps).limit_denominator(1001)
+        stream = container.add_stream("libx264", rate=rate, options={"crf": str(_CRF), "preset": "medium"})
+        stream.height, stream.width, stream.pix_fmt = pixels.shape[1], pixels.shape[2], "yuv420p"
+        context = stream.codec_context
+        context.color_primaries = context.color_trc = context.colorspace = _BT709
+        context.color_range = ColorRange.MPEG
+        for image in pixels:
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            container.mux(
+                stream.encode(
+                    frame.reformat(
+                        format="yuv420p",
+                        dst_colorspace=Colorspace.ITU709,
+                        interpolation=_EXACT,
+                        src_color_range=ColorRange.JPEG,
+                        dst_color_range=ColorRange.MPEG,
+                    )
+                )
+            )
+        container.mux(stream.encode(None))
+
+
+def _load_mp4(path: Path) -> Video:
+    with path.open("rb") as file, av.open(file, "r", format="mp4") as container:
+        if not container.streams.video:
+            raise ValueError(f"video: {path} holds no pictures")
+        stream = container.streams.video[0]
+        rate = stream.average_rate or Fraction(7)
+        tag = container.metadata.get(SIZE_KEY, "")
+        run = _parse(container.metadata.get(RUN_KEY, "null"))
+        images: list[UInt8[np.ndarray, "h w 3"]] = []
+        for frame in container.decode(stream):
+            _check_size(path, frame.width, frame.height, len(images) + 1)
+            images.append(
+                frame.to_ndarray(
+                    format="rgb24",
+                    src_colorspace=Colorspace.ITU709,
+                    interpolation=_EXACT,
+                    src_color_range=ColorRange.MPEG,
+                    dst_color_range=ColorRange.JPEG,
+                )
+            )
+    if not images:
+        raise ValueError(f"video: {path} holds no pictures")
+    pixels = np.stack(images)
+    height, width = pixels.shape[1:3]
+    if tag in {f"{w}x{h}" for w in (width, width - 1) for h in (height, height - 1)}:  # else not padded by us
+        width, height = (int(side) for side in tag.split("x"))
+    return Video(frames=from_uint8(pixels[:, :height, :width]), fps=float(rate), run=run)
+
+
+def _save_gif(video: Video, path: Path) -> None:
+    pixels = to_uint8(video.frames)
+    palette = _palette(pixels)
+    images = [Image.fromarray(image).quantize(palette=palette) for image in pixels]
+    # A gif counts in hundredths of a second: each frame ends at the nearest one, so that errors do not add up.
+    ends = np.round(np.arange(len(images) + 1) * 100 / video.fps).astype(int)
+    durations = [int(d) * 10 for d in np.maximum(np.diff(ends), 1)]
+    images[0].save(
+        path, format="GIF", save_all=True, append_images=images[1:], duration=durations, loop=0, optimize=False,
+        comment=json.dumps(_tag(video), allow_nan=False).encode("ascii"),
+    )  # fmt: skip
+
+
+def _palette(pixels: UInt8[np.ndarray, "f h w 3"]) -> Image.Image:
+    """One palette for the whole clip, from at most 200 000 of its pixels: colours do not flicker."""
+    every = max(1, -(-pixels[..., 0].size // 200_000))
+    sample = pixels.reshape(-1, 3)[::every]
+    return Image.fromarray(sample[None]).quantize(colors=256, method=Image.Quantize.MEDIANCUT)
+
+
+def _load_gif(path: Path) -> Video:
+    with Image.open(path, formats=("GIF",)) as image:
+        tag = _gif_tag(image)
+        num_frames = getattr(image, "n_frames", 1)
+        _check_size(path, image.width, image.height, num_frames)
+        first = max(int(image.info.get("duration", 0)), 10)
+        fps = _positive(tag["fps"]) or 1000 / first
+        images: list[UInt8[np.ndarray, "h w 3"]] = []
+        end = 0
+        for index in range(num_frames):
+            image.seek(index)
+            end += max(int(image.info.get("duration", 0)), 10)
+            # Pillow joins equal neighbours into one long frame: count them out again.
+            copies = max(1, round(end * fps / 1000) - len(images))
+            _check_size(path, image.width, image.height, len(images) + copies)
+            images += [np.asarray(image.convert("RGB"))] * copies
+    return Video(frames=from_uint8(np.stack(images)), fps=fps, run=tag["run"])
+
+
+def _save_folder(video: Video, path: Path) -> None:
+    path.mkdir()
+    note = PngImagePlugin.PngInfo()
+    note.add_text("Comment", NOTE)
+    for index, image in enumerate(to_uint8(video.frames)):
+        Image.fromarray(image).save(path / f"frame_{index:04d}.png", pnginfo=note)
+    (path / RUN_FILE).write_text(json.dumps(_tag(video), allow_nan=False, indent=1) + "\n", encoding="utf-8")
+
+
+def _load_folder(path: Path) -> Video:
+    tag = _read_tag(path)
+    names = sorted(path.glob("frame_*.png"))
+    if not names:
+        raise ValueError(f"video: {path} holds no frames; they are named frame_0000.png, frame_0001.png, …")
+    images: list[UInt8[np.ndarray, "h w 3"]] = []
+    for name in names:
+        with Image.open(name, formats=("PNG",)) as image:
+            _check_size(path, image.width, image.height, len(names))
+            images.append(np.asarray(image.convert("RGB")))
+        if images[-1].shape != images[0].shape:
+            raise ValueError(f"video: {name} has another size than the frames before it")
+    return Video(frames=from_uint8(np.stack(images)), fps=_positive(tag["fps"]) or 7.0, run=tag["run"])
+
+
+def _tag(video: Video) -> dict[str, Any]:
+    """What a gif and a folder carry beside the pictures."""
+    return {"note": NOTE, "fps": video.fps, "run": video.run}
+
+
+def _read_tag(path: Path) -> dict[str, Any]:
+    file = path / RUN_FILE
+    if not file.is_file():
+        return {"fps": None, "run": None}
+    if file.stat().st_size > MAX_RUN_BYTES:
+        raise ValueError(f"video: {file} is larger than {MAX_RUN_BYTES >> 20} MiB")
+    return _known(_parse(file.read_text(encoding="utf-8", errors="replace")))
+
+
+def _gif_tag(image: Image.Image) -> dict[str, Any]:
+    comment = image.info.get("comment", b"")
+    return _known(_parse(comment.decode("utf-8", "replace") if isinstance(comment, bytes) else str(comment)))
+
+
+def _known(tag: dict[str, Any] | None) -> dict[str, Any]:
+    run = (tag or {}).get("run")
+    return {"fps": (tag or {}).get("fps"), "run": run if isinstance(run, dict) else None}
+
+
+def _parse(text: str) -> dict[str, Any] | None:
+    """The JSON object in `text`, or None: another program's comment is not an error."""
+    if len(text) > MAX_RUN_BYTES:
+        return None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _positive(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and 0 < value <= 1000 else None
+
+
+def _check_size(path: Path, width: int, height: int, num_frames: int) -> None:
+    if width * height > MAX_PIXELS or width * height * num_frames > MAX_TOTAL_PIXELS:
+        raise ValueError(
+            f"video: {path} is too large: {num_frames} frames of {width}×{height}; at most "
+            f"{MAX_PIXELS // 1_000_000} megapixels a frame and {MAX_TOTAL_PIXELS // 1_000_000} in all"
+        )
+
+
+def _why(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.errno:
+        return reason(error)
+    return "it is no video of this kind, or it is damaged"
+
+
+def _writer(path: Path) -> Callable[[Video, Path], None]:
+    """The function that writes this kind of file; ValueError on a kind that is not written."""
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES or not path.name:
+        raise ValueError(
+            f"output: {str(path)!r} is no kind of video that is written here; end its name in .mp4 or .gif, "
+            "or give a folder (a name without a suffix) for PNG frames"
+        )
+    return {".mp4": _save_mp4, ".gif": _save_gif, "": _save_folder}[suffix]
+
+
+def _check_replaceable(path: Path) -> None:
+    """ValueError where something stands that must not be overwritten."""
+    if path.suffix and path.is_dir():
+        raise ValueError(f"output: {path} is a folder; name a file in it")
+    if not path.suffix and path.exists():
+        if not path.is_dir():
+            raise ValueError(
+                f"output: {path} is a file; name a folder for the frames, or a file ending in .mp4"
+            )
+        others = [p.name for p in path.iterdir() if p.name != RUN_FILE and not p.match("frame_*.png")]
+        if others:
+            raise ValueError(
+                f"output: the folder {path} holds other things than frames ({sorted(others)[0]}); "
+                "name a new folder, or a file in it ending in .mp4 or .gif"
+            )

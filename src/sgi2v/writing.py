@@ -1,0 +1,83 @@
+"""A file or folder appears at its place whole or not at all, and a place is tried before the work for it is done."""
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+_PROBE: Final = bytes(1 << 20)  # written and removed again to learn whether a place takes data at all
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path` to write to; renamed to `path` at the end, removed after any error.
+
+    The name may be used for a file or made into a folder; missing parents are made. A folder that stands at
+    `path` is replaced by a new one: who calls has made sure that nobody misses it.
+    Raises: ValueError naming the path where an OSError says that it cannot be written.
+    """
+    temporary = _beside(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        _put_in_place(temporary, path)
+    except OSError as error:
+        raise ValueError(cannot_write(path, error)) from error
+    finally:
+        _remove(temporary)
+
+
+def check_place(path: Path) -> None:
+    """Raise ValueError, naming the path, unless a megabyte could be written there; makes no folder and leaves nothing."""
+    folder = path.parent
+    try:
+        path.exists()  # a name that is too long is found here
+        while not folder.exists():
+            folder = folder.parent
+        if not folder.is_dir():
+            raise ValueError(f"output: {path} cannot lie in {folder}, which is a file, not a folder")
+        probe = _beside(folder / path.name)
+        try:
+            probe.write_bytes(_PROBE)
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError as error:
+        raise ValueError(cannot_write(path, error)) from error
+
+
+def reason(error: OSError) -> str:
+    """What the system says is wrong, without the path."""
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+
+
+def cannot_write(path: Path, error: OSError) -> str:
+    """The line for a person whose output cannot be written."""
+    return f"output: cannot write {path}: {reason(error)}; choose another place with --output"
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
+
+
+def _put_in_place(temporary: Path, path: Path) -> None:
+    if not (temporary.is_dir() and path.exists()):
+        temporary.replace(path)
+        return
+    old = _beside(path)
+    path.replace(old)
+    try:
+        temporary.replace(path)
+    except BaseException:
+        old.replace(path)
+        raise
+    shutil.rmtree(old)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,252 @@
+"""The house rules of CONTRIBUTING.md that a machine can check, and proof that the checker sees a planted fault."""
+
+import ast
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import jaxtyping
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "sgi2v"
+PRINTS = "cli.py"  # the only file that prints and exits
+PICKS_DEVICE = "device.py"  # the only file that names accelerators
+MAX_LINES = 400
+MUTABLE_CALLS = frozenset(
+    {"list", "dict", "set", "bytearray", "defaultdict", "OrderedDict", "Counter", "deque", "WeakKeyDictionary",
+     "WeakValueDictionary", "local"}
+)  # fmt: skip
+
+
+def _name(node: ast.expr) -> str:
+    """The last name of a dotted expression: `collections.deque` -> `deque`."""
+    if isinstance(node, ast.Name):
+        return node.id
+    return node.attr if isinstance(node, ast.Attribute) else ""
+
+
+def _mutable(value: ast.expr | None) -> bool:
+    if isinstance(value, ast.List | ast.Dict | ast.Set | ast.ListComp | ast.DictComp | ast.SetComp):
+        return True
+    return isinstance(value, ast.Call) and _name(value.func) in MUTABLE_CALLS
+
+
+def _targets(node: ast.AST) -> list[ast.expr]:
+    if isinstance(node, ast.Assign):
+        return node.targets
+    return [node.target] if isinstance(node, ast.AnnAssign | ast.AugAssign) else []
+
+
+def _shared_state(body: list[ast.stmt]) -> Iterator[tuple[int, str]]:
+    """Mutable values assigned at module or class level: shared by every run and every user of the process."""
+    for node in body:
+        if isinstance(node, ast.ClassDef | ast.If | ast.Try | ast.With):
+            yield from _shared_state(node.body)
+        elif isinstance(node, ast.Assign | ast.AnnAssign) and _mutable(node.value):
+            names = [_name(target) for target in _targets(node)]
+            if names not in (["__all__"], ["__slots__"]):
+                yield node.lineno, f"{', '.join(names)} is mutable and shared by everybody"
+
+
+def _keyword(call: ast.Call, name: str) -> object:
+    return next(
+        (k.value.value for k in call.keywords if k.arg == name and isinstance(k.value, ast.Constant)), None
+    )
+
+
+def _in_call(path: str, node: ast.Call) -> Iterator[str]:
+    name, text = _name(node.func), ast.unparse(node.func)
+    attribute = isinstance(node.func, ast.Attribute)
+    if name == "train" and attribute and not path.startswith("training/"):
+        yield "switches a network to training mode outside training/"
+    if name == "cuda" and attribute:
+        yield f"names a device outside {PICKS_DEVICE}"
+    if name in ("exit", "quit", "_exit") and path != PRINTS:
+        yield "exits in a library"
+    if name == "inference_mode":
+        yield "inference_mode: its tensors can never be optimised; use no_grad"
+    if text == "torch.load" and _keyword(node, "weights_only") is not True:
+        yield "torch.load without weights_only=True runs code from the file"
+    if text in ("torch.jit.load", "pickle.load", "pickle.loads", "eval", "exec"):
+        yield f"{text} runs code from a file"
+    if _keyword(node, "allow_pickle") is True:
+        yield "allow_pickle runs code from the file"
+    if text == "setattr" and any(isinstance(a, ast.Constant) and a.value == "forward" for a in node.args):
+        yield "assigns to forward"
+
+
+def _in_import(path: str, node: ast.Import | ast.ImportFrom) -> Iterator[str]:
+    names = [alias.name for alias in node.names]
+    module = (node.module or "") if isinstance(node, ast.ImportFrom) else ""
+    if "*" in names:
+        yield "import *"
+    places = f"{module} {' '.join(names)}"
+    if path.startswith("controllers/") and "sgi2v.backbones." in f"{places}.".replace("backbones.base", ""):
+        yield "a controller imports a backbone"
+    if path.startswith("backbones/") and "sgi2v.controllers" in places:
+        yield "a backbone imports a controller"
+
+
+def _in_node(path: str, node: ast.AST) -> Iterator[str]:
+    match node:
+        case ast.Call():
+            yield from _in_call(path, node)
+        case ast.Import() | ast.ImportFrom():
+            yield from _in_import(path, node)
+        case ast.Name(id="print") if path != PRINTS:
+            yield "print"
+        case ast.Global():
+            yield "global"
+        case ast.ExceptHandler(type=None):
+            yield "bare except"
+        case ast.Constant(value=str(text)) if path != PICKS_DEVICE:
+            if text.split(":")[0] in ("cuda", "mps"):
+                yield f"names a device outside {PICKS_DEVICE}"
+        case ast.Assign() | ast.AnnAssign() | ast.AugAssign():
+            for target in _targets(node):
+                if isinstance(target, ast.Attribute) and target.attr in ("forward", "training"):
+                    yield f"assigns to {target.attr}"
+
+
+def faults(path: str, source: str) -> list[str]:
+    """Every broken house rule in one file of the package; `path` is relative to the package."""
+    tree = ast.parse(source)
+    found = list(_shared_state(tree.body))
+    found += [
+        (getattr(node, "lineno", 1), fault) for node in ast.walk(tree) for fault in _in_node(path, node)
+    ]
+    if not ast.get_docstring(tree):
+        found.append((1, "does not open by saying what it is for"))
+    if (lines := source.count("\n")) > MAX_LINES:
+        found.append((lines, f"{lines} lines: too long to read in one sitting (at most {MAX_LINES})"))
+    return [f"{path}:{line}: {fault}" for line, fault in sorted(set(found))]
+
+
+@pytest.mark.parametrize(
+    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: p.relative_to(PACKAGE).as_posix()
+)
+def test_file_keeps_the_house_rules(path: Path) -> None:
+    assert faults(path.relative_to(PACKAGE).as_posix(), path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("print('x')", "print"),
+        ("device = 'cuda'", "names a device"),
+        ("device = 'cuda:1'", "names a device"),
+        ("device = 'mps'", "names a device"),
+        ("x.cuda()", "names a device"),
+        ("net.train()", "training mode"),
+        ("net.training = True", "assigns to training"),
+        ("net.forward = f", "assigns to forward"),
+        ("setattr(net, 'forward', f)", "assigns to forward"),
+        ("from os import *", "import *"),
+        ("try:\n  pass\nexcept:\n  pass", "bare except"),
+        ("CACHE = {}", "mutable"),
+        ("CACHE: dict[str, int] = dict()", "mutable"),
+        ("import collections\nseen = collections.deque()", "mutable"),
+        ("if True:\n  seen = [n for n in 'ab']", "mutable"),
+        ("class A:\n  seen = []", "mutable"),
+        ("def f():\n  global x", "global"),
+        ("import torch\nwith torch.inference_mode():\n  pass", "inference_mode"),
+        ("torch.load('x')", "weights_only"),
+        ("torch.load('x', weights_only=False)", "weights_only"),
+        ("torch.jit.load('x')", "runs code"),
+        ("np.load('x', allow_pickle=True)", "runs code"),
+        ("import sys\nsys.exit(1)", "exits"),
+        ("x = 1\n" * (MAX_LINES + 1), "too long"),
+    ],
+)
+def test_checker_sees_a_planted_fault(source: str, expected: str) -> None:
+    found = faults("some_file.py", f'"""What it is for."""\n{source}\n')
+    assert len(found) == 1, found
+    assert expected in found[0]
+
+
+def test_checker_sees_what_depends_on_the_file() -> None:
+    assert "docstring" not in faults("a.py", '"""Purpose."""\n')
+    assert "what it is for" in faults("a.py", "x = 1\n")[0]
+    assert (
+        "controller"
+        in faults("backbones/a.py", '"""P."""\nfrom sgi2v.controllers.base import Controller\n')[0]
+    )
+    assert "backbone" in faults("controllers/a.py", '"""P."""\nfrom sgi2v.backbones.svd import SVD\n')[0]
+    assert "backbone" in faults("controllers/a.py", '"""P."""\nimport sgi2v.backbones.svd\n')[0]
+
+
+def test_checker_lets_honest_code_pass() -> None:
+    source = '"""P."""\n__all__ = ["f"]\nNAMES = ("a",)\n\n\ndef f():\n    seen = []\n    return seen\n'
+    assert faults("a.py", source) == []
+    assert faults("cli.py", '"""P."""\nimport sys\nprint(1)\nsys.exit(0)\n') == []
+    assert faults("training/a.py", '"""P."""\nnet.train()\n') == []
+    assert faults(PICKS_DEVICE, '"""P."""\ndevice = "cuda"\n') == []
+    assert faults("controllers/a.py", '"""P."""\nfrom sgi2v.backbones.base import Backbone\n') == []
+
+
+# Written in halves, so that this file does not find itself.
+FOREIGN = tuple(
+    "".join(halves)
+    for halves in (
+        ("pypi", ".org"), ("pythonhosted", ".org"), ("download.", "pytorch.org"), ("npmjs", ".org"),
+        ("deb.", "debian.org"), ("/opt", "/wheels"), ("/work", "/main"), ("/work", "/shared"), ("/ro", "ot/"),
+        ("/tmp", "/w/"), ("/ho", "me/"), ("/Us", "ers/"),
+    )
+)  # fmt: skip
+
+
+def foreign(text: str) -> list[str]:
+    """Registry hosts and paths of one person's machine that a text names."""
+    return [name for name in FOREIGN if name in text]
+
+
+def test_tracked_files_name_no_registry_and_no_machine() -> None:
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listing.returncode:
+        pytest.skip("not a git checkout: there is no list of tracked files")
+    texts = {
+        ".py",
+        ".md",
+        ".toml",
+        ".txt",
+        ".json",
+        ".jsonl",
+        ".yml",
+        ".yaml",
+        ".html",
+        ".js",
+        ".css",
+        ".sh",
+        "",
+    }
+    found = {}
+    for name in filter(None, listing.stdout.split("\0")):
+        path = ROOT / name
+        if path.is_file() and path.suffix in texts and path.name != "LICENSE":
+            found[name] = foreign(path.read_text(encoding="utf-8", errors="replace"))
+    assert len(found) > 10
+    assert {name: names for name, names in found.items() if names} == {}
+
+
+def test_foreign_names_are_seen() -> None:
+    assert foreign("see https://files." + "pythonhosted" + ".org/x") == ["pythonhosted" + ".org"]
+    assert foreign("a path in /usr/lib") == []
+
+
+def test_shapes_are_really_checked() -> None:
+    """With jaxtyping's hook missing, or its type checker not named last, a wrong shape would pass."""
+    from sgi2v.video import Video
+
+    Video(frames=torch.zeros(2, 3, 4, 4), fps=7.0)
+    with pytest.raises(jaxtyping.TypeCheckError):
+        Video(frames=torch.zeros(2, 4, 4), fps=7.0)
+
+
+def test_a_function_is_checked_too() -> None:
+    from sgi2v.video import to_uint8
+
+    assert to_uint8(torch.ones(2, 3, 4, 4)).shape == (2, 4, 4, 3)
+    with pytest.raises(jaxtyping.TypeCheckError):
+        to_uint8(torch.ones(2, 3, 4, 4, dtype=torch.float64))
