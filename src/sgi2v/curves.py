@@ -14,6 +14,12 @@ EASE_SLOPES: Final = {
 """Speed at a segment's start and end, as a multiple of its mean speed; between them the cubic that fits."""
 
 
+def ease(name: str, u: np.float64) -> np.float64:
+    """The share of a segment travelled after the share `u` of its time, both 0..1."""
+    slopes = (np.asarray(slope) for slope in EASE_SLOPES[name])
+    return np.float64(_hermite(np.asarray(u), np.zeros(()), np.ones(()), *slopes))
+
+
 def along(
     knots: NDArray[np.float64],
     values: NDArray[np.float64],
