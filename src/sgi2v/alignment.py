@@ -1,0 +1,158 @@
+"""The SG-I2V loss: features inside each moving box are compared with those of its first-frame place, all at once."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from sgi2v.grid import Grid, Tracks
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignmentPlan:
+    """Which cell is compared with which: one row for every cell of every box in every later frame.
+
+    Built once per scene on the host; an iteration then only gathers. Rows are in the order (box, frame, row, column).
+    """
+
+    size: tuple[int, int]
+    """Rows and columns of the latent grid, to which features are upsampled."""
+    cells: Int64[Tensor, " m"]
+    """Flat index (frame, row, column) of the cell that is pulled."""
+    sources: Int64[Tensor, "m k"]
+    """Flat indices (row, column) in the first frame whose mixture is its target; k is 1, or 4 where a box resizes."""
+    mixture: Float[Tensor, "m k"]
+    """Bilinear weights of the sources, summing to 1."""
+    weights: Float[Tensor, " m"]
+    """Gaussian weight of the row, 1 at the largest cell of the uncut box."""
+
+    @property
+    def num_rows(self) -> int:
+        """Cells compared; 0 when every box has left the picture."""
+        return self.cells.shape[0]
+
+    def to(self, device: torch.device) -> "AlignmentPlan":
+        """The same plan on another device."""
+        return AlignmentPlan(
+            size=self.size,
+            cells=self.cells.to(device),
+            sources=self.sources.to(device),
+            mixture=self.mixture.to(device),
+            weights=self.weights.to(device),
+        )
+
+
+def gaussian_profile(cells: np.ndarray, length: np.ndarray, std: float) -> np.ndarray:
+    """One axis of the heat map: a Gaussian about the middle of a box, 1 at its largest cell, in float64.
+
+    ``cells`` are indices inside boxes of ``length`` cells (broadcast together); a cell's centre lies at index + 0.5
+    and the deviation is ``std`` times half the length (SG-I2V, published code). The two axes' product is the map.
+    """
+    half = length / 2
+
+    def value(position: np.ndarray) -> np.ndarray:
+        return np.asarray(np.exp(-0.5 * ((position - half) / (std * half)) ** 2))
+
+    profile: np.ndarray = value(cells + 0.5) / value(np.floor((length - 1) / 2) + 0.5)
+    return profile
+
+
+def _resized_index(
+    cells: np.ndarray, length: np.ndarray, first_length: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Bilinear source cells (below, above, weight of above) of a crop of ``first_length`` resized to ``length``."""
+    position = np.maximum((cells + 0.5) * (first_length / length) - 0.5, 0.0)
+    below = np.minimum(np.floor(position).astype(np.int64), first_length - 1)
+    return below, np.minimum(below + 1, first_length - 1), position - below
+
+
+def alignment_plan(tracks: Tracks, grid: Grid, heatmap_std: float, *, gaussian: bool = True) -> AlignmentPlan:
+    """The plan for a scene on a grid, on the CPU.
+
+    For every box and latent frame j >= 1: the cells of the box at frame j, each with the same place in the first
+    box. Where the box's size in cells differs from frame 0's, the first crop is resized bilinearly to frame j's
+    uncut size (align_corners false, no antialiasing); only then are cells outside the picture cut away, from
+    target, source and weight alike. ``heatmap_std`` is the Gaussian's deviation as a share of half the box;
+    ``gaussian=False`` weighs all cells alike (the paper's Table 2). SG-I2V, section 4.2 and published code.
+
+    Raises ValueError when a first box leaves the grid or ``heatmap_std`` is not positive.
+    """
+    if heatmap_std <= 0:
+        raise ValueError(f"heatmap_std must be > 0, got {heatmap_std}")
+    tracks.check_first_boxes()
+    rows, columns = grid.rows, grid.columns
+    boxes = grid.cells(tracks.boxes([grid.frame(k) for k in range(grid.latent_frames)]))
+    first, later = boxes[:, :1], boxes[:, 1:]  # [boxes, frames, (top, left, bottom, right)]
+
+    def axis(low: int, limit: int) -> tuple[np.ndarray, ...]:
+        """Per box, frame and cell along one axis: inside the picture?, position, weight, sources and their mixture."""
+        length, first_length = (b[..., low + 2] - b[..., low] for b in (later, first))
+        cells = np.arange(length.max(initial=0))
+        length, first_length = length[..., None], first_length[..., None]
+        position = later[..., low][..., None] + cells
+        inside = (cells < length) & (position >= 0) & (position < limit)
+        weight = (
+            gaussian_profile(cells, length, heatmap_std)
+            if gaussian
+            else np.ones(np.broadcast(cells, length).shape)
+        )
+        below, above, share = _resized_index(cells, length, first_length)
+        start = first[..., low][..., None]
+        return inside, position, weight, start + below, start + above, share
+
+    inside_y, y, weight_y, y_below, y_above, share_y = axis(0, rows)
+    inside_x, x, weight_x, x_below, x_above, share_x = axis(1, columns)
+    box, frame, row, column = np.nonzero(inside_y[..., :, None] & inside_x[..., None, :])
+    at_y, at_x = (box, frame, row), (box, frame, column)
+
+    corners = [(y_below, 1 - share_y, x_below, 1 - share_x)]
+    if share_y[at_y].any() or share_x[at_x].any():
+        corners = [
+            (ys, wy, xs, wx)
+            for ys, wy in ((y_below, 1 - share_y), (y_above, share_y))
+            for xs, wx in ((x_below, 1 - share_x), (x_above, share_x))
+        ]
+    return AlignmentPlan(
+        size=(rows, columns),
+        cells=torch.from_numpy(((frame + 1) * rows + y[at_y]) * columns + x[at_x]),
+        sources=torch.from_numpy(
+            np.stack([ys[at_y] * columns + xs[at_x] for ys, _, xs, _ in corners], axis=-1)
+        ),
+        mixture=torch.from_numpy(
+            np.stack([wy[at_y] * wx[at_x] for _, wy, _, wx in corners], axis=-1)
+        ).float(),
+        weights=torch.from_numpy(weight_y[at_y] * weight_x[at_x]).float(),
+    )
+
+
+def alignment_errors(
+    features: Iterable[Float[Tensor, "f _ _ _"]], plan: AlignmentPlan
+) -> Float[Tensor, " m"]:
+    """Mean squared difference over channels, one number a row of the plan, unweighted and unreduced.
+
+    ``features`` are maps ``[frames, channels, height, width]`` at their own resolutions; each is upsampled
+    bilinearly to the latent grid (align_corners false) and their channels count as one long vector. The target, the
+    first frame, takes no gradient. SG-I2V, equation 2.
+    """
+    total: Tensor | None = None
+    num_channels = 0
+    for feature in features:
+        maps = F.interpolate(feature.float(), size=plan.size, mode="bilinear", align_corners=False)
+        places = maps.movedim(1, -1).flatten(0, 2)
+        target = places.detach()[plan.sources[:, 0]]
+        if plan.sources.shape[1] > 1:
+            target = (places.detach()[plan.sources] * plan.mixture[..., None]).sum(dim=1)
+        error = (places[plan.cells] - target).square().sum(dim=-1)
+        total = error if total is None else total + error
+        num_channels += feature.shape[1]
+    assert total is not None, "at least one feature map"
+    return total / num_channels
+
+
+def alignment_loss(features: Iterable[Float[Tensor, "f _ _ _"]], plan: AlignmentPlan) -> Float[Tensor, ""]:
+    """The errors' weighted mean: ``sum(G error) / sum(G)`` over boxes, frames and cells (SG-I2V, equation 2)."""
+    return (alignment_errors(features, plan) * plan.weights).sum() / plan.weights.sum()

@@ -1,0 +1,21 @@
+"""Models behind one contract: a name, folder or hub id in, a backbone out."""
+
+from pathlib import Path
+
+import torch
+
+from sgi2v.backbones.base import Backbone, Level, Settings
+from sgi2v.backbones.svd import SVD, SVDSettings, settings_of
+
+__all__ = ["SVD", "Backbone", "Level", "SVDSettings", "Settings", "load_backbone", "settings_of"]
+
+
+def load_backbone(
+    source: str | Path = "bundled",
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    settings: SVDSettings | None = None,
+) -> SVD:
+    """A backbone by name (``bundled``, ``svd``, ``svd-xt``), folder or hub id; see :meth:`SVD.load`."""
+    return SVD.load(source, device=device, dtype=dtype, settings=settings)

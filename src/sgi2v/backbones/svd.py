@@ -1,0 +1,343 @@
+"""Stable Video Diffusion, full size or small: any folder in diffusers' layout behind the backbone contract."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import PIL.Image
+import torch
+from diffusers import EulerDiscreteScheduler, StableVideoDiffusionPipeline
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sgi2v.attention import attend, first_frame_attention, to_maps
+from sgi2v.backbones.base import Level, Settings, settings_with
+from sgi2v.backbones.folder import (
+    SETTINGS_FILE,
+    check_folder,
+    find_folder,
+    read_json,
+    variant_of,
+    weights_sha256,
+)
+from sgi2v.device import choose_device, choose_dtype
+from sgi2v.grid import Grid
+from sgi2v.taps import Taps, find_layer
+
+_ATTENTION = {
+    "first-frame": "transformer_blocks.0.attn1",
+    "self": "transformer_blocks.0.attn1",
+    "temporal": "temporal_transformer_blocks.0.attn1",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SVDSettings(Settings):
+    """What Stable Video Diffusion is conditioned on besides the image; SG-I2V's published values as defaults."""
+
+    fps: int = 7
+    """Frames per second of the video; the network is told one less, as it was trained."""
+    motion_bucket_id: int = 127
+    """Amount of motion the network is asked for, 0 to 255."""
+    noise_aug_strength: float = 0.02
+    """Deviation of the noise added to the conditioning image, whose values lie in -1..1."""
+    min_guidance_scale: float = 1.0
+    """Classifier-free guidance at the first frame (1: none)."""
+    max_guidance_scale: float = 3.0
+    """Classifier-free guidance at the last frame; linear in between."""
+    decode_chunk_size: int = 8
+    """Frames decoded at a time; the decoder mixes the frames of a chunk, so this changes the result."""
+    bfloat16_on_cpu: bool = False
+    """Whether this model's pictures bear bfloat16, so that a CPU that is fast at it may use it unasked."""
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("fps", 1, 240),
+            ("motion_bucket_id", 0, 1023),
+            ("noise_aug_strength", 0, 10),
+            ("min_guidance_scale", 0, 100),
+            ("max_guidance_scale", 0, 100),
+            ("decode_chunk_size", 1, 1024),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ValueError(f"settings.{name}: must lie in {low}..{high}, got {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SVDCondition:
+    """What the network sees beside the noisy latents; encoded once a run."""
+
+    image_latents: Float[Tensor, "c y x"]
+    """The conditioning picture's latents: the posterior's mode, not scaled."""
+    embedding: Float[Tensor, "1 1 d"]
+    """The image encoder's token."""
+    time_ids: Float[Tensor, "1 3"]
+    """fps - 1, motion bucket, noise augmentation."""
+    guidance: Float[Tensor, "f 1 1 1"]
+    """Guidance scale per frame, float32."""
+    guided: bool
+    """Whether any frame's scale asks for the unconditional branch."""
+
+
+def settings_of(source: str) -> SVDSettings:
+    """The settings a model's folder recommends, without loading the model: published ones where it says nothing.
+
+    A hub id's folder is not fetched for this. Raises ValueError naming the file and field when they are unusable.
+    """
+    folder = Path(source)
+    if source == "svd-xt" or source.endswith("img2vid-xt"):
+        return SVDSettings(num_frames=25)
+    if source in ("svd",) or (source != "bundled" and not folder.is_dir()):
+        return SVDSettings()
+    return _folder_settings(find_folder(source, half=False))
+
+
+def _folder_settings(folder: Path) -> SVDSettings:
+    file = folder / SETTINGS_FILE
+    if file.is_file():
+        settings = settings_with(SVDSettings(), read_json(file), str(file))
+        assert isinstance(settings, SVDSettings)
+        return settings
+    config = folder / "unet" / "config.json"
+    num_frames = read_json(config).get("num_frames", 14) if config.is_file() else 14
+    return SVDSettings(num_frames=num_frames)
+
+
+class SVD:
+    """Stable Video Diffusion (Blattmann et al. 2023, arXiv 2311.15127) from a folder in diffusers' layout.
+
+    The networks are frozen and in evaluation mode. Latents stay in float32 between steps; the networks run in
+    ``dtype``. One run at a time: hooks sit on the network while features are read.
+    """
+
+    def __init__(
+        self, pipeline: StableVideoDiffusionPipeline, settings: SVDSettings, name: str, folder: Path
+    ) -> None:
+        """Wraps the loaded parts of a pipeline; :meth:`load` is the way to make one."""
+        scheduler = pipeline.scheduler.config
+        for field, wanted in (("prediction_type", "v_prediction"), ("timestep_type", "continuous")):
+            if scheduler.get(field) != wanted:
+                raise ValueError(
+                    f"backbone: {folder}/scheduler/scheduler_config.json: {field} must be {wanted!r} as in SVD, "
+                    f"got {scheduler.get(field)!r}"
+                )
+        self._pipeline = pipeline
+        self._folder = folder
+        self.settings = settings
+        self.name = name
+        self.denoiser: nn.Module = pipeline.unet
+        for network in (pipeline.unet, pipeline.vae, pipeline.image_encoder):
+            network.eval().requires_grad_(False)
+        if self.dtype == torch.float16 and pipeline.vae.config.force_upcast:
+            # The autoencoder's encoder overflows in half precision; it runs once, so it stays in float32.
+            pipeline.vae.encoder.float()
+            pipeline.vae.quant_conv.float()
+
+    @classmethod
+    def load(
+        cls,
+        source: str | Path,
+        *,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        settings: SVDSettings | None = None,
+    ) -> Self:
+        """A model by name (``bundled``, ``svd``, ``svd-xt``), folder or hub id; safetensors only.
+
+        ``device`` and ``dtype`` default to what the machine is good at. ``settings`` defaults to what the folder
+        recommends. Raises ValueError, before loading, for a folder that is incomplete, corrupt or pickled.
+        """
+        name = str(source)
+        place = device if isinstance(device, torch.device) else choose_device(device)
+        half = place.type != "cpu" and dtype in (None, "float16", torch.float16)
+        folder = find_folder(name, half=half)
+        check_folder(folder)
+        settings = settings or _folder_settings(folder)
+        if not isinstance(dtype, torch.dtype):
+            dtype = choose_dtype(dtype, place, bfloat16_on_cpu=settings.bfloat16_on_cpu)
+        try:
+            pipeline = StableVideoDiffusionPipeline.from_pretrained(
+                folder,
+                torch_dtype=dtype,
+                variant=variant_of(folder, half=dtype == torch.float16),
+                use_safetensors=True,
+                local_files_only=True,
+            )
+        except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(f"backbone: {folder} is no Stable Video Diffusion model ({reason})") from error
+        return cls(pipeline.to(place), settings, name, folder)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks lie."""
+        return next(self.denoiser.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format the denoiser computes in."""
+        return next(self.denoiser.parameters()).dtype
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """SHA-256 over the weight files."""
+        return weights_sha256(self._folder)
+
+    def levels(self, num_steps: int) -> Sequence[Level]:
+        """The scheduler's sigmas as levels (SVD: Karras spacing, 700 to 0.002, then 0); x = x0 + sigma * noise."""
+        scheduler = EulerDiscreteScheduler.from_config(self._pipeline.scheduler.config)
+        scheduler.set_timesteps(num_steps)
+        return [Level(signal=1.0, noise=float(sigma)) for sigma in scheduler.sigmas]
+
+    def grid(self, width: int, height: int, num_frames: int) -> Grid:
+        """Latent grid of a size in pixels; ValueError naming the nearest sizes when it is not a multiple."""
+        stride = self._pipeline.vae_scale_factor
+        for name, size in (("width", width), ("height", height)):
+            below, above = size // stride * stride, -(-size // stride) * stride
+            if size < 2 * stride or size > 4096:
+                raise ValueError(f"{name}: must lie in {2 * stride}..4096 pixels, got {size}")
+            if below != size:
+                raise ValueError(
+                    f"{name}: must be a multiple of {stride}, got {size}; nearest are {below} and {above}"
+                )
+        if not 2 <= num_frames <= 256:
+            raise ValueError(f"num_frames: must lie in 2..256, got {num_frames}")
+        channels = self._pipeline.unet.config.out_channels
+        return Grid(width=width, height=height, num_frames=num_frames, stride=stride, channels=channels)
+
+    @torch.no_grad()
+    def encode(
+        self, image: PIL.Image.Image, prompt: str, grid: Grid, generator: torch.Generator
+    ) -> SVDCondition:
+        """Condition from an image of the grid's size; draws the augmentation noise from ``generator``, in float32.
+
+        SVD takes no text, so a prompt is refused rather than ignored (ValueError).
+        """
+        if prompt:
+            raise ValueError(f"prompt: Stable Video Diffusion takes no text; leave it empty, got {prompt!r}")
+        assert image.size == (grid.width, grid.height), f"image {image.size}, grid {grid}"
+        settings, device, dtype = self.settings, self.device, self.dtype
+        embedding = self._pipeline._encode_image(image, device, 1, False)
+        pixels = self._pipeline.video_processor.preprocess(image, height=grid.height, width=grid.width)
+        pixels = pixels + settings.noise_aug_strength * torch.randn(
+            pixels.shape, generator=generator, dtype=pixels.dtype
+        )
+        ids = [settings.fps - 1, settings.motion_bucket_id, settings.noise_aug_strength]
+        guidance = torch.linspace(settings.min_guidance_scale, settings.max_guidance_scale, grid.num_frames)
+        return SVDCondition(
+            image_latents=self._mode(pixels)[0].to(dtype),
+            embedding=embedding.to(dtype),
+            time_ids=torch.tensor([ids], dtype=dtype, device=device),
+            guidance=guidance[:, None, None, None].to(device),
+            guided=max(settings.min_guidance_scale, settings.max_guidance_scale) > 1,
+        )
+
+    def _mode(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c y x"]:
+        vae = self._pipeline.vae
+        dtype = next(vae.encoder.parameters()).dtype
+        mode: Tensor = vae.encode(pixels.to(self.device, dtype)).latent_dist.mode()
+        return mode
+
+    @torch.no_grad()
+    def encode_frames(self, frames: Float[Tensor, "f 3 h w"]) -> Float[Tensor, "n c y x"]:
+        """Scaled latents of a clip with values in 0..1, a chunk of frames at a time."""
+        latents = [
+            self._mode(chunk * 2 - 1).float() for chunk in frames.split(self.settings.decode_chunk_size)
+        ]
+        scaling_factor: float = self._pipeline.vae.config.scaling_factor
+        return torch.cat(latents) * scaling_factor
+
+    def _velocity(
+        self, x: Float[Tensor, "n c y x"], level: Level, condition: SVDCondition, *, conditional: bool = True
+    ) -> Float[Tensor, "n c y x"]:
+        """The network's raw output at ``x``: the v of v-prediction, float32."""
+        image, embedding = condition.image_latents, condition.embedding
+        if not conditional:
+            image, embedding = torch.zeros_like(image), torch.zeros_like(embedding)
+        scaled = (x / math.sqrt(level.noise**2 + 1)).to(self.dtype)
+        time = torch.tensor(0.25 * math.log(level.noise), dtype=torch.float32, device=x.device)
+        (output,) = self.denoiser(
+            torch.cat([scaled, image.expand(x.shape[0], -1, -1, -1)], dim=1)[None],
+            time,
+            encoder_hidden_states=embedding,
+            added_time_ids=condition.time_ids,
+            return_dict=False,
+        )
+        velocity: Tensor = output[0]
+        return velocity.float()
+
+    @torch.no_grad()
+    def denoise(
+        self, x: Float[Tensor, "n c y x"], level: Level, condition: SVDCondition
+    ) -> Float[Tensor, "n c y x"]:
+        """Guided ``x0``: v-prediction as in EDM, guidance growing over the frames (SVD, section 4.2)."""
+        velocity = self._velocity(x, level, condition)
+        if condition.guided:
+            plain = self._velocity(x, level, condition, conditional=False)
+            velocity = plain + condition.guidance * (velocity - plain)
+        variance = level.noise**2 + 1
+        return x / variance - velocity * (level.noise / math.sqrt(variance))
+
+    def features(
+        self, x: Float[Tensor, "n c y x"], level: Level, condition: SVDCondition, layers: Sequence[str]
+    ) -> Mapping[str, Float[Tensor, "n d v u"]]:
+        """Named features of the conditional branch, differentiable in ``x``, each at its own resolution.
+
+        ``<block>:output`` is what the block puts out. For a block with attention (``up_blocks.2.attentions.1``):
+        ``:self`` and ``:temporal`` are its attention before the output projection, ``:first-frame`` is the spatial
+        one with the first frame's keys and values (SG-I2V, section 4.2). The pass ends at the last layer read.
+        Raises ValueError for a name the network does not have.
+        """
+        plans = {layer: self._tapped(layer) for layer in layers}
+        names = list(dict.fromkeys(name for tapped in plans.values() for name in tapped))
+        with Taps(self.denoiser, names) as taps:
+            self._velocity(x, level, condition)
+        return {
+            layer: self._feature(layer, [taps[name] for name in tapped], x) for layer, tapped in plans.items()
+        }
+
+    def _tapped(self, layer: str) -> list[str]:
+        """The modules whose outputs a feature is made of."""
+        block, _, source = layer.partition(":")
+        find_layer(self.denoiser, block)
+        if source == "output":
+            return [block]
+        if source not in _ATTENTION:
+            known = ", ".join([*_ATTENTION, "output"])
+            raise ValueError(f"layers: {layer!r} must be <block>:<source> with source one of {known}")
+        attention = f"{block}.{_ATTENTION[source]}"
+        find_layer(self.denoiser, attention)
+        return [f"{attention}.{part}" for part in ("to_q", "to_k", "to_v")]
+
+    def _feature(self, layer: str, kept: list[Tensor], x: Tensor) -> Tensor:
+        block, _, source = layer.partition(":")
+        if source == "output":
+            return kept[0]
+        attention = self.denoiser.get_submodule(f"{block}.{_ATTENTION[source]}")
+        num_heads = attention.heads
+        assert isinstance(num_heads, int)
+        query, key, value = kept
+        if source == "first-frame":
+            tokens = first_frame_attention(query, key, value, num_heads)
+        else:
+            tokens = attend(query, key, value, num_heads)
+        if source == "temporal":
+            tokens = tokens.transpose(
+                0, 1
+            )  # the network lays temporal attention out as [places, frames, channels]
+        return to_maps(tokens, *x.shape[-2:])
+
+    @torch.no_grad()
+    def decode(self, x: Float[Tensor, "n c y x"]) -> Float[Tensor, "f 3 h w"]:
+        """Frames with values in 0..1, float32, decoded in chunks."""
+        vae = self._pipeline.vae
+        latents = (x / vae.config.scaling_factor).to(self.dtype)
+        frames = [
+            vae.decode(chunk, num_frames=len(chunk)).sample.float()
+            for chunk in latents.split(self.settings.decode_chunk_size)
+        ]
+        return (torch.cat(frames) / 2 + 0.5).clamp(0, 1)

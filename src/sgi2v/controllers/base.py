@@ -1,0 +1,44 @@
+"""The interface of a way of steering; the base class steers nothing and so is the no-control baseline."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from sgi2v.backbones.base import Backbone, Level
+from sgi2v.grid import Grid, Tracks
+from sgi2v.step import Step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Controller:
+    """No control: the model moves things as it likes.
+
+    A controller holds hyper-parameters only; what changes during a run lives in the state that :meth:`prepare`
+    returns. It knows no model: everything it needs of one goes through the backbone's contract.
+    """
+
+    def prepare(self, backbone: Backbone, condition: Any, tracks: Tracks, grid: Grid) -> Any:
+        """The run's state; ValueError before any compute when the scene cannot be followed."""
+        return None
+
+    def planned_iterations(self, levels: Sequence[Level]) -> Sequence[int]:
+        """Optimiser iterations at each step, for the time left; ValueError when none falls where it should."""
+        return [0] * (len(levels) - 1)
+
+    def start(
+        self, noise: Float[Tensor, "n c y x"], levels: Sequence[Level], state: Any
+    ) -> tuple[Float[Tensor, "n c y x"], int]:
+        """First latents and the first step's index, from unit-variance noise."""
+        return noise * levels[0].pure_noise_scale, 0
+
+    def steer(self, x: Float[Tensor, "n c y x"], step: Step, state: Any) -> Float[Tensor, "n c y x"]:
+        """The latents the denoiser shall see instead of ``x`` at this step."""
+        return x
+
+    def during(self, step: Step, state: Any) -> AbstractContextManager[None]:
+        """What must change inside the network for this step's denoising only."""
+        return nullcontext()

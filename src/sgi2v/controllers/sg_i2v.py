@@ -1,0 +1,131 @@
+"""SG-I2V: latents optimised so that first-frame-aligned attention features follow the boxes (arXiv 2411.04989)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sgi2v.alignment import AlignmentPlan, alignment_loss, alignment_plan
+from sgi2v.backbones.base import Backbone, Level
+from sgi2v.controllers.base import Controller
+from sgi2v.grid import Grid, Tracks
+from sgi2v.step import Step
+from sgi2v.spectrum import low_pass, merge_frequencies
+
+# Gradients of the loss are around 1e-7, below the smallest number of float16; its exponent range has this to spare.
+_FLOAT16_LOSS_SCALE = 2.0**16
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGI2V(Controller):
+    """SG-I2V, with the published hyper-parameters for Stable Video Diffusion as defaults.
+
+    At each guided step the latents are optimised for a few iterations so that the features inside every box equal
+    those of its place in the first frame; then only the low frequencies of the change are kept. Source: SG-I2V
+    (arXiv 2411.04989), section 4, and its published code.
+    """
+
+    guided: tuple[float, float] = (36.0, 376.0)
+    """Where in the denoising to optimise, lowest and highest value, both included, in the unit of guided_as.
+    The default is steps 45 to 30 of 50 on SVD."""
+    guided_as: Literal["sigma", "noise-level", "step"] = "sigma"
+    """Unit of guided: sigma (noise to signal ratio), noise-level (s = noise / (signal + noise), 0 to 1, alike for
+    every model), or step (steps still to go: num_steps at pure noise, 1 at the last)."""
+    iterations: int = 5
+    """Optimiser iterations at a guided step."""
+    lr: float = 0.21
+    """AdamW's step size, in units of the clean latents (multiplied by the level's share of signal)."""
+    weight_decay: float = 0.01
+    """AdamW's weight decay; at the default it shrinks the latents by about 1 % a guided step, as published."""
+    layers: tuple[str, ...] = ("up_blocks.2.attentions.1:first-frame", "up_blocks.2.attentions.2:first-frame")
+    """Features to align, <block>:<source>, source one of first-frame, self, temporal, output."""
+    heatmap_std: float = 0.4
+    """Deviation of the Gaussian weight on a box, as a share of half the box's height and width."""
+    heatmap: bool = True
+    """Weigh a box's cells by the Gaussian; off: all alike (the paper's Table 2)."""
+    cutoff: float = 0.5
+    """Frequencies below this share of Nyquist come from the optimised latents, the others from those before
+    (the paper's gamma; 0 keeps nothing of the optimisation, large values keep all)."""
+
+    def __post_init__(self) -> None:
+        low, high = self.guided
+        if not low <= high:
+            raise ValueError(f"controller.guided: the lowest value comes first, got {low:g} {high:g}")
+        for name, smallest in (("iterations", 1), ("lr", 0), ("weight_decay", 0), ("cutoff", 0)):
+            value = getattr(self, name)
+            if not smallest <= value < float("inf"):
+                raise ValueError(f"controller.{name}: must be a finite number >= {smallest}, got {value}")
+        if not 0 < self.heatmap_std < float("inf"):
+            raise ValueError(f"controller.heatmap_std: must be a finite number > 0, got {self.heatmap_std}")
+        if not self.layers:
+            raise ValueError("controller.layers: name at least one layer")
+
+    def _guides(self, level: Level, remaining: int) -> bool:
+        position = {"sigma": level.sigma, "noise-level": level.noise_level, "step": float(remaining)}[
+            self.guided_as
+        ]
+        return self.guided[0] <= position <= self.guided[1]
+
+    def planned_iterations(self, levels: Sequence[Level]) -> Sequence[int]:
+        """The iterations of every step; ValueError when no step falls inside the guided range."""
+        count = len(levels) - 1
+        plan = [
+            self.iterations * self._guides(level, count - k) for k, (level, _) in enumerate(pairwise(levels))
+        ]
+        if not any(plan):
+            low, high = self.guided
+            reached = ", ".join(f"{level.sigma:.3g}" for level in levels[:-1])
+            raise ValueError(
+                f"controller.guided: no step of {count} falls inside {self.guided_as} {low:g} to {high:g}; "
+                f"the steps' sigmas are {reached}"
+            )
+        return plan
+
+    def prepare(self, backbone: Backbone, condition: Any, tracks: Tracks, grid: Grid) -> "SGI2VState":
+        """Cells, targets and weights of the loss; ValueError when a first box leaves the picture."""
+        plan = alignment_plan(tracks, grid, self.heatmap_std, gaussian=self.heatmap)
+        mask = low_pass(grid.rows, grid.columns, self.cutoff, device=backbone.device)
+        return SGI2VState(
+            backbone=backbone, condition=condition, plan=plan.to(backbone.device), low_pass=mask
+        )
+
+    def loss(
+        self, x: Float[Tensor, "n c y x"], level: Level, state: "SGI2VState"
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "n c y x"]]:
+        """The alignment loss at ``x`` and its gradient there, both float32 (equation 2)."""
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_(True)
+            features = state.backbone.features(leaf, level, state.condition, self.layers)
+            value = alignment_loss(features.values(), state.plan)
+            scale = _FLOAT16_LOSS_SCALE if state.backbone.dtype == torch.float16 else 1.0
+            (gradient,) = torch.autograd.grad(value * scale, leaf)
+        return value.detach(), gradient / scale
+
+    def steer(self, x: Float[Tensor, "n c y x"], step: Step, state: "SGI2VState") -> Float[Tensor, "n c y x"]:
+        """Latents after this step's iterations and the frequency merge; ``x`` itself outside the guided range."""
+        if not (state.plan.num_rows and self._guides(step.level, step.remaining)):
+            return x
+        optimised = x.detach().clone()
+        optimiser = torch.optim.AdamW(
+            [optimised], lr=self.lr * step.level.signal, weight_decay=self.weight_decay
+        )
+        for index in range(self.iterations):
+            step.reporter.check_cancelled()
+            value, optimised.grad = self.loss(optimised, step.level, state)
+            optimiser.step()
+            step.reporter.iteration(step, index, self.iterations, value)
+        return merge_frequencies(optimised.detach(), x, state.low_pass)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGI2VState:
+    """What one run of SG-I2V needs besides its hyper-parameters; nothing in it changes while the run goes on."""
+
+    backbone: Backbone
+    condition: Any
+    plan: AlignmentPlan
+    low_pass: Float[Tensor, "y x"]

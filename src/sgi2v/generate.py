@@ -1,0 +1,226 @@
+"""Scene in, video out: what the command line, the studio, the benchmark and batches all call."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sgi2v.backbones import Backbone, load_backbone
+from sgi2v.backbones.base import settings_with
+from sgi2v.controllers import Controller, controller_from_dict, recommended
+from sgi2v.grid import Grid, tracks_of
+from sgi2v.run import Run, trusted_source
+from sgi2v.sampling import sample
+from sgi2v.scene import Scene
+from sgi2v.scene_io import scene_from_dict
+from sgi2v.step import Cancelled, Step
+from sgi2v.video import Video
+
+# A guided iteration (forward and backward, ending early) against a plain step (two forward passes): only the ratio
+# matters, and only to the time left.
+_ITERATION_COST = 1.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How a video is drawn, whatever steers it. None means what the backbone recommends."""
+
+    seed: int = 817
+    """Seed of the one random generator; the same seed gives the same video."""
+    num_steps: int | None = None
+    """Denoising steps."""
+    width: int | None = None
+    """Width of the video in pixels, a multiple of 8."""
+    height: int | None = None
+    """Height of the video in pixels, a multiple of 8."""
+    num_frames: int | None = None
+    """Frames of the video."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed: must lie in 0..2^63-1, got {self.seed}")
+        if self.num_steps is not None and not 1 <= self.num_steps <= 1000:
+            raise ValueError(f"num_steps: must lie in 1..1000, got {self.num_steps}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a run is."""
+
+    phase: Literal["encode", "sample", "decode"]
+    step: int = 0
+    """Denoising steps begun."""
+    num_steps: int = 0
+    iteration: int = 0
+    """Guided iterations of this step begun; 0 in a plain step."""
+    num_iterations: int = 0
+    loss: float | None = None
+    """Alignment loss of the last guided step that is over."""
+    fraction: float = 0.0
+    """Share of the sampling that is done, 0 to 1."""
+    seconds_left: float | None = None
+    """Estimate for the sampling; None until there is something to go by."""
+
+
+@dataclass
+class _Reporter:
+    """Turns what the loop reports into Progress; reads losses when a step is over, so that no iteration waits."""
+
+    progress: Callable[[Progress], None]
+    cancelled: Callable[[], bool]
+    num_iterations: Sequence[int] = ()
+    begun: float = field(default_factory=time.perf_counter)
+    pending: Tensor | None = None
+    loss: float | None = None
+
+    def planned(self, num_iterations: Sequence[int]) -> None:
+        self.num_iterations = num_iterations
+        self.begun = time.perf_counter()
+
+    def _tell(self, step: Step, iteration: int, num_iterations: int) -> None:
+        def cost(steps: int) -> float:
+            return steps + _ITERATION_COST * sum(self.num_iterations[:steps])
+
+        done = cost(step.index) + _ITERATION_COST * iteration
+        total = cost(step.count)
+        elapsed = time.perf_counter() - self.begun
+        self.progress(
+            Progress(
+                phase="sample",
+                step=step.index + 1,
+                num_steps=step.count,
+                iteration=iteration,
+                num_iterations=num_iterations,
+                loss=self.loss,
+                fraction=done / total,
+                seconds_left=elapsed / done * (total - done) if done > 0 else None,
+            )
+        )
+
+    def step(self, step: Step) -> None:
+        self.check_cancelled()
+        if self.pending is not None:
+            self.loss, self.pending = float(self.pending), None
+        self._tell(step, 0, self.num_iterations[step.index])
+
+    def iteration(self, step: Step, index: int, count: int, loss: Float[Tensor, ""]) -> None:
+        self.pending = loss
+        self._tell(step, index + 1, count)
+
+    def check_cancelled(self) -> None:
+        if self.cancelled():
+            raise Cancelled("cancelled before the video was finished; nothing was written")
+
+
+def _complete(sampling: Sampling, backbone: Backbone) -> tuple[Sampling, Grid]:
+    """The sampling with the backbone's recommendations where the user said nothing, and its grid."""
+    unset = {f.name for f in dataclasses.fields(sampling) if getattr(sampling, f.name) is None}
+    sampling = dataclasses.replace(sampling, **{name: getattr(backbone.settings, name) for name in unset})
+    width, height, num_frames = sampling.width, sampling.height, sampling.num_frames
+    assert width is not None and height is not None and num_frames is not None
+    return sampling, backbone.grid(width, height, num_frames)
+
+
+def generate(
+    scene: Scene,
+    *,
+    backbone: Backbone | None = None,
+    controller: Controller | None = None,
+    sampling: Sampling | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Video:
+    """A video of the scene's image in which its motions are followed.
+
+    ``backbone`` defaults to the bundled model, ``controller`` to SG-I2V with what the backbone recommends.
+    ``progress`` is called at every step and guided iteration; ``cancelled`` is asked as often, and the run raises
+    :class:`Cancelled` when it answers True. The video carries its :class:`Run`.
+
+    Raises ValueError, before any compute, for a size the model cannot make, a first box outside the picture or a
+    guided range without a step; MemoryError, saying what would lower it, when the device is too small.
+    """
+    backbone = backbone or load_backbone()
+    controller = controller or recommended("sg-i2v", backbone.settings.recommended)
+    sampling, grid = _complete(sampling or Sampling(), backbone)
+    assert sampling.num_steps is not None
+    tell = progress or (lambda _: None)
+    tracks = tracks_of(scene, grid)
+    controller.planned_iterations(backbone.levels(sampling.num_steps))
+    record = {**dataclasses.asdict(sampling), "dtype": str(backbone.dtype).removeprefix("torch.")}
+    run = Run.of(scene, backbone, controller, record)
+    # One generator, the image's noise first and the latents second: then one seed gives what diffusers gives.
+    generator = torch.Generator().manual_seed(sampling.seed)
+    try:
+        tell(Progress(phase="encode"))
+        condition = backbone.encode(tracks.image, scene.prompt, grid, generator)
+        noise = torch.randn(grid.latent_shape, generator=generator, dtype=backbone.dtype)
+        latents = sample(
+            backbone,
+            controller,
+            condition,
+            tracks,
+            grid,
+            noise=noise.float().to(backbone.device),
+            num_steps=sampling.num_steps,
+            reporter=_Reporter(progress=tell, cancelled=cancelled or (lambda: False)),
+        )
+        tell(Progress(phase="decode", fraction=1.0))
+        frames = backbone.decode(latents).cpu()
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
+            raise MemoryError(_memory_advice(backbone, sampling)) from error
+        raise
+    return Video(frames=frames, fps=float(backbone.settings.fps), run=run.to_dict())
+
+
+def _memory_advice(backbone: Backbone, sampling: Sampling) -> str:
+    return (
+        f"{backbone.device} has too little memory for {sampling.num_frames} frames of "
+        f"{sampling.width}x{sampling.height} in {str(backbone.dtype).removeprefix('torch.')}; "
+        "lower --num-frames, --width and --height, or --settings.decode-chunk-size, or choose a 16-bit --dtype"
+    )
+
+
+def replay(
+    run: Run,
+    *,
+    backbone: Backbone | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Video:
+    """The run's video, made again from its record alone.
+
+    Without a ``backbone`` the recorded one is loaded, if the record may name it (:func:`trusted_source`). Raises
+    ValueError when the record is damaged or the weights are not those of the record.
+    """
+    values = dict(run.sampling)
+    dtype = values.pop("dtype", None)
+    known = {f.name for f in dataclasses.fields(Sampling)}
+    if unknown := sorted(set(values) - known):
+        raise ValueError(f"run.sampling: unknown field {unknown[0]!r}")
+    sampling = Sampling(**values)
+    scene = scene_from_dict(dict(run.scene), base_dir=None)
+    controller = controller_from_dict(run.controller)
+    settings = run.backbone.get("settings")
+    if not isinstance(settings, Mapping):
+        raise ValueError("run.backbone.settings: missing; the record is damaged")
+    backbone = backbone or load_backbone(trusted_source(run), dtype=dtype)
+    if backbone.weights_sha256 != run.backbone.get("weights_sha256"):
+        raise ValueError(
+            f"backbone: the weights of {backbone.name!r} (sha256 {backbone.weights_sha256[:12]}…) are not those the "
+            f"video was made with ({str(run.backbone.get('weights_sha256'))[:12]}…); give that model with --backbone"
+        )
+    backbone.settings = settings_with(backbone.settings, settings, "run.backbone.settings")
+    return generate(
+        scene,
+        backbone=backbone,
+        controller=controller,
+        sampling=sampling,
+        progress=progress,
+        cancelled=cancelled,
+    )

@@ -1,0 +1,174 @@
+"""From pixels and video frames to latent cells: what a scene becomes at a model's size."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import PIL.Image
+from jaxtyping import Float32, Int64
+
+from sgi2v.scene import Fit, Motion, Scene
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """A clip's size in pixels and in latent cells; the only place that knows strides."""
+
+    width: int
+    """Width of a frame in pixels."""
+    height: int
+    """Height of a frame in pixels."""
+    num_frames: int
+    """Frames of the video."""
+    stride: int = 8
+    """Pixels per latent cell, both ways."""
+    frame_stride: int = 1
+    """Video frames per latent frame after the first (1 for SVD, 4 for models with a causal video autoencoder)."""
+    channels: int = 4
+    """Channels of the latents."""
+
+    @property
+    def rows(self) -> int:
+        """Latent cells from top to bottom."""
+        return self.height // self.stride
+
+    @property
+    def columns(self) -> int:
+        """Latent cells from left to right."""
+        return self.width // self.stride
+
+    @property
+    def latent_frames(self) -> int:
+        """Latent frames of the clip."""
+        return 1 + (self.num_frames - 1) // self.frame_stride
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int, int]:
+        """(frames, channels, rows, columns) of the latents."""
+        return self.latent_frames, self.channels, self.rows, self.columns
+
+    def frame(self, latent_frame: int) -> int:
+        """The video frame whose positions a latent frame stands for."""
+        return latent_frame * self.frame_stride
+
+    def cells(self, boxes: Float32[np.ndarray, "*n 4"]) -> Int64[np.ndarray, "*n 4"]:
+        """Half-open (top, left, bottom, right) in latent cells of boxes (left, top, right, bottom) in pixels.
+
+        Floor towards minus infinity and at least one cell (SG-I2V, published code); cells may lie outside the grid.
+        """
+        low = np.floor(boxes / np.float32(self.stride)).astype(np.int64)
+        left, top, right, bottom = (low[..., k] for k in range(4))
+        return np.stack([top, left, np.maximum(top + 1, bottom), np.maximum(left + 1, right)], axis=-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Track:
+    """One motion of a scene at a model's size: where its box lies in every frame."""
+
+    boxes: Float32[np.ndarray, "f 4"]
+    """(left, top, right, bottom) per frame, pixels of the resized image; may leave the image after frame 0."""
+    kind: Literal["object", "camera"] = "object"
+    name: str = ""
+    mask: PIL.Image.Image | None = None
+    """The object's outline on frame 0, an 'L' image of the resized image's size; None: the whole box."""
+
+    @property
+    def centers(self) -> Float32[np.ndarray, "f 2"]:
+        """Box centres (x, y) per frame, pixels of the resized image."""
+        middle: Float32[np.ndarray, "f 2"] = (self.boxes[:, :2] + self.boxes[:, 2:]) / 2
+        return middle
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracks:
+    """A whole scene at a model's size: the resized image and one track per motion."""
+
+    image: PIL.Image.Image
+    tracks: tuple[Track, ...]
+
+    def boxes(self, frames: Sequence[int]) -> Float32[np.ndarray, "n f 4"]:
+        """Boxes of all tracks at the given video frames, pixels of the resized image."""
+        if not self.tracks:
+            return np.zeros((0, len(frames), 4), dtype=np.float32)
+        return np.stack([track.boxes[list(frames)] for track in self.tracks])
+
+    def check_first_boxes(self) -> None:
+        """ValueError when a first box leaves the resized image.
+
+        The loss copies its target from there. Only a scene that is cropped to the model's shape (fit: cover) can
+        come to this; a scene checks its own image.
+        """
+        width, height = self.image.size
+        for index, track in enumerate(self.tracks):
+            left, top, right, bottom = (float(v) for v in track.boxes[0])
+            if left < 0 or top < 0 or right > width or bottom > height:
+                raise ValueError(
+                    f"motions[{index}].box: ({left:.1f}, {top:.1f}, {right:.1f}, {bottom:.1f}) leaves the "
+                    f"{width}x{height} picture the model sees; move it inside, or use fit: stretch or contain"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Placement:
+    """Where the source image lies in the resized picture: scaled to ``size``, its corner at ``offset``."""
+
+    size: tuple[int, int]
+    offset: tuple[int, int]
+
+
+def _placement(source: tuple[int, int], target: tuple[int, int], fit: Fit) -> _Placement:
+    if fit == "stretch":
+        return _Placement(size=target, offset=(0, 0))
+    ratios = [target[k] / source[k] for k in range(2)]
+    factor = max(ratios) if fit == "cover" else min(ratios)
+    width, height = (max(1, round(source[k] * factor)) for k in range(2))
+    return _Placement(size=(width, height), offset=((target[0] - width) // 2, (target[1] - height) // 2))
+
+
+def fit_image(image: PIL.Image.Image, width: int, height: int, fit: Fit) -> PIL.Image.Image:
+    """The image at a model's size, by Pillow's bicubic filter.
+
+    ``stretch`` ignores the aspect ratio (as published), ``cover`` crops what hangs over on both sides, ``contain``
+    repeats the edge pixels outwards, since black bars are no part of any photo a model was trained on.
+    """
+    place = _placement(image.size, (width, height), fit)
+    resized = image.resize(place.size, PIL.Image.Resampling.BICUBIC)
+    if place.size == (width, height):
+        return resized
+    pixels = np.asarray(resized)
+    rows = np.clip(np.arange(height) - place.offset[1], 0, place.size[1] - 1)
+    columns = np.clip(np.arange(width) - place.offset[0], 0, place.size[0] - 1)
+    return PIL.Image.fromarray(pixels[rows][:, columns])
+
+
+def _track(motion: Motion, scene: Scene, grid: Grid) -> Track:
+    # The published order of operations, in float32: scale every coordinate, then move the first box by the
+    # difference of centres. Any other order puts an edge that lies on a cell border into the neighbouring cell.
+    source = np.array(scene.image.size, dtype=np.float32)
+    place = _placement(scene.image.size, (grid.width, grid.height), scene.fit)
+    size, offset = (np.array(v, dtype=np.float32) for v in (place.size, place.offset))
+    centers = motion.centers(grid.num_frames).astype(np.float32) * size / source
+    box = motion.box
+    corners = (
+        np.array([[box.left, box.top], [box.right, box.bottom]], dtype=np.float32) * size / source + offset
+    )
+    boxes = corners[None] + (centers - centers[:1])[:, None]
+    scales = motion.scales(grid.num_frames).astype(np.float32)
+    grown = scales != 1
+    if grown.any():
+        middle = boxes.mean(axis=1, keepdims=True)
+        boxes = np.where(grown[:, None, None], middle + (boxes - middle) * scales[:, None, None], boxes)
+    mask = None
+    if motion.mask is not None:
+        mask = fit_image(motion.mask.convert("L"), grid.width, grid.height, scene.fit)
+    return Track(boxes=boxes.reshape(-1, 4).astype(np.float32), kind=motion.kind, name=motion.name, mask=mask)
+
+
+def tracks_of(scene: Scene, grid: Grid) -> Tracks:
+    """A scene at a grid's size: image resized by ``scene.fit``, boxes per frame in pixels of the resized image.
+
+    Source: SG-I2V's published data preparation (see the project's notes on the method, Input).
+    """
+    image = fit_image(scene.image, grid.width, grid.height, scene.fit)
+    return Tracks(image=image, tracks=tuple(_track(motion, scene, grid) for motion in scene.motions))

@@ -1,0 +1,68 @@
+"""One denoising step, and whom it tells how far the run is."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from jaxtyping import Float
+from torch import Tensor
+
+from sgi2v.backbones.base import Level
+
+
+class Cancelled(Exception):
+    """The person asked the run to stop; nothing is left behind."""
+
+
+class Reporter(Protocol):
+    """Whom a run tells how far it is. Every call may raise :class:`Cancelled`."""
+
+    def planned(self, num_iterations: Sequence[int]) -> None:
+        """How many guided iterations each step will have."""
+        ...
+
+    def step(self, step: "Step") -> None:
+        """A denoising step begins."""
+        ...
+
+    def iteration(self, step: "Step", index: int, count: int, loss: Float[Tensor, ""]) -> None:
+        """A guided iteration is queued; its loss is a tensor, to be read when the step is over."""
+        ...
+
+    def check_cancelled(self) -> None:
+        """Raises :class:`Cancelled` when the person has asked for it."""
+        ...
+
+
+class Silent:
+    """A reporter that tells nobody and never cancels."""
+
+    def planned(self, num_iterations: Sequence[int]) -> None:
+        """Nothing."""
+
+    def step(self, step: "Step") -> None:
+        """Nothing."""
+
+    def iteration(self, step: "Step", index: int, count: int, loss: Float[Tensor, ""]) -> None:
+        """Nothing."""
+
+    def check_cancelled(self) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One denoising step: from ``level`` to ``next_level``."""
+
+    index: int
+    """0 at pure noise."""
+    count: int
+    """Steps of the whole run."""
+    level: Level
+    next_level: Level
+    reporter: Reporter
+
+    @property
+    def remaining(self) -> int:
+        """Steps still to go, this one included: ``count`` at pure noise, 1 at the last step."""
+        return self.count - self.index
