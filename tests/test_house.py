@@ -2,6 +2,7 @@
 
 import ast
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -233,6 +234,20 @@ def test_tracked_files_name_no_registry_and_no_machine() -> None:
 def test_foreign_names_are_seen() -> None:
     assert foreign("see https://files." + "pythonhosted" + ".org/x") == ["pythonhosted" + ".org"]
     assert foreign("a path in /usr/lib") == []
+
+
+def test_public_names_are_what_they_say_and_cost_nothing_until_asked_for() -> None:
+    program = (
+        "import sys, types, sgi2v\n"
+        "assert 'torch' not in sys.modules and 'tyro' not in sys.modules\n"
+        "sgi2v.load_scene; assert 'torch' not in sys.modules\n"
+        "from sgi2v.generate import Sampling\n"
+        "values = {name: getattr(sgi2v, name) for name in sgi2v.__all__}\n"
+        "assert not [n for n, v in values.items() if isinstance(v, types.ModuleType)], values\n"
+        "assert callable(sgi2v.generate) and sgi2v.Sampling is Sampling\n"
+        "assert not hasattr(sgi2v, 'nonsense')\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
 
 
 def test_shapes_are_really_checked() -> None:

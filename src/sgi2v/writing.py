@@ -31,7 +31,7 @@ def writing(path: Path) -> Iterator[Path]:
 
 
 def check_place(path: Path) -> None:
-    """Raise ValueError, naming the path, unless a megabyte could be written there; makes no folder and leaves nothing."""
+    """Raise ValueError, naming the path, unless a megabyte could be written there; leaves nothing."""
     folder = path.parent
     try:
         path.exists()  # a name that is too long is found here
