@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import get_args
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float64
@@ -20,6 +20,8 @@ class Camera:
     dy · height)`, c the middle of the picture and R(a) a turn by a, clockwise on the screen. Two cameras are
     joined with `+`: pans and rolls add, zooms multiply. Raises ValueError for a value out of range.
     """
+
+    __no_type_check__: ClassVar = True  # checks its fields itself, see scene.Box
 
     dx: float = 0.0
     """Widths of the frame that the camera moves right; content moves left."""
@@ -43,7 +45,7 @@ class Camera:
             if not low <= value <= high:
                 raise ValueError(f"{field}: {value!r} is out of range {low} to {high}; {remedy}")
             object.__setattr__(self, field, value)
-        choice("easing", self.easing, get_args(Easing))
+        choice("easing", self.easing, Easing)
 
     def __add__(self, other: "Camera") -> "Camera":
         """Both at once; they must be eased alike."""

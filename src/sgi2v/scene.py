@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import Any, ClassVar, Final, Literal, get_args
 
 import numpy as np
 from jaxtyping import Float64
@@ -56,9 +56,9 @@ def finite(field: str, value: object, remedy: str) -> float:
     return number
 
 
-def choice(field: str, value: object, allowed: Iterable[str]) -> None:
-    """ValueError naming `field` unless `value` is one of the allowed words."""
-    words = tuple(allowed)
+def choice(field: str, value: object, allowed: object) -> None:
+    """ValueError naming `field` unless `value` is one of the words of the Literal `allowed`."""
+    words = get_args(allowed)
     if not isinstance(value, str) or value not in words:
         raise ValueError(f"{field}: {shown(value)} is not known; give one of {', '.join(words)}")
 
@@ -72,12 +72,12 @@ def _text(field: str, value: object) -> None:
         raise ValueError(f"{field}: {shown(value)} holds half a character; give whole Unicode characters")
 
 
-def _check_picture(field: str, value: object, modes: tuple[str, ...], remedy: str) -> None:
+def _check_picture(field: str, value: object, remedy: str, *modes: str) -> None:
     if not isinstance(value, Image.Image) or value.mode not in modes or min(value.size) < 1:
         raise ValueError(f"{field}: {shown(value)} is no picture of mode {' or '.join(modes)}; {remedy}")
 
 
-def _tuple(field: str, value: object, kind: type, remedy: str) -> tuple[object, ...]:
+def _tuple(field: str, value: object, kind: type, remedy: str) -> tuple[Any, ...]:
     if not isinstance(value, tuple | list) or not all(isinstance(item, kind) for item in value):
         raise ValueError(f"{field}: {shown(value)} is not a list of {kind.__name__}; {remedy}")
     return tuple(value)
@@ -89,6 +89,9 @@ class Box:
 
     Raises ValueError for numbers that are not finite and for a box without area.
     """
+
+    # jaxtyping leaves __init__ alone: fields are checked here, and what is wrong with them is a ValueError.
+    __no_type_check__: ClassVar = True
 
     left: float
     top: float
@@ -140,6 +143,8 @@ class Box:
 class Key:
     """Where a motion is at one time. Raises ValueError for a value out of its range."""
 
+    __no_type_check__: ClassVar = True  # checks its fields itself, see scene.Box
+
     time: float
     """0 (the first frame) to 1 (the last)."""
     x: float
@@ -165,7 +170,7 @@ class Key:
         object.__setattr__(self, "scale", finite("scale", self.scale, "give 1 for an unchanged size"))
         if not MIN_SCALE <= self.scale <= MAX_SCALE:
             raise ValueError(f"scale: {self.scale!r} is out of range; give {MIN_SCALE:g} to {MAX_SCALE:g}")
-        choice("easing", self.easing, get_args(Easing))
+        choice("easing", self.easing, Easing)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +182,8 @@ class Motion:
     their centres are kept verbatim (SG-I2V, arXiv 2411.04989). Before the first key and after the last one
     the value is held. Raises ValueError for a path that cannot be followed.
     """
+
+    __no_type_check__: ClassVar = True  # checks its fields itself, see scene.Box
 
     box: Box
     """On the first frame."""
@@ -199,13 +206,13 @@ class Motion:
                 raise ValueError(f"box.{field}: {value!r} is too far away; stay within the image")
         if min(self.box.width, self.box.height) < MIN_SIDE:
             raise ValueError(f"box: {shown(self.box)} has no area; make its sides at least {MIN_SIDE} pixels")
-        choice("kind", self.kind, get_args(Kind))
-        choice("curve", self.curve, get_args(Curve))
+        choice("kind", self.kind, Kind)
+        choice("curve", self.curve, Curve)
         _text("name", self.name)
         object.__setattr__(self, "path", _tuple("path", self.path, Key, "leave it out to pin the box"))
         self._check_path()
         if self.mask is not None:
-            _check_picture("mask", self.mask, ("L", "1"), "read it with sgi2v.load_mask")
+            _check_picture("mask", self.mask, "read it with sgi2v.load_mask", "L", "1")
             object.__setattr__(self, "mask", plain(self.mask))
 
     def _check_path(self) -> None:
@@ -273,6 +280,8 @@ class Scene:
     size.
     """
 
+    __no_type_check__: ClassVar = True  # checks its fields itself, see scene.Box
+
     image: Image.Image
     """RGB, upright; `scene_io.load_image` makes it so."""
     motions: tuple[Motion, ...] = ()
@@ -283,14 +292,14 @@ class Scene:
     """For models that read text; others leave it unread."""
 
     def __post_init__(self) -> None:
-        _check_picture("image", self.image, ("RGB",), "read it with sgi2v.load_image")
+        _check_picture("image", self.image, "read it with sgi2v.load_image", "RGB")
         if self.image.info.get("exif") and self.image.getexif().get(_ORIENTATION, 1) != 1:
             raise ValueError("image: its EXIF data says it lies on its side; read it with sgi2v.load_image")
         object.__setattr__(self, "image", plain(self.image))
         object.__setattr__(self, "motions", _tuple("motions", self.motions, Motion, "give none, one or more"))
         if len(self.motions) > MAX_MOTIONS:
             raise ValueError(f"motions: {len(self.motions)} of them; give at most {MAX_MOTIONS}")
-        choice("fit", self.fit, get_args(Fit))
+        choice("fit", self.fit, Fit)
         _text("prompt", self.prompt)
         for index, motion in enumerate(self.motions):
             self._check_inside(f"motions[{index}]", motion)
