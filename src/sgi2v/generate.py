@@ -18,7 +18,7 @@ from sgi2v.run import Run, trusted_source
 from sgi2v.sampling import sample
 from sgi2v.scene import Scene
 from sgi2v.scene_io import scene_from_dict
-from sgi2v.step import Cancelled, Step
+from sgi2v.step import Cancelled, Reporter, Step
 from sgi2v.video import Video
 
 # A guided iteration (forward and backward, ending early) against a plain step (two forward passes): only the ratio
@@ -68,7 +68,7 @@ class Progress:
 
 
 @dataclass
-class _Reporter:
+class _Progress(Reporter):
     """Turns what the loop reports into Progress; reads losses when a step is over, so that no iteration waits."""
 
     progress: Callable[[Progress], None]
@@ -167,7 +167,7 @@ def generate(
             grid,
             noise=noise.float().to(backbone.device),
             num_steps=sampling.num_steps,
-            reporter=_Reporter(progress=tell, cancelled=cancelled or (lambda: False)),
+            reporter=_Progress(progress=tell, cancelled=cancelled or (lambda: False)),
         )
         tell(Progress(phase="decode", fraction=1.0))
         frames = backbone.decode(latents).cpu()

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from sgi2v.backbones import Backbone
 from sgi2v.backbones.folder import BUNDLED, HUB_IDS
@@ -37,7 +37,7 @@ class Run:
     @classmethod
     def of(
         cls, scene: Scene, backbone: Backbone, controller: Controller, sampling: Mapping[str, Any]
-    ) -> Self:
+    ) -> "Run":
         """The record of a run about to start; ``sampling`` is complete, nothing left to a default."""
         # What the controller really was stands beside it; the recommendation it may have come from does not matter.
         settings = {name: v for name, v in asdict(backbone.settings).items() if name != "recommended"}
@@ -62,7 +62,7 @@ class Run:
         return loaded
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+    def from_dict(cls, data: Mapping[str, Any]) -> "Run":
         """The run of a JSON object; ValueError for another format, a newer version, or a part that is missing."""
         if data.get("format") != FORMAT:
             raise ValueError(

@@ -10,7 +10,7 @@ from torch import Tensor
 from sgi2v.backbones.base import Backbone, Level
 from sgi2v.controllers.base import Controller
 from sgi2v.grid import Grid, Tracks
-from sgi2v.step import Reporter, Silent, Step
+from sgi2v.step import Reporter, Step
 
 
 def euler(
@@ -41,7 +41,7 @@ def sample(
     ``no_grad`` rather than inference mode, because a controller turns gradients on inside it. Raises ValueError
     from the controller before any compute, and :class:`Cancelled` between steps and iterations.
     """
-    reporter = reporter or Silent()
+    reporter = reporter or Reporter()
     levels = backbone.levels(num_steps)
     assert len(levels) == num_steps + 1 and levels[-1].noise == 0
     # Before anything is computed: a controller that has nothing to do at these levels says so here.

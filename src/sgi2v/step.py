@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from jaxtyping import Float
 from torch import Tensor
@@ -14,40 +13,20 @@ class Cancelled(Exception):
     """The person asked the run to stop; nothing is left behind."""
 
 
-class Reporter(Protocol):
-    """Whom a run tells how far it is. Every call may raise :class:`Cancelled`."""
+class Reporter:
+    """Whom a run tells how far it is; this one listens to nothing. Every call may raise :class:`Cancelled`."""
 
     def planned(self, num_iterations: Sequence[int]) -> None:
         """How many guided iterations each step will have."""
-        ...
 
     def step(self, step: "Step") -> None:
         """A denoising step begins."""
-        ...
 
     def iteration(self, step: "Step", index: int, count: int, loss: Float[Tensor, ""]) -> None:
         """A guided iteration is queued; its loss is a tensor, to be read when the step is over."""
-        ...
 
     def check_cancelled(self) -> None:
         """Raises :class:`Cancelled` when the person has asked for it."""
-        ...
-
-
-class Silent:
-    """A reporter that tells nobody and never cancels."""
-
-    def planned(self, num_iterations: Sequence[int]) -> None:
-        """Nothing."""
-
-    def step(self, step: "Step") -> None:
-        """Nothing."""
-
-    def iteration(self, step: "Step", index: int, count: int, loss: Float[Tensor, ""]) -> None:
-        """Nothing."""
-
-    def check_cancelled(self) -> None:
-        """Nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)

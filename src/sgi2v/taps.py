@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -41,7 +41,7 @@ class Taps(Mapping[str, Tensor]):
         self._kept: dict[str, Tensor] = {}
         self._hooks = ExitStack()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Taps":
         assert not self._kept, "Taps are for one pass"
         for name, layer in self._layers.items():
             self._hooks.callback(layer.register_forward_hook(partial(self._keep, name)).remove)

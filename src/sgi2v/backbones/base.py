@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import PIL.Image
 import torch
@@ -65,6 +65,7 @@ class Settings:
     """Controller name -> the values of its fields that suit this model."""
 
 
+@runtime_checkable
 class Backbone(Protocol):
     """An image-to-video model as the sampling loop sees it.
 

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Self
 
 import PIL.Image
 import torch
@@ -145,7 +144,7 @@ class SVD:
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
         settings: SVDSettings | None = None,
-    ) -> Self:
+    ) -> "SVD":
         """A model by name (``bundled``, ``svd``, ``svd-xt``), folder or hub id; safetensors only.
 
         ``device`` and ``dtype`` default to what the machine is good at. ``settings`` defaults to what the folder

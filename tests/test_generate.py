@@ -1,0 +1,189 @@
+"""From scene to video in one call: progress, cancellation, defaults, the record, and the same video again."""
+
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+from sgi2v import (
+    SGI2V,
+    SVD,
+    Box,
+    Cancelled,
+    Controller,
+    Key,
+    Motion,
+    Progress,
+    Run,
+    Sampling,
+    Scene,
+    SVDSettings,
+    generate,
+    replay,
+)
+from sgi2v.run import public_name, trusted_source
+from tiny import tiny_svd
+
+SMALL = Sampling(seed=3, num_steps=4, width=48, height=32, num_frames=3)
+
+
+@pytest.fixture(scope="module")
+def backbone() -> SVD:
+    return SVD.load(tiny_svd(3, light=True), device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    noise = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
+    path = (Key(time=0.0, x=32.0, y=32.0), Key(time=1.0, x=64.0, y=40.0))
+    box = Box(left=16.0, top=16.0, right=48.0, bottom=48.0)
+    return Scene(image=PIL.Image.fromarray(noise), motions=(Motion(box=box, path=path),))
+
+
+def test_a_scene_becomes_a_video_and_its_record_makes_it_again(backbone: SVD, scene: Scene) -> None:
+    seen: list[Progress] = []
+    controller = SGI2V(iterations=2, guided=(1.0, 400.0))
+    video = generate(scene, backbone=backbone, controller=controller, sampling=SMALL, progress=seen.append)
+    assert video.frames.shape == (3, 3, 32, 48) and video.fps == 7.0
+    assert [p.phase for p in (seen[0], seen[-1])] == ["encode", "decode"]
+    steps = [p for p in seen if p.phase == "sample"]
+    assert [p.step for p in steps if p.iteration == 0] == [1, 2, 3, 4]
+    guided = [p for p in steps if p.iteration]
+    assert len(guided) % 2 == 0 and {p.num_iterations for p in guided} == {2}
+    assert steps[-1].loss is not None and steps[-1].loss > 0
+    fractions = [p.fraction for p in steps]
+    assert fractions == sorted(fractions) and fractions[-1] < 1
+    assert all(p.seconds_left is not None and p.seconds_left >= 0 for p in steps[1:])
+
+    assert video.run is not None
+    run = Run.from_dict(video.run)
+    assert run.sampling == {
+        "seed": 3,
+        "num_steps": 4,
+        "width": 48,
+        "height": 32,
+        "num_frames": 3,
+        "dtype": "float32",
+    }
+    assert run.controller["name"] == "sg-i2v" and run.controller["iterations"] == 2
+    again = replay(run, backbone=SVD.load(tiny_svd(3, light=True), device="cpu", dtype="float32"))
+    assert torch.equal(again.frames, video.frames)
+    assert again.run is not None and Run.from_dict(again.run).key == run.key
+
+
+def test_the_seed_decides_and_control_changes_something(backbone: SVD, scene: Scene) -> None:
+    none = generate(scene, backbone=backbone, controller=Controller(), sampling=SMALL).frames
+    assert torch.equal(
+        none, generate(scene, backbone=backbone, controller=Controller(), sampling=SMALL).frames
+    )
+    other = Sampling(seed=4, num_steps=4, width=48, height=32, num_frames=3)
+    assert not torch.equal(
+        none, generate(scene, backbone=backbone, controller=Controller(), sampling=other).frames
+    )
+    steered = generate(scene, backbone=backbone, controller=SGI2V(guided=(1.0, 400.0)), sampling=SMALL).frames
+    assert not torch.equal(none, steered)
+
+
+def test_what_the_user_leaves_open_the_backbone_decides(scene: Scene) -> None:
+    settings = SVDSettings(
+        width=32,
+        height=32,
+        num_frames=2,
+        num_steps=3,
+        fps=5,
+        recommended={"sg-i2v": {"guided": [0.5, 999], "lr": 0.5}},
+    )
+    backbone = SVD.load(tiny_svd(3, light=True), device="cpu", dtype="float32", settings=settings)
+    video = generate(scene, backbone=backbone)
+    assert video.frames.shape == (2, 3, 32, 32) and video.fps == 5.0
+    assert video.run is not None and video.run["controller"]["lr"] == 0.5
+    assert video.run["sampling"]["num_steps"] == 3 and video.run["sampling"]["seed"] == 817
+
+
+@pytest.mark.parametrize("after", [0, 2, 5])
+def test_a_run_can_be_cancelled_between_steps_and_iterations(backbone: SVD, scene: Scene, after: int) -> None:
+    asked: list[int] = []
+
+    def cancelled() -> bool:
+        asked.append(1)
+        return len(asked) > after
+
+    with pytest.raises(Cancelled):
+        generate(
+            scene,
+            backbone=backbone,
+            controller=SGI2V(guided=(1.0, 400.0)),
+            sampling=SMALL,
+            cancelled=cancelled,
+        )
+    assert len(asked) == after + 1
+
+
+def test_mistakes_are_found_before_any_compute(backbone: SVD, scene: Scene) -> None:
+    def untouched(*_: object) -> None:
+        raise AssertionError("the network ran")
+
+    hook = backbone.denoiser.register_forward_pre_hook(untouched)
+    try:
+        with pytest.raises(ValueError, match="width"):
+            generate(scene, backbone=backbone, sampling=Sampling(width=321, height=192))
+        with pytest.raises(ValueError, match=r"controller\.guided"):
+            generate(scene, backbone=backbone, controller=SGI2V(guided=(900.0, 901.0)), sampling=SMALL)
+        cropped = Scene(
+            image=scene.image,
+            fit="cover",
+            motions=(Motion(box=Box(left=0.0, top=0.0, right=9.0, bottom=64.0)),),
+        )
+        square = Sampling(num_steps=4, width=32, height=32, num_frames=2)
+        with pytest.raises(ValueError, match=r"motions\[0\]\.box"):
+            generate(cropped, backbone=backbone, controller=SGI2V(), sampling=square)
+    finally:
+        hook.remove()
+    with pytest.raises(ValueError, match="num_steps"):
+        Sampling(num_steps=0)
+    with pytest.raises(ValueError, match="seed"):
+        Sampling(seed=-1)
+
+
+def test_too_little_memory_says_what_lowers_it(
+    backbone: SVD, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    hook = backbone.denoiser.register_forward_pre_hook(full)
+    with pytest.raises(MemoryError, match=r"3 frames of 48x32 in float32; lower --num-frames"):
+        generate(scene, backbone=backbone, controller=Controller(), sampling=SMALL)
+    hook.remove()
+
+
+def test_a_record_is_checked_before_it_is_followed(backbone: SVD, scene: Scene) -> None:
+    video = generate(scene, backbone=backbone, controller=Controller(), sampling=SMALL)
+    assert video.run is not None
+    record = video.run
+    for damage, message in (
+        ({"format": "other"}, "not a record"),
+        ({"version": 2}, "newer sgi2v"),
+        ({"extra": 1}, "unknown field 'extra'"),
+        ({"scene": None}, r"run\.scene"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Run.from_dict({**record, **damage})
+    changed = {**record, "backbone": {**record["backbone"], "weights_sha256": "0" * 64}}
+    with pytest.raises(ValueError, match="are not those the video was made with"):
+        replay(Run.from_dict(changed), backbone=backbone)
+
+
+def test_a_record_names_no_folder_of_the_machine_and_none_is_followed(backbone: SVD, scene: Scene) -> None:
+    run = Run.of(scene, backbone, Controller(), {})
+    assert str(Path(backbone.name).parent) not in str({**run.to_dict(), "scene": None})
+    with pytest.raises(ValueError, match="give that model's folder with --backbone"):
+        trusted_source(run)
+    assert public_name("bundled") == "bundled"
+    assert (
+        public_name("stabilityai/stable-video-diffusion-img2vid")
+        == "stabilityai/stable-video-diffusion-img2vid"
+    )
+    assert public_name("/home/me/models/mine/") == public_name("C:\\models\\mine") == "mine"

@@ -1,0 +1,192 @@
+"""The SVD backbone: sizes, conditions, features by name, formats, and folders that are not right."""
+
+import json
+import shutil
+from pathlib import Path
+
+import PIL.Image
+import pytest
+import torch
+
+from sgi2v.backbones import SVD, SVDSettings, load_backbone, settings_of
+from sgi2v.backbones.folder import check_folder, find_folder, variant_of, weights_sha256
+from tiny import save_tiny_svd, tiny_svd
+
+
+@pytest.fixture(scope="module")
+def backbone() -> SVD:
+    return SVD.load(tiny_svd(3), device="cpu", dtype="float32")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_svd(2, light=True), tmp_path / "model"))
+
+
+def test_a_size_that_does_not_fit_names_the_nearest(backbone: SVD) -> None:
+    grid = backbone.grid(40, 24, 3)
+    assert grid.latent_shape == (3, 4, 3, 5)
+    with pytest.raises(ValueError, match="width: must be a multiple of 8, got 321; nearest are 320 and 328"):
+        backbone.grid(321, 192, 14)
+    with pytest.raises(ValueError, match="height"):
+        backbone.grid(320, 8, 14)
+    with pytest.raises(ValueError, match="num_frames"):
+        backbone.grid(320, 192, 1)
+
+
+def test_features_come_by_name_at_their_own_resolution(backbone: SVD) -> None:
+    grid = backbone.grid(48, 32, 3)
+    generator = torch.Generator().manual_seed(0)
+    condition = backbone.encode(PIL.Image.new("RGB", (48, 32), "teal"), "", grid, generator)
+    x = torch.randn(grid.latent_shape, requires_grad=True)
+    names = (
+        "up_blocks.2.attentions.1:first-frame",
+        "up_blocks.2.attentions.1:self",
+        "up_blocks.2.attentions.1:temporal",
+        "up_blocks.1.attentions.0:self",
+        "up_blocks.2.resnets.1:output",
+        "mid_block:output",
+    )
+    features = backbone.features(x, backbone.levels(4)[1], condition, names)
+    assert tuple(features) == names
+    assert {tuple(f.shape) for f in list(features.values())[:3]} == {(3, 64, 2, 3)}
+    assert features["up_blocks.1.attentions.0:self"].shape == (3, 64, 1, 2)
+    for name in names:
+        (gradient,) = torch.autograd.grad(features[name].square().sum(), x, retain_graph=True)
+        assert gradient.abs().max() > 0, name
+    for frame in range(3):  # each frame's own attention equals first-frame attention only at the first frame
+        same = torch.allclose(features[names[0]][frame], features[names[1]][frame], atol=1e-6)
+        assert same == (frame == 0)
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        ("up_blocks.2.attentions.7:self", r"no layer 'up_blocks\.2\.attentions\.7'; nearest are up_blocks"),
+        ("up_blocks.2.attentions.1:magic", "source one of first-frame, self, temporal, output"),
+        ("up_blocks.0.resnets.0:self", "no layer 'up_blocks.0.resnets.0.transformer_blocks"),
+    ],
+)
+def test_a_layer_that_is_not_there_is_named(backbone: SVD, layer: str, message: str) -> None:
+    grid = backbone.grid(32, 32, 3)
+    condition = backbone.encode(PIL.Image.new("RGB", (32, 32)), "", grid, torch.Generator())
+    with pytest.raises(ValueError, match=message):
+        backbone.features(torch.zeros(grid.latent_shape), backbone.levels(2)[0], condition, [layer])
+
+
+def test_a_prompt_is_refused_rather_than_ignored(backbone: SVD) -> None:
+    grid = backbone.grid(32, 32, 3)
+    with pytest.raises(ValueError, match="prompt"):
+        backbone.encode(PIL.Image.new("RGB", (32, 32)), "a cat", grid, torch.Generator())
+
+
+def test_no_guidance_asks_for_one_branch_only(backbone: SVD) -> None:
+    calls: list[int] = []
+    hook = backbone.denoiser.register_forward_pre_hook(lambda *_: calls.append(1))
+    grid = backbone.grid(32, 32, 3)
+    for scale, passes in ((1.0, 1), (3.0, 2)):
+        calls.clear()
+        settings, backbone.settings = backbone.settings, SVDSettings(max_guidance_scale=scale)
+        condition = backbone.encode(PIL.Image.new("RGB", (32, 32)), "", grid, torch.Generator())
+        backbone.denoise(torch.randn(grid.latent_shape), backbone.levels(3)[0], condition)
+        backbone.settings = settings
+        assert len(calls) == passes
+    hook.remove()
+
+
+def test_a_clip_through_the_autoencoder_keeps_shape_and_range(backbone: SVD) -> None:
+    frames = torch.rand(3, 3, 32, 48)
+    latents = backbone.encode_frames(frames)
+    assert latents.shape == (3, 4, 4, 6)
+    decoded = backbone.decode(latents)
+    assert decoded.shape == frames.shape and decoded.dtype == torch.float32
+    assert decoded.min() >= 0 and decoded.max() <= 1
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_runs_and_stays_close(dtype: str) -> None:
+    half = SVD.load(tiny_svd(2, light=True), device="cpu", dtype=dtype)
+    full = SVD.load(tiny_svd(2, light=True), device="cpu", dtype="float32")
+    grid = full.grid(32, 32, 2)
+    image = PIL.Image.linear_gradient("L").resize((32, 32)).convert("RGB")
+    x, outputs = torch.randn(grid.latent_shape), []
+    for backbone in (half, full):
+        condition = backbone.encode(image, "", grid, torch.Generator().manual_seed(0))
+        outputs.append(backbone.denoise(x, backbone.levels(5)[3], condition))
+    assert outputs[0].dtype == torch.float32
+    assert torch.nn.functional.cosine_similarity(outputs[0].flatten(), outputs[1].flatten(), dim=0) > 0.99
+
+
+def test_the_hash_follows_the_weights(folder: Path) -> None:
+    before = weights_sha256(folder)
+    assert before == weights_sha256(tiny_svd(2, light=True)) == SVD.load(folder, device="cpu").weights_sha256
+    other = save_tiny_svd(folder.parent / "other", num_frames=2, seed=1, light=True)
+    assert weights_sha256(other) != before
+
+
+def test_settings_come_from_the_folder_and_a_wrong_one_is_named(folder: Path) -> None:
+    assert settings_of(str(folder)).num_frames == 2
+    assert settings_of("svd-xt").num_frames == 25 and settings_of("svd") == SVDSettings()
+    (folder / "sgi2v.json").write_text(json.dumps({"width": 64, "recommended": {"sg-i2v": {"lr": 0.3}}}))
+    assert load_backbone(folder, device="cpu").settings.width == 64
+    (folder / "sgi2v.json").write_text(json.dumps({"colour": "red"}))
+    with pytest.raises(ValueError, match=r"sgi2v\.json: unknown setting 'colour'"):
+        settings_of(str(folder))
+    with pytest.raises(ValueError, match=r"settings\.fps"):
+        SVDSettings(fps=0)
+
+
+def test_a_folder_that_is_incomplete_corrupt_or_pickled_is_refused_before_loading(folder: Path) -> None:
+    check_folder(folder)
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"diffusion_pytorch_model\.safetensors is corrupt"):
+        SVD.load(folder, device="cpu")
+    weights.rename(folder / "unet" / "diffusion_pytorch_model.bin")
+    with pytest.raises(ValueError, match="pickle weights only"):
+        SVD.load(folder, device="cpu")
+    (folder / "unet" / "diffusion_pytorch_model.bin").unlink()
+    with pytest.raises(ValueError, match=r"no \*\.safetensors"):
+        SVD.load(folder, device="cpu")
+    weights.write_bytes(whole)
+    (folder / "vae" / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"vae/config\.json cannot be read"):
+        SVD.load(folder, device="cpu")
+    (folder / "vae" / "config.json").unlink()
+    with pytest.raises(ValueError, match=r"vae/config\.json is missing"):
+        SVD.load(folder, device="cpu")
+
+
+def test_weights_of_another_network_are_refused(folder: Path) -> None:
+    shutil.copy(folder / "vae" / "diffusion_pytorch_model.safetensors", folder / "unet")
+    with pytest.raises(ValueError, match="no Stable Video Diffusion model"):
+        SVD.load(folder, device="cpu")
+
+
+def test_a_scheduler_that_is_not_svds_is_refused(folder: Path) -> None:
+    file = folder / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "prediction_type": "epsilon"}))
+    with pytest.raises(ValueError, match="prediction_type must be 'v_prediction'"):
+        SVD.load(folder, device="cpu")
+
+
+def test_fp16_files_are_taken_when_wanted_or_alone(folder: Path) -> None:
+    assert variant_of(folder, half=True) is None
+    for part in ("unet", "vae", "image_encoder"):
+        (plain,) = (folder / part).glob("*.safetensors")
+        shutil.copy(plain, plain.with_name(plain.name.replace(".safetensors", ".fp16.safetensors")))
+    assert variant_of(folder, half=False) is None and variant_of(folder, half=True) == "fp16"
+    for part in ("unet", "vae", "image_encoder"):
+        for file in (folder / part).glob("*.safetensors"):
+            if ".fp16" not in file.name:
+                file.unlink()
+    assert variant_of(folder, half=False) == "fp16"
+    assert SVD.load(folder, device="cpu").dtype == torch.float32
+
+
+def test_a_name_that_is_nothing_and_a_hub_out_of_reach_say_what_to_do() -> None:
+    with pytest.raises(ValueError, match="is no folder and no name"):
+        find_folder("no-such-model", half=False)
+    with pytest.raises(ValueError, match="could not be fetched.*give its folder instead"):
+        find_folder("someone/some-model", half=False)  # the test run is offline
