@@ -1,4 +1,8 @@
-"""Trains the autoencoder: SVD's AutoencoderKLTemporalDecoder at a small width, on pictures, then on clips."""
+"""Trains the autoencoder: SVD's AutoencoderKLTemporalDecoder at a small width.
+
+First the encoder, against a linear decoder that is thrown away: a fraction of the cost, and latents that are nearly
+linear in the picture, which a denoiser likes. Then, the encoder frozen, the decoder: on pictures, then on clips.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,10 +28,12 @@ class AutoencoderTraining:
 
     output: Path
     """Folder for checkpoints."""
+    num_encoder_steps: int = 1500
+    """Steps that train the encoder against a linear decoder of 3x3 latent cells."""
     num_steps: int = 4000
-    """Steps of the optimiser in all."""
+    """Steps that train the decoder on the frozen encoder."""
     num_clip_steps: int = 0
-    """How many of them, at the end, train on short clips, so that the temporal layers of the decoder learn."""
+    """How many of these, at the end, train on short clips, so that the temporal layers of the decoder learn."""
     batch_size: int = 8
     """Pictures a step (clip steps: frames a step, four of each clip)."""
     size: int = 64
@@ -42,12 +48,10 @@ class AutoencoderTraining:
     """Highest learning rate of Adam, reached after `num_warmup` steps, falling to a twentieth as a cosine."""
     num_warmup: int = 100
     """Steps of rising learning rate."""
-    kl: float = 1e-6
-    """Weight of the Kullback-Leibler term, which keeps latents near unit scale."""
+    kl: float = 1e-4
+    """Weight of the Kullback-Leibler term of a latent cell, which keeps latents near unit scale."""
     gradient_loss: float = 0.5
     """Weight of the difference of picture gradients, which keeps edges sharp."""
-    freeze_encoder: bool = False
-    """Train the decoder alone, so that a denoiser trained on these latents stays valid."""
     initial: Path | None = None
     """A folder of an autoencoder to start from; none starts from random weights."""
     ema: float = 0.995
@@ -112,7 +116,10 @@ def clips(training: AutoencoderTraining, step: int) -> Float[Tensor, "b 3 h w"]:
     """Short clips of one step, four consecutive frames of each, clips one after the other; 0..1."""
     num = max(1, training.batch_size // 4)
     world = World(
-        width=training.size, height=training.size, radius=(training.size * 0.15, training.size * 0.35), kind="rich"
+        width=training.size,
+        height=training.size,
+        radius=(training.size * 0.15, training.size * 0.35),
+        kind="rich",
     )
     generator = torch.Generator().manual_seed(training.seed * 1_000_003 + step)
     first = torch.rand(num, 1, generator=generator) * (1 - 3 / 13)
@@ -133,55 +140,106 @@ def reconstruction_loss(
     return loss
 
 
+class LinearDecoder(nn.Module):
+    """Pictures as a linear function of the 3x3 latent cells around each 8x8 patch."""
+
+    def __init__(self, latent_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(latent_channels, 3 * 64, 3, padding=1, padding_mode="replicate")
+
+    def forward(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 h8 w8"]:
+        """Pictures of eight times the latents' size."""
+        return functional.pixel_shuffle(self.conv(latents), 8)
+
+
+def train_encoder(training: AutoencoderTraining, *, log: Log | None = None) -> AutoencoderKLTemporalDecoder:
+    """Train the encoder, resuming from `output`/encoder, and return the autoencoder with it, its decoder untrained.
+
+    The latents' channels have mean 0 and deviation 1 on the training pictures (set exactly, in the last 1x1
+    convolution), so the scaling factor is 1.
+    """
+    model = build(training).to(training.device)
+    torch.manual_seed(training.seed)
+    linear = LinearDecoder(training.latent_channels).to(training.device)
+    both = nn.ModuleDict({"encoder": model.encoder, "quant_conv": model.quant_conv, "linear": linear})
+    both.to(getattr(torch, training.dtype)).train()
+    optimiser = MasterAdam(both, ema=training.ema)
+    folder = training.output / "encoder"
+    for step in range(load_checkpoint(folder, optimiser), training.num_encoder_steps):
+        target = (2 * pictures(training, step) - 1).to(training.device)
+        posterior = model.encode(target.to(model.quant_conv.weight.dtype)).latent_dist
+        mean, logvar = posterior.mean.float(), posterior.logvar.float()
+        generator = torch.Generator().manual_seed(training.seed * 1_000_003 + step + 2**40)
+        noise = torch.randn(mean.shape, generator=generator).to(mean.device)
+        decoded = linear((mean + torch.exp(0.5 * logvar) * noise).to(linear.conv.weight.dtype)).float()
+        divergence = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum(1).mean()
+        loss = reconstruction_loss(decoded, target, training.gradient_loss)
+        (loss + training.kl * divergence).backward()
+        optimiser.step(warm_cosine(step, training.num_encoder_steps, training.num_warmup, training.lr))
+        if log is not None and step % 20 == 0:
+            log({"step": step, **_figures(loss, divergence, decoded, target)})
+        if (step + 1) % training.checkpoint_every == 0 or step + 1 == training.num_encoder_steps:
+            save_checkpoint(folder, optimiser, step + 1)
+    both.float()
+    optimiser.write_average(both)
+    _standardise(model, training)
+    return model
+
+
+@torch.no_grad()
+def _standardise(model: AutoencoderKLTemporalDecoder, training: AutoencoderTraining) -> None:
+    """Move and scale the encoder's outputs so that every latent channel has mean 0 and deviation 1."""
+    batches = [2 * pictures(training, 10**9 + number) - 1 for number in range(16)]
+    latents = torch.cat([model.encode(batch.to(training.device)).latent_dist.mean for batch in batches])
+    mean, deviation = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
+    convolution = model.quant_conv
+    num = len(mean)
+    assert convolution.bias is not None
+    convolution.bias[:num] = (convolution.bias[:num] - mean) / deviation
+    convolution.weight[:num] /= deviation[:, None, None, None]
+    convolution.bias[num:] -= 2 * deviation.log()
+
+
+def _figures(loss: Tensor, divergence: Tensor, decoded: Tensor, target: Tensor) -> dict[str, float]:
+    """What a log line says of a batch; the peak signal-to-noise ratio is of pictures in 0..1."""
+    error = (decoded.detach().float() - target).div(2).square().mean()
+    return {
+        "loss": loss.detach().item(),
+        "psnr": float(-10 * torch.log10(error)),
+        "kl": divergence.detach().item(),
+    }
+
+
 def train(training: AutoencoderTraining, *, log: Log | None = None) -> AutoencoderKLTemporalDecoder:
-    """Train, resuming from the newest checkpoint in `output`, and return the averaged model in float32.
+    """Train both parts, resuming from the newest checkpoint in `output`; the averaged model in float32.
 
     Data and noise of a step depend on the seed and the step's number alone, so a resumed run gives the same weights.
     """
-    model = build(training)
+    model = build(training) if training.initial is not None else train_encoder(training, log=log)
     model.to(device=training.device, dtype=getattr(torch, training.dtype)).train()
-    if training.freeze_encoder:
-        model.encoder.requires_grad_(False)
-        model.quant_conv.requires_grad_(False)
+    model.encoder.requires_grad_(False)
+    model.quant_conv.requires_grad_(False)
     optimiser = MasterAdam(model, ema=training.ema)
-    start = load_checkpoint(training.output, optimiser)
-    for step in range(start, training.num_steps):
+    folder = training.output / "decoder"
+    for step in range(load_checkpoint(folder, optimiser), training.num_steps):
         in_clips = step >= training.num_steps - training.num_clip_steps
-        num_frames = 4 if in_clips else 1
         batch = clips(training, step) if in_clips else pictures(training, step)
         target = (2 * batch - 1).to(training.device)
-        generator = torch.Generator().manual_seed(training.seed * 1_000_003 + step + 2**40)
-        posterior = model.encode(target.to(model.dtype)).latent_dist
-        mean, logvar = posterior.mean.float(), posterior.logvar.float()
-        noise = torch.randn(mean.shape, generator=generator).to(mean.device)
-        latents = (mean + torch.exp(0.5 * logvar) * noise).to(model.dtype)
+        with torch.no_grad():
+            latents = model.encode(target.to(model.dtype)).latent_dist.mode()
         if in_clips:
-            decoded = model.decode(latents, num_frames=num_frames).sample
+            decoded = model.decode(latents, num_frames=4).sample
         else:
             with pictures_only(model):
                 decoded = model.decode(latents, num_frames=1).sample
         loss = reconstruction_loss(decoded.float(), target, training.gradient_loss)
-        divergence = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum((1, 2, 3)).mean()
-        (loss + training.kl * divergence).backward()
+        loss.backward()
         optimiser.step(warm_cosine(step, training.num_steps, training.num_warmup, training.lr))
         if log is not None and step % 20 == 0:
-            error = (decoded.detach().float() - target).div(2).square().mean()
-            log({"step": step, "loss": float(loss), "psnr": float(-10 * torch.log10(error)), "kl": float(divergence)})
+            log({"step": step, **_figures(loss, loss, decoded, target)})
         if (step + 1) % training.checkpoint_every == 0 or step + 1 == training.num_steps:
-            save_checkpoint(training.output, optimiser, step + 1)
-    return finish(model, optimiser, training)
-
-
-def finish(
-    model: AutoencoderKLTemporalDecoder, optimiser: MasterAdam, training: AutoencoderTraining
-) -> AutoencoderKLTemporalDecoder:
-    """The averaged model in float32, its scaling factor set so that latents of the world have unit deviation."""
+            save_checkpoint(folder, optimiser, step + 1)
     model.float()
     optimiser.write_average(model)
     model.eval().requires_grad_(False)
-    if not training.freeze_encoder:
-        with torch.no_grad():
-            batches = [pictures(training, 10**9 + number) for number in range(8)]
-            latents = torch.cat([model.encode((2 * b - 1).to(training.device)).latent_dist.mode() for b in batches])
-        model.register_to_config(scaling_factor=round(float(1 / latents.std()), 5))
     return model

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import distributed, nn
 
 
 def warm_cosine(step: int, num_steps: int, num_warmup: int, lr: float) -> float:
@@ -41,7 +41,12 @@ class MasterAdam:
         self.clip, self.ema = clip, ema
         self.num_updates = 0
         self.adam = torch.optim.Adam(
-            self.master, lr=0.0, betas=betas, weight_decay=weight_decay, decoupled_weight_decay=True, foreach=True
+            self.master,
+            lr=0.0,
+            betas=betas,
+            weight_decay=weight_decay,
+            decoupled_weight_decay=True,
+            foreach=True,
         )
 
     @torch.no_grad()
@@ -50,6 +55,7 @@ class MasterAdam:
         for value, parameter in zip(self.master, self.parameters, strict=True):
             value.grad = None if parameter.grad is None else parameter.grad.float()
             parameter.grad = None
+        self._share()
         nn.utils.clip_grad_norm_(self.master, self.clip, foreach=True)
         for group in self.adam.param_groups:
             group["lr"] = lr
@@ -60,6 +66,17 @@ class MasterAdam:
         for value, parameter in zip(self.master, self.parameters, strict=True):
             value.grad = None
             parameter.copy_(value)
+
+    def _share(self) -> None:
+        """Average the gradients over the processes of the run, where there are several."""
+        if not (distributed.is_available() and distributed.is_initialized()):
+            return
+        gradients = [value.grad for value in self.master if value.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        distributed.all_reduce(flat)
+        flat /= distributed.get_world_size()
+        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
 
     @torch.no_grad()
     def write_average(self, model: nn.Module) -> None:
@@ -82,7 +99,9 @@ class MasterAdam:
     def load_state(self, state: dict[str, object]) -> None:
         """Take over a state; ValueError when it is of a network with other parameters."""
         if state["names"] != self.names:
-            raise ValueError("the checkpoint is of a network with other parameters: choose another output folder")
+            raise ValueError(
+                "the checkpoint is of a network with other parameters: choose another output folder"
+            )
         for mine, saved in ((self.master, state["master"]), (self.average, state["average"])):
             assert isinstance(saved, list)
             for value, other in zip(mine, saved, strict=True):
@@ -113,8 +132,3 @@ def load_checkpoint(folder: Path, optimiser: MasterAdam) -> int:
     step = saved["step"]
     assert isinstance(step, int)
     return step
-
-
-def tensors(*values: Tensor) -> tuple[Tensor, ...]:
-    """The values, detached: what a log may keep."""
-    return tuple(value.detach() for value in values)

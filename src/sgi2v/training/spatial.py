@@ -14,6 +14,7 @@ class _Pass(nn.Module):
     """Stands for a temporal layer and changes nothing."""
 
     def forward(self, x: Tensor, *_: Any, **__: Any) -> Tensor:
+        """The first argument."""
         return x
 
 
@@ -32,7 +33,8 @@ def pictures_only(model: nn.Module) -> Iterator[None]:
             elif isinstance(module, TransformerSpatioTemporalModel):
                 taken.append((module, "temporal_transformer_blocks", module.temporal_transformer_blocks))
         for module, name, layer in taken:
-            setattr(module, name, nn.ModuleList(_Pass() for _ in layer) if isinstance(layer, nn.ModuleList) else _Pass())
+            several = isinstance(layer, nn.ModuleList)
+            setattr(module, name, nn.ModuleList(_Pass() for _ in layer) if several else _Pass())
         yield
     finally:
         for module, name, layer in taken:
@@ -48,6 +50,11 @@ def silence_temporal_layers(model: nn.Module) -> None:
                 parameter.zero_()
         elif isinstance(module, TransformerSpatioTemporalModel):
             for block in module.temporal_transformer_blocks:
-                for layer in (block.ff_in.net[-1], block.ff.net[-1], block.attn1.to_out[0], block.attn2.to_out[0]):
+                for layer in (
+                    block.ff_in.net[-1],
+                    block.ff.net[-1],
+                    block.attn1.to_out[0],
+                    block.attn2.to_out[0],
+                ):
                     for parameter in layer.parameters():
                         parameter.zero_()

@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
@@ -132,7 +132,7 @@ def _plan(world: World, num: int, generator: torch.Generator) -> dict[str, Tenso
     frame = torch.tensor([world.width, world.height], dtype=torch.float32)
     room = frame - 2 * plan["radius"][..., None]
     start = plan["radius"][..., None] + torch.rand(num, things, 2, generator=generator) * room
-    heading = uniform(0, math.tau, things)
+    heading = uniform(0.0, math.tau, things)
     way = uniform(*world.travel, things) * world.height
     step = torch.stack([heading.cos(), heading.sin()], -1) * way[..., None]
     low, high = plan["radius"][..., None], frame - plan["radius"][..., None]
@@ -140,28 +140,28 @@ def _plan(world: World, num: int, generator: torch.Generator) -> dict[str, Tenso
     end = start + step
     end = torch.where((end < low) | (end > high), start - step, end).clamp(low, high)
     bend = torch.stack([-(end - start)[..., 1], (end - start)[..., 0]], -1) * uniform(-0.4, 0.4, things, 1)
-    bend = bend * (uniform(0, 1, things, 1) < 0.6)
+    bend = bend * (uniform(0.0, 1.0, things, 1) < 0.6)
     middle = ((start + end) / 2 + bend).clamp(low, high)
-    moves = uniform(0, 1, things) < world.moving_others
+    moves = uniform(0.0, 1.0, things) < world.moving_others
     moves[:, 0] = True
-    moves &= uniform(0, 1, 1) >= world.still
+    moves &= uniform(0.0, 1.0, 1) >= world.still
     moves = moves[..., None]
     plan["start"], plan["middle"], plan["end"] = (
         start,
         torch.where(moves, middle, start),
         torch.where(moves, end, start),
     )
-    plan["ease"] = uniform(0, 1, 1)
-    angle = uniform(0, math.tau, things) if rich else uniform(-0.3, 0.3, things)
-    spin = uniform(-1.2, 1.2, things) * (uniform(0, 1, things) < 0.5) * moves[..., 0]
-    grow = uniform(-0.35, 0.35, things) * (uniform(0, 1, things) < 0.4) * moves[..., 0]
+    plan["ease"] = uniform(0.0, 1.0, 1)
+    angle = uniform(0.0, math.tau, things) if rich else uniform(-0.3, 0.3, things)
+    spin = uniform(-1.2, 1.2, things) * (uniform(0.0, 1.0, things) < 0.5) * moves[..., 0]
+    grow = uniform(-0.35, 0.35, things) * (uniform(0.0, 1.0, things) < 0.4) * moves[..., 0]
     plan["angle"] = angle
     plan["spin"], plan["grow"] = (spin, grow) if rich else (torch.zeros_like(spin), torch.zeros_like(grow))
-    pan = uniform(-0.2, 0.2, 2) * frame * (uniform(0, 1, 1) < 0.5)
-    zoom = uniform(-0.2, 0.2, 1) * (uniform(0, 1, 1) < 0.5)
+    pan = uniform(-0.2, 0.2, 2) * frame * (uniform(0.0, 1.0, 1) < 0.5)
+    zoom = uniform(-0.2, 0.2, 1) * (uniform(0.0, 1.0, 1) < 0.5)
     plan["pan"], plan["zoom"] = (pan, zoom) if rich else (torch.zeros_like(pan), torch.zeros_like(zoom))
     plan["outline"] = _outlines(world, num, generator)
-    plan["texture"] = _textures(world, num, generator, plan)
+    plan["texture"] = _textures(world, num, generator)
     plan["background"] = _backgrounds(world, num, generator)
     return plan
 
@@ -184,9 +184,7 @@ def _outlines(world: World, num: int, generator: torch.Generator) -> Float[Tenso
     return outline / outline.amax(-1, keepdim=True)
 
 
-def _textures(
-    world: World, num: int, generator: torch.Generator, plan: dict[str, Tensor]
-) -> Float[Tensor, "b n 3 t t"]:
+def _textures(world: World, num: int, generator: torch.Generator) -> Float[Tensor, "b n 3 t t"]:
     """A distinct texture for each thing: two contrasting colours in a pattern, or a picture; 0..1."""
     count = num * world.num_things
     draw = torch.rand(count, 12, 1, 1, generator=generator)
@@ -330,16 +328,18 @@ class HeldOutScene:
 def held_out_scenes(num: int, seed: int = 0, *, world: World | None = None) -> Sequence[HeldOutScene]:
     """`num` scenes of shapes, textures and seeds that training never sees, thing 0 moving in each.
 
-    `seed` chooses the set: 0 is the set that figures are reported on, others are for choosing settings.
+    `seed` chooses the set: 0 is the set that figures are reported on, others are for choosing settings. By default
+    scenes are of the size, length and kind that the bundled model is trained on: one thing on a smooth background,
+    8 frames of 128x64 pixels.
     """
-    world = world or World()
-    fields = {name: getattr(world, name) for name in world.__dataclass_fields__}
-    held_out = World(**{**fields, "held_out": True, "still": 0.0})
+    world = world or World(num_things=1, num_frames=8)
+    held_out = replace(world, held_out=True, still=0.0)
     scenes = []
     for number in range(num):
         clip = held_out.render(1, 1_000_003 * (seed + 1) + number)[0]
-        box = tuple(clip.boxes[0, 0].tolist())
+        left, top, right, bottom = clip.boxes[0, 0].tolist()
+        name = f"world-{seed}-{number:02d}"
         scenes.append(
-            HeldOutScene(name=f"world-{seed}-{number:02d}", clip=clip, box=box, path=clip.centers[0])
+            HeldOutScene(name=name, clip=clip, box=(left, top, right, bottom), path=clip.centers[0])
         )
     return scenes

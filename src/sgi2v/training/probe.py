@@ -1,0 +1,121 @@
+"""Says whether control can work at all: do features of a noised clip find the object of its first frame?"""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+
+import torch
+from diffusers import AutoencoderKLTemporalDecoder
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sgi2v.training.denoiser import clip_pixels
+from sgi2v.training.world import Clip
+
+LAYERS = (
+    "up_blocks.1.attentions.2",
+    "up_blocks.2.attentions.1",
+    "up_blocks.2.attentions.2",
+    "up_blocks.3.attentions.2",
+)
+LEVELS = (0.5, 2.0, 8.0, 24.0)
+
+
+@torch.no_grad()
+def probe(
+    models: nn.ModuleDict,
+    autoencoder: AutoencoderKLTemporalDecoder,
+    clips: Sequence[Clip],
+    *,
+    layers: Sequence[str] = LAYERS,
+    levels: Sequence[float] = LEVELS,
+    fps: int = 7,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Mean distance in pixels between thing 0's true centre and where its feature is found, by layer and level.
+
+    Each clip is noised to each level and shown to the network with its first frame as condition. The feature
+    (first-frame attention softmax(Q_j K_0^T / sqrt(d)) V_0, or plain self-attention with K_j, V_j) at the object's
+    centre in frame 0 is compared by cosine with every place of the later frames; the best place counts. Frames in
+    which the object has moved less than its half size are left out. Also "still": the distance when every object is
+    taken to stay, which is what a feature that knows places and nothing else reaches.
+    """
+    unet, image_encoder = models["unet"], models["image_encoder"]
+    dtype = next(unet.parameters()).dtype
+    found: dict[str, list[float]] = {}
+    generator = torch.Generator().manual_seed(seed)
+    for clip in clips:
+        height, width = clip.frames.shape[-2:]
+        pixels = (2 * clip.frames - 1).to(autoencoder.dtype)
+        latents = autoencoder.encode(pixels).latent_dist.mode().float()
+        clean = latents * autoencoder.config.scaling_factor
+        size = (clip.boxes[0, 0, 2:] - clip.boxes[0, 0, :2]).amin() / 2
+        moved = (clip.centers[0] - clip.centers[0, :1]).norm(dim=-1)
+        frames = [frame for frame in range(1, len(moved)) if moved[frame] > size]
+        found.setdefault("still", []).extend(moved[frames].tolist())
+        embedding = image_encoder(clip_pixels(clip.frames[:1]).to(dtype)).image_embeds[:, None]
+        ids = torch.tensor([[fps - 1, clip.motion_bucket, 0.02]])
+        for level in levels:
+            noise = torch.randn(clean.shape, generator=generator)
+            scale = (level**2 + 1) ** 0.5
+            shown = torch.cat([(clean + level * noise) / scale, latents[:1].expand_as(latents)], 1)[None].to(
+                dtype
+            )
+            time = torch.tensor([0.25]) * torch.tensor(level).log()
+            kept: dict[str, Tensor] = {}
+            with ExitStack() as stack:
+                for layer in layers:
+                    attention = unet.get_submodule(layer).transformer_blocks[0].attn1
+                    for name in ("to_q", "to_k", "to_v"):
+                        stack.callback(_keep(getattr(attention, name), kept, f"{layer}:{name}"))
+                unet(shown, time, embedding, ids)
+            for layer in layers:
+                heads = unet.get_submodule(layer).transformer_blocks[0].attn1.heads
+                q, k, v = (
+                    _heads(kept[f"{layer}:{name}"].float(), heads) for name in ("to_q", "to_k", "to_v")
+                )
+                for source, keys, values in (
+                    ("first", k[:1].expand_as(k), v[:1].expand_as(v)),
+                    ("self", k, v),
+                ):
+                    feature = (
+                        functional.scaled_dot_product_attention(q, keys, values).transpose(1, 2).flatten(2)
+                    )
+                    rows = round((feature.shape[1] * height / width) ** 0.5)
+                    maps = feature.transpose(1, 2).unflatten(-1, (rows, -1))
+                    grown = functional.interpolate(maps, (height // 4, width // 4), mode="bilinear")
+                    distances = _distances(grown, clip.centers[0], frames, 4)
+                    block = layer.split(".")
+                    found.setdefault(f"{source} {block[1]}.{block[3]} s{level:g}", []).extend(distances)
+    return {name: sum(values) / max(1, len(values)) for name, values in found.items()}
+
+
+def _keep(module: nn.Module, kept: dict[str, Tensor], name: str) -> Callable[[], None]:
+    """Keep what a layer puts out; returns the call that ends it."""
+
+    def hook(_: nn.Module, __: object, output: Tensor) -> None:
+        kept[name] = output
+
+    remove: Callable[[], None] = module.register_forward_hook(hook).remove
+    return remove
+
+
+def _heads(x: Float[Tensor, "f n c"], heads: int) -> Float[Tensor, "f heads n d"]:
+    """Split channels into attention heads."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def _distances(
+    maps: Float[Tensor, "f c h w"], centers: Float[Tensor, "f 2"], frames: Sequence[int], stride: int
+) -> list[float]:
+    """Distances in pixels between the centres and the best match to frame 0's feature at its centre."""
+    maps = functional.normalize(maps, dim=1)
+    x, y = (int(value) for value in (centers[0] / stride).tolist())
+    similar = torch.einsum("c,fchw->fhw", maps[0, :, y, x], maps)
+    width = similar.shape[-1]
+    distances = []
+    for frame in frames:
+        best = int(similar[frame].argmax())
+        at = torch.tensor([(best % width + 0.5) * stride, (best // width + 0.5) * stride])
+        distances.append(float((at - centers[frame]).norm()))
+    return distances

@@ -1,0 +1,118 @@
+"""The rendered world: what is said about a clip is what can be seen in it."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sgi2v.training import pictures, world
+from sgi2v.training.world import World, held_out_scenes
+
+KINDS = st.sampled_from(["simple", "rich"])
+
+
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 2**40), kind=KINDS, held_out=st.booleans())
+def test_the_same_seed_gives_the_same_clip_and_another_seed_another(seed: int, kind: world.Kind, held_out: bool) -> None:
+    chosen = World(width=64, height=48, radius=(8.0, 14.0), num_frames=3, kind=kind, held_out=held_out)
+    once, again, other = chosen.render(1, seed), chosen.render(1, seed), chosen.render(1, seed + 1)
+    assert torch.equal(once.frames, again.frames)
+    assert torch.equal(once.boxes, again.boxes)
+    assert not torch.equal(once.frames, other.frames)
+
+
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 2**40), kind=KINDS, num=st.integers(1, 3))
+def test_values_are_in_range_and_shapes_as_said(seed: int, kind: world.Kind, num: int) -> None:
+    clips = World(width=64, height=48, radius=(8.0, 14.0), num_frames=3, num_things=num, kind=kind).render(2, seed)
+    assert clips.frames.shape == (2, 3, 3, 48, 64)
+    assert clips.masks.shape == (2, num, 3, 48, 64)
+    assert clips.frames.min() >= 0 and clips.frames.max() <= 1
+    assert clips.masks.min() >= 0 and clips.masks.sum(1).max() <= 1 + 1e-5
+    assert 0 <= clips[0].motion_bucket <= 255
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**40), kind=KINDS)
+def test_a_box_is_the_extent_of_its_mask(seed: int, kind: world.Kind) -> None:
+    # Thing 0 is drawn on top and starts within the frame, so in frame 0 all of it is seen.
+    clip = World(width=96, height=80, radius=(10.0, 18.0), num_frames=2, kind=kind).render(1, seed)[0]
+    mask = clip.masks[0, 0] > 0.5
+    rows, columns = mask.any(1).nonzero()[:, 0], mask.any(0).nonzero()[:, 0]
+    seen = torch.stack([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+    assert (seen - clip.boxes[0, 0]).abs().max() < 2.0
+
+
+def test_a_thing_moves_with_its_box_and_looks_the_same_there() -> None:
+    clips = World(num_things=1, num_frames=2, still=0.0).render(12, 5)
+    for index in range(12):
+        clip = clips[index]
+        left, top, _, _ = clip.boxes[0].unbind(-1)
+        shift = torch.stack([left[1] - left[0], top[1] - top[0]])
+        assert torch.allclose(shift, clip.centers[0, 1] - clip.centers[0, 0], atol=1e-3)
+        # The middle of the thing shows the same colours in both frames.
+        patches = []
+        for frame in range(2):
+            x, y = clip.centers[0, frame]
+            grid = torch.stack(
+                torch.meshgrid(torch.linspace(-3, 3, 7) + x, torch.linspace(-3, 3, 7) + y, indexing="xy"), -1
+            )
+            scaled = 2 * grid / torch.tensor([128.0, 64.0]) - 1
+            patches.append(
+                torch.nn.functional.grid_sample(clip.frames[frame][None], scaled[None], align_corners=False)
+            )
+        assert (patches[0] - patches[1]).abs().mean() < 0.03
+
+
+def test_what_is_in_a_clip_does_not_depend_on_the_times_it_is_looked_at() -> None:
+    chosen = World(width=64, height=64, radius=(8.0, 14.0), num_frames=5, kind="rich")
+    whole = chosen.render(2, 3)
+    middle = chosen.render(2, 3, times=torch.full((2, 1), 0.5))
+    assert torch.allclose(whole.frames[:, 2], middle.frames[:, 0], atol=1e-5)
+    assert torch.allclose(whole.boxes[:, :, 2], middle.boxes[:, :, 0], atol=1e-4)
+
+
+def test_a_still_world_does_not_move_and_says_so() -> None:
+    clips = World(still=1.0, num_frames=4).render(3, 0)
+    assert torch.equal(clips.frames[:, 0], clips.frames[:, 3])
+    assert clips.motion.abs().max() == 0 and clips[0].motion_bucket == 0
+
+
+def test_training_and_held_out_share_nothing() -> None:
+    assert not set(pictures.TRAINING_PHOTOGRAPHS) & set(pictures.HELD_OUT_PHOTOGRAPHS)
+    assert not set(world._TRAINING_SHAPES) & set(world._HELD_OUT_SHAPES)
+    chosen = World(width=64, height=64, radius=(8.0, 14.0), num_frames=1)
+    assert not torch.equal(
+        chosen.render(1, 7).frames, World(**{**vars(chosen), "held_out": True}).render(1, 7).frames
+    )
+
+
+def test_held_out_scenes_move_and_are_told_apart() -> None:
+    scenes = held_out_scenes(4, 1)
+    assert len({scene.name for scene in scenes}) == 4
+    assert not torch.equal(scenes[0].clip.frames, held_out_scenes(1, 2)[0].clip.frames)
+    for scene in scenes:
+        assert scene.path.shape == (len(scene.clip.frames), 2)
+        assert torch.equal(scene.path, scene.clip.centers[0])
+        assert scene.box == tuple(scene.clip.boxes[0, 0].tolist())
+        assert (scene.path - scene.path[0]).norm(dim=-1).max() > 1
+    assert torch.equal(held_out_scenes(4, 1)[3].clip.frames, held_out_scenes(6, 1)[3].clip.frames)
+
+
+@pytest.mark.parametrize("make", [pictures.photograph_crops, pictures.dead_leaves, pictures.fractal_noise])
+def test_pictures_are_in_range_varied_and_repeatable(make: object) -> None:
+    assert callable(make)
+    once = make(3, 24, 40, torch.Generator().manual_seed(1))
+    again = make(3, 24, 40, torch.Generator().manual_seed(1))
+    assert once.shape == (3, 3, 24, 40) and torch.equal(once, again)
+    assert once.min() >= 0 and once.max() <= 1 and once.std() > 0.02
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [({"radius": (0.0, 4.0)}, "radius"), ({"radius": (9.0, 4.0)}, "radius"), ({"radius": (10.0, 40.0)}, "too large"),
+     ({"num_things": 0}, "num_things"), ({"num_frames": 0}, "num_frames")],
+)  # fmt: skip
+def test_worlds_that_cannot_be_are_refused(fields: dict[str, object], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        World(**fields)  # type: ignore[arg-type]
