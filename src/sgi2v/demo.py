@@ -1,0 +1,134 @@
+"""The demonstration: one scene without control and with it, drawn side by side, and how far its things went astray."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from PIL import Image
+from torch import Tensor
+
+from sgi2v.backbones import SVD
+from sgi2v.controllers import Controller
+from sgi2v.draw import draw_tracks, side_by_side
+from sgi2v.evaluation.tracker import Tracker
+from sgi2v.generate import Progress, Sampling, generate
+from sgi2v.grid import Grid, Track, tracks_of
+from sgi2v.scene import Scene
+from sgi2v.video import Video, to_uint8
+
+TITLES: Final = ("no control", "controlled")
+_LEAST_HEIGHT: Final = (
+    256  # of each half: a small model's pictures are enlarged, so that lines over them are fine
+)
+_SHEET_ROWS: Final = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo:
+    """What a demonstration makes."""
+
+    plain: Video
+    """The scene's image as the model moves it by itself."""
+    controlled: Video
+    """The same with the scene's motions followed."""
+    side_by_side: Video
+    """Both, with boxes and paths drawn."""
+    sheet: Image.Image
+    """Some frames of the side-by-side below each other."""
+    astray: tuple[float, float]
+    """Mean distance of the things that shall move from their paths, without control and with it, pixels of the clip."""
+    astray_at_end: tuple[float, float]
+    """The same on the last frame alone."""
+    lost: tuple[float, float]
+    """Share of places at which the tracker had lost its thing, and took its last known place."""
+
+
+def shipped_scene(name: str) -> Path:
+    """The folder of a scene in the package; ValueError naming those there are."""
+    folder = Path(__file__).parent / "assets" / "scenes"
+    names = sorted(found.parent.name for found in folder.glob("*/scene.json"))
+    if name not in names:
+        raise ValueError(f"scene: no scene {name!r} ships with sgi2v; known are {', '.join(names)}")
+    return folder / name
+
+
+def make_demo(
+    scene: Scene,
+    *,
+    backbone: SVD,
+    tracker: Tracker,
+    sampling: Sampling | None = None,
+    controller: Controller | None = None,
+    progress: Callable[[str], Callable[[Progress], None]] = lambda title: lambda progress: None,
+) -> Demo:
+    """Generate the scene twice from one seed, with `controller` (default: SG-I2V) and without, and compare.
+
+    `progress` gives the callback for the clip of a title. Raises what `generate` raises.
+    """
+    plain = generate(
+        scene, backbone=backbone, controller=Controller(), sampling=sampling, progress=progress(TITLES[0])
+    )
+    controlled = generate(
+        scene, backbone=backbone, controller=controller, sampling=sampling, progress=progress(TITLES[1])
+    )
+    num_frames, _, height, width = plain.frames.shape
+    factor = max(1, -(-_LEAST_HEIGHT // height))
+    drawn = side_by_side(
+        [
+            (
+                title,
+                draw_tracks(
+                    _enlarged(video.frames, factor), _tracks(scene, width, height, num_frames, factor)
+                ),
+            )
+            for title, video in zip(TITLES, (plain, controlled), strict=True)
+        ]
+    )
+    moving = [track for track in _tracks(scene, width, height, num_frames) if _moves(track)]
+    found = [_astray(video.frames, moving, tracker) for video in (plain, controlled)]
+    return Demo(
+        plain=plain,
+        controlled=controlled,
+        side_by_side=Video(frames=drawn, fps=plain.fps, run=controlled.run),
+        sheet=_sheet(drawn),
+        astray=(found[0][0], found[1][0]),
+        astray_at_end=(found[0][1], found[1][1]),
+        lost=(found[0][2], found[1][2]),
+    )
+
+
+def _tracks(scene: Scene, width: int, height: int, num_frames: int, factor: int = 1) -> list[Track]:
+    grid = Grid(width=width * factor, height=height * factor, num_frames=num_frames, stride=1)
+    return list(tracks_of(scene, grid).tracks)
+
+
+def _moves(track: Track) -> bool:
+    return track.kind == "object" and bool(np.ptp(track.boxes, axis=0).max() > 0)
+
+
+def _enlarged(frames: Float32[Tensor, "f 3 h w"], factor: int) -> Float32[Tensor, "f 3 H W"]:
+    if factor == 1:
+        return frames
+    return torch.nn.functional.interpolate(frames, scale_factor=factor, mode="bicubic").clamp(0, 1)
+
+
+def _astray(
+    frames: Float32[Tensor, "f 3 h w"], tracks: list[Track], tracker: Tracker
+) -> tuple[float, float, float]:
+    """Mean distance from the wanted centres over frames 1…, on the last one, and the share of lost places."""
+    if not tracks:
+        return 0.0, 0.0, 0.0
+    result = tracker.track(frames, torch.from_numpy(np.stack([track.boxes[0] for track in tracks])))
+    wanted = np.stack([track.centers for track in tracks])
+    distance = np.linalg.norm(np.asarray(result.centers) - wanted, axis=-1)[:, 1:]
+    return float(distance.mean()), float(distance[:, -1].mean()), float(np.asarray(result.lost)[:, 1:].mean())
+
+
+def _sheet(frames: Float32[Tensor, "f 3 h w"]) -> Image.Image:
+    """Some frames, first and last among them, below each other."""
+    rows = np.unique(np.linspace(0, len(frames) - 1, _SHEET_ROWS).round().astype(int))
+    return Image.fromarray(np.concatenate(list(to_uint8(frames[rows]))))

@@ -1,0 +1,73 @@
+"""What the commands accept, but for `generate`, whose options are those of the model and the method."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreviewOptions:
+    """Draw a scene's boxes and paths on its image, to see what is asked for; no model is loaded."""
+
+    scene: Positional[Path]
+    """A scene.json, a folder that holds one, or a folder with img.png and traj.npy."""
+    output: Path | None = None
+    """The picture (.png or .jpg); replaced if it is there. Default: out/<name of the scene>.png."""
+    num_frames: int = 14
+    """Ticks on a path: one for every frame of the video."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertOptions:
+    """Write a scene in another form: scene.json, or the published folder with img.png and traj.npy."""
+
+    scene: Positional[Path]
+    """A scene.json, a folder that holds one, or a folder with img.png and traj.npy."""
+    output: Positional[Path]
+    """A name ending in .json for JSON, else a folder for img.png and traj.npy; replaced if they are there."""
+    embed: bool = False
+    """Put image and masks into the JSON instead of beside it."""
+    num_frames: int = 14
+    """Frames of traj.npy, which holds a place for each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayOptions:
+    """Make a video again from nothing but the record in its file."""
+
+    video: Positional[Path]
+    """An mp4, a gif or a folder of frames that sgi2v wrote."""
+    backbone: str | None = None
+    """The model, where the record may not name it by itself: a folder or a hub id. Its weights must be the same."""
+    output: Path | None = None
+    """The video (.mp4 or .gif), or a folder for PNG frames. Default: <name>-replay beside the original."""
+    device: str | None = None
+    """cpu, cuda, cuda:1, mps …; default: the best that this machine has. Another device rounds differently."""
+    quiet: bool = False
+    """Show no progress."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoOptions:
+    """Say what is installed and found here: versions, devices, memory, models."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoOptions:
+    """Make a shipped scene move on the bundled model, without control and with it, and compare the two."""
+
+    output: Path = Path("out")
+    """Folder for demo.mp4, no_control.mp4, side_by_side.mp4 and sheet.png; replaced if they are there."""
+    scene: str = "rocket"
+    """Which of the scenes in the package: cat, coffee, galaxies, rocket."""
+    backbone: str = "bundled"
+    """The model: bundled, svd, svd-xt, a folder or a hub id."""
+    seed: int = 817
+    """Seed of both clips."""
+    num_steps: int | None = None
+    """Denoising steps; default: what the model recommends."""
+    device: str = "cpu"
+    """Where to compute: cpu, cuda, mps …"""
+    quiet: bool = False
+    """Show no progress."""
