@@ -46,6 +46,8 @@ class Stage:
     """Smallest and largest half size of a thing in pixels."""
     rich: float = 0.0
     """Share of steps that show the rich world."""
+    log_sigma: tuple[float, float] = (0.8, 1.5)
+    """Mean and deviation of the natural logarithm of the noise level."""
     lr: float = 5e-4
     """Learning rate at the stage's start, after `num_warmup` steps."""
     final_lr: float = 5e-4
@@ -83,10 +85,6 @@ class DenoiserTraining:
     """Frames of a clip the model is meant for; times of shorter stages run 0..1 all the same."""
     fps: int = 7
     """Frames a second that training clips are said to have."""
-    log_sigma_mean: float = 0.8
-    """Mean of the natural logarithm of the noise level."""
-    log_sigma_std: float = 1.5
-    """Deviation of the natural logarithm of the noise level."""
     image_dropout: float = 0.1
     """Chance that the concatenated picture is zero; the embedding is dropped by a draw of its own."""
     noise_aug: tuple[float, float] = (0.005, 0.3)
@@ -322,7 +320,8 @@ def loss_of(
     generator = torch.Generator().manual_seed(training.seed * 1_000_003 + step + 2**40)
     num = len(batch.latents)
     device, dtype = batch.latents.device, next(unet.parameters()).dtype
-    log_sigma = training.log_sigma_mean + training.log_sigma_std * torch.randn(num, generator=generator)
+    mean, deviation = training.stage_of(step)[0].log_sigma
+    log_sigma = mean + deviation * torch.randn(num, generator=generator)
     keep = (torch.rand(2, num, generator=generator) >= training.image_dropout).to(device)
     noise = torch.randn(batch.latents.shape, generator=generator).to(device)
     sigma = log_sigma.exp().to(device)
