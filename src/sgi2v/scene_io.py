@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 from PIL import Image
@@ -29,6 +30,7 @@ FORMAT: Final = "sgi2v-scene"
 VERSION: Final = 1
 MAX_MASK_PIXELS: Final = 1_000_000_000
 """Of all masks of a scene together: a byte each in memory."""
+_SINGULAR: Final = MappingProxyType({"motions": "motion", "path": "key"})
 T = TypeVar("T")
 
 
@@ -174,7 +176,8 @@ def _object(field: str, value: object, needed: set[str], optional: set[str]) -> 
                 f"{prefix}{shown(name)[1:-1]}: {shown(value[name])} under an unknown field; known are {known}"
             )
     for name in sorted(needed - set(value)):
-        raise ValueError(f"{prefix}{name}: missing; every {field.split('.')[-1].split('[')[0]} needs it")
+        word = field.split(".")[-1].split("[")[0]
+        raise ValueError(f"{prefix}{name}: missing; every {_SINGULAR.get(word, word)} needs it")
     return value
 
 
