@@ -8,7 +8,7 @@ import torch
 DTYPES = ("float32", "float16", "bfloat16")
 
 
-def choose_device(name: str | None = None) -> torch.device:
+def choose_device(name: str | torch.device | None = None) -> torch.device:
     """The named device, or the best this machine has (CUDA, then Apple's MPS, then the CPU).
 
     Raises ValueError for a device that torch does not know or this machine lacks.

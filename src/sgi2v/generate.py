@@ -11,9 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sgi2v.backbones import Backbone, load_backbone
-from sgi2v.backbones.base import settings_with
+from sgi2v.backbones.base import Outline, settings_with
 from sgi2v.controllers import Controller, controller_from_dict, recommended
-from sgi2v.grid import Grid, tracks_of
+from sgi2v.grid import Grid, Tracks, tracks_of
 from sgi2v.run import Run, trusted_source
 from sgi2v.sampling import sample
 from sgi2v.scene import Scene
@@ -117,13 +117,40 @@ class _Progress(Reporter):
             raise Cancelled("cancelled before the video was finished; nothing was written")
 
 
-def _complete(sampling: Sampling, backbone: Backbone) -> tuple[Sampling, Grid]:
-    """The sampling with the backbone's recommendations where the user said nothing, and its grid."""
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A run that has been found possible: nothing left to a default, nothing computed yet."""
+
+    sampling: Sampling
+    controller: Controller
+    grid: Grid
+    tracks: Tracks
+
+
+def plan(
+    scene: Scene, model: Outline, *, controller: Controller | None = None, sampling: Sampling | None = None
+) -> Plan:
+    """What `generate` would do with these arguments, from a backbone or from its outline alone.
+
+    Raises ValueError for a size the model cannot make, a first box outside the picture or a guided range without a
+    step.
+    """
+    sampling = sampling or Sampling()
     unset = {f.name for f in dataclasses.fields(sampling) if getattr(sampling, f.name) is None}
-    sampling = dataclasses.replace(sampling, **{name: getattr(backbone.settings, name) for name in unset})
-    width, height, num_frames = sampling.width, sampling.height, sampling.num_frames
-    assert width is not None and height is not None and num_frames is not None
-    return sampling, backbone.grid(width, height, num_frames)
+    sampling = dataclasses.replace(sampling, **{name: getattr(model.settings, name) for name in unset})
+    width, height, num_frames, num_steps = (
+        sampling.width,
+        sampling.height,
+        sampling.num_frames,
+        sampling.num_steps,
+    )
+    assert width is not None and height is not None and num_frames is not None and num_steps is not None
+    controller = controller or recommended("sg-i2v", model.settings.recommended)
+    grid = model.grid(width, height, num_frames)
+    tracks = tracks_of(scene, grid)
+    tracks.check_first_boxes()
+    controller.planned_iterations(model.levels(num_steps))
+    return Plan(sampling=sampling, controller=controller, grid=grid, tracks=tracks)
 
 
 def generate(
@@ -145,12 +172,10 @@ def generate(
     guided range without a step; MemoryError, saying what would lower it, when the device is too small.
     """
     backbone = backbone or load_backbone()
-    controller = controller or recommended("sg-i2v", backbone.settings.recommended)
-    sampling, grid = _complete(sampling or Sampling(), backbone)
+    planned = plan(scene, backbone, controller=controller, sampling=sampling)
+    sampling, controller, grid, tracks = planned.sampling, planned.controller, planned.grid, planned.tracks
     assert sampling.num_steps is not None
     tell = progress or (lambda _: None)
-    tracks = tracks_of(scene, grid)
-    controller.planned_iterations(backbone.levels(sampling.num_steps))
     record = {**dataclasses.asdict(sampling), "dtype": str(backbone.dtype).removeprefix("torch.")}
     run = Run.of(scene, backbone, controller, record)
     # One generator, the image's noise first and the latents second: then one seed gives what diffusers gives.

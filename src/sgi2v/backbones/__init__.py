@@ -5,9 +5,20 @@ from pathlib import Path
 import torch
 
 from sgi2v.backbones.base import Backbone, Level, Settings
-from sgi2v.backbones.svd import SVD, SVDSettings, settings_of
+from sgi2v.backbones.svd import SVD
+from sgi2v.backbones.svd_outline import SVDOutline, SVDSettings, settings_of
 
-__all__ = ["SVD", "Backbone", "Level", "SVDSettings", "Settings", "load_backbone", "settings_of"]
+__all__ = [
+    "SVD",
+    "Backbone",
+    "Level",
+    "SVDOutline",
+    "SVDSettings",
+    "Settings",
+    "load_backbone",
+    "outline_of",
+    "settings_of",
+]
 
 
 def load_backbone(
@@ -19,3 +30,13 @@ def load_backbone(
 ) -> SVD:
     """A backbone by name (``bundled``, ``svd``, ``svd-xt``), folder or hub id; see :meth:`SVD.load`."""
     return SVD.load(source, device=device, dtype=dtype, settings=settings)
+
+
+def outline_of(
+    source: str | Path = "bundled",
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+) -> SVDOutline:
+    """What can be known of a backbone without loading it (a hub's model is fetched); see :meth:`SVD.outline`."""
+    return SVD.outline(source, device=device, dtype=dtype)

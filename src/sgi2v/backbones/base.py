@@ -66,6 +66,24 @@ class Settings:
 
 
 @runtime_checkable
+class Outline(Protocol):
+    """What is known of a model before its networks are loaded: enough to refuse a run that cannot work."""
+
+    @property
+    def settings(self) -> Any:
+        """What belongs to the model: a :class:`Settings`, or a kind of it."""
+        ...
+
+    def levels(self, num_steps: int) -> Sequence[Level]:
+        """The schedule: ``num_steps + 1`` levels from pure noise to none."""
+        ...
+
+    def grid(self, width: int, height: int, num_frames: int) -> Grid:
+        """Latent grid for a size in pixels; ValueError on a size the model cannot make."""
+        ...
+
+
+@runtime_checkable
 class Backbone(Protocol):
     """An image-to-video model as the sampling loop sees it.
 

@@ -5,65 +5,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 
 import PIL.Image
 import torch
-from diffusers import EulerDiscreteScheduler, StableVideoDiffusionPipeline
+from diffusers import StableVideoDiffusionPipeline
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from sgi2v.attention import attend, first_frame_attention, to_maps
-from sgi2v.backbones.base import Level, Settings, settings_with
-from sgi2v.backbones.folder import (
-    SETTINGS_FILE,
-    check_folder,
-    find_folder,
-    read_json,
-    variant_of,
-    weights_sha256,
-)
+from sgi2v.backbones.base import Level
+from sgi2v.backbones.folder import find_folder, variant_of, weights_sha256
+from sgi2v.backbones.svd_outline import SVDOutline, SVDSettings
 from sgi2v.device import choose_device, choose_dtype
 from sgi2v.grid import Grid
 from sgi2v.taps import Taps, find_layer
 
-_ATTENTION = {
-    "first-frame": "transformer_blocks.0.attn1",
-    "self": "transformer_blocks.0.attn1",
-    "temporal": "temporal_transformer_blocks.0.attn1",
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class SVDSettings(Settings):
-    """What Stable Video Diffusion is conditioned on besides the image; SG-I2V's published values as defaults."""
-
-    fps: int = 7
-    """Frames per second of the video; the network is told one less, as it was trained."""
-    motion_bucket_id: int = 127
-    """Amount of motion the network is asked for, 0 to 255."""
-    noise_aug_strength: float = 0.02
-    """Deviation of the noise added to the conditioning image, whose values lie in -1..1."""
-    min_guidance_scale: float = 1.0
-    """Classifier-free guidance at the first frame (1: none)."""
-    max_guidance_scale: float = 3.0
-    """Classifier-free guidance at the last frame; linear in between."""
-    decode_chunk_size: int = 8
-    """Frames decoded at a time; the decoder mixes the frames of a chunk, so this changes the result."""
-    bfloat16_on_cpu: bool = False
-    """Whether this model's pictures bear bfloat16, so that a CPU that is fast at it may use it unasked."""
-
-    def __post_init__(self) -> None:
-        for name, low, high in (
-            ("fps", 1, 240),
-            ("motion_bucket_id", 0, 1023),
-            ("noise_aug_strength", 0, 10),
-            ("min_guidance_scale", 0, 100),
-            ("max_guidance_scale", 0, 100),
-            ("decode_chunk_size", 1, 1024),
-        ):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ValueError(f"settings.{name}: must lie in {low}..{high}, got {value}")
+_ATTENTION = MappingProxyType(
+    {
+        "first-frame": "transformer_blocks.0.attn1",
+        "self": "transformer_blocks.0.attn1",
+        "temporal": "temporal_transformer_blocks.0.attn1",
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,30 +46,6 @@ class SVDCondition:
     """Whether any frame's scale asks for the unconditional branch."""
 
 
-def settings_of(source: str) -> SVDSettings:
-    """The settings a model's folder recommends, without loading the model: published ones where it says nothing.
-
-    A hub id's folder is not fetched for this. Raises ValueError naming the file and field when they are unusable.
-    """
-    folder = Path(source)
-    if source == "svd-xt" or source.endswith("img2vid-xt"):
-        return SVDSettings(num_frames=25)
-    if source in ("svd",) or (source != "bundled" and not folder.is_dir()):
-        return SVDSettings()
-    return _folder_settings(find_folder(source, half=False))
-
-
-def _folder_settings(folder: Path) -> SVDSettings:
-    file = folder / SETTINGS_FILE
-    if file.is_file():
-        settings = settings_with(SVDSettings(), read_json(file), str(file))
-        assert isinstance(settings, SVDSettings)
-        return settings
-    config = folder / "unet" / "config.json"
-    num_frames = read_json(config).get("num_frames", 14) if config.is_file() else 14
-    return SVDSettings(num_frames=num_frames)
-
-
 class SVD:
     """Stable Video Diffusion (Blattmann et al. 2023, arXiv 2311.15127) from a folder in diffusers' layout.
 
@@ -113,20 +53,11 @@ class SVD:
     ``dtype``. One run at a time: hooks sit on the network while features are read.
     """
 
-    def __init__(
-        self, pipeline: StableVideoDiffusionPipeline, settings: SVDSettings, name: str, folder: Path
-    ) -> None:
+    def __init__(self, pipeline: StableVideoDiffusionPipeline, outline: SVDOutline, name: str) -> None:
         """Wraps the loaded parts of a pipeline; :meth:`load` is the way to make one."""
-        scheduler = pipeline.scheduler.config
-        for field, wanted in (("prediction_type", "v_prediction"), ("timestep_type", "continuous")):
-            if scheduler.get(field) != wanted:
-                raise ValueError(
-                    f"backbone: {folder}/scheduler/scheduler_config.json: {field} must be {wanted!r} as in SVD, "
-                    f"got {scheduler.get(field)!r}"
-                )
         self._pipeline = pipeline
-        self._folder = folder
-        self.settings = settings
+        self._outline = outline
+        self.settings = outline.settings
         self.name = name
         self.denoiser: nn.Module = pipeline.unet
         for network in (pipeline.unet, pipeline.vae, pipeline.image_encoder):
@@ -135,6 +66,18 @@ class SVD:
             # The autoencoder's encoder overflows in half precision; it runs once, so it stays in float32.
             pipeline.vae.encoder.float()
             pipeline.vae.quant_conv.float()
+
+    @staticmethod
+    def outline(
+        source: str | Path,
+        *,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        settings: SVDSettings | None = None,
+    ) -> SVDOutline:
+        """What can be known of a model without loading it; the arguments and errors are those of :meth:`load`."""
+        half = choose_device(device).type != "cpu" and dtype in (None, "float16", torch.float16)
+        return SVDOutline.of(find_folder(str(source), half=half), settings)
 
     @classmethod
     def load(
@@ -150,14 +93,11 @@ class SVD:
         ``device`` and ``dtype`` default to what the machine is good at. ``settings`` defaults to what the folder
         recommends. Raises ValueError, before loading, for a folder that is incomplete, corrupt or pickled.
         """
-        name = str(source)
-        place = device if isinstance(device, torch.device) else choose_device(device)
-        half = place.type != "cpu" and dtype in (None, "float16", torch.float16)
-        folder = find_folder(name, half=half)
-        check_folder(folder)
-        settings = settings or _folder_settings(folder)
+        place = choose_device(device)
+        outline = cls.outline(source, device=place, dtype=dtype, settings=settings)
+        folder = outline.folder
         if not isinstance(dtype, torch.dtype):
-            dtype = choose_dtype(dtype, place, bfloat16_on_cpu=settings.bfloat16_on_cpu)
+            dtype = choose_dtype(dtype, place, bfloat16_on_cpu=outline.settings.bfloat16_on_cpu)
         try:
             pipeline = StableVideoDiffusionPipeline.from_pretrained(
                 folder,
@@ -169,7 +109,13 @@ class SVD:
         except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0]
             raise ValueError(f"backbone: {folder} is no Stable Video Diffusion model ({reason})") from error
-        return cls(pipeline.to(place), settings, name, folder)
+        networks = (pipeline.unet, pipeline.vae, pipeline.image_encoder)
+        if any(parameter.is_meta for network in networks for parameter in network.parameters()):
+            raise ValueError(
+                f"backbone: {folder} is no Stable Video Diffusion model (its files lack weights that its "
+                "configuration asks for)"
+            )
+        return cls(pipeline.to(place), outline, str(source))
 
     @property
     def device(self) -> torch.device:
@@ -184,29 +130,15 @@ class SVD:
     @cached_property
     def weights_sha256(self) -> str:
         """SHA-256 over the weight files."""
-        return weights_sha256(self._folder)
+        return weights_sha256(self._outline.folder)
 
     def levels(self, num_steps: int) -> Sequence[Level]:
         """The scheduler's sigmas as levels (SVD: Karras spacing, 700 to 0.002, then 0); x = x0 + sigma * noise."""
-        scheduler = EulerDiscreteScheduler.from_config(self._pipeline.scheduler.config)
-        scheduler.set_timesteps(num_steps)
-        return [Level(signal=1.0, noise=float(sigma)) for sigma in scheduler.sigmas]
+        return self._outline.levels(num_steps)
 
     def grid(self, width: int, height: int, num_frames: int) -> Grid:
         """Latent grid of a size in pixels; ValueError naming the nearest sizes when it is not a multiple."""
-        stride = self._pipeline.vae_scale_factor
-        for name, size in (("width", width), ("height", height)):
-            below, above = size // stride * stride, -(-size // stride) * stride
-            if size < 2 * stride or size > 4096:
-                raise ValueError(f"{name}: must lie in {2 * stride}..4096 pixels, got {size}")
-            if below != size:
-                raise ValueError(
-                    f"{name}: must be a multiple of {stride}, got {size}; nearest are {below} and {above}"
-                )
-        if not 2 <= num_frames <= 256:
-            raise ValueError(f"num_frames: must lie in 2..256, got {num_frames}")
-        channels = self._pipeline.unet.config.out_channels
-        return Grid(width=width, height=height, num_frames=num_frames, stride=stride, channels=channels)
+        return self._outline.grid(width, height, num_frames)
 
     @torch.no_grad()
     def encode(
