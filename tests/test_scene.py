@@ -265,7 +265,10 @@ def test_a_first_box_outside_the_image_is_refused(corners: tuple[float, ...], me
 
 
 BAD_SCENES: list[tuple[dict[str, Any], str]] = [
-    ({"image": "photo.jpg"}, r"image: 'photo.jpg' is no picture of mode RGB; read it with sgi2v.load_image"),
+    (
+        {"image": "photo.jpg"},
+        r"image: 'photo.jpg' is no picture of mode RGB; read it with sgi2v.scene_io.load_image",
+    ),
     ({"image": Image.new("RGBA", (40, 30))}, r"image: .* is no picture of mode RGB"),
     ({"image": Image.new("RGB", (0, 3))}, r"image: .* is no picture"),
     ({"motions": BOX}, r"motions: .* is not a list of Motion"),

@@ -1,16 +1,19 @@
 """Interpolation between the keys of a path: easing within a segment, straight lines or PCHIP."""
 
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-EASE_SLOPES: Final = {
-    "linear": (1.0, 1.0),
-    "ease-in": (0.0, 1.0),
-    "ease-out": (1.0, 0.0),
-    "ease-in-out": (0.0, 0.0),
-}
+EASE_SLOPES: Final = MappingProxyType(
+    {
+        "linear": (1.0, 1.0),
+        "ease-in": (0.0, 1.0),
+        "ease-out": (1.0, 0.0),
+        "ease-in-out": (0.0, 0.0),
+    }
+)
 """Speed at a segment's start and end, as a multiple of its mean speed; between them the cubic that fits."""
 
 

@@ -212,7 +212,7 @@ class Motion:
         object.__setattr__(self, "path", _tuple("path", self.path, Key, "leave it out to pin the box"))
         self._check_path()
         if self.mask is not None:
-            _check_picture("mask", self.mask, "read it with sgi2v.load_mask", "L", "1")
+            _check_picture("mask", self.mask, "read it with sgi2v.scene_io.load_mask", "L", "1")
             object.__setattr__(self, "mask", plain(self.mask))
 
     def _check_path(self) -> None:
@@ -292,9 +292,11 @@ class Scene:
     """For models that read text; others leave it unread."""
 
     def __post_init__(self) -> None:
-        _check_picture("image", self.image, "read it with sgi2v.load_image", "RGB")
+        _check_picture("image", self.image, "read it with sgi2v.scene_io.load_image", "RGB")
         if self.image.info.get("exif") and self.image.getexif().get(_ORIENTATION, 1) != 1:
-            raise ValueError("image: its EXIF data says it lies on its side; read it with sgi2v.load_image")
+            raise ValueError(
+                "image: its EXIF data says it lies on its side; read it with sgi2v.scene_io.load_image"
+            )
         object.__setattr__(self, "image", plain(self.image))
         object.__setattr__(self, "motions", _tuple("motions", self.motions, Motion, "give none, one or more"))
         if len(self.motions) > MAX_MOTIONS:
