@@ -1,0 +1,160 @@
+"""How well a crop of the first frame matches at every place of another frame: structure and colour, turned, scaled."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from jaxtyping import Float32, Float64
+
+_MARGIN = 1.15
+"""The crop reaches this much beyond the box, so that an object without texture still shows its outline."""
+_SPREAD = 0.5
+"""Standard deviation of the crop's weights over its half side: what surrounds an object in its box counts little."""
+_NOISE = 3 * 0.02**2
+"""Variance (three channels, 0..1) below which a patch counts as flat."""
+_COLOUR = 0.2
+"""Difference in mean colour (root mean square over channels, 0..1) at which the score falls to exp(-1/2)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pose:
+    """One way the object may have changed."""
+
+    scale: float = 1.0
+    """Times its size on the first frame."""
+    turn: float = 0.0
+    """Radians, from the x axis to the y axis (clockwise on the screen)."""
+
+    @property
+    def price(self) -> float:
+        """What a change costs in the score, so that the unchanged object wins where both fit."""
+        return 0.3 * abs(float(np.log(self.scale))) + 0.1 * abs(self.turn)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Template:
+    """The crop in one pose, ready to be compared."""
+
+    column: Float32[np.ndarray, " h"]
+    row: Float32[np.ndarray, " w"]
+    """Weights: their outer product sums to one."""
+    kernel: Float32[np.ndarray, "h w 3"]
+    """Weights times the crop less its mean colour."""
+    mean: Float32[np.ndarray, "3"]
+    variance: float
+    price: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A crop of the first frame in several poses."""
+
+    templates: tuple[_Template, ...]
+
+    @classmethod
+    def of(
+        cls,
+        frame: Float32[np.ndarray, "h w 3"],
+        center: Float64[np.ndarray, "2"],
+        size: Float64[np.ndarray, "2"],
+        poses: Sequence[Pose],
+    ) -> "Score":
+        """The crop around `center` (x, y) of `size` (width, height), in pixels of the frame."""
+        return cls(templates=tuple(_template(frame, center, size, pose) for pose in poses))
+
+
+def _odd(length: float) -> int:
+    return max(5, 2 * round((length - 1) / 2) + 1)
+
+
+def _weights(length: int) -> Float32[np.ndarray, " n"]:
+    place = (np.arange(length) - (length - 1) / 2) / (length / 2)
+    bell = np.exp(-(place**2) / (2 * _SPREAD**2))
+    weights: Float32[np.ndarray, " n"] = (bell / bell.sum()).astype(np.float32)
+    return weights
+
+
+def _template(frame: np.ndarray, center: np.ndarray, size: np.ndarray, pose: Pose) -> _Template:
+    width, height = (_odd(float(side) * pose.scale * _MARGIN) for side in size)
+    row, column = _weights(width), _weights(height)
+    # Odd sides put the crop's centre on a pixel's centre, wherever in the first frame the box's centre lies.
+    cos, sin = np.cos(pose.turn) / pose.scale, np.sin(pose.turn) / pose.scale
+    inverse = np.array([[cos, sin], [-sin, cos]])
+    offset = center - 0.5 - inverse @ np.array([(width - 1) / 2, (height - 1) / 2])
+    crop = cv2.warpAffine(
+        frame,
+        np.hstack([inverse, offset[:, None]]),
+        (width, height),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    weights = (column[:, None] * row[None])[..., None]
+    mean = (weights * crop).sum((0, 1))
+    centred = crop - mean
+    kernel = weights * centred
+    return _Template(
+        column=column,
+        row=row,
+        kernel=kernel,
+        mean=mean,
+        variance=float((kernel * centred).sum()),
+        price=pose.price,
+    )
+
+
+def best_scores(score: Score, frame: Float32[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w"]:
+    """The best pose's match with the crop's centre on each pixel's centre, at most 1.
+
+    Contrast and structure as in SSIM (Wang et al. 2004: `(2 cov + c) / (var + var + c)`, here with Gaussian weights
+    and the channels pooled), times a Gaussian of the difference in mean colour, less the pose's price.
+    """
+    best = np.full(frame.shape[:2], -np.inf, dtype=np.float32)
+    squares = np.ascontiguousarray((frame * frame).sum(-1))
+    channels = [np.ascontiguousarray(frame[..., channel]) for channel in range(3)]
+    edge = cv2.BORDER_REPLICATE
+    for one in score.templates:
+        mean = cv2.sepFilter2D(frame, -1, one.row, one.column, borderType=edge)
+        power = cv2.sepFilter2D(squares, -1, one.row, one.column, borderType=edge)
+        variance = np.maximum(power - (mean * mean).sum(-1), 0)
+        shared = np.zeros_like(squares)
+        for channel, values in enumerate(channels):
+            kernel = np.ascontiguousarray(one.kernel[..., channel])
+            shared += cv2.filter2D(values, -1, kernel, borderType=edge)
+        structure = (2 * shared + _NOISE) / (variance + one.variance + _NOISE)
+        colour = np.exp(-((mean - one.mean) ** 2).mean(-1) / (2 * _COLOUR**2))
+        np.maximum(best, structure * colour - one.price, out=best)
+    return best
+
+
+def peaks(
+    match: Float32[np.ndarray, "h w"], count: int, *, radius: int
+) -> tuple[Float64[np.ndarray, "n 2"], Float64[np.ndarray, " n"]]:
+    """The best local maxima, at most `count`, best first: places (x, y) in pixels, and their scores.
+
+    A maximum is at least as large as all within `radius` pixels, across and along; its place is refined by a parabola
+    through its neighbours.
+    """
+    largest = cv2.dilate(match, np.ones((2 * radius + 1, 2 * radius + 1), np.uint8))
+    rows, columns = np.nonzero(match >= largest)
+    order = np.argsort(-match[rows, columns], kind="stable")[:count]
+    rows, columns = rows[order], columns[order]
+    places = [
+        (column + 0.5 + _parabola(match[row], column), row + 0.5 + _parabola(match[:, column], row))
+        for row, column in zip(rows.tolist(), columns.tolist(), strict=True)
+    ]
+    return np.array(places, dtype=np.float64).reshape(-1, 2), match[rows, columns].astype(np.float64)
+
+
+def _parabola(line: Float32[np.ndarray, " n"], index: int) -> float:
+    """How far from `index` the top of the parabola through three values lies, -0.5..0.5; 0 at a border."""
+    if not 0 < index < len(line) - 1:
+        return 0.0
+    before, here, after = (float(value) for value in line[index - 1 : index + 2])
+    bend = before - 2 * here + after
+    return 0.0 if bend > -1e-9 else min(0.5, max(-0.5, 0.5 * (before - after) / bend))
+
+
+def score_at(match: Float32[np.ndarray, "h w"], place: Float64[np.ndarray, "2"]) -> float:
+    """The match at a place (x, y) inside the frame, in pixels."""
+    return float(match[int(place[1]), int(place[0])])

@@ -1,0 +1,196 @@
+"""How far a clip is from what was asked of it: of its tracks, boxes, background and frames, with intervals."""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float64
+from torch import Tensor
+
+from sgi2v.evaluation.tracker import TrackResult
+
+_NUM_RESAMPLES: Final = 10_000
+
+
+def center_distances(
+    wanted: Float[Tensor, "n f 2"], tracked: Float[Tensor, "n f 2"]
+) -> Float64[Tensor, "n f"]:
+    """Euclidean distance in pixels between centres (x, y), per track and frame."""
+    distances: Tensor = (wanted.double() - tracked.double()).norm(dim=-1)
+    return distances
+
+
+@dataclass(frozen=True, kw_only=True)
+class MotionError:
+    """How far the contents of a clip's boxes are from their wanted paths, per track; lost points count."""
+
+    objmc: Float64[Tensor, " n"]
+    """ObjMC: mean distance between wanted and tracked centres over frames 1 and later, in pixels of the clip."""
+    objmc_with_first: Float64[Tensor, " n"]
+    """The same with frame 0, where wanted and tracked agree."""
+    path_end: Float64[Tensor, " n"]
+    """Distance in the last frame, in pixels."""
+    lost: Float64[Tensor, " n"]
+    """Share of frames 1 and later in which the object was not found; there it is held where it last was."""
+    diagonal: float
+    """Diagonal of the frame in pixels: ObjMC depends on the size of the frame."""
+
+    @property
+    def scene(self) -> float:
+        """ObjMC of the scene in pixels: the mean over its tracks."""
+        return float(self.objmc.mean())
+
+    @property
+    def scene_of_diagonal(self) -> float:
+        """ObjMC of the scene as a share of the frame's diagonal."""
+        return self.scene / self.diagonal
+
+
+def motion_error(
+    wanted: Float[Tensor, "n f 2"], result: TrackResult, *, width: int, height: int
+) -> MotionError:
+    """ObjMC and its companions for centres (x, y) in pixels of frames of width x height.
+
+    Lost points keep their last position and count: leaving them out would reward a method that destroys the object.
+    ValueError for a clip of one frame, which has no motion, and for tracks that do not match.
+    Source: ObjMC of Wang et al., MotionCtrl (arXiv 2312.03641), over box centres as in SG-I2V (arXiv 2411.04989).
+    """
+    if wanted.shape != result.centers.shape:
+        raise ValueError(
+            f"wanted: {tuple(wanted.shape)} does not match the tracked {tuple(result.centers.shape)}; "
+            "give one centre per track and frame"
+        )
+    if wanted.shape[0] < 1 or wanted.shape[1] < 2:
+        raise ValueError(f"wanted: {tuple(wanted.shape)} holds no motion; give a track of at least 2 frames")
+    distances = center_distances(wanted, result.centers)
+    return MotionError(
+        objmc=distances[:, 1:].mean(1),
+        objmc_with_first=distances.mean(1),
+        path_end=distances[:, -1],
+        lost=result.lost[:, 1:].double().mean(1),
+        diagonal=math.hypot(width, height),
+    )
+
+
+def box_iou(a: Float[Tensor, "*n 4"], b: Float[Tensor, "*n 4"]) -> Float64[Tensor, "*n"]:
+    """Intersection over union of boxes (left, top, right, bottom), 0..1; 0 where both have no area."""
+    a, b = a.double(), b.double()
+    overlap = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0)
+    shared = overlap.prod(-1)
+    union = sum((box[..., 2:] - box[..., :2]).clamp(min=0).prod(-1) for box in (a, b)) - shared
+    return torch.where(union > 0, shared / union, torch.zeros_like(shared))
+
+
+def iou_over_time(wanted: Float[Tensor, "n f 4"], result: TrackResult) -> Float64[Tensor, "n f"]:
+    """IoU, 0..1, of wanted boxes (left, top, right, bottom; pixels) with themselves moved to where the content is.
+
+    A tracker says where, not how large: so only the place is judged, and a box of any size can reach 1.
+    """
+    centers = (wanted[..., :2] + wanted[..., 2:]).double() / 2
+    shift = result.centers - centers
+    return box_iou(wanted, wanted.double() + torch.cat([shift, shift], dim=-1))
+
+
+def outside(boxes: Float[Tensor, "n f 4"], *, width: int, height: int) -> Bool[Tensor, "f h w"]:
+    """Pixels whose centre lies in no box of frame 0 and in no box of their own frame: what should stay.
+
+    boxes: (left, top, right, bottom) in pixels. Frame 0 counts in every frame, as something came to light there.
+    """
+    x = torch.arange(width, dtype=torch.float64) + 0.5
+    y = (torch.arange(height, dtype=torch.float64) + 0.5)[:, None]
+    left, top, right, bottom = boxes.double()[..., None, None].unbind(2)
+    inside = ((x >= left) & (x < right) & (y >= top) & (y < bottom)).any(0)
+    return ~(inside | inside[:1])
+
+
+def background_motion(frames: Float[Tensor, "f 3 h w"], boxes: Float[Tensor, "n f 4"]) -> float:
+    """How far what should stay has moved: mean length in pixels of the flow from frame 0, outside the boxes.
+
+    frames: RGB in 0..1; boxes: wanted (left, top, right, bottom) in pixels. Dense DIS flow (Kroeger et al. 2016)
+    from frame 0 to each later frame; 0 when no pixel lies outside. For scenes with a still camera.
+    """
+    num_frames, _, height, width = frames.shape
+    stays = outside(boxes, width=width, height=height).numpy(force=True)
+    eight = (frames.float().permute(0, 2, 3, 1) * 255 + 0.5).clamp(0, 255).to(torch.uint8).numpy(force=True)
+    grey = [cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY) for frame in eight]
+    dense = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    lengths, count = 0.0, 0
+    for index in range(1, num_frames):
+        flow = dense.calc(grey[0], grey[index], np.zeros((height, width, 2), np.float32))
+        length = np.linalg.norm(flow.astype(np.float64), axis=-1)
+        lengths += float(length[stays[index]].sum())
+        count += int(stays[index].sum())
+    return lengths / count if count else 0.0
+
+
+def background_change(frames: Float[Tensor, "f 3 h w"], boxes: Float[Tensor, "n f 4"]) -> float:
+    """How much what should stay has changed: mean absolute difference to frame 0 outside the boxes, 0..1.
+
+    frames: RGB in 0..1; boxes: wanted (left, top, right, bottom) in pixels; 0 when no pixel lies outside.
+    """
+    stays = outside(boxes, width=frames.shape[3], height=frames.shape[2])[1:].to(frames.device)
+    change = (frames[1:].double() - frames[:1].double()).abs().mean(1)
+    return float(change[stays].mean()) if stays.any() else 0.0
+
+
+def psnr(a: Float[Tensor, "*n"], b: Float[Tensor, "*n"]) -> float:
+    """Peak signal-to-noise ratio in dB of values in 0..1 over everything given; infinite for equal ones."""
+    error = float((a.double() - b.double()).square().mean())
+    return math.inf if error == 0 else -10 * math.log10(error)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A figure and its 95 % bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def bootstrap_mean(
+    values: Float[Tensor, " n"], *, num_resamples: int = _NUM_RESAMPLES, seed: int = 0
+) -> Interval:
+    """Mean over scenes with its 95 % percentile interval. Give differences of two methods for a paired comparison.
+
+    Source: Efron, Bootstrap methods (1979). Same seed, same interval. ValueError for no values.
+    """
+    values = values.double()
+    means = values[_resamples(len(values), num_resamples, seed)].mean(1)
+    return _interval(float(values.mean()), means)
+
+
+def bootstrap_ratio(
+    above: Float[Tensor, " a"],
+    below: Float[Tensor, " b"],
+    *,
+    num_resamples: int = _NUM_RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """Ratio of the means of paired values (the same scenes in the same order) with its 95 % percentile interval.
+
+    A ratio of means, not a mean of ratios: a scene whose denominator is near 0 must not decide the figure. Scenes are
+    drawn in pairs. ValueError for no values, unequal numbers, or a mean below of 0.
+    """
+    if len(above) != len(below):
+        raise ValueError(f"below: {len(below)} values for {len(above)}; give the same scenes in both")
+    above, below = above.double(), below.double()
+    draw = _resamples(len(above), num_resamples, seed)
+    if not float(below.mean()):
+        raise ValueError("below: its mean is 0, so there is no ratio")
+    return _interval(float(above.mean() / below.mean()), above[draw].mean(1) / below[draw].mean(1))
+
+
+def _resamples(num: int, num_resamples: int, seed: int) -> Tensor:
+    if num < 1 or num_resamples < 1:
+        raise ValueError(f"values: {num} values and {num_resamples} resamples; give at least one of each")
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(num, (num_resamples, num), generator=generator)
+
+
+def _interval(value: float, resampled: Float64[Tensor, " n"]) -> Interval:
+    low, high = torch.quantile(resampled, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return Interval(value=value, low=low, high=high)

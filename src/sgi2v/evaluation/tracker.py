@@ -1,0 +1,218 @@
+"""Where the content of a first-frame box goes in a clip: the tracker's interface, and one that needs no weights."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Protocol
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, Float64
+from torch import Tensor
+
+from sgi2v.evaluation.matching import Pose, Score, best_scores, peaks, score_at
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackResult:
+    """What a tracker found."""
+
+    centers: Float64[Tensor, "n f 2"]
+    """Centres (x, y) of the boxes' contents, pixels of the clip. A lost object keeps its last position."""
+    lost: Bool[Tensor, "n f"]
+    """Where the object was not found; False in frame 0."""
+
+    @property
+    def share_lost(self) -> float:
+        """Lost points among all points of frames 1 and later, 0..1; 0 where there is none."""
+        later = self.lost[:, 1:]
+        return float(later.double().mean()) if later.numel() else 0.0
+
+
+class Tracker(Protocol):
+    """Anything that follows the contents of first-frame boxes. It is never told where they should go."""
+
+    def track(self, frames: Float[Tensor, "f 3 h w"], boxes: Float[Tensor, "n 4"]) -> TrackResult:
+        """Follow boxes (left, top, right, bottom) in pixels through RGB frames in 0..1."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class TemplateTracker:
+    """Matches the first-frame crop in every frame, and picks the likeliest way through all matches at once.
+
+    Per frame, candidates are the best local maxima of the match (crop turned and scaled, structure and colour) and
+    the places to which Lucas-Kanade points (forward-backward checked) and dense DIS flow carry the box. The chain of
+    candidates with the largest sum of match scores, less a price for jumps that the flow does not explain, is found
+    by the Viterbi recursion. In each frame the chain may also rest, lost, where it last was, for the score
+    `threshold`: so an object that is nowhere as good as that is lost and not found at the nearest blob. Nothing is
+    random. Sources: Lucas and Kanade 1981 with the check of Kalal et al. 2010; DIS: Kroeger et al. 2016.
+    """
+
+    threshold: float = 0.35
+    """Match score (-1..1) below which being lost is the better explanation."""
+    jump: float = 0.08
+    """A jump of this share of the frame's diagonal, unexplained by flow, costs the whole `jump_price`."""
+    jump_price: float = 0.5
+    """Largest price of a jump, in units of the score: what a longer jump costs as well."""
+    num_candidates: int = 20
+    """Local maxima of the match that are kept per frame."""
+    scales: tuple[float, ...] = (0.8, 0.9, 1.12, 1.25)
+    """Sizes of the object, beside 1, at which it is looked for."""
+    turns: tuple[float, ...] = (-0.5, -0.25, 0.25, 0.5)
+    """Angles in radians, beside 0, at which it is looked for."""
+    working_side: int = 256
+    """Larger frames are shrunk to this longer side in pixels; places are still found to a fraction of a pixel."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.threshold < 1:
+            raise ValueError(f"threshold: must lie between 0 and 1, got {self.threshold}")
+        if self.jump <= 0 or self.num_candidates < 1 or self.working_side < 16:
+            raise ValueError(
+                "jump, num_candidates, working_side: must be above 0, at least 1 and at least 16, "
+                f"got {self.jump}, {self.num_candidates}, {self.working_side}"
+            )
+
+    def track(self, frames: Float[Tensor, "f 3 h w"], boxes: Float[Tensor, "n 4"]) -> TrackResult:
+        """Follow boxes (left, top, right, bottom) in pixels through RGB frames in 0..1.
+
+        ValueError when a box has no area or does not touch the frame.
+        """
+        height, width = frames.shape[-2:]
+        for index, (left, top, right, bottom) in enumerate(boxes.tolist()):
+            if not (
+                left < right and top < bottom and left < width and top < height and right > 0 and bottom > 0
+            ):
+                raise ValueError(
+                    f"boxes[{index}]: ({left}, {top}, {right}, {bottom}) has no area inside the {width}x{height} "
+                    "frame; give left < right and top < bottom in pixels"
+                )
+        clip = _Clip.of(frames, self.working_side)
+        centers = np.empty((len(boxes), len(frames), 2))
+        lost = np.zeros((len(boxes), len(frames)), dtype=bool)
+        for index, box in enumerate(boxes.double().numpy(force=True)):
+            size = (box[2:] - box[:2]) * clip.factor
+            start = (box[:2] + box[2:]) / 2 * clip.factor
+            found, lost[index] = self._follow(clip, start, size)
+            centers[index] = found / clip.factor
+        return TrackResult(centers=torch.from_numpy(centers), lost=torch.from_numpy(lost))
+
+    def _follow(
+        self, clip: "_Clip", start: Float64[np.ndarray, "2"], size: Float64[np.ndarray, "2"]
+    ) -> tuple[Float64[np.ndarray, "f 2"], np.ndarray]:
+        poses = (
+            Pose(),
+            *(Pose(scale=scale) for scale in self.scales),
+            *(Pose(turn=turn) for turn in self.turns),
+        )
+        score = Score.of(clip.smooth[0], start, size, poses)
+        # Nodes of the Viterbi recursion: place, whether lost, value of the best chain that ends here, its last link.
+        places, lost, value = start[None], np.zeros(1, dtype=bool), np.zeros(1)
+        trellis = [(places, lost, np.zeros(1, dtype=np.int64))]
+        carried = [start, start]
+        for index in range(1, len(clip.smooth)):
+            match = best_scores(score, clip.smooth[index])
+            carried = [
+                carried[0] + clip.dense(index, carried[0], size),
+                carried[1] + clip.points(index, carried[1], size),
+            ]
+            found, scores = peaks(match, self.num_candidates, radius=max(2, int(size.min() / 6)))
+            inside = [place for place in carried if ((place >= 0) & (place < clip.size)).all()]
+            found = np.concatenate([found, *(place[None] for place in inside)])
+            scores = np.concatenate([scores, [score_at(match, place) for place in inside]])
+            moved = places + np.stack([clip.dense(index, place, size) for place in places])
+            total = value[:, None] - self._price(clip, places, moved, found)
+            link = total.argmax(0)
+            # Lost is a copy of the place before; only the best few are worth keeping.
+            rest = value + self.threshold
+            keep = np.argsort(-rest, kind="stable")[: self.num_candidates]
+            value = np.concatenate([total.max(0) + scores, rest[keep]])
+            places = np.concatenate([found, places[keep]])
+            lost = np.concatenate([np.zeros(len(found), dtype=bool), np.ones(len(keep), dtype=bool)])
+            trellis.append((places, lost, np.concatenate([link, keep])))
+        node = int(value.argmax())
+        way, gone = [], []
+        for places, lost, link in reversed(trellis):
+            way.append(places[node])
+            gone.append(lost[node])
+            node = int(link[node])
+        return np.array(way[::-1]), np.array(gone[::-1])
+
+    def _price(
+        self,
+        clip: "_Clip",
+        before: Float64[np.ndarray, "a 2"],
+        moved: Float64[np.ndarray, "a 2"],
+        after: Float64[np.ndarray, "b 2"],
+    ) -> Float64[np.ndarray, "a b"]:
+        """Price of going from each place to each other one: free along the flow, a little for what stays put."""
+
+        def far(start: np.ndarray) -> np.ndarray:
+            way = np.linalg.norm(after[None] - start[:, None], axis=-1) / (self.jump * np.hypot(*clip.size))
+            capped: np.ndarray = np.minimum(way * way, 1.0)
+            return capped
+
+        price: np.ndarray = self.jump_price * np.minimum(far(moved), far(before) + 0.1)
+        return price
+
+
+@dataclass(frozen=True)
+class _Clip:
+    """A clip at the tracker's working size, with its optical flow."""
+
+    smooth: list[Float32[np.ndarray, "h w 3"]]
+    """Frames, slightly blurred: what a model draws is never as sharp as the first frame."""
+    grey: list[np.ndarray]
+    """Frames in 8 bits, for optical flow."""
+    flow: list[Float32[np.ndarray, "h w 2"]]
+    """Dense flow (x, y) from frame j - 1 to frame j in pixels, at index j - 1."""
+    factor: float
+    """Working size over the clip's own."""
+
+    @property
+    def size(self) -> np.ndarray:
+        """(width, height) at the working size."""
+        return np.array(self.smooth[0].shape[1::-1], dtype=np.float64)
+
+    @classmethod
+    def of(cls, frames: Float[Tensor, "f 3 h w"], working_side: int) -> "_Clip":
+        pixels = np.ascontiguousarray(frames.float().permute(0, 2, 3, 1).numpy(force=True))
+        factor = min(1.0, working_side / max(pixels.shape[1:3]))
+        if factor < 1:
+            size = (max(1, round(pixels.shape[2] * factor)), max(1, round(pixels.shape[1] * factor)))
+            pixels = np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in pixels])
+        smooth = [cv2.GaussianBlur(frame, (0, 0), 0.7) for frame in pixels]
+        eight = np.clip(pixels * 255 + 0.5, 0, 255).astype(np.uint8)
+        grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in eight]
+        dense = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        # DIS works on patches of 8 pixels at several scales and cannot see a smaller picture.
+        if min(grey[0].shape) < 16:
+            flow = [np.zeros((*grey[0].shape, 2), np.float32) for _ in grey[1:]]
+        else:
+            empty = np.zeros((*grey[0].shape, 2), np.float32)
+            flow = [np.asarray(dense.calc(a, b, empty.copy()), np.float32) for a, b in pairwise(grey)]
+        return cls(smooth, grey, flow, factor)
+
+    def dense(self, index: int, place: np.ndarray, size: np.ndarray) -> np.ndarray:
+        """Median flow (x, y) from frame index - 1 to index over the middle of a box, in pixels."""
+        limit = self.size
+        low = np.clip(place - size / 4, 0, limit - 1).astype(int)
+        high = np.maximum(np.clip(place + size / 4 + 1, 1, limit).astype(int), low + 1)
+        window = self.flow[index - 1][low[1] : high[1], low[0] : high[0]]
+        middle: np.ndarray = np.median(window.reshape(-1, 2), axis=0).astype(np.float64)
+        return middle
+
+    def points(self, index: int, place: np.ndarray, size: np.ndarray) -> np.ndarray:
+        """Median motion of Lucas-Kanade points on a grid in a box that come back to within a pixel; else dense."""
+        spread = np.linspace(-0.35, 0.35, 7)
+        grid = np.stack(np.meshgrid(spread, spread), axis=-1).reshape(-1, 1, 2) * size + place - 0.5
+        start = grid.astype(np.float32)
+        before, after = self.grey[index - 1], self.grey[index]
+        there, seen, _ = cv2.calcOpticalFlowPyrLK(before, after, start, start.copy(), winSize=(11, 11))
+        back, again, _ = cv2.calcOpticalFlowPyrLK(after, before, there, there.copy(), winSize=(11, 11))
+        good = (seen.ravel() == 1) & (again.ravel() == 1)
+        good &= np.linalg.norm((back - start)[:, 0], axis=-1) < 1.0
+        if good.sum() < 4:
+            return self.dense(index, place, size)
+        middle: np.ndarray = np.median((there - start)[good, 0], axis=0).astype(np.float64)
+        return middle

@@ -1,0 +1,172 @@
+"""The built-in tracker: finds what moved, says what it lost, and ranks clips made without a model rightly."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from sgi2v.evaluation.baselines import paste, still
+from sgi2v.evaluation.matching import Pose, Score, best_scores, peaks
+from sgi2v.evaluation.metrics import motion_error
+from sgi2v.evaluation.tracker import TemplateTracker
+from sgi2v.training.world import HeldOutScene, World, held_out_scenes
+
+TRACKER = TemplateTracker()
+
+
+def square_clip(path: list[tuple[int, int]], size: int = 14, *, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """A textured square at each (left, top) of the path over a smooth background, and its first box [1, 4]."""
+    generator = torch.Generator().manual_seed(seed)
+    content = torch.rand(3, size, size, generator=generator)
+    ground = torch.rand(3, 3, 4, generator=generator)[None] * 0.5
+    ground = torch.nn.functional.interpolate(ground, (64, 96), mode="bilinear")[0]
+    frames = ground.repeat(len(path), 1, 1, 1)
+    for frame, (left, top) in zip(frames, path, strict=True):
+        frame[:, top : top + size, left : left + size] = content
+    left, top = path[0]
+    return frames, torch.tensor([[left, top, left + size, top + size]], dtype=torch.float32)
+
+
+def scene_of(kind: str, number: int) -> HeldOutScene:
+    world = World(kind="simple" if kind == "simple" else "rich")
+    return held_out_scenes(number + 1, 7, world=world)[number]
+
+
+def error_of(frames: Tensor, scene: HeldOutScene) -> float:
+    result = TRACKER.track(frames, torch.tensor([scene.box]))
+    height, width = frames.shape[-2:]
+    return motion_error(scene.path[None], result, width=width, height=height).scene
+
+
+@settings(max_examples=6, phases=[Phase.explicit, Phase.generate])
+@given(
+    st.lists(st.tuples(st.integers(22, 60), st.integers(8, 42)), min_size=3, max_size=3), st.integers(0, 99)
+)
+def test_finds_a_square_wherever_it_goes(corners: list[tuple[int, int]], seed: int) -> None:
+    times = np.linspace(0, 2, 9)
+    x, y = (np.interp(times, range(3), [corner[k] for corner in corners]).round().astype(int) for k in (0, 1))
+    path = list(zip(x.tolist(), y.tolist(), strict=True))
+    frames, box = square_clip(path, seed=seed)
+    result = TRACKER.track(frames, box)
+    wanted = torch.tensor(path, dtype=torch.float64)[None] + 7
+    assert not result.lost.any()
+    assert (result.centers - wanted).norm(dim=-1).max() < 1.0
+
+
+def test_is_exact_on_frame_0_and_the_same_every_time() -> None:
+    frames, box = square_clip([(10, 10), (13, 11), (16, 12)])
+    first, second = TRACKER.track(frames, box), TRACKER.track(frames, box)
+    assert torch.equal(first.centers[0, 0], torch.tensor([17.0, 17.0], dtype=torch.float64))
+    assert torch.equal(first.centers, second.centers) and torch.equal(first.lost, second.lost)
+
+
+def test_an_object_that_vanishes_is_lost_where_it_last_was_and_found_again() -> None:
+    path = [(20 + 4 * j, 20) for j in range(8)]
+    frames, box = square_clip(path)
+    empty = square_clip(path)[0]
+    for j in (3, 4):
+        frames[j] = empty[0] * 0 + 0.3
+    result = TRACKER.track(frames, box)
+    assert result.lost[0].tolist() == [False] * 3 + [True] * 2 + [False] * 3
+    held = result.centers[0, 2]
+    assert torch.equal(result.centers[0, 3], held) and torch.equal(result.centers[0, 4], held)
+    assert result.share_lost == pytest.approx(2 / 7)
+    assert (result.centers[0, 7] - torch.tensor([55.0, 27.0])).norm() < 1.0
+
+
+def test_a_flat_box_on_a_still_picture_stays_and_is_not_lost() -> None:
+    frames = torch.full((4, 3, 48, 64), 0.5)
+    frames[:, :, 30:] = 0.2
+    result = TRACKER.track(frames, torch.tensor([[8.0, 6.0, 20.0, 18.0]]))
+    assert not result.lost.any()
+    assert (result.centers - result.centers[:, :1]).norm(dim=-1).max() < 1.0
+
+
+def test_large_frames_and_several_boxes_in_their_own_pixels() -> None:
+    frames, box = square_clip([(20 + 3 * j, 20 + j) for j in range(5)])
+    large = torch.nn.functional.interpolate(frames, scale_factor=4, mode="bilinear").clamp(0, 1)
+    fixed = torch.tensor([[4.0, 40.0, 16.0, 60.0]])
+    result = TRACKER.track(large, torch.cat([box, fixed]) * 4)
+    assert (result.centers[0, -1] - 4 * torch.tensor([39.0, 31.0])).norm() < 3.0
+    assert (result.centers[1] - result.centers[1, :1]).norm(dim=-1).max() < 4.0
+
+
+def test_no_box_is_no_track() -> None:
+    result = TRACKER.track(torch.zeros(3, 3, 32, 32), torch.zeros(0, 4))
+    assert result.centers.shape == (0, 3, 2) and result.share_lost == 0
+
+
+@pytest.mark.parametrize("box", [[4.0, 4.0, 4.0, 9.0], [-9.0, 0.0, -1.0, 5.0], [math.nan, 0.0, 5.0, 5.0]])
+def test_a_box_without_area_in_the_frame_is_refused(box: list[float]) -> None:
+    with pytest.raises(ValueError, match=r"boxes\[0\]"):
+        TRACKER.track(torch.zeros(2, 3, 32, 32), torch.tensor([box]))
+
+
+@pytest.mark.parametrize("field", [{"threshold": 0.0}, {"jump": 0.0}, {"num_candidates": 0}])
+def test_settings_out_of_range_are_refused(field: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(field))):
+        TemplateTracker(**field)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("kind", "floor"), [("simple", 0.5), ("rich", 2.5)])
+def test_ranks_clips_made_without_a_model(kind: str, floor: float) -> None:
+    errors = []
+    for number in range(3):
+        scene = scene_of(kind, number)
+        clip = scene.clip
+        pasted = paste(clip.frames[0], clip.boxes[:1], clip.masks[:1, 0])
+        fixed = still(clip.frames[0], len(clip.frames))
+        errors.append([error_of(frames, scene) for frames in (clip.frames, pasted, fixed)])
+    true, pasted_error, still_error = np.mean(errors, axis=0)
+    assert true < floor
+    assert pasted_error < floor
+    assert still_error > 4 * max(true, pasted_error)
+
+
+def test_survives_the_blur_and_colour_drift_of_a_rough_model() -> None:
+    scene = scene_of("simple", 1)
+    frames = scene.clip.frames.clone()
+    small = torch.nn.functional.interpolate(frames, scale_factor=0.4, mode="bilinear", antialias=True)
+    rough = torch.nn.functional.interpolate(small, frames.shape[-2:], mode="bilinear")
+    rough = (rough * torch.tensor([0.85, 0.95, 1.0]).view(3, 1, 1) + 0.05).clamp(0, 1)
+    frames[1:] = rough[1:]
+    assert error_of(frames, scene) < 1.5
+
+
+def literal_match(frame: np.ndarray, score: Score, x: int, y: int) -> float:
+    """The match at one pixel, by sums over the crop's pixels."""
+    best = -math.inf
+    height, width, _ = frame.shape
+    for one in score.templates:
+        rows, columns, _ = one.kernel.shape
+        weights = np.outer(one.column, one.row).astype(np.float64)
+        patch = np.zeros((rows, columns, 3))
+        for i in range(rows):
+            for j in range(columns):
+                row = min(max(y + i - rows // 2, 0), height - 1)
+                column = min(max(x + j - columns // 2, 0), width - 1)
+                patch[i, j] = frame[row, column]
+        mean = (weights[..., None] * patch).sum((0, 1))
+        variance = (weights[..., None] * (patch - mean) ** 2).sum()
+        shared = (one.kernel.astype(np.float64) * patch).sum()
+        noise = 3 * 0.02**2
+        structure = (2 * shared + noise) / (variance + one.variance + noise)
+        colour = math.exp(-float(((mean - one.mean) ** 2).mean()) / (2 * 0.2**2))
+        best = max(best, structure * colour - one.price)
+    return best
+
+
+def test_match_equals_its_literal_twin_and_is_one_at_home() -> None:
+    frame = torch.rand(24, 30, 3).numpy()
+    poses = (Pose(), Pose(scale=1.25), Pose(turn=0.5))
+    score = Score.of(frame, np.array([12.5, 10.5]), np.array([9.0, 7.0]), poses)
+    match = best_scores(score, frame)
+    for x, y in ((12, 10), (0, 0), (29, 23), (5, 17), (20, 3)):
+        assert match[y, x] == pytest.approx(literal_match(frame, score, x, y), abs=1e-4)
+    assert match[10, 12] == pytest.approx(1.0, abs=1e-4)
+    places, scores = peaks(match, 3, radius=2)
+    assert np.abs(places[0] - (12.5, 10.5)).max() < 0.5 and scores[0] == match.max()
