@@ -19,13 +19,13 @@ Color = tuple[int, int, int]
 Point = tuple[float, float]
 
 PALETTE: Final[tuple[Color, ...]] = (
-    (255, 112, 26),
+    (255, 224, 51),
     (75, 190, 255),
-    (255, 226, 62),
-    (0, 201, 142),
-    (240, 130, 200),
-    (120, 120, 255),
-    (215, 60, 60),
+    (255, 120, 200),
+    (0, 214, 150),
+    (255, 128, 30),
+    (150, 140, 255),
+    (225, 60, 60),
 )
 """For objects in their order: Okabe and Ito's hues, which the colour-blind tell apart, lightened for photographs."""
 CAMERA_COLOR: Final[Color] = (255, 255, 255)
@@ -128,7 +128,7 @@ class _Canvas:
 
     def __post_init__(self) -> None:
         self.zoom = 4 if max(self.width, self.height) <= 640 else 2
-        self.line = max(1.25, 0.0042 * math.sqrt(self.width * self.height))
+        self.line = max(1.25, 0.0048 * math.sqrt(self.width * self.height))
         """Pixels of the frame: a line's width, so that a small frame is not covered and a large one not bare."""
         self.sheet = Image.new("RGBA", (self.width * self.zoom, self.height * self.zoom))
         self.pen = ImageDraw.Draw(self.sheet)
