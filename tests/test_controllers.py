@@ -94,8 +94,8 @@ def test_names_and_records_that_are_wrong_say_so() -> None:
 
 
 def test_a_models_recommendation_replaces_only_what_it_names() -> None:
-    controller = recommended("sg-i2v", {"sg-i2v": {"guided": [2, 60], "lr": 0.5}, "none": {}})
-    assert controller == SGI2V(guided=(2, 60), lr=0.5)
+    controller = recommended("sg-i2v", {"sg-i2v": {"guided": [2.0, 60.0], "lr": 0.5}, "none": {}})
+    assert controller == SGI2V(guided=(2.0, 60.0), lr=0.5)
     assert recommended("none", {}) == Controller()
 
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sgi2v.backbones import SVD, SVDSettings, load_backbone
     from sgi2v.controllers import SGI2V, Controller
+    from sgi2v.draw import preview
     from sgi2v.generate import Progress, Sampling, generate, replay
     from sgi2v.run import Run
     from sgi2v.scene import Box, Key, Motion, Scene
-    from sgi2v.scene_io import load_scene, save_scene
+    from sgi2v.scene_io import load_image, load_scene, save_scene
     from sgi2v.step import Cancelled
     from sgi2v.video import Video, load_video
 
@@ -31,8 +32,10 @@ __all__ = [
     "Video",
     "generate",
     "load_backbone",
+    "load_image",
     "load_scene",
     "load_video",
+    "preview",
     "replay",
     "save_scene",
 ]
@@ -41,10 +44,11 @@ _ROOMS = MappingProxyType(
     {
         "backbones": ("SVD", "SVDSettings", "load_backbone"),
         "controllers": ("SGI2V", "Controller"),
+        "draw": ("preview",),
         "generate": ("Progress", "Sampling", "generate", "replay"),
         "run": ("Run",),
         "scene": ("Box", "Key", "Motion", "Scene"),
-        "scene_io": ("load_scene", "save_scene"),
+        "scene_io": ("load_image", "load_scene", "save_scene"),
         "step": ("Cancelled",),
         "video": ("Video", "load_video"),
     }

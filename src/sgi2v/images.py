@@ -98,8 +98,15 @@ def png_bytes(picture: Image.Image) -> bytes:
 
 
 def data_uri(picture: Image.Image) -> str:
-    """A picture as a `data:` URI, for a scene that travels without its folder."""
-    return "data:image/png;base64," + base64.b64encode(png_bytes(picture)).decode()
+    """A picture as a `data:` URI, for a scene that travels without its folder; ValueError when it is too large."""
+    uri = "data:image/png;base64," + base64.b64encode(png_bytes(picture)).decode()
+    if len(uri) > MAX_URI:
+        width, height = picture.size
+        raise ValueError(
+            f"image: {width}x{height} pixels are {len(uri) >> 20} MiB inside a record; shrink the picture until "
+            f"they are at most {MAX_URI >> 20}"
+        )
+    return uri
 
 
 def data_bytes(field: str, uri: str) -> bytes:
