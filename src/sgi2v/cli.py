@@ -4,11 +4,13 @@ import contextlib
 import io
 import os
 import platform
+import re
 import sys
 import time
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
@@ -17,9 +19,12 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import tyro
 
 from sgi2v.bar import Bar
-from sgi2v.options import ConvertOptions, DemoOptions, InfoOptions, PreviewOptions, ReplayOptions
+from sgi2v.options import ConvertOptions, DemoOptions, InfoOptions, PreviewOptions, ReplayOptions, to_be_said
 
 if TYPE_CHECKING:
+    from torch.nn import ModuleDict
+
+    from sgi2v.training.denoiser import DenoiserTraining
     from sgi2v.video import Video
 
 T = TypeVar("T")
@@ -83,19 +88,17 @@ def _parse(kind: type[T], command: str, arguments: Sequence[str], default: T = t
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise ValueError(f"{_first_paragraph(errors.getvalue())} (see sgi2v {command} --help)") from None
+        raise ValueError(f"{_message(errors.getvalue())} (see sgi2v {command} --help)") from None
 
 
-def _first_paragraph(box: str) -> str:
-    """The message in a box that tyro draws, without the frame and what follows its first rule."""
-    lines = []
-    for line in box.splitlines():
-        text = line.strip("│ ")
-        if text.startswith("──"):
-            break
-        if not text.startswith(("╭", "╰")):
-            lines.append(text)
-    return " ".join(lines).removeprefix("Error parsing ").strip()
+def _message(box: str) -> str:
+    """What a box that tyro draws says first, between its title and the next rule."""
+    # With frames of ─ the title stands in the first rule, in ASCII above it.
+    _, *blocks = re.split(r"^.*[─-]{8}.*$", box, flags=re.MULTILINE)
+    lines = (blocks[0] if blocks else box).splitlines()
+    text = " ".join(line.strip("│| ") for line in lines).strip().removeprefix("Error parsing ")
+    # A dataclass that refuses a value names its field itself.
+    return re.sub(r"^\w+: (?=[\w.]+: )", "", text)
 
 
 @contextlib.contextmanager
@@ -105,6 +108,21 @@ def _bar(*, quiet: bool, title: str = "") -> Iterator[Bar]:
         yield bar
     finally:
         bar.close()
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keep the libraries that load a model from drawing bars of their own."""
+    import diffusers.utils.logging as of_diffusers
+    import transformers.utils.logging as of_transformers
+
+    for logging in (of_diffusers, of_transformers):
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for logging in (of_diffusers, of_transformers):
+            logging.enable_progress_bar()
 
 
 def _default_output(scene: Path, suffix: str) -> Path:
@@ -122,9 +140,9 @@ def _say(quiet: bool, video: "Video", begun: float) -> None:
 def _generate(arguments: Sequence[str]) -> None:
     """Make a video of a scene."""
     from sgi2v import generate_options as o
-    from sgi2v.backbones import load_backbone
+    from sgi2v.backbones import load_backbone, outline_of
     from sgi2v.backbones.base import settings_with
-    from sgi2v.generate import generate
+    from sgi2v.generate import generate, plan
     from sgi2v.scene_io import load_scene
     from sgi2v.video import check_writable
 
@@ -134,12 +152,16 @@ def _generate(arguments: Sequence[str]) -> None:
     check_writable(output)
     scene = load_scene(options.scene)
     begun = time.perf_counter()
+    # Unchanged, the controller is left to what the folder recommends, which may be fetched only now.
+    controller = None if options.controller == default.controller else options.controller
+    outline = outline_of(options.backbone, device=options.device, dtype=options.dtype)
+    settings = settings_with(outline.settings, o.changed_settings(options, default), "settings")
+    plan(scene, replace(outline, settings=settings), controller=controller, sampling=options.sampling)
+    with _silence():
+        backbone = load_backbone(
+            options.backbone, device=options.device, dtype=options.dtype, settings=settings
+        )
     with _bar(quiet=options.quiet) as bar:
-        backbone = load_backbone(options.backbone, device=options.device, dtype=options.dtype)
-        changed = o.changed_settings(options, default)
-        backbone.settings = settings_with(backbone.settings, changed, "settings")
-        # Unchanged, it is left to what the folder recommends, which may have been fetched just now.
-        controller = None if options.controller == default.controller else options.controller
         video = generate(
             scene, backbone=backbone, controller=controller, sampling=options.sampling, progress=bar
         )
@@ -153,7 +175,7 @@ def _preview(arguments: Sequence[str]) -> None:
     options = _parse(PreviewOptions, "preview", arguments)
     from sgi2v.draw import preview
     from sgi2v.scene_io import load_scene
-    from sgi2v.writing import writing
+    from sgi2v.writing import check_place, writing
 
     output = options.output or _default_output(options.scene, ".png")
     if output.suffix.lower() not in (".png", ".jpg"):
@@ -162,6 +184,7 @@ def _preview(arguments: Sequence[str]) -> None:
         )
     if not 2 <= options.num_frames <= 1000:
         raise ValueError(f"num_frames: {options.num_frames} must lie in 2..1000")
+    check_place(output)
     picture = preview(load_scene(options.scene), options.num_frames)
     with writing(output) as temporary:
         picture.save(temporary)
@@ -199,9 +222,10 @@ def _replay(arguments: Sequence[str]) -> None:
 
     run = Run.from_dict(record)
     begun = time.perf_counter()
-    with _bar(quiet=options.quiet) as bar:
-        model = options.backbone or trusted_source(run)
+    model = options.backbone or trusted_source(run)
+    with _silence():
         backbone = load_backbone(model, device=options.device, dtype=run.sampling.get("dtype"))
+    with _bar(quiet=options.quiet) as bar:
         video = replay(run, backbone=backbone, progress=bar)
         video.save(output)
     _say(options.quiet, video, begun)
@@ -258,8 +282,9 @@ def _demo(arguments: Sequence[str]) -> None:
     scene = load_scene(shipped_scene(options.scene))
     sampling = Sampling(seed=options.seed, num_steps=options.num_steps)
     begun = time.perf_counter()
-    with contextlib.ExitStack() as bars:
+    with _silence():
         backbone = load_backbone(options.backbone, device=options.device)
+    with contextlib.ExitStack() as bars:
         demo = make_demo(
             scene,
             backbone=backbone,
@@ -273,31 +298,64 @@ def _demo(arguments: Sequence[str]) -> None:
         demo.sheet.save(temporary)
     print(options.output / "sheet.png")
     height, width = demo.plain.frames.shape[-2:]
-    print(
-        f"distance of what should move from its path, in pixels of {width}x{height}, as a template tracker sees it:"
-    )
-    for title, mean, end, lost in zip(TITLES, demo.astray, demo.astray_at_end, demo.lost, strict=True):
-        print(f"  {title:10}  mean {mean:5.1f}   at the end {end:5.1f}   lost {lost:.0%}")
+    print(f"how far from its path, as a template tracker sees it, in pixels of {width}x{height}:")
+    for title, error in zip(TITLES, demo.errors, strict=True):
+        if error is not None:
+            end, lost = float(error.path_end.mean()), float(error.lost.mean())
+            print(
+                f"  {title:10}  mean {error.scene:.1f}, at the end {end:.1f}, lost in {lost:.0%} of the frames"
+            )
     _say(options.quiet, demo.controlled, begun)
 
 
 def _train(arguments: Sequence[str]) -> None:
     """Train a model's part: autoencoder or denoiser."""
-    kinds = ("autoencoder", "denoiser")
-    kind, *rest = arguments or ["--help"]
-    if kind in ("-h", "--help"):
-        print(f"usage: sgi2v train {{{','.join(kinds)}}} ...      --help after a part explains its options")
+    part, *rest = arguments or ["--help"]
+    if part in ("-h", "--help"):
+        print("usage: sgi2v train {autoencoder,denoiser} ...      --help after a part explains its options")
         return
-    if kind == "autoencoder":
-        from sgi2v.training.autoencoder import AutoencoderTraining, train
+    from sgi2v.writing import check_place
 
-        train(_parse(AutoencoderTraining, "train autoencoder", rest), log=_log)
-    elif kind == "denoiser":
-        from sgi2v.training import denoiser
+    if part == "autoencoder":
+        from sgi2v.training.autoencoder import AutoencoderTraining
+        from sgi2v.training.autoencoder import train as train_autoencoder
 
-        denoiser.train(_parse(denoiser.DenoiserTraining, "train denoiser", rest), log=_log)
+        training = _parse(AutoencoderTraining, "train autoencoder", rest)
+        check_place(training.output / "autoencoder")
+        train_autoencoder(training, log=_log).save_pretrained(training.output / "autoencoder")
+        print(training.output / "autoencoder")
+    elif part == "denoiser":
+        from sgi2v.training.denoiser import DenoiserTraining, Stage
+        from sgi2v.training.denoiser import train as train_denoiser
+
+        stages = (
+            Stage(num_steps=2000, num_frames=1, batch_size=16),
+            Stage(num_steps=4000, num_frames=14, batch_size=4),
+        )
+        default = DenoiserTraining(output=Path(), autoencoder=Path(), stages=stages)
+        default = to_be_said(default, "output", "autoencoder")
+        options = _parse(DenoiserTraining, "train denoiser", rest, default)
+        check_place(options.output / "model")
+        print(_export(options, train_denoiser(options, log=_log)))
     else:
-        raise ValueError(f"train: unknown part {kind!r}; known are {', '.join(kinds)}")
+        raise ValueError(f"train: unknown part {part!r}; known are autoencoder, denoiser")
+
+
+def _export(training: "DenoiserTraining", models: "ModuleDict") -> Path:
+    """The trained parts as a model folder beside the checkpoints, for --backbone."""
+    from diffusers import AutoencoderKLTemporalDecoder
+
+    from sgi2v.training.export import export
+
+    autoencoder = AutoencoderKLTemporalDecoder.from_pretrained(training.autoencoder, use_safetensors=True)
+    last = training.stages[-1]
+    settings = {
+        "width": last.width,
+        "height": last.height,
+        "num_frames": training.num_frames,
+        "fps": training.fps,
+    }
+    return export(training.output / "model", models, autoencoder, settings)
 
 
 def _log(figures: dict[str, float]) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from sgi2v.backbones import SVD
 from sgi2v.controllers import Controller
 from sgi2v.draw import draw_tracks, side_by_side
+from sgi2v.evaluation.metrics import MotionError, motion_error
 from sgi2v.evaluation.tracker import Tracker
 from sgi2v.generate import Progress, Sampling, generate
 from sgi2v.grid import Grid, Track, tracks_of
@@ -39,12 +40,8 @@ class Demo:
     """Both, with boxes and paths drawn."""
     sheet: Image.Image
     """Some frames of the side-by-side below each other."""
-    astray: tuple[float, float]
-    """Mean distance of the things that shall move from their paths, without control and with it, pixels of the clip."""
-    astray_at_end: tuple[float, float]
-    """The same on the last frame alone."""
-    lost: tuple[float, float]
-    """Share of places at which the tracker had lost its thing, and took its last known place."""
+    errors: tuple[MotionError | None, MotionError | None]
+    """Without control and with it: how far what shall move is from its path; None in a scene where nothing shall."""
 
 
 def shipped_scene(name: str) -> Path:
@@ -89,15 +86,12 @@ def make_demo(
         ]
     )
     moving = [track for track in _tracks(scene, width, height, num_frames) if _moves(track)]
-    found = [_astray(video.frames, moving, tracker) for video in (plain, controlled)]
     return Demo(
         plain=plain,
         controlled=controlled,
         side_by_side=Video(frames=drawn, fps=plain.fps, run=controlled.run),
         sheet=_sheet(drawn),
-        astray=(found[0][0], found[1][0]),
-        astray_at_end=(found[0][1], found[1][1]),
-        lost=(found[0][2], found[1][2]),
+        errors=(_error(plain.frames, moving, tracker), _error(controlled.frames, moving, tracker)),
     )
 
 
@@ -116,16 +110,13 @@ def _enlarged(frames: Float32[Tensor, "f 3 h w"], factor: int) -> Float32[Tensor
     return torch.nn.functional.interpolate(frames, scale_factor=factor, mode="bicubic").clamp(0, 1)
 
 
-def _astray(
-    frames: Float32[Tensor, "f 3 h w"], tracks: list[Track], tracker: Tracker
-) -> tuple[float, float, float]:
-    """Mean distance from the wanted centres over frames 1…, on the last one, and the share of lost places."""
+def _error(frames: Float32[Tensor, "f 3 h w"], tracks: list[Track], tracker: Tracker) -> MotionError | None:
+    """How far the things of `tracks` are from their paths in a clip; None where nothing shall move."""
     if not tracks:
-        return 0.0, 0.0, 0.0
+        return None
     result = tracker.track(frames, torch.from_numpy(np.stack([track.boxes[0] for track in tracks])))
-    wanted = np.stack([track.centers for track in tracks])
-    distance = np.linalg.norm(np.asarray(result.centers) - wanted, axis=-1)[:, 1:]
-    return float(distance.mean()), float(distance[:, -1].mean()), float(np.asarray(result.lost)[:, 1:].mean())
+    wanted = torch.from_numpy(np.stack([track.centers for track in tracks]))
+    return motion_error(wanted, result, width=frames.shape[-1], height=frames.shape[-2])
 
 
 def _sheet(frames: Float32[Tensor, "f 3 h w"]) -> Image.Image:

@@ -13,6 +13,7 @@ from sgi2v.backbones import SVDSettings, settings_of
 from sgi2v.backbones.folder import BUNDLED, HUB_IDS
 from sgi2v.controllers import CONTROLLERS, Controller, recommended
 from sgi2v.generate import Sampling
+from sgi2v.options import to_be_said
 
 if TYPE_CHECKING:
     AnyController = Controller
@@ -73,12 +74,13 @@ def default_options(arguments: Sequence[str]) -> GenerateOptions:
     shown = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
     known = backbone in (BUNDLED, *HUB_IDS) or Path(backbone).is_dir()
     size = {name: shown[name] for name in ("num_steps", "width", "height", "num_frames")} if known else {}
-    return GenerateOptions(
-        scene=tyro.MISSING,
+    default = GenerateOptions(
+        scene=Path(),
         sampling=Sampling(**size),
         settings=ModelOptions(**shown),
         controller=recommended("sg-i2v", settings.recommended),
     )
+    return to_be_said(default, "scene")
 
 
 def changed_settings(options: GenerateOptions, default: GenerateOptions) -> dict[str, Any]:

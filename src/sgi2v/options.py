@@ -1,9 +1,24 @@
 """What the commands accept, but for `generate`, whose options are those of the model and the method."""
 
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+import tyro
 from tyro.conf import Positional
+
+T = TypeVar("T")
+
+
+def to_be_said(default: T, *fields: str) -> T:
+    """A copy of some default options in which these fields have no default: the person must give them."""
+    default = copy(default)
+    for field in fields:
+        object.__setattr__(
+            default, field, tyro.MISSING
+        )  # past the class's own checks, which know only real values
+    return default
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -29,6 +29,7 @@ class TrackResult:
         return float(later.double().mean()) if later.numel() else 0.0
 
 
+@runtime_checkable
 class Tracker(Protocol):
     """Anything that follows the contents of first-frame boxes. It is never told where they should go."""
 
