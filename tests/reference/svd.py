@@ -87,7 +87,8 @@ class Condition:
 @torch.no_grad()
 def encode(models: Models, image: Image.Image, settings: Settings, generator: torch.Generator) -> Condition:
     """Condition of the resized image; draws the noise on the image from `generator`."""
-    pixels = torch.from_numpy(np.array(image).astype(np.float32) / 255).permute(2, 0, 1)[None] * 2 - 1
+    # Batch first, then channels to the front: another memory layout makes convolutions round differently.
+    pixels = torch.from_numpy(np.array(image)[None].astype(np.float32) / 255).permute(0, 3, 1, 2) * 2 - 1
 
     small = (_resize_with_antialiasing(pixels, (224, 224)) + 1) / 2
     mean = torch.tensor(models.feature_extractor.image_mean).view(1, 3, 1, 1)
