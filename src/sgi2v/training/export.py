@@ -65,6 +65,8 @@ def export(
     shutil.rmtree(temporary, ignore_errors=True)
     pipeline.save_pretrained(temporary, safe_serialization=True, max_shard_size=shard_size)
     (temporary / "sgi2v.json").write_text(json.dumps(dict(settings), indent=2) + "\n")
+    for file in temporary.rglob("*.safetensors"):
+        file.chmod(0o644)
     folder.mkdir(parents=True, exist_ok=True)
     for part in sorted(temporary.iterdir()):
         goal = folder / part.name

@@ -88,8 +88,8 @@ class World:
     still: float = 0.06
     """Chance of a clip in which nothing moves."""
     kind: Kind = "simple"
-    """'simple': smooth backgrounds, upright things, a still camera. 'rich': photograph-like backgrounds,
-    turning and growing things, a camera that pans and zooms."""
+    """'simple': smooth backgrounds, upright things of clearly another colour, a still camera. 'rich':
+    photograph-like backgrounds, turning and growing things of strong patterns, a camera that pans and zooms."""
     held_out: bool = False
     """Render shapes, textures, photographs and seeds that training never sees."""
 
@@ -161,8 +161,9 @@ def _plan(world: World, num: int, generator: torch.Generator) -> dict[str, Tenso
     zoom = uniform(-0.2, 0.2, 1) * (uniform(0.0, 1.0, 1) < 0.5)
     plan["pan"], plan["zoom"] = (pan, zoom) if rich else (torch.zeros_like(pan), torch.zeros_like(zoom))
     plan["outline"] = _outlines(world, num, generator)
-    plan["texture"] = _textures(world, num, generator)
-    plan["background"] = _backgrounds(world, num, generator)
+    colour = torch.rand(num, 3, 1, 1, generator=generator)
+    plan["texture"] = _textures(world, colour, generator)
+    plan["background"] = _backgrounds(world, colour, generator)
     return plan
 
 
@@ -184,13 +185,19 @@ def _outlines(world: World, num: int, generator: torch.Generator) -> Float[Tenso
     return outline / outline.amax(-1, keepdim=True)
 
 
-def _textures(world: World, num: int, generator: torch.Generator) -> Float[Tensor, "b n 3 t t"]:
-    """A distinct texture for each thing: two contrasting colours in a pattern, or a picture; 0..1."""
+def _textures(
+    world: World, background: Float[Tensor, "b 3 1 1"], generator: torch.Generator
+) -> Float[Tensor, "b n 3 t t"]:
+    """A distinct texture for each thing: two colours in a pattern, or a picture; 0..1."""
+    num = len(background)
     count = num * world.num_things
     draw = torch.rand(count, 12, 1, 1, generator=generator)
-    first = draw[:, 0:3]
-    # The second colour is far from the first in every channel that decides how it looks.
+    # Colours are far from each other in every channel: the first from the background's, the second from the first.
+    behind = background[:, None].expand(-1, world.num_things, -1, -1, -1).flatten(0, 1)
+    first = torch.remainder(behind + 0.35 + 0.3 * draw[:, 0:3], 1.0)
     second = torch.remainder(first + 0.35 + 0.3 * draw[:, 3:6], 1.0)
+    if world.kind == "simple":
+        second = torch.lerp(first, second, 0.4)
     y = torch.linspace(-1, 1, _TEXTURE).view(1, 1, -1, 1)
     x = torch.linspace(-1, 1, _TEXTURE).view(1, 1, 1, -1)
     turn = math.tau * draw[:, 6:7]
@@ -207,25 +214,27 @@ def _textures(world: World, num: int, generator: torch.Generator) -> Float[Tenso
     kind = (draw[:, 10, 0, 0] * len(patterns)).long()
     pattern = patterns[kind, torch.arange(count)]
     texture = torch.lerp(first, second, torch.sigmoid(3 * pattern))
-    pictures = draw[:, 11, 0, 0] < (0.5 if world.kind == "rich" else 0.2)
-    if pictures.any():
+    pictures = draw[:, 11, 0, 0] < 0.5
+    if world.kind == "rich" and pictures.any():
         found = mixed_pictures(int(pictures.sum()), _TEXTURE, _TEXTURE, generator, held_out=world.held_out)
         tint = torch.rand(len(found), 3, 1, 1, generator=generator)
         texture[pictures] = torch.lerp(found, tint.expand_as(found), 0.35)
     return texture.unflatten(0, (num, world.num_things))
 
 
-def _backgrounds(world: World, num: int, generator: torch.Generator) -> Float[Tensor, "b 3 hc wc"]:
+def _backgrounds(
+    world: World, colour: Float[Tensor, "b 3 1 1"], generator: torch.Generator
+) -> Float[Tensor, "b 3 hc wc"]:
     """Backgrounds twice as wide and high as the frame when the camera moves, else the frame's size; 0..1."""
     if world.kind == "rich":
         # Rendered at frame size and enlarged: pictures of the real world are smoother than things before them.
+        num = len(colour)
         pictures = mixed_pictures(num, world.height, world.width, generator, held_out=world.held_out)
         order = torch.randperm(num, generator=generator)
         return functional.interpolate(pictures[order], scale_factor=2, mode="bilinear")
-    colour = torch.rand(num, 3, 1, 1, generator=generator)
-    noise = torch.rand(num, 3, 3, 4, generator=generator) - 0.5
+    noise = torch.rand(len(colour), 3, 3, 4, generator=generator) - 0.5
     smooth = functional.interpolate(noise, (world.height, world.width), mode="bicubic", align_corners=True)
-    return (0.1 + 0.8 * colour + 0.35 * smooth).clamp_(0, 1)
+    return (0.05 + 0.9 * colour + 0.25 * smooth).clamp_(0, 1)
 
 
 def _draw(world: World, plan: dict[str, Tensor], times: Float[Tensor, "b f"]) -> Clips:
@@ -330,9 +339,9 @@ def held_out_scenes(num: int, seed: int = 0, *, world: World | None = None) -> S
 
     `seed` chooses the set: 0 is the set that figures are reported on, others are for choosing settings. By default
     scenes are of the size, length and kind that the bundled model is trained on: one thing on a smooth background,
-    8 frames of 128x64 pixels.
+    8 frames of 64x64 pixels.
     """
-    world = world or World(num_things=1, num_frames=8)
+    world = world or World(width=64, height=64, num_things=1, num_frames=8)
     held_out = replace(world, held_out=True, still=0.0)
     scenes = []
     for number in range(num):

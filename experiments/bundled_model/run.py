@@ -1,0 +1,106 @@
+"""Trains the bundled model from nothing and exports it: the whole recipe, resumable at any time.
+
+    python experiments/bundled_model/run.py OUTPUT [encoder|decoder|denoiser|export]...
+
+Without parts named, all of them in this order. The decoder and the denoiser need the encoder alone and may run at
+the same time. Under torchrun the denoiser's gradients are averaged over the processes.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLTemporalDecoder
+from torch import distributed, nn
+
+from sgi2v.training import autoencoder, denoiser
+from sgi2v.training.autoencoder import AutoencoderTraining
+from sgi2v.training.denoiser import DenoiserTraining, Stage
+from sgi2v.training.export import export
+from sgi2v.training.optimiser import MasterAdam, load_checkpoint
+
+HERE = Path(__file__).parent
+ASSETS = HERE.parents[1] / "src" / "sgi2v" / "assets"
+
+PICTURES = {"num_frames": 1}
+CLIPS = {"num_frames": 8, "log_sigma": (0.7, 1.3)}
+SQUARE = {"width": 64, "height": 64}
+STAGES = (
+    # The first two stages were run by two processes: twice the batch.
+    Stage(**PICTURES, num_steps=400, batch_size=24, lr=1e-3, final_lr=7e-4, num_warmup=60),
+    Stage(**PICTURES, **SQUARE, num_steps=200, batch_size=48, num_things=2, log_sigma=(0.5, 1.2), lr=1e-3, final_lr=9.5e-4, num_warmup=20),
+    Stage(**PICTURES, **SQUARE, num_steps=250, batch_size=64, num_things=2, log_sigma=(0.5, 1.2), lr=9.5e-4, final_lr=9e-4, num_warmup=0),
+    Stage(**CLIPS, **SQUARE, num_steps=1200, batch_size=6, lr=8e-4, final_lr=6e-4, num_warmup=60),
+)  # fmt: skip
+
+
+def encoder_training(output: Path) -> AutoencoderTraining:
+    """The encoder against a linear decoder."""
+    return AutoencoderTraining(
+        output=output / "autoencoder", num_encoder_steps=700, lr=1e-3, num_warmup=60, ema=0.98
+    )
+
+
+def decoder_training(output: Path) -> AutoencoderTraining:
+    """The decoder on the frozen encoder."""
+    return AutoencoderTraining(
+        output=output / "autoencoder",
+        initial=output / "encoder",
+        num_steps=1600,
+        lr=8e-4,
+        num_warmup=60,
+        ema=0.99,
+        batch_size=6,
+    )
+
+
+def denoiser_training(output: Path) -> DenoiserTraining:
+    """The denoiser and the image encoder."""
+    return DenoiserTraining(
+        output=output / "denoiser", autoencoder=output / "encoder", stages=STAGES, num_frames=8
+    )
+
+
+def log_to(file: Path) -> autoencoder.Log:
+    """Append each figure to a file, one JSON object a line."""
+
+    def log(figures: dict[str, float]) -> None:
+        with file.open("a") as stream:
+            stream.write(json.dumps({name: round(value, 4) for name, value in figures.items()}) + "\n")
+
+    return log
+
+
+def averaged(training: DenoiserTraining) -> nn.ModuleDict:
+    """The averaged weights of the newest checkpoint."""
+    models = denoiser.build(training)
+    optimiser = MasterAdam(models)
+    load_checkpoint(training.output, optimiser)
+    optimiser.write_average(models)
+    return models
+
+
+def main(output: Path, parts: list[str]) -> None:
+    """Run the named parts."""
+    output.mkdir(parents=True, exist_ok=True)
+    if "encoder" in parts:
+        found = autoencoder.train_encoder(encoder_training(output), log=log_to(output / "encoder.jsonl"))
+        found.save_pretrained(output / "encoder")
+    if "decoder" in parts:
+        found = autoencoder.train(decoder_training(output), log=log_to(output / "decoder.jsonl"))
+        found.save_pretrained(output / "decoder")
+    if "denoiser" in parts:
+        if "RANK" in os.environ:
+            distributed.init_process_group("gloo")
+        denoiser.train(denoiser_training(output), log=log_to(output / "denoiser.jsonl"))
+    if "export" in parts:
+        settings = json.loads((HERE / "settings.json").read_text())
+        vae = AutoencoderKLTemporalDecoder.from_pretrained(output / "decoder")
+        export(ASSETS, averaged(denoiser_training(output)), vae, settings["sgi2v"], sigma_max=settings["sigma_max"])
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+    main(Path(sys.argv[1]), sys.argv[2:] or ["encoder", "decoder", "denoiser", "export"])
