@@ -14,12 +14,13 @@ from diffusers import (
 from PIL import Image
 from torch import Tensor, nn
 
-from sgi2v.training import autoencoder, denoiser, probe
+from sgi2v.training import autoencoder, denoiser, feed, probe
 from sgi2v.training.autoencoder import AutoencoderTraining
-from sgi2v.training.denoiser import DenoiserTraining, Feeder, Stage
 from sgi2v.training.export import export
+from sgi2v.training.feed import Feeder
 from sgi2v.training.optimiser import MasterAdam, load_checkpoint, save_checkpoint
 from sgi2v.training.spatial import pictures_only, silence_temporal_layers
+from sgi2v.training.stages import DenoiserTraining, Stage
 
 
 def _autoencoder(tmp_path: Path) -> AutoencoderTraining:
@@ -139,7 +140,9 @@ def test_a_batch_depends_on_its_step_alone(training: DenoiserTraining) -> None:
     ahead = [forth(step) for step in range(4)]
     behind = [back(step) for step in reversed(range(4))][::-1]
     for one, other in zip(ahead, behind, strict=True):
-        assert torch.equal(one.latents, other.latents) and torch.equal(one.added_time_ids, other.added_time_ids)
+        assert torch.equal(one.latents, other.latents) and torch.equal(
+            one.added_time_ids, other.added_time_ids
+        )
     assert ahead[0].latents.shape[1] == 1 and ahead[2].latents.shape[1] == 3
     assert not torch.equal(ahead[2].image_latents, ahead[3].image_latents)
 
@@ -215,21 +218,25 @@ def test_an_export_is_a_pipeline_that_runs(training: DenoiserTraining, tmp_path:
     pipeline.set_progress_bar_config(disable=True)
     assert pipeline.scheduler.config.sigma_max == 50.0
     image = Image.new("RGB", (64, 64), (200, 40, 90))
-    frames = pipeline(image, height=64, width=64, num_frames=3, num_inference_steps=2, output_type="pt").frames
+    frames = pipeline(
+        image, height=64, width=64, num_frames=3, num_inference_steps=2, output_type="pt"
+    ).frames
     assert frames.shape == (1, 3, 3, 64, 64) and torch.isfinite(frames).all()
     original = models["unet"].state_dict()
     for name, value in pipeline.unet.state_dict().items():
         assert torch.equal(value, original[name].half().float()), name
 
 
-def test_the_image_encoder_sees_what_the_pipeline_shows_it(training: DenoiserTraining, tmp_path: Path) -> None:
+def test_the_image_encoder_sees_what_the_pipeline_shows_it(
+    training: DenoiserTraining, tmp_path: Path
+) -> None:
     models = denoiser.build(training)
     vae = AutoencoderKLTemporalDecoder.from_pretrained(training.autoencoder)
     folder = export(tmp_path / "model", models, vae, {})
     pipeline = StableVideoDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
     pixels = torch.randint(0, 256, (64, 128, 3), dtype=torch.uint8)
     theirs = pipeline._encode_image(Image.fromarray(pixels.numpy()), "cpu", 1, False)
-    shown = denoiser.clip_pixels(pixels.permute(2, 0, 1)[None].float() / 255)
+    shown = feed.clip_pixels(pixels.permute(2, 0, 1)[None].float() / 255)
     ours = pipeline.image_encoder(shown).image_embeds[:, None]
     assert torch.allclose(theirs, ours, atol=2e-3)
 
@@ -240,8 +247,9 @@ def test_fine_tuning_starts_from_a_folder(training: DenoiserTraining, tmp_path: 
     folder = export(tmp_path / "model", models, vae, {})
     tuned = denoiser.build(replace(training, initial=folder))
     assert isinstance(tuned["unet"], UNetSpatioTemporalConditionModel)
+    original = models.state_dict()
     for name, value in tuned.state_dict().items():
-        assert torch.equal(value, models.state_dict()[name].half().float())
+        assert torch.equal(value, original[name].half().float())
 
 
 def test_master_adam_is_adam_and_averages() -> None:
@@ -289,7 +297,7 @@ def test_the_probe_finds_a_feature_that_moves_with_the_object() -> None:
 )
 def test_stages_that_cannot_be_are_refused(fields: dict[str, int], named: str) -> None:
     with pytest.raises(ValueError, match=named):
-        Stage(**{"num_steps": 1, "num_frames": 1, "batch_size": 1, **fields})
+        Stage(**{"num_steps": 1, "num_frames": 1, "batch_size": 1, **fields})  # type: ignore[arg-type]
 
 
 def test_learning_rate_rises_then_goes_to_its_end() -> None:

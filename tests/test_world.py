@@ -13,7 +13,9 @@ KINDS = st.sampled_from(["simple", "rich"])
 
 @settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 2**40), kind=KINDS, held_out=st.booleans())
-def test_the_same_seed_gives_the_same_clip_and_another_seed_another(seed: int, kind: world.Kind, held_out: bool) -> None:
+def test_the_same_seed_gives_the_same_clip_and_another_seed_another(
+    seed: int, kind: world.Kind, held_out: bool
+) -> None:
     chosen = World(width=64, height=48, radius=(8.0, 14.0), num_frames=3, kind=kind, held_out=held_out)
     once, again, other = chosen.render(1, seed), chosen.render(1, seed), chosen.render(1, seed + 1)
     assert torch.equal(once.frames, again.frames)
@@ -24,7 +26,9 @@ def test_the_same_seed_gives_the_same_clip_and_another_seed_another(seed: int, k
 @settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 2**40), kind=KINDS, num=st.integers(1, 3))
 def test_values_are_in_range_and_shapes_as_said(seed: int, kind: world.Kind, num: int) -> None:
-    clips = World(width=64, height=48, radius=(8.0, 14.0), num_frames=3, num_things=num, kind=kind).render(2, seed)
+    clips = World(width=64, height=48, radius=(8.0, 14.0), num_frames=3, num_things=num, kind=kind).render(
+        2, seed
+    )
     assert clips.frames.shape == (2, 3, 3, 48, 64)
     assert clips.masks.shape == (2, num, 3, 48, 64)
     assert clips.frames.min() >= 0 and clips.frames.max() <= 1

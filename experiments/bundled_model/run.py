@@ -17,9 +17,9 @@ from torch import distributed, nn
 
 from sgi2v.training import autoencoder, denoiser
 from sgi2v.training.autoencoder import AutoencoderTraining
-from sgi2v.training.denoiser import DenoiserTraining, Stage
 from sgi2v.training.export import export
 from sgi2v.training.optimiser import MasterAdam, load_checkpoint
+from sgi2v.training.stages import DenoiserTraining, Stage
 
 HERE = Path(__file__).parent
 ASSETS = HERE.parents[1] / "src" / "sgi2v" / "assets"
@@ -98,7 +98,13 @@ def main(output: Path, parts: list[str]) -> None:
     if "export" in parts:
         settings = json.loads((HERE / "settings.json").read_text())
         vae = AutoencoderKLTemporalDecoder.from_pretrained(output / "decoder")
-        export(ASSETS, averaged(denoiser_training(output)), vae, settings["sgi2v"], sigma_max=settings["sigma_max"])
+        export(
+            ASSETS,
+            averaged(denoiser_training(output)),
+            vae,
+            settings["sgi2v"],
+            sigma_max=settings["sigma_max"],
+        )
 
 
 if __name__ == "__main__":

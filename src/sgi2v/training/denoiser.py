@@ -2,8 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,132 +10,14 @@ from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionM
 from diffusers.models.attention_processor import AttnProcessor
 from jaxtyping import Float
 from torch import Tensor, distributed, nn
-from torch.nn import functional
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from sgi2v.training.feed import CLIP_SIZE, Batch, Feeder
 from sgi2v.training.optimiser import MasterAdam, load_checkpoint, save_checkpoint
 from sgi2v.training.spatial import pictures_only, silence_temporal_layers
-from sgi2v.training.world import Kind, World
+from sgi2v.training.stages import DenoiserTraining
 
 Log = Callable[[dict[str, float]], None]
-
-# The mean and deviation by which CLIP's processor normalises pictures, per channel.
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-CLIP_SIZE = 224
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """A stretch of training with clips of one shape."""
-
-    num_steps: int
-    """Steps of the optimiser."""
-    num_frames: int
-    """Frames of a clip; 1 trains the spatial layers alone on single later frames."""
-    batch_size: int
-    """Clips a step."""
-    width: int = 128
-    """Width of frames in pixels, a multiple of 64."""
-    height: int = 64
-    """Height of frames in pixels, a multiple of 64."""
-    num_things: int = 1
-    """Most things in a scene: each clip of a step has the same number, 1 to this, by the step's number."""
-    radius: tuple[float, float] = (12.0, 20.0)
-    """Smallest and largest half size of a thing in pixels."""
-    rich: float = 0.0
-    """Share of steps that show the rich world."""
-    log_sigma: tuple[float, float] = (0.8, 1.5)
-    """Mean and deviation of the natural logarithm of the noise level."""
-    lr: float = 5e-4
-    """Learning rate at the stage's start, after `num_warmup` steps."""
-    final_lr: float = 5e-4
-    """Learning rate at the stage's end; between, it changes geometrically."""
-    num_warmup: int = 50
-    """Steps of linearly rising learning rate at the stage's start."""
-
-    def __post_init__(self) -> None:
-        if self.width % 64 or self.height % 64:
-            raise ValueError(f"width and height must be multiples of 64, not {self.width}x{self.height}")
-        if self.num_frames < 1 or self.num_steps < 0 or self.batch_size < 1:
-            raise ValueError(f"a stage needs at least one frame and one clip a step: {self}")
-
-    def rate(self, step: int) -> float:
-        """The learning rate of a step of this stage."""
-        lr: float = self.lr * (self.final_lr / self.lr) ** (step / max(1, self.num_steps))
-        return lr * min(1.0, (step + 1) / max(1, self.num_warmup))
-
-
-@dataclass(frozen=True, kw_only=True)
-class DenoiserTraining:
-    """All that decides the denoiser's training."""
-
-    output: Path
-    """Folder for checkpoints."""
-    autoencoder: Path
-    """Folder of the trained autoencoder, which is frozen here."""
-    stages: tuple[Stage, ...]
-    """What is trained on, in turn: pictures first, then clips, as SVD was trained."""
-    channels: tuple[int, int, int, int] = (64, 96, 96, 64)
-    """Channels of the four levels, multiples of 32."""
-    embedding: int = 64
-    """Length of the image embedding that cross-attention sees."""
-    num_frames: int = 14
-    """Frames of a clip the model is meant for; times of shorter stages run 0..1 all the same."""
-    fps: int = 7
-    """Frames a second that training clips are said to have."""
-    image_dropout: float = 0.1
-    """Chance that the concatenated picture is zero; the embedding is dropped by a draw of its own."""
-    noise_aug: tuple[float, float] = (0.005, 0.3)
-    """Smallest and largest strength of the noise added to the picture before encoding, drawn log-uniformly."""
-    motion_jitter: float = 10.0
-    """Deviation of the noise added to the motion bucket."""
-    initial: Path | None = None
-    """A folder in diffusers' layout to start from (its unet and image_encoder); none starts from random weights."""
-    ema: float = 0.998
-    """Decay of the exponential moving average of the weights, which is what is exported."""
-    pool_steps: int = 16
-    """Steps that draw from the same rendered and encoded clips (each pair or clip is drawn a few times, with other
-    noise)."""
-    seed: int = 0
-    """Seed of weights, data and noise."""
-    checkpoint_every: int = 100
-    """Steps between checkpoints."""
-    device: str = "cpu"
-    """Where to train."""
-    dtype: str = "bfloat16"
-    """Type the networks compute in; the optimiser keeps a float32 copy."""
-
-    def __post_init__(self) -> None:
-        if any(channels % 32 for channels in self.channels):
-            raise ValueError(f"channels must be multiples of 32, not {self.channels}")
-
-    @property
-    def num_steps(self) -> int:
-        """Steps of all stages together."""
-        return sum(stage.num_steps for stage in self.stages)
-
-    def stage_of(self, step: int) -> tuple[Stage, int]:
-        """The stage a step belongs to, and the step's number within it."""
-        for stage in self.stages:
-            if step < stage.num_steps:
-                return stage, step
-            step -= stage.num_steps
-        raise IndexError(f"training has {self.num_steps} steps")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """What one step is trained on, encoded."""
-
-    latents: Float[Tensor, "b f c h w"]
-    """Clean latents, scaled."""
-    image_latents: Float[Tensor, "b c h w"]
-    """Latents of the noised first frame, not scaled (as diffusers' pipeline leaves them)."""
-    clip_pixels: Float[Tensor, "b 3 224 224"]
-    """The first frame as CLIP's processor gives it."""
-    added_time_ids: Float[Tensor, "b 3"]
-    """Frames a second less one, motion bucket, strength of the noise on the first frame."""
 
 
 def build(training: DenoiserTraining) -> nn.ModuleDict:
@@ -185,127 +66,6 @@ def build(training: DenoiserTraining) -> nn.ModuleDict:
         )
     )
     return nn.ModuleDict({"unet": unet, "image_encoder": image_encoder})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pool:
-    """Encoded clips that several steps draw from, since encoding costs as much as a training step."""
-
-    frames: Float[Tensor, "p f 3 h w"]
-    """The clips, 0..1."""
-    latents: Float[Tensor, "p f c h8 w8"]
-    """Their scaled latents."""
-    images: Float[Tensor, "p k c h8 w8"]
-    """Unscaled latents of the frames that can be the given picture: for stages of pictures every frame, as it is;
-    for clips the first and the last one, noised."""
-    strength: Float[Tensor, "p k"]
-    """Strength of the noise on them."""
-    motion: Float[Tensor, " p"]
-    """Amount of motion of each clip."""
-
-
-@torch.no_grad()
-def pool_of(
-    training: DenoiserTraining, autoencoder: AutoencoderKLTemporalDecoder, stage: Stage, number: int
-) -> Pool:
-    """Render and encode a pool; a function of the arguments alone."""
-    seed = training.seed * 1_000_003 + number
-    generator = torch.Generator().manual_seed(seed)
-    uses = 8 if stage.num_frames == 1 else 4
-    num = max(1, stage.batch_size * training.pool_steps // uses)
-    kind: Kind = "rich" if float(torch.rand((), generator=generator)) < stage.rich else "simple"
-    world = World(
-        width=stage.width,
-        height=stage.height,
-        num_things=1 + number % stage.num_things,
-        radius=stage.radius,
-        kind=kind,
-    )
-    if stage.num_frames == 1:
-        # Four looks at a scene give twelve pairs of a picture and a later (or earlier) one.
-        times = torch.rand(num, 4, generator=generator)
-    else:
-        times = torch.linspace(0, 1, stage.num_frames).expand(num, -1)
-    clips = world.render(num, seed, times=times, device=training.device)
-    latents = _encode(autoencoder, clips.frames)
-    if stage.num_frames == 1:
-        images, strength = latents, torch.zeros(num, 4)
-    else:
-        low, high = (torch.tensor(value).log() for value in training.noise_aug)
-        strength = torch.exp(low + (high - low) * torch.rand(num, 2, generator=generator))
-        ends = clips.frames[:, [0, -1]]
-        noise = torch.randn(ends.shape, generator=generator).to(ends.device)
-        # In -1..1 the noise has the stated strength, in 0..1 half of it.
-        images = _encode(autoencoder, ends + noise * strength.to(ends.device)[..., None, None, None] / 2)
-    scaled = latents * autoencoder.config.scaling_factor
-    return Pool(
-        frames=clips.frames, latents=scaled, images=images, strength=strength, motion=clips.motion.cpu()
-    )
-
-
-def _encode(autoencoder: AutoencoderKLTemporalDecoder, frames: Float[Tensor, "b f 3 h w"]) -> Tensor:
-    """Unscaled latents [b, f, c, h, w] of frames in 0..1, sixteen at a time."""
-    pixels = (2 * frames.flatten(0, 1) - 1).to(autoencoder.dtype)
-    latents = torch.cat([autoencoder.encode(part).latent_dist.mode() for part in pixels.split(16)])
-    return latents.float().unflatten(0, frames.shape[:2])
-
-
-class Feeder:
-    """Gives the batch of any step; keeps the pool of the last one."""
-
-    def __init__(self, training: DenoiserTraining, autoencoder: AutoencoderKLTemporalDecoder) -> None:
-        self.training, self.autoencoder = training, autoencoder
-        self._pool: tuple[int, Pool] | None = None
-
-    @torch.no_grad()
-    def __call__(self, step: int) -> Batch:
-        """The batch of a step, a function of the training's fields and the step alone."""
-        training = self.training
-        stage, number = training.stage_of(step)
-        # Pools begin at the first step of a stage, and never span two.
-        index = (step - number) + number // training.pool_steps
-        if self._pool is None or self._pool[0] != index:
-            self._pool = index, pool_of(training, self.autoencoder, stage, index)
-        pool = self._pool[1]
-        generator = torch.Generator().manual_seed(training.seed * 1_000_003 + step + 2**41)
-        num = stage.batch_size
-        row = torch.randint(len(pool.latents), (num,), generator=generator)
-        if stage.num_frames == 1:
-            given = torch.randint(4, (num,), generator=generator)
-            # One in eight is the given picture itself, which the model must give back as it is.
-            other = (given + torch.randint(1, 4, (num,), generator=generator)) % 4
-            shown = torch.where(torch.rand(num, generator=generator) < 0.125, given, other)
-            first, latents, image = (
-                pool.frames[row, given],
-                pool.latents[row, shown][:, None],
-                pool.images[row, given],
-            )
-            strength = pool.strength[row, given]
-        else:
-            # Every other clip runs backwards.
-            end = torch.randint(2, (num,), generator=generator)
-            first, latents = pool.frames[row, -end], pool.latents[row]
-            latents = torch.where(end.view(-1, 1, 1, 1, 1).to(latents.device) == 1, latents.flip(1), latents)
-            image, strength = pool.images[row, end], pool.strength[row, end]
-        bucket = 255 * pool.motion[row].clamp(max=1) + training.motion_jitter * torch.randn(
-            num, generator=generator
-        )
-        ids = torch.stack([torch.full((num,), float(training.fps - 1)), bucket.clamp(0, 255), strength], 1)
-        return Batch(
-            latents=latents,
-            image_latents=image,
-            clip_pixels=clip_pixels(first),
-            added_time_ids=ids.to(training.device),
-        )
-
-
-def clip_pixels(frames: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 224 224"]:
-    """Pictures in 0..1 as diffusers' pipeline hands them to the image encoder (for frames no larger than 224)."""
-    size = (CLIP_SIZE, CLIP_SIZE)
-    resized = functional.interpolate(2 * frames - 1, size, mode="bicubic", align_corners=True)
-    mean = torch.tensor(CLIP_MEAN, device=frames.device).view(1, 3, 1, 1)
-    std = torch.tensor(CLIP_STD, device=frames.device).view(1, 3, 1, 1)
-    return ((resized + 1) / 2 - mean) / std
 
 
 def loss_of(
@@ -358,13 +118,16 @@ def train(
     `probe` is called every `probe_every` steps with the models, the optimiser (which has the averaged weights) and
     the number of steps done.
     """
-    autoencoder = AutoencoderKLTemporalDecoder.from_pretrained(training.autoencoder, use_safetensors=True)
+    autoencoder: Any = AutoencoderKLTemporalDecoder.from_pretrained(
+        training.autoencoder, use_safetensors=True
+    )
     autoencoder.to(device=training.device, dtype=getattr(torch, training.dtype)).requires_grad_(False).eval()
     models = build(training).to(device=training.device, dtype=getattr(torch, training.dtype))
     models.train()
     # On a CPU the backward pass of fused attention is slower than attention written out.
     if training.device == "cpu":
-        models["unet"].set_attn_processor(AttnProcessor())
+        unet: Any = models["unet"]
+        unet.set_attn_processor(AttnProcessor())
     optimiser = MasterAdam(models, ema=training.ema)
     several = distributed.is_available() and distributed.is_initialized()
     rank = distributed.get_rank() if several else 0

@@ -12,7 +12,7 @@ from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler, Stab
 from torch import nn
 from transformers import CLIPImageProcessor
 
-from sgi2v.training.denoiser import CLIP_MEAN, CLIP_SIZE, CLIP_STD
+from sgi2v.training.feed import CLIP_MEAN, CLIP_SIZE, CLIP_STD
 
 
 def scheduler(sigma_max: float) -> EulerDiscreteScheduler:
@@ -77,13 +77,9 @@ def export(
     return folder
 
 
-def _half(model: nn.Module) -> nn.Module:
+def _half(model: Any) -> Any:
     """A copy of the network in float16."""
-    copied = (
-        type(model)(model.config)
-        if not hasattr(model, "from_config")
-        else type(model).from_config(model.config)
-    )
+    kind = type(model)
+    copied = kind.from_config(model.config) if hasattr(kind, "from_config") else kind(model.config)
     copied.load_state_dict(model.state_dict())
-    half: nn.Module = copied.to(torch.float16).eval()
-    return half
+    return copied.to(torch.float16).eval()

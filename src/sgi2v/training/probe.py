@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sgi2v.training.denoiser import clip_pixels
+from sgi2v.training.feed import clip_pixels
 from sgi2v.training.world import Clip
 
 LAYERS = (
@@ -65,12 +65,14 @@ def probe(
             kept: dict[str, Tensor] = {}
             with ExitStack() as stack:
                 for layer in layers:
-                    attention = unet.get_submodule(layer).transformer_blocks[0].attn1
+                    attention = unet.get_submodule(f"{layer}.transformer_blocks.0.attn1")
                     for name in ("to_q", "to_k", "to_v"):
                         stack.callback(_keep(getattr(attention, name), kept, f"{layer}:{name}"))
                 unet(shown, time, embedding, ids)
             for layer in layers:
-                heads = unet.get_submodule(layer).transformer_blocks[0].attn1.heads
+                attention = unet.get_submodule(f"{layer}.transformer_blocks.0.attn1")
+                assert isinstance(attention.heads, int)
+                heads = attention.heads
                 q, k, v = (
                     _heads(kept[f"{layer}:{name}"].float(), heads) for name in ("to_q", "to_k", "to_v")
                 )
@@ -102,7 +104,8 @@ def _keep(module: nn.Module, kept: dict[str, Tensor], name: str) -> Callable[[],
 
 def _heads(x: Float[Tensor, "f n c"], heads: int) -> Float[Tensor, "f heads n d"]:
     """Split channels into attention heads."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    split: Tensor = x.unflatten(-1, (heads, -1))
+    return split.transpose(1, 2)
 
 
 def _distances(

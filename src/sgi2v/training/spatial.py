@@ -33,8 +33,8 @@ def pictures_only(model: nn.Module) -> Iterator[None]:
             elif isinstance(module, TransformerSpatioTemporalModel):
                 taken.append((module, "temporal_transformer_blocks", module.temporal_transformer_blocks))
         for module, name, layer in taken:
-            several = isinstance(layer, nn.ModuleList)
-            setattr(module, name, nn.ModuleList(_Pass() for _ in layer) if several else _Pass())
+            blocks = [_Pass() for _ in layer.children()]
+            setattr(module, name, nn.ModuleList(blocks) if isinstance(layer, nn.ModuleList) else _Pass())
         yield
     finally:
         for module, name, layer in taken:

@@ -219,7 +219,8 @@ def _textures(
         found = mixed_pictures(int(pictures.sum()), _TEXTURE, _TEXTURE, generator, held_out=world.held_out)
         tint = torch.rand(len(found), 3, 1, 1, generator=generator)
         texture[pictures] = torch.lerp(found, tint.expand_as(found), 0.35)
-    return texture.unflatten(0, (num, world.num_things))
+    textures: Tensor = texture.unflatten(0, (num, world.num_things))
+    return textures
 
 
 def _backgrounds(
@@ -311,13 +312,15 @@ def _background(world: World, canvas: Tensor, pan: Tensor, zoom: Tensor, num_tim
     grid = torch.stack(torch.broadcast_tensors(across, along), -1).flatten(0, 1)
     source = canvas[:, None].expand(-1, num_times, -1, -1, -1).flatten(0, 1)
     seen = functional.grid_sample(source, grid, padding_mode="reflection", align_corners=False)
-    return seen.unflatten(0, (-1, num_times))
+    frames: Tensor = seen.unflatten(0, (-1, num_times))
+    return frames
 
 
 def _motion(world: World, plan: dict[str, Tensor]) -> Float[Tensor, " b"]:
     """The longest path of a thing in each clip, over the frame's diagonal."""
     way = (plan["middle"] - plan["start"]).norm(dim=-1) + (plan["end"] - plan["middle"]).norm(dim=-1)
-    return way.amax(1) / math.hypot(world.width, world.height)
+    longest: Tensor = way.amax(1)
+    return longest / math.hypot(world.width, world.height)
 
 
 @dataclass(frozen=True, kw_only=True)
