@@ -24,7 +24,7 @@ from sgi2v.options import ConvertOptions, DemoOptions, InfoOptions, PreviewOptio
 if TYPE_CHECKING:
     from torch.nn import ModuleDict
 
-    from sgi2v.training.denoiser import DenoiserTraining
+    from sgi2v.training.stages import DenoiserTraining
     from sgi2v.video import Video
 
 T = TypeVar("T")
@@ -325,8 +325,8 @@ def _train(arguments: Sequence[str]) -> None:
         train_autoencoder(training, log=_log).save_pretrained(training.output / "autoencoder")
         print(training.output / "autoencoder")
     elif part == "denoiser":
-        from sgi2v.training.denoiser import DenoiserTraining, Stage
         from sgi2v.training.denoiser import train as train_denoiser
+        from sgi2v.training.stages import DenoiserTraining, Stage
 
         stages = (
             Stage(num_steps=2000, num_frames=1, batch_size=16),
