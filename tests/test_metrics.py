@@ -122,7 +122,7 @@ def test_background_is_still_in_a_still_and_a_pasted_clip_and_moves_with_the_cam
     nothing = still(image, 5)
     assert background_motion(nothing, boxes) < 0.05 and background_change(nothing, boxes) == 0
     pasted = paste(image, boxes)
-    assert background_motion(pasted, boxes) < 0.7 and background_change(pasted, boxes) < 0.01
+    assert background_motion(pasted, boxes) < 0.5 and background_change(pasted, boxes) < 0.01
     panned = torch.stack([image.roll(3 * j, dims=-1) for j in range(5)])
     assert background_motion(panned, boxes) > 3 and background_change(panned, boxes) > 0.05
     everything = torch.tensor([[[0.0, 0.0, 96.0, 64.0]] * 5])

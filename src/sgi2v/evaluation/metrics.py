@@ -106,24 +106,34 @@ def outside(boxes: Float[Tensor, "n f 4"], *, width: int, height: int) -> Bool[T
     return ~(inside | inside[:1])
 
 
-def background_motion(frames: Float[Tensor, "f 3 h w"], boxes: Float[Tensor, "n f 4"]) -> float:
-    """How far what should stay has moved: mean length in pixels of the flow from frame 0, outside the boxes.
+def background_motion(
+    frames: Float[Tensor, "f 3 h w"], boxes: Float[Tensor, "n f 4"], *, tolerance: float = 0.5
+) -> float:
+    """How far what should stay has moved: mean length in pixels of the flow from frame 0, away from the boxes.
 
-    frames: RGB in 0..1; boxes: wanted (left, top, right, bottom) in pixels. Dense DIS flow (Kroeger et al. 2016)
-    from frame 0 to each later frame; 0 when no pixel lies outside. For scenes with a still camera.
+    frames: RGB in 0..1; boxes: wanted (left, top, right, bottom) in pixels, here widened by a sixteenth of the frame's
+    shorter side. Dense DIS flow (Kroeger et al. 2016) from frame 0 to each later frame and back; only pixels that come
+    back to within `tolerance` pixels count, as dense flow carries a thing's motion out into what has no texture. 0 when
+    no pixel counts. For scenes with a still camera.
     """
     num_frames, _, height, width = frames.shape
-    stays = outside(boxes, width=width, height=height).numpy(force=True)
+    margin = min(width, height) / 16 * torch.tensor([-1.0, -1.0, 1.0, 1.0], dtype=torch.float64)
+    stays = outside(boxes.double().cpu() + margin, width=width, height=height).numpy(force=True)
     eight = (frames.float().permute(0, 2, 3, 1) * 255 + 0.5).clamp(0, 255).to(torch.uint8).numpy(force=True)
     grey = [cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY) for frame in eight]
     dense = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    lengths, count = 0.0, 0
+    empty = np.zeros((height, width, 2), np.float32)
+    home = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1)
+    total, count = 0.0, 0
     for index in range(1, num_frames):
-        flow = dense.calc(grey[0], grey[index], np.zeros((height, width, 2), np.float32))
-        length = np.linalg.norm(flow.astype(np.float64), axis=-1)
-        lengths += float(length[stays[index]].sum())
-        count += int(stays[index].sum())
-    return lengths / count if count else 0.0
+        there = np.asarray(dense.calc(grey[0], grey[index], empty.copy()), np.float32)
+        back = np.asarray(dense.calc(grey[index], grey[0], empty.copy()), np.float32)
+        arrived = (home + there).astype(np.float32)
+        missed = np.linalg.norm(there + cv2.remap(back, arrived, np.array([]), cv2.INTER_LINEAR), axis=-1)
+        counts = stays[index] & (missed < tolerance)
+        total += float(np.linalg.norm(there.astype(np.float64), axis=-1)[counts].sum())
+        count += int(counts.sum())
+    return total / count if count else 0.0
 
 
 def background_change(frames: Float[Tensor, "f 3 h w"], boxes: Float[Tensor, "n f 4"]) -> float:
