@@ -1,6 +1,5 @@
 """Stable Video Diffusion, full size or small: any folder in diffusers' layout behind the backbone contract."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -182,6 +181,12 @@ class SVD:
         scaling_factor: float = self._pipeline.vae.config.scaling_factor
         return torch.cat(latents) * scaling_factor
 
+    @staticmethod
+    def _sigma(x: Tensor, level: Level) -> Tensor:
+        # A float32 number on the device, as the scheduler computes with: guided runs amplify a last bit's difference.
+        # Filled there, since copying it from the host would make every pass wait.
+        return torch.full((), level.noise, dtype=torch.float32, device=x.device)
+
     def _velocity(
         self, x: Float[Tensor, "n c y x"], level: Level, condition: SVDCondition, *, conditional: bool = True
     ) -> Float[Tensor, "n c y x"]:
@@ -189,11 +194,11 @@ class SVD:
         image, embedding = condition.image_latents, condition.embedding
         if not conditional:
             image, embedding = torch.zeros_like(image), torch.zeros_like(embedding)
-        scaled = (x / math.sqrt(level.noise**2 + 1)).to(self.dtype)
-        time = torch.tensor(0.25 * math.log(level.noise), dtype=torch.float32, device=x.device)
+        sigma = self._sigma(x, level)
+        scaled = (x / (sigma**2 + 1) ** 0.5).to(self.dtype)
         (output,) = self.denoiser(
             torch.cat([scaled, image.expand(x.shape[0], -1, -1, -1)], dim=1)[None],
-            time,
+            0.25 * sigma.log(),
             encoder_hidden_states=embedding,
             added_time_ids=condition.time_ids,
             return_dict=False,
@@ -210,8 +215,9 @@ class SVD:
         if condition.guided:
             plain = self._velocity(x, level, condition, conditional=False)
             velocity = plain + condition.guidance * (velocity - plain)
-        variance = level.noise**2 + 1
-        return x / variance - velocity * (level.noise / math.sqrt(variance))
+        sigma = self._sigma(x, level)
+        variance = sigma**2 + 1
+        return x / variance - velocity * (sigma / variance**0.5)
 
     def features(
         self, x: Float[Tensor, "n c y x"], level: Level, condition: SVDCondition, layers: Sequence[str]
