@@ -285,12 +285,17 @@ def _demo(arguments: Sequence[str]) -> None:
     with _silence():
         backbone = load_backbone(options.backbone, device=options.device)
     with contextlib.ExitStack() as bars:
+
+        def next_bar(title: str) -> Bar:
+            bars.close()
+            return bars.enter_context(_bar(quiet=options.quiet, title=f"{title}: "))
+
         demo = make_demo(
             scene,
             backbone=backbone,
             tracker=TemplateTracker(),
             sampling=sampling,
-            progress=lambda title: bars.enter_context(_bar(quiet=options.quiet, title=f"{title}: ")),
+            progress=next_bar,
         )
     for name, video in zip(output, (demo.controlled, demo.plain, demo.side_by_side), strict=True):
         print(video.save(output[name]))

@@ -17,9 +17,9 @@ from sgi2v.draw import draw_tracks, side_by_side
 from sgi2v.evaluation.metrics import MotionError, motion_error
 from sgi2v.evaluation.tracker import Tracker
 from sgi2v.generate import Progress, Sampling, generate
-from sgi2v.grid import Grid, Track, tracks_of
+from sgi2v.grid import Grid, Track, Tracks, tracks_of
 from sgi2v.scene import Scene
-from sgi2v.video import Video, to_uint8
+from sgi2v.video import Video, from_uint8, to_uint8
 
 TITLES: Final = ("no control", "controlled")
 _LEAST_HEIGHT: Final = (
@@ -74,30 +74,25 @@ def make_demo(
     )
     num_frames, _, height, width = plain.frames.shape
     factor = max(1, -(-_LEAST_HEIGHT // height))
+    large = _tracks(scene, width * factor, height * factor, num_frames).tracks
     drawn = side_by_side(
         [
-            (
-                title,
-                draw_tracks(
-                    _enlarged(video.frames, factor), _tracks(scene, width, height, num_frames, factor)
-                ),
-            )
+            (title, draw_tracks(_enlarged(video.frames, factor), large))
             for title, video in zip(TITLES, (plain, controlled), strict=True)
         ]
     )
-    moving = [track for track in _tracks(scene, width, height, num_frames) if _moves(track)]
+    tracks = _tracks(scene, width, height, num_frames)
     return Demo(
         plain=plain,
         controlled=controlled,
         side_by_side=Video(frames=drawn, fps=plain.fps, run=controlled.run),
         sheet=_sheet(drawn),
-        errors=(_error(plain.frames, moving, tracker), _error(controlled.frames, moving, tracker)),
+        errors=(_error(plain.frames, tracks, tracker), _error(controlled.frames, tracks, tracker)),
     )
 
 
-def _tracks(scene: Scene, width: int, height: int, num_frames: int, factor: int = 1) -> list[Track]:
-    grid = Grid(width=width * factor, height=height * factor, num_frames=num_frames, stride=1)
-    return list(tracks_of(scene, grid).tracks)
+def _tracks(scene: Scene, width: int, height: int, num_frames: int) -> Tracks:
+    return tracks_of(scene, Grid(width=width, height=height, num_frames=num_frames, stride=1))
 
 
 def _moves(track: Track) -> bool:
@@ -110,12 +105,17 @@ def _enlarged(frames: Float32[Tensor, "f 3 h w"], factor: int) -> Float32[Tensor
     return torch.nn.functional.interpolate(frames, scale_factor=factor, mode="bicubic").clamp(0, 1)
 
 
-def _error(frames: Float32[Tensor, "f 3 h w"], tracks: list[Track], tracker: Tracker) -> MotionError | None:
-    """How far the things of `tracks` are from their paths in a clip; None where nothing shall move."""
-    if not tracks:
+def _error(frames: Float32[Tensor, "f 3 h w"], tracks: Tracks, tracker: Tracker) -> MotionError | None:
+    """How far the things that shall move are from their paths in a clip; None where nothing shall."""
+    moving = [track for track in tracks.tracks if _moves(track)]
+    if not moving:
         return None
-    result = tracker.track(frames, torch.from_numpy(np.stack([track.boxes[0] for track in tracks])))
-    wanted = torch.from_numpy(np.stack([track.centers for track in tracks]))
+    # What lies in the boxes is known from the picture; the model's own first frame may already have lost it.
+    picture = from_uint8(np.asarray(tracks.image)[None])
+    result = tracker.track(
+        torch.cat([picture, frames[1:]]), torch.from_numpy(np.stack([track.boxes[0] for track in moving]))
+    )
+    wanted = torch.from_numpy(np.stack([track.centers for track in moving]))
     return motion_error(wanted, result, width=frames.shape[-1], height=frames.shape[-2])
 
 
