@@ -130,7 +130,9 @@ def test_a_mask_is_grey_or_one_bit_and_of_the_size_asked_for() -> None:
         load_mask(png_bytes(noise(9, 7)), (9, 8))
 
 
-def test_a_picture_too_large_for_a_record_is_refused_when_it_is_embedded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_picture_too_large_for_a_record_is_refused_when_it_is_embedded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("sgi2v.images.MAX_URI", 2**20)
     noise = np.random.default_rng(0).integers(0, 255, (700, 700, 3), dtype=np.uint8)
     with pytest.raises(ValueError, match="image: 700x700 pixels are 1 MiB"):

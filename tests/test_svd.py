@@ -188,5 +188,5 @@ def test_fp16_files_are_taken_when_wanted_or_alone(folder: Path) -> None:
 def test_a_name_that_is_nothing_and_a_hub_out_of_reach_say_what_to_do() -> None:
     with pytest.raises(ValueError, match="is no folder and no name"):
         find_folder("no-such-model", half=False)
-    with pytest.raises(ValueError, match="could not be fetched.*give its folder instead"):
+    with pytest.raises(ValueError, match=r"could not be fetched.*give its folder instead"):
         find_folder("someone/some-model", half=False)  # the test run is offline

@@ -13,8 +13,8 @@ from sgi2v.alignment import AlignmentPlan, alignment_loss, alignment_plan
 from sgi2v.backbones.base import Backbone, Level
 from sgi2v.controllers.base import Controller
 from sgi2v.grid import Grid, Tracks
-from sgi2v.step import Step
 from sgi2v.spectrum import low_pass, merge_frequencies
+from sgi2v.step import Step
 
 # Gradients of the loss are around 1e-7, below the smallest number of float16; its exponent range has this to spare.
 _FLOAT16_LOSS_SCALE = 2.0**16
