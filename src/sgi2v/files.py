@@ -1,8 +1,6 @@
-"""Reading files of bearable size, and writing several at once: whole or not at all."""
+"""Reading files of bearable size, and saying where in one a mistake lies."""
 
-import os
-import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -27,34 +25,6 @@ def read_file(path: Path, field: str) -> bytes:
         raise ValueError(
             f"{field}: {path} cannot be read ({error.strerror}); check its name and rights"
         ) from error
-
-
-def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Writes each file whole under a hidden name first, then renames them all, in order; ValueError if it cannot.
-
-    The folder is made where it is missing. Nothing half-written is left behind, whatever happens.
-    """
-    waiting: list[tuple[Path, Path]] = []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, data in files.items():
-            hidden = folder / f".{uuid.uuid4().hex}.tmp"
-            waiting.append((hidden, folder / name))
-            with hidden.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(
-                    file.fileno()
-                )  # else a crash of the machine could leave the new name with no content
-        for hidden, path in waiting:
-            hidden.replace(path)
-    except OSError as error:
-        raise ValueError(
-            f"output: {folder} cannot be written ({error.strerror}); give another folder"
-        ) from error
-    finally:
-        for hidden, _ in waiting:
-            hidden.unlink(missing_ok=True)
 
 
 @contextmanager

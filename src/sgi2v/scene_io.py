@@ -11,10 +11,11 @@ from typing import Any, Final, TypeVar
 
 from PIL import Image
 
-from sgi2v.files import MAX_BYTES, read_file, within, write_files
+from sgi2v.files import MAX_BYTES, read_file, within
 from sgi2v.images import Source, data_bytes, data_uri, load_image, load_mask, png_bytes
 from sgi2v.scene import MAX_KEYS, MAX_MOTIONS, Box, Key, Motion, Scene, shown
 from sgi2v.traj import load_traj, save_traj
+from sgi2v.writing import write_files
 
 __all__ = [
     "load_image",

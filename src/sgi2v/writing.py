@@ -3,8 +3,8 @@
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +28,16 @@ def writing(path: Path) -> Iterator[Path]:
         raise ValueError(cannot_write(path, error)) from error
     finally:
         _remove(temporary)
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write several files into a folder: none gets its name before all are whole, and the last one is named last.
+
+    Raises: ValueError naming the path that cannot be written.
+    """
+    with ExitStack() as stack:
+        for name, data in reversed(list(files.items())):  # what is entered last is named first
+            stack.enter_context(writing(folder / name)).write_bytes(data)
 
 
 def check_place(path: Path) -> None:
@@ -63,6 +73,9 @@ def _beside(path: Path) -> Path:
 
 
 def _put_in_place(temporary: Path, path: Path) -> None:
+    if temporary.is_file():
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())  # else a crash of the machine could leave the new name with no content
     if not (temporary.is_dir() and path.exists()):
         temporary.replace(path)
         return
