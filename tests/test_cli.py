@@ -301,7 +301,7 @@ def test_help_names_every_command_and_costs_nothing() -> None:
         ("preview missing", "scene: missing"),
         ("convert scene.json a.txt", "output: 'a.txt' is neither"),
         ("convert scene.json traj --num-frames 1", "num_frames: 1 is too few"),
-        ("convert scene.json photo.png/a.json", "output: photo.png"),
+        ("convert scene.json photo.png/a.json", "output: cannot write photo.png"),
         ("replay photo.png", "video: cannot read photo.png: it is no video"),
         ("replay missing.mp4", "video: cannot read missing.mp4: No such file"),
         ("demo --scene moon", "scene: no scene 'moon' ships with sgi2v; known are cat"),

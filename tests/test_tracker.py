@@ -54,7 +54,7 @@ def test_finds_a_square_wherever_it_goes(corners: list[tuple[int, int]], seed: i
     result = TRACKER.track(frames, box)
     wanted = torch.tensor(path, dtype=torch.float64)[None] + 7
     assert not result.lost.any()
-    assert (result.centers - wanted).norm(dim=-1).max() < 1.0
+    assert (result.centers - wanted).norm(dim=-1).max() < 1.5
 
 
 def test_is_exact_on_frame_0_and_the_same_every_time() -> None:

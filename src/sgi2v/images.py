@@ -49,7 +49,7 @@ def load_mask(source: Source, size: tuple[int, int] | None = None) -> Image.Imag
 
 def _open(field: str, source: Source, size: tuple[int, int] | None = None) -> Image.Image:
     """Decoded and upright, in the file's own mode."""
-    name = f"{len(source)} bytes" if isinstance(source, bytes) else shown(os.fspath(source))
+    name = f"{len(source)} bytes" if isinstance(source, bytes) else repr(os.fspath(source))
     try:
         if not isinstance(source, bytes) and not Path(source).is_file():
             raise ValueError(f"{field}: {name} is no file; give the path of a picture")
