@@ -74,7 +74,7 @@ class DemoOptions:
 
     output: Path = Path("out")
     """Folder for demo.mp4, no_control.mp4, side_by_side.mp4 and sheet.png; replaced if they are there."""
-    scene: str = "rocket"
+    scene: str = "cat"
     """Which of the scenes in the package: cat, coffee, galaxies, rocket."""
     backbone: str = "bundled"
     """The model: bundled, svd, svd-xt, a folder or a hub id."""
