@@ -177,7 +177,7 @@ def train_encoder(training: AutoencoderTraining, *, log: Log | None = None) -> A
         (loss + training.kl * divergence).backward()
         optimiser.step(warm_cosine(step, training.num_encoder_steps, training.num_warmup, training.lr))
         if log is not None and step % 20 == 0:
-            log({"step": step, **_figures(loss, divergence, decoded, target)})
+            log({"step": step, "kl": float(divergence.detach()), **_figures(loss, decoded, target)})
         if (step + 1) % training.checkpoint_every == 0 or step + 1 == training.num_encoder_steps:
             save_checkpoint(folder, optimiser, step + 1)
     both.float()
@@ -200,13 +200,12 @@ def _standardise(model: AutoencoderKLTemporalDecoder, training: AutoencoderTrain
     convolution.bias[num:] -= 2 * deviation.log()
 
 
-def _figures(loss: Tensor, divergence: Tensor, decoded: Tensor, target: Tensor) -> dict[str, float]:
+def _figures(loss: Tensor, decoded: Tensor, target: Tensor) -> dict[str, float]:
     """What a log line says of a batch; the peak signal-to-noise ratio is of pictures in 0..1."""
     error = (decoded.detach().float() - target).div(2).square().mean()
     return {
         "loss": loss.detach().item(),
         "psnr": float(-10 * torch.log10(error)),
-        "kl": divergence.detach().item(),
     }
 
 
@@ -236,7 +235,7 @@ def train(training: AutoencoderTraining, *, log: Log | None = None) -> Autoencod
         loss.backward()
         optimiser.step(warm_cosine(step, training.num_steps, training.num_warmup, training.lr))
         if log is not None and step % 20 == 0:
-            log({"step": step, **_figures(loss, loss, decoded, target)})
+            log({"step": step, **_figures(loss, decoded, target)})
         if (step + 1) % training.checkpoint_every == 0 or step + 1 == training.num_steps:
             save_checkpoint(folder, optimiser, step + 1)
     model.float()
