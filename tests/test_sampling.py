@@ -16,8 +16,8 @@ from torch import Tensor
 from sgi2v.backbones import SVD, Level
 from sgi2v.controllers import Controller
 from sgi2v.grid import Grid, Tracks
-from sgi2v.sampling import euler, sample
-from sgi2v.step import Cancelled, Reporter, Step
+from sgi2v.sampling import sample
+from sgi2v.step import Cancelled, Reporter, Step, euler
 from tiny import tiny_scheduler, tiny_svd
 
 LEVELS = st.builds(

@@ -1,4 +1,4 @@
-"""The one denoising loop and the line that steps it."""
+"""The one denoising loop."""
 
 from itertools import pairwise
 from typing import Any
@@ -7,21 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sgi2v.backbones.base import Backbone, Level
+from sgi2v.backbones.base import Backbone
 from sgi2v.controllers.base import Controller
 from sgi2v.grid import Grid, Tracks
-from sgi2v.step import Reporter, Step
-
-
-def euler(
-    x: Float[Tensor, "n c y x"], x0: Float[Tensor, "n c y x"], level: Level, next_level: Level
-) -> Float[Tensor, "n c y x"]:
-    """First-order step to the next level, keeping the noise that ``x0`` implies.
-
-    ``x' = a' x0 + (b' / b) (x - a x0)``. For SVD it is the Euler step of Karras et al. 2022 (arXiv 2206.00364,
-    algorithm 2 without churn); for flow models the straight line; for variance-preserving ones DDIM.
-    """
-    return next_level.signal * x0 + (next_level.noise / level.noise) * (x - level.signal * x0)
+from sgi2v.step import Reporter, Step, euler
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""One denoising step, and whom it tells how far the run is."""
+"""One denoising step, the line that takes it, and whom it tells how far the run is."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,3 +45,14 @@ class Step:
     def remaining(self) -> int:
         """Steps still to go, this one included: ``count`` at pure noise, 1 at the last step."""
         return self.count - self.index
+
+
+def euler(
+    x: Float[Tensor, "n c y x"], x0: Float[Tensor, "n c y x"], level: Level, next_level: Level
+) -> Float[Tensor, "n c y x"]:
+    """First-order step to the next level, keeping the noise that ``x0`` implies.
+
+    ``x' = a' x0 + (b' / b) (x - a x0)``. For SVD it is the Euler step of Karras et al. 2022 (arXiv 2206.00364,
+    algorithm 2 without churn); for flow models the straight line; for variance-preserving ones DDIM.
+    """
+    return next_level.signal * x0 + (next_level.noise / level.noise) * (x - level.signal * x0)
