@@ -1,5 +1,6 @@
 """The SVD backbone: sizes, conditions, features by name, formats, and folders that are not right."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -57,6 +58,30 @@ def test_features_come_by_name_at_their_own_resolution(backbone: SVD) -> None:
     for frame in range(3):  # each frame's own attention equals first-frame attention only at the first frame
         same = torch.allclose(features[names[0]][frame], features[names[1]][frame], atol=1e-6)
         assert same == (frame == 0)
+
+
+def test_the_clean_latents_are_a_feature_of_the_same_pass(backbone: SVD) -> None:
+    grid = backbone.grid(48, 32, 3)
+    level = backbone.levels(4)[1]
+    image = PIL.Image.linear_gradient("L").resize((48, 32)).convert("RGB")
+    condition = backbone.encode(image, "", grid, torch.Generator().manual_seed(0))
+    x = (torch.randn(grid.latent_shape) * level.noise).requires_grad_(True)
+    calls: list[int] = []
+    hook = backbone.denoiser.register_forward_pre_hook(lambda *_: calls.append(1))
+    block = "up_blocks.2:output"
+    both = backbone.features(x, level, condition, ["x0", block])
+    hook.remove()
+    assert len(calls) == 1 and list(both) == ["x0", block]
+    unguided = dataclasses.replace(condition, guided=False)
+    assert torch.equal(both["x0"], backbone.denoise(x, level, unguided))
+    assert not torch.allclose(both["x0"], backbone.denoise(x, level, condition))
+    alone = backbone.features(x, level, condition, ["x0"])["x0"]
+    assert torch.equal(alone, both["x0"])
+    assert torch.equal(both[block], backbone.features(x, level, condition, [block])[block])
+    (expected,) = torch.autograd.grad(both["x0"].square().sum(), x, retain_graph=True)
+    (gradient,) = torch.autograd.grad(alone.square().sum(), x)
+    assert torch.equal(gradient, expected) and gradient.abs().max() > 0
+    assert torch.autograd.grad(both[block].square().sum(), x)[0].abs().max() > 0
 
 
 @pytest.mark.parametrize(

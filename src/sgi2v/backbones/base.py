@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from sgi2v.grid import Grid
 
+CLEAN = "x0"
+"""The name under which :meth:`Backbone.features` gives its estimate of the clean latents."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Level:
@@ -139,7 +142,8 @@ class Backbone(Protocol):
     ) -> Mapping[str, Float[Tensor, "n d v u"]]:
         """Named features of the conditional branch, differentiable in ``x``, each at its own resolution.
 
-        A name is ``<block>:<source>``, source one of first-frame, self, temporal, output.
+        A name is ``<block>:<source>``, source one of first-frame, self, temporal, output; or ``x0`` (:data:`CLEAN`),
+        the conditional branch's estimate of the clean latents from the same pass, which then runs to its end.
         """
         ...
 

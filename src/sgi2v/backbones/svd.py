@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sgi2v.attention import attend, first_frame_attention, to_maps
-from sgi2v.backbones.base import Level
+from sgi2v.backbones.base import CLEAN, Level
 from sgi2v.backbones.folder import find_folder, variant_of, weights_sha256
 from sgi2v.backbones.svd_outline import SVDOutline, SVDSettings
 from sgi2v.device import choose_device, choose_dtype
@@ -215,6 +215,10 @@ class SVD:
         if condition.guided:
             plain = self._velocity(x, level, condition, conditional=False)
             velocity = plain + condition.guidance * (velocity - plain)
+        return self._clean(x, velocity, level)
+
+    def _clean(self, x: Tensor, velocity: Tensor, level: Level) -> Tensor:
+        """``x0`` of v-prediction (EDM, arXiv 2206.00364, table 1)."""
         sigma = self._sigma(x, level)
         variance = sigma**2 + 1
         return x / variance - velocity * (sigma / variance**0.5)
@@ -226,16 +230,19 @@ class SVD:
 
         ``<block>:output`` is what the block puts out. For a block with attention (``up_blocks.2.attentions.1``):
         ``:self`` and ``:temporal`` are its attention before the output projection, ``:first-frame`` is the spatial
-        one with the first frame's keys and values (SG-I2V, section 4.2). The pass ends at the last layer read.
+        one with the first frame's keys and values (SG-I2V, section 4.2). ``x0`` is the estimate of the clean latents
+        without guidance, of the same pass. The pass ends at the last layer read, with ``x0`` at the network's own end.
         Raises ValueError for a name the network does not have.
         """
-        plans = {layer: self._tapped(layer) for layer in layers}
+        plans = {layer: self._tapped(layer) for layer in layers if layer != CLEAN}
         names = list(dict.fromkeys(name for tapped in plans.values() for name in tapped))
-        with Taps(self.denoiser, names) as taps:
-            self._velocity(x, level, condition)
-        return {
+        clean: dict[str, Tensor] = {}
+        with Taps(self.denoiser, names, early_exit=CLEAN not in layers) as taps:
+            clean[CLEAN] = self._clean(x, self._velocity(x, level, condition), level)
+        read = {
             layer: self._feature(layer, [taps[name] for name in tapped], x) for layer, tapped in plans.items()
         }
+        return {layer: (clean if layer == CLEAN else read)[layer] for layer in layers}
 
     def _tapped(self, layer: str) -> list[str]:
         """The modules whose outputs a feature is made of."""
