@@ -19,8 +19,8 @@ import torch
 from diffusers import StableVideoDiffusionPipeline
 from PIL import Image
 
-from sgi2v.bar import Bar
 from sgi2v.cli import COMMANDS, main
+from sgi2v.cli.bar import Bar
 from sgi2v.scene_io import load_scene
 from sgi2v.video import load_video, read_run
 from tiny import save_tiny_svd, tiny_svd

@@ -11,9 +11,9 @@ from tyro.conf import OmitArgPrefixes, Positional, Suppress
 
 from sgi2v.backbones import SVDSettings, settings_of
 from sgi2v.backbones.folder import BUNDLED, HUB_IDS
+from sgi2v.cli.options import to_be_said
 from sgi2v.controllers import CONTROLLERS, Controller, recommended
 from sgi2v.generate import Sampling
-from sgi2v.options import to_be_said
 
 if TYPE_CHECKING:
     AnyController = Controller

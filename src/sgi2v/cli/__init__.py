@@ -1,0 +1,75 @@
+"""The command line: results and figures to stdout, progress and errors to stderr. Only this room prints."""
+
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from importlib.metadata import version
+from types import MappingProxyType
+from typing import Final
+
+from sgi2v.cli.info import info
+from sgi2v.cli.making import convert, demo, generate, preview, replay
+from sgi2v.cli.training import train
+
+SPOILED: Final = 2  # exit codes: what was asked for cannot be done
+NO_MEMORY: Final = 3
+INTERRUPTED: Final = 130
+COMMANDS: Final = MappingProxyType(
+    {
+        "generate": generate,
+        "preview": preview,
+        "convert": convert,
+        "replay": replay,
+        "demo": demo,
+        "info": info,
+        "train": train,
+    }
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0, 2 for a mistake in what was asked, 3 out of memory, 130 for Ctrl-C."""
+    name, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if name in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    if name in ("-V", "--version"):
+        print(f"sgi2v {version('sgi2v')}")
+        return 0
+    # Libraries that talk on import or load would bury the one line that matters.
+    for library in ("TRANSFORMERS", "DIFFUSERS"):
+        os.environ.setdefault(f"{library}_VERBOSITY", "error")
+    try:
+        if name not in COMMANDS:
+            raise ValueError(f"command: unknown {name!r}; known are {', '.join(COMMANDS)}")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            COMMANDS[name](rest)
+    except (ValueError, MemoryError) as error:
+        if os.environ.get("SGI2V_TRACEBACK"):
+            traceback.print_exc()
+        print(
+            f"sgi2v: {' '.join(str(error).split()) or 'the machine has too little memory'}", file=sys.stderr
+        )
+        return SPOILED if isinstance(error, ValueError) else NO_MEMORY
+    except KeyboardInterrupt:
+        print("sgi2v: interrupted; nothing was written", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def _help() -> str:
+    lines = [f"  {name:10} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: sgi2v COMMAND ...      sgi2v COMMAND --help explains its options",
+            "",
+            "An image, boxes and paths in; a video whose contents follow them out.",
+            "",
+            *lines,
+            "",
+            "  --version  Print the version.",
+        ]
+    )

@@ -1,0 +1,42 @@
+"""The command info: what is installed and found on this machine."""
+
+import platform
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+
+from sgi2v.cli.common import parse
+from sgi2v.cli.options import InfoOptions
+
+
+def info(arguments: Sequence[str]) -> None:
+    """Say what is here: versions, devices, memory, models."""
+    parse(InfoOptions, "info", arguments)
+    from sgi2v.device import choose_device, describe_devices, free_memory
+
+    packages = ("sgi2v", "torch", "diffusers", "transformers", "av")
+    print(
+        f"versions   python {platform.python_version()}, " + ", ".join(f"{p} {version(p)}" for p in packages)
+    )
+    for line in describe_devices():
+        print(f"device     {line}")
+    device = choose_device()
+    free = free_memory(device)
+    print(f"memory     {'unknown' if free is None else f'{free / 2**30:.1f} GiB'} free on {device}")
+    for name, state in _found_models():
+        print(f"backbone   {name}: {state}")
+
+
+def _found_models() -> Iterator[tuple[str, str]]:
+    """Names of models and whether they are on this machine."""
+    from huggingface_hub import try_to_load_from_cache
+
+    from sgi2v.backbones.folder import BUNDLED, HUB_IDS, bundled_folder, check_folder
+
+    try:
+        check_folder(bundled_folder())
+        yield BUNDLED, "ready"
+    except ValueError as error:
+        yield BUNDLED, str(error)
+    for name, hub_id in HUB_IDS.items():
+        here = isinstance(try_to_load_from_cache(hub_id, "model_index.json"), str)
+        yield name, f"{hub_id}, {'downloaded' if here else 'not downloaded; the first use fetches it'}"

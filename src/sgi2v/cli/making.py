@@ -1,0 +1,152 @@
+"""Commands that make pictures: generate, preview, convert, replay, demo."""
+
+import contextlib
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from sgi2v.cli.bar import Bar
+from sgi2v.cli.common import default_output, parse, progress_bar, say, silence
+from sgi2v.cli.options import ConvertOptions, DemoOptions, PreviewOptions, ReplayOptions
+
+
+def generate(arguments: Sequence[str]) -> None:
+    """Make a video of a scene."""
+    from sgi2v.backbones import load_backbone, outline_of
+    from sgi2v.backbones.base import settings_with
+    from sgi2v.cli import generate_options as o
+    from sgi2v.generate import generate, plan
+    from sgi2v.scene_io import load_scene
+    from sgi2v.video import check_writable
+
+    default = o.default_options(arguments)
+    options = parse(o.GenerateOptions, "generate", arguments, default)
+    output = options.output or default_output(options.scene, ".mp4")
+    check_writable(output)
+    scene = load_scene(options.scene)
+    begun = time.perf_counter()
+    # Unchanged, the controller is left to what the folder recommends, which may be fetched only now.
+    controller = None if options.controller == default.controller else options.controller
+    outline = outline_of(options.backbone, device=options.device, dtype=options.dtype)
+    settings = settings_with(outline.settings, o.changed_settings(options, default), "settings")
+    plan(scene, replace(outline, settings=settings), controller=controller, sampling=options.sampling)
+    with silence():
+        backbone = load_backbone(
+            options.backbone, device=options.device, dtype=options.dtype, settings=settings
+        )
+    with progress_bar(quiet=options.quiet) as bar:
+        video = generate(
+            scene, backbone=backbone, controller=controller, sampling=options.sampling, progress=bar
+        )
+        video.save(output)
+    say(options.quiet, video, begun)
+    print(output)
+
+
+def preview(arguments: Sequence[str]) -> None:
+    """Draw a scene's boxes and paths on its image; no model is loaded."""
+    options = parse(PreviewOptions, "preview", arguments)
+    from sgi2v.draw import preview
+    from sgi2v.scene_io import load_scene
+    from sgi2v.writing import check_place, writing
+
+    output = options.output or default_output(options.scene, ".png")
+    if output.suffix.lower() not in (".png", ".jpg"):
+        raise ValueError(
+            f"output: {str(output)!r} is no picture that is written here; end its name in .png or .jpg"
+        )
+    if not 2 <= options.num_frames <= 1000:
+        raise ValueError(f"num_frames: {options.num_frames} must lie in 2..1000")
+    check_place(output)
+    picture = preview(load_scene(options.scene), options.num_frames)
+    with writing(output) as temporary:
+        picture.save(temporary)
+    print(output)
+
+
+def convert(arguments: Sequence[str]) -> None:
+    """Write a scene as JSON, or as the published img.png and traj.npy."""
+    options = parse(ConvertOptions, "convert", arguments)
+    from sgi2v.scene_io import load_scene, save_scene, save_traj
+
+    scene = load_scene(options.scene)
+    if options.output.suffix.lower() == ".json":
+        print(save_scene(scene, options.output, embed=options.embed))
+    elif options.output.suffix:
+        raise ValueError(
+            f"output: {str(options.output)!r} is neither; end it in .json, or name a folder for traj.npy"
+        )
+    else:
+        print(save_traj(scene, options.output, options.num_frames))
+
+
+def replay(arguments: Sequence[str]) -> None:
+    """Make a video again from the record in its file."""
+    options = parse(ReplayOptions, "replay", arguments)
+    from sgi2v.video import check_writable, read_run
+
+    source = options.video
+    output = options.output or source.with_name(f"{source.stem}-replay{source.suffix}")
+    record = read_run(source)
+    check_writable(output)
+    from sgi2v.backbones import load_backbone
+    from sgi2v.generate import replay
+    from sgi2v.run import Run, trusted_source
+
+    run = Run.from_dict(record)
+    begun = time.perf_counter()
+    model = options.backbone or trusted_source(run)
+    with silence():
+        backbone = load_backbone(model, device=options.device, dtype=run.sampling.get("dtype"))
+    with progress_bar(quiet=options.quiet) as bar:
+        video = replay(run, backbone=backbone, progress=bar)
+        video.save(output)
+    say(options.quiet, video, begun)
+    print(output)
+
+
+def demo(arguments: Sequence[str]) -> None:
+    """Make a shipped scene move on the bundled model, without control and with it."""
+    options = parse(DemoOptions, "demo", arguments)
+    from sgi2v.backbones import load_backbone
+    from sgi2v.demo import TITLES, make_demo, shipped_scene
+    from sgi2v.evaluation.tracker import TemplateTracker
+    from sgi2v.generate import Sampling
+    from sgi2v.scene_io import load_scene
+    from sgi2v.video import check_writable
+    from sgi2v.writing import writing
+
+    output = {name: options.output / f"{name}.mp4" for name in ("demo", "no_control", "side_by_side")}
+    check_writable(output["demo"])
+    scene = load_scene(shipped_scene(options.scene))
+    sampling = Sampling(seed=options.seed, num_steps=options.num_steps)
+    begun = time.perf_counter()
+    with silence():
+        backbone = load_backbone(options.backbone, device=options.device)
+    with contextlib.ExitStack() as bars:
+
+        def next_bar(title: str) -> Bar:
+            bars.close()
+            return bars.enter_context(progress_bar(quiet=options.quiet, title=f"{title}: "))
+
+        demo = make_demo(
+            scene,
+            backbone=backbone,
+            tracker=TemplateTracker(),
+            sampling=sampling,
+            progress=next_bar,
+        )
+    for name, video in zip(output, (demo.controlled, demo.plain, demo.side_by_side), strict=True):
+        print(video.save(output[name]))
+    with writing(options.output / "sheet.png") as temporary:
+        demo.sheet.save(temporary)
+    print(options.output / "sheet.png")
+    height, width = demo.plain.frames.shape[-2:]
+    print(f"how far from its path, as a template tracker sees it, in pixels of {width}x{height}:")
+    for title, error in zip(TITLES, demo.errors, strict=True):
+        if error is not None:
+            end, lost = float(error.path_end.mean()), float(error.lost.mean())
+            print(
+                f"  {title:10}  mean {error.scene:.1f}, at the end {end:.1f}, lost in {lost:.0%} of the frames"
+            )
+    say(options.quiet, demo.controlled, begun)
