@@ -19,7 +19,7 @@ import torch
 from diffusers import StableVideoDiffusionPipeline
 from PIL import Image
 
-from sgi2v.cli import COMMANDS, main
+from sgi2v.cli import COMMANDS, SPOILED, main
 from sgi2v.cli.bar import Bar
 from sgi2v.scene_io import load_scene
 from sgi2v.video import load_video, read_run
@@ -189,6 +189,21 @@ def test_a_models_own_recommendations_are_the_defaults(
     run = read_run(f"out/{folder.name}.mp4")
     assert (run["controller"]["lr"], run["controller"]["iterations"]) == (0.3, 1)
     assert (run["sampling"]["width"], run["sampling"]["num_frames"]) == (48, 2)
+
+
+def test_a_recipe_changes_steps_and_every_controllers_defaults(folder: Path, model: str) -> None:
+    own = shutil.copytree(model, folder / "own")
+    small = {"width": 48, "height": 32, "num_frames": 2, "num_steps": 3}
+    advice = {"recommended": {"sg-i2v": {"lr": 0.7, "guided": [1.0, 800.0], "iterations": 4}}}
+    recipes = {"fast": {"num_steps": 2, "recommended": {"sg-i2v": {"iterations": 1}}}}
+    (own / "sgi2v.json").write_text(json.dumps({**small, **advice, "recipes": recipes}))
+    arguments = ["generate", "scene.json", "--backbone", "own", "--device", "cpu", "--quiet", "--recipe=fast"]
+    for last in ([], ["controller:sg-i2v", "--controller.cutoff", "0.4"]):
+        assert main([*arguments, *last]) == 0
+        run = read_run(f"out/{folder.name}.mp4")
+        assert run["sampling"]["num_steps"] == 2
+        assert (run["controller"]["lr"], run["controller"]["iterations"]) == (0.7, 1)
+    assert main(["generate", "scene.json", "--backbone", "own", "--recipe", "slow"]) == SPOILED
 
 
 def test_ctrl_c_leaves_no_half_file(

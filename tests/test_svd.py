@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 import torch
 
-from sgi2v.backbones import SVD, SVDSettings, load_backbone, settings_of
+from sgi2v.backbones import SVD, SVDSettings, load_backbone, settings_of, settings_with_recipe
 from sgi2v.backbones.folder import check_folder, find_folder, variant_of, weights_sha256
 from tiny import save_tiny_svd, tiny_svd
 
@@ -159,6 +159,24 @@ def test_settings_come_from_the_folder_and_a_wrong_one_is_named(folder: Path) ->
         settings_of(str(folder))
     with pytest.raises(ValueError, match=r"settings\.fps"):
         SVDSettings(fps=0)
+
+
+def test_a_recipe_replaces_what_it_names_and_nothing_else() -> None:
+    own = SVDSettings(
+        num_steps=12,
+        recommended={"sg-i2v": {"lr": 0.3, "iterations": 5}, "freetraj": {"factor": 0.1}},
+        recipes={"quick": {"num_steps": 4, "recommended": {"sg-i2v": {"iterations": 2}, "none": {}}}},
+    )
+    quick = settings_with_recipe(own, "quick")
+    assert quick.num_steps == 4 and quick.fps == own.fps
+    assert quick.recommended["sg-i2v"] == {"lr": 0.3, "iterations": 2}
+    assert quick.recommended["freetraj"] == {"factor": 0.1}
+    assert own.recommended["sg-i2v"]["iterations"] == 5  # the model's own are as they were
+    assert settings_with_recipe(own, None) is own
+    with pytest.raises(ValueError, match=r"recipe: unknown 'slow'; known are quick"):
+        settings_with_recipe(own, "slow")
+    with pytest.raises(ValueError, match=r"recipe quick: unknown setting 'colour'"):
+        settings_with_recipe(SVDSettings(recipes={"quick": {"colour": 1}}), "quick")
 
 
 def test_a_folder_that_is_incomplete_corrupt_or_pickled_is_refused_before_loading(folder: Path) -> None:

@@ -39,8 +39,9 @@ class Run:
         cls, scene: Scene, backbone: Backbone, controller: Controller, sampling: Mapping[str, Any]
     ) -> "Run":
         """The record of a run about to start; ``sampling`` is complete, nothing left to a default."""
-        # What the controller really was stands beside it; the recommendation it may have come from does not matter.
-        settings = {name: v for name, v in asdict(backbone.settings).items() if name != "recommended"}
+        # What the controller really was stands beside it; the advice it may have come from does not matter.
+        advice = ("recommended", "recipes")
+        settings = {name: v for name, v in asdict(backbone.settings).items() if name not in advice}
         return cls(
             scene=scene_to_dict(scene, embed=True),
             backbone={

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from sgi2v.backbones.base import Backbone, Level, Settings
+from sgi2v.backbones.base import Backbone, Level, Settings, settings_with_recipe
 from sgi2v.backbones.svd import SVD
 from sgi2v.backbones.svd_outline import SVDOutline, SVDSettings, settings_of
 
@@ -18,6 +18,7 @@ __all__ = [
     "load_backbone",
     "outline_of",
     "settings_of",
+    "settings_with_recipe",
 ]
 
 

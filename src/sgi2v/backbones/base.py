@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sgi2v.attention import AttentionEdit
 from sgi2v.grid import Grid
 
 CLEAN = "x0"
@@ -66,6 +68,8 @@ class Settings:
     """Denoising steps unless told otherwise."""
     recommended: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Controller name -> the values of its fields that suit this model."""
+    recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Name of a recipe -> the settings it changes, such as num_steps; what it recommends is laid over the rest."""
 
 
 @runtime_checkable
@@ -147,6 +151,13 @@ class Backbone(Protocol):
         """
         ...
 
+    def editing(self, edit: AttentionEdit, grid: Grid) -> AbstractContextManager[None]:
+        """While open, every self-attention of the denoiser, spatial and temporal, goes through ``edit``.
+
+        Whatever happens inside, the network is afterwards what it was. See :func:`sgi2v.attention.edited`.
+        """
+        ...
+
     def decode(self, x: Float[Tensor, "n c y x"]) -> Float[Tensor, "f 3 h w"]:
         """Frames with values in 0..1, float32."""
         ...
@@ -159,3 +170,23 @@ def settings_with(settings: Settings, values: Mapping[str, Any], where: str) -> 
     if unknown:
         raise ValueError(f"{where}: unknown setting {unknown[0]!r}; known are {', '.join(sorted(known))}")
     return dataclasses.replace(settings, **values)
+
+
+def settings_with_recipe(settings: Settings, name: str | None, where: str = "recipe") -> Any:
+    """The settings under one of the model's recipes; None is the model's own way.
+
+    A recipe replaces the settings it names; under ``recommended`` it replaces single fields of single controllers.
+    Raises ValueError listing the recipes when there is none of that name.
+    """
+    if name is None:
+        return settings
+    if name not in settings.recipes:
+        known = ", ".join(settings.recipes) or "none for this model"
+        raise ValueError(f"{where}: unknown {name!r}; known are {known}")
+    values = dict(settings.recipes[name])
+    changed: Mapping[str, Mapping[str, Any]] = values.pop("recommended", {})
+    recommended = {
+        controller: {**settings.recommended.get(controller, {}), **changed.get(controller, {})}
+        for controller in dict.fromkeys((*settings.recommended, *changed))
+    }
+    return settings_with(settings, {**values, "recommended": recommended}, f"{where} {name}")

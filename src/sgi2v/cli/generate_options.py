@@ -4,27 +4,16 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal, Union
 
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, Suppress
 
-from sgi2v.backbones import SVDSettings, settings_of
+from sgi2v.backbones import SVDSettings, settings_of, settings_with_recipe
 from sgi2v.backbones.folder import BUNDLED, HUB_IDS
 from sgi2v.cli.options import to_be_said
 from sgi2v.controllers import CONTROLLERS, Controller, recommended
 from sgi2v.generate import Sampling
-
-if TYPE_CHECKING:
-    AnyController = Controller
-else:
-    # A class before its parents: tyro gives a default to the first kind that it is an instance of.
-    AnyController = Union[  # noqa: UP007 - of a list
-        tuple(
-            Annotated[kind, tyro.conf.subcommand(name, description=(kind.__doc__ or "").splitlines()[0])]
-            for name, kind in sorted(CONTROLLERS.items(), key=lambda item: -len(item[1].__mro__))
-        )
-    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +26,7 @@ class ModelOptions(SVDSettings):
     num_frames: Suppress[int] = 0
     num_steps: Suppress[int] = 0
     recommended: Suppress[Mapping[str, Mapping[str, Any]]] = dataclasses.field(default_factory=dict)
+    recipes: Suppress[Mapping[str, Mapping[str, Any]]] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +40,8 @@ class GenerateOptions:
     """A scene.json, a folder that holds one, or a folder with img.png and traj.npy."""
     backbone: str = "bundled"
     """The model: bundled, svd, svd-xt, a folder in diffusers' Stable Video Diffusion layout, or a hub id."""
+    recipe: str | None = None
+    """One of the model's recipes: other steps and controller values than its own. See sgi2v info."""
     output: Path | None = None
     """The video (.mp4 or .gif), or a folder for PNG frames (a name without a suffix); replaced if it is there.
     Default: out/<name of the scene>.mp4."""
@@ -61,26 +53,44 @@ class GenerateOptions:
     """Show no progress."""
     sampling: OmitArgPrefixes[Sampling]
     settings: ModelOptions
-    controller: AnyController
+    controller: Controller
 
 
 def default_options(arguments: Sequence[str]) -> GenerateOptions:
-    """The options before any is parsed, which depend on the backbone that `arguments` name; scene is missing.
+    """The options before any is parsed, which depend on the backbone and recipe that `arguments` name; no scene.
 
     No model is loaded or fetched: of a hub's model that is not known here, the published values are shown.
     """
-    backbone = _backbone_in(arguments)
-    settings = settings_of(backbone)
+    backbone = _said(arguments, "--backbone") or GenerateOptions.backbone
+    settings = settings_with_recipe(settings_of(backbone), _said(arguments, "--recipe"))
     shown = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
     known = backbone in (BUNDLED, *HUB_IDS) or Path(backbone).is_dir()
     size = {name: shown[name] for name in ("num_steps", "width", "height", "num_frames")} if known else {}
-    default = GenerateOptions(
+    default = _options_for(settings.recommended)(
         scene=Path(),
         sampling=Sampling(**size),
         settings=ModelOptions(**shown),
         controller=recommended("sg-i2v", settings.recommended),
     )
     return to_be_said(default, "scene")
+
+
+def _options_for(values: Mapping[str, Mapping[str, Any]]) -> type[GenerateOptions]:
+    """The options with every controller as a choice, each one's defaults what the model recommends for it."""
+    # A class before its parents: tyro gives a default to the first kind that it is an instance of.
+    kinds = sorted(CONTROLLERS.items(), key=lambda item: -len(item[1].__mro__))
+    choices = tuple(
+        Annotated[
+            kind,
+            tyro.conf.subcommand(
+                name, default=recommended(name, values), description=(kind.__doc__ or "").splitlines()[0]
+            ),
+        ]
+        for name, kind in kinds
+    )
+    choice: Any = Union.__getitem__(choices)  # of a list, so not spelt as a type
+    space = {"__annotations__": {"controller": choice}, "__doc__": GenerateOptions.__doc__}
+    return dataclass(frozen=True, kw_only=True)(type("GenerateOptions", (GenerateOptions,), space))
 
 
 def changed_settings(options: GenerateOptions, default: GenerateOptions) -> dict[str, Any]:
@@ -91,11 +101,11 @@ def changed_settings(options: GenerateOptions, default: GenerateOptions) -> dict
     }
 
 
-def _backbone_in(arguments: Sequence[str]) -> str:
-    """The last value of --backbone, read before the rest because the other defaults depend on it."""
-    found = GenerateOptions.backbone
+def _said(arguments: Sequence[str], option: str) -> str | None:
+    """The last value of an option, read before the rest because the other defaults depend on it."""
+    found = None
     for index, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
-        if name == "--backbone":
+        if name == option:
             found = value if equals else next(iter(arguments[index + 1 :]), found)
     return found

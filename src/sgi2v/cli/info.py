@@ -30,11 +30,12 @@ def _found_models() -> Iterator[tuple[str, str]]:
     """Names of models and whether they are on this machine."""
     from huggingface_hub import try_to_load_from_cache
 
+    from sgi2v.backbones import settings_of
     from sgi2v.backbones.folder import BUNDLED, HUB_IDS, bundled_folder, check_folder
 
     try:
         check_folder(bundled_folder())
-        yield BUNDLED, "ready"
+        yield BUNDLED, f"ready; recipes: {', '.join(settings_of(BUNDLED).recipes) or 'its own only'}"
     except ValueError as error:
         yield BUNDLED, str(error)
     for name, hub_id in HUB_IDS.items():

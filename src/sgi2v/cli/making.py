@@ -12,7 +12,7 @@ from sgi2v.cli.options import ConvertOptions, DemoOptions, PreviewOptions, Repla
 
 def generate(arguments: Sequence[str]) -> None:
     """Make a video of a scene."""
-    from sgi2v.backbones import load_backbone, outline_of
+    from sgi2v.backbones import load_backbone, outline_of, settings_with_recipe
     from sgi2v.backbones.base import settings_with
     from sgi2v.cli import generate_options as o
     from sgi2v.generate import generate, plan
@@ -20,7 +20,7 @@ def generate(arguments: Sequence[str]) -> None:
     from sgi2v.video import check_writable
 
     default = o.default_options(arguments)
-    options = parse(o.GenerateOptions, "generate", arguments, default)
+    options = parse(type(default), "generate", arguments, default)
     output = options.output or default_output(options.scene, ".mp4")
     check_writable(output)
     scene = load_scene(options.scene)
@@ -28,7 +28,8 @@ def generate(arguments: Sequence[str]) -> None:
     # Unchanged, the controller is left to what the folder recommends, which may be fetched only now.
     controller = None if options.controller == default.controller else options.controller
     outline = outline_of(options.backbone, device=options.device, dtype=options.dtype)
-    settings = settings_with(outline.settings, o.changed_settings(options, default), "settings")
+    settings = settings_with_recipe(outline.settings, options.recipe)
+    settings = settings_with(settings, o.changed_settings(options, default), "settings")
     plan(scene, replace(outline, settings=settings), controller=controller, sampling=options.sampling)
     with silence():
         backbone = load_backbone(
