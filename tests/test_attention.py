@@ -1,11 +1,18 @@
-"""Attention outside the network against loops over its definition."""
+"""Attention outside the network against loops over its definition; edits inside it, and that none is left there."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from sgi2v.attention import attend, first_frame_attention, map_size, to_maps
+from sgi2v import SVD
+from sgi2v.attention import AttentionCall, AttentionEdit, attend, first_frame_attention, map_size, to_maps
+from sgi2v.backbones.base import Level
+from sgi2v.backbones.svd import SVDCondition
+from test_no_trace import Broken, nothing_is_left
+from tiny import EMBEDDING, tiny_svd
 
 
 def literal(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, num_heads: int) -> torch.Tensor:
@@ -62,3 +69,189 @@ def test_to_maps_puts_tokens_row_by_row() -> None:
     maps = to_maps(tokens, 2, 3)
     assert maps.shape == (2, 3, 2, 3)
     assert torch.equal(maps[1, :, 1, 2], tokens[1, 5])
+
+
+# ---------------------------------------------------------------- edits inside the network
+
+NUM_FRAMES = 3
+LEVEL = Level(signal=1.0, noise=3.0)
+FEATURE = "up_blocks.2.attentions.1:self"
+
+
+@pytest.fixture(scope="module")
+def backbone() -> SVD:
+    return SVD.load(tiny_svd(NUM_FRAMES), device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def condition() -> SVDCondition:
+    """Guided, so that the network runs once for each branch."""
+    generator = torch.Generator().manual_seed(2)
+    return SVDCondition(
+        image_latents=torch.randn(4, 8, 6, generator=generator),
+        embedding=torch.randn(1, 1, EMBEDDING, generator=generator),
+        time_ids=torch.tensor([[6.0, 127.0, 0.02]]),
+        guidance=torch.linspace(1, 3, NUM_FRAMES)[:, None, None, None],
+        guided=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def x() -> Tensor:
+    return 3 * torch.randn(NUM_FRAMES, 4, 8, 6, generator=torch.Generator().manual_seed(3))
+
+
+def halved(call: AttentionCall) -> Tensor:
+    return call.ordinary() / 2
+
+
+def nothing(call: AttentionCall) -> None:
+    return None
+
+
+def denoised(backbone: SVD, condition: Any, x: Tensor, *edits: AttentionEdit) -> Tensor:
+    """x0 with the edits open, the first one outermost."""
+    if not edits:
+        return backbone.denoise(x, LEVEL, condition)
+    with backbone.editing(edits[0], backbone.grid(48, 64, NUM_FRAMES)):
+        return denoised(backbone, condition, x, *edits[1:])
+
+
+def test_an_edit_sees_every_self_attention_of_both_branches_and_nothing_else(
+    backbone: SVD, condition: SVDCondition, x: Tensor
+) -> None:
+    calls: list[AttentionCall] = []
+    denoised(backbone, condition, x, calls.append)
+    layers = [name for name, _ in backbone.denoiser.named_modules() if name.endswith("attn1")]
+    assert len(calls) == 2 * len(layers)
+    first, second = calls[: len(layers)], calls[len(layers) :]
+    assert [(c.layer, c.source) for c in first] == [(c.layer, c.source) for c in second]
+    seen = {f"{c.layer}.{'temporal_' * (c.source == 'temporal')}transformer_blocks.0.attn1" for c in first}
+    assert seen == set(layers)
+    for call in calls:
+        rows, columns = call.size
+        width = backbone.denoiser.get_submodule(call.layer).get_submodule("norm").num_channels
+        places_first = (
+            (rows * columns, NUM_FRAMES) if call.source == "temporal" else (NUM_FRAMES, rows * columns)
+        )
+        assert call.query.shape == call.key.shape == call.value.shape == (*places_first, width)
+    assert {c.size for c in calls if c.layer.startswith("up_blocks.3")} == {(8, 6)}
+    assert {c.size for c in calls if c.layer.startswith("up_blocks.1")} == {(2, 2)}
+
+
+def test_an_edit_that_does_what_the_network_does_changes_no_bit(
+    backbone: SVD, condition: SVDCondition, x: Tensor
+) -> None:
+    plain = backbone.denoise(x, LEVEL, condition)
+    assert torch.equal(denoised(backbone, condition, x, nothing), plain)
+    assert torch.equal(denoised(backbone, condition, x, AttentionCall.ordinary), plain)
+    assert not torch.equal(denoised(backbone, condition, x, halved), plain)
+    assert torch.equal(backbone.denoise(x, LEVEL, condition), plain), "the edit stayed"
+
+
+@pytest.mark.parametrize("source", ["self", "temporal"])
+def test_what_an_edit_returns_is_what_the_output_projection_gets(
+    backbone: SVD, condition: SVDCondition, x: Tensor, source: str
+) -> None:
+    layer = "down_blocks.1.attentions.0"
+    prefix = "temporal_" if source == "temporal" else ""
+    attention = backbone.denoiser.get_submodule(f"{layer}.{prefix}transformer_blocks.0.attn1")
+    given: list[Tensor] = []
+    handle = attention.get_submodule("to_out.0").register_forward_pre_hook(
+        lambda _, inputs: given.append(inputs[0])
+    )
+    asked: list[Tensor] = []
+
+    def edit(call: AttentionCall) -> Tensor | None:
+        if (call.layer, call.source) != (layer, source):
+            return None
+        asked.append(torch.full_like(call.value, 0.25))
+        return asked[-1]
+
+    try:
+        denoised(backbone, condition, x, edit)
+    finally:
+        handle.remove()
+    assert len(given) == len(asked) == 2
+    assert all(a is b for a, b in zip(given, asked, strict=True))
+
+
+def test_the_inner_edit_answers_first_and_what_it_leaves_goes_to_the_outer_one(
+    backbone: SVD, condition: SVDCondition, x: Tensor
+) -> None:
+    def only_temporal(call: AttentionCall) -> Tensor | None:
+        return call.value if call.source == "temporal" else None
+
+    def both(call: AttentionCall) -> Tensor | None:
+        return call.value if call.source == "temporal" else call.ordinary() / 2
+
+    expected = denoised(backbone, condition, x, both)
+    assert torch.equal(denoised(backbone, condition, x, halved, only_temporal), expected)
+    assert not torch.equal(denoised(backbone, condition, x, only_temporal, halved), expected)
+    halves = denoised(backbone, condition, x, halved)
+    assert torch.equal(denoised(backbone, condition, x, halved, nothing), halves)
+    grid = backbone.grid(48, 64, NUM_FRAMES)
+    with nothing_is_left(backbone), backbone.editing(halved, grid):
+        with backbone.editing(only_temporal, grid):
+            pass
+        assert torch.equal(backbone.denoise(x, LEVEL, condition), halves), "the outer edit is not back"
+
+
+def test_nothing_is_left_after_edits_that_worked(backbone: SVD, condition: SVDCondition, x: Tensor) -> None:
+    with nothing_is_left(backbone):
+        denoised(backbone, condition, x, halved, nothing)
+
+
+@pytest.mark.parametrize("num_edits", [1, 2])
+def test_nothing_is_left_after_an_edit_that_fails(
+    backbone: SVD, condition: SVDCondition, x: Tensor, num_edits: int
+) -> None:
+    def fails(call: AttentionCall) -> Tensor | None:
+        if call.layer == "up_blocks.2.attentions.1":
+            raise Broken
+        return None
+
+    with nothing_is_left(backbone), pytest.raises(Broken):
+        denoised(backbone, condition, x, *[fails] * num_edits)
+
+
+def test_nothing_is_left_after_a_network_that_fails(
+    backbone: SVD, condition: SVDCondition, x: Tensor
+) -> None:
+    def fail(*_: object) -> None:
+        raise Broken
+
+    with nothing_is_left(backbone):
+        handle = backbone.denoiser.get_submodule("mid_block").register_forward_hook(fail)
+        try:
+            with pytest.raises(Broken):
+                denoised(backbone, condition, x, halved, halved)
+        finally:
+            handle.remove()
+
+
+@pytest.fixture
+def checkpointed() -> SVD:
+    model = SVD.load(tiny_svd(NUM_FRAMES), device="cpu", dtype="float32")
+    model.denoiser.enable_gradient_checkpointing()  # type: ignore[operator]
+    return model
+
+
+def gradient(backbone: SVD, condition: SVDCondition, x: Tensor, edit: AttentionEdit) -> Tensor:
+    leaf = x.clone().requires_grad_(True)
+    with backbone.editing(edit, backbone.grid(48, 64, NUM_FRAMES)):
+        features = backbone.features(leaf, LEVEL, condition, [FEATURE])
+        loss = features[FEATURE].square().sum()
+        (found,) = torch.autograd.grad(loss, leaf)
+    return found
+
+
+def test_gradients_through_an_edit_under_taps_with_and_without_checkpointing(
+    backbone: SVD, checkpointed: SVD, condition: SVDCondition, x: Tensor
+) -> None:
+    plain = gradient(backbone, condition, x, nothing)
+    assert torch.equal(gradient(backbone, condition, x, AttentionCall.ordinary), plain)
+    edited = gradient(backbone, condition, x, halved)
+    assert (edited - plain).norm() > 0.01 * plain.norm()
+    with nothing_is_left(checkpointed):
+        assert torch.equal(gradient(checkpointed, condition, x, halved), edited)

@@ -1,9 +1,16 @@
-"""Attention computed outside the network from tapped queries, keys and values."""
+"""Attention outside the network from tapped queries, keys and values; and edits of it inside, swapped and restored."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
+
+AttentionSource = Literal["self", "temporal"]
 
 
 def attend(
@@ -46,3 +53,98 @@ def map_size(rows: int, columns: int, num_places: int) -> tuple[int, int]:
 def to_maps(tokens: Float[Tensor, "f n d"], rows: int, columns: int) -> Float[Tensor, "f d v u"]:
     """Tokens ``[frames, places, channels]`` as maps ``[frames, channels, height, width]``."""
     return torch.movedim(tokens.unflatten(1, map_size(rows, columns, tokens.shape[1])), -1, 1)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AttentionCall:
+    """One self-attention of the network at the moment it is to be computed, as an edit sees it.
+
+    ``self`` mixes places within a frame: tokens are ``[frames, places, heads * d_head]``. ``temporal`` mixes frames
+    at a place: ``[places, frames, heads * d_head]``. Places run row by row over a map of ``size``.
+    """
+
+    layer: str
+    """The block it belongs to, such as up_blocks.2.attentions.1."""
+    source: AttentionSource
+    num_heads: int
+    size: tuple[int, int]
+    """Rows and columns of the block's map."""
+    query: Float[Tensor, "b n d"]
+    key: Float[Tensor, "b n d"]
+    value: Float[Tensor, "b n d"]
+
+    def ordinary(self) -> Float[Tensor, "b n d"]:
+        """What the network would compute by itself, before the output projection."""
+        return attend(self.query, self.key, self.value, self.num_heads)
+
+
+AttentionEdit = Callable[[AttentionCall], Tensor | None]
+"""Returns the attention's tokens before the output projection, or None to leave this call as it is."""
+
+
+class EditedAttention:
+    """Attention processor that asks its edits, the innermost first; the network's own attention if none answers."""
+
+    def __init__(
+        self,
+        edits: tuple[AttentionEdit, ...],
+        layer: str,
+        source: AttentionSource,
+        rows: int,
+        columns: int,
+    ) -> None:
+        self.edits = edits
+        self._layer, self._source, self._grid = layer, source, (rows, columns)
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: None = None,
+        attention_mask: None = None,
+    ) -> Tensor:
+        """One self-attention, from the block's normalised tokens to what its output projection makes of them."""
+        assert encoder_hidden_states is None and attention_mask is None, "self-attention has neither"
+        call = AttentionCall(
+            layer=self._layer,
+            source=self._source,
+            num_heads=attn.heads,
+            size=map_size(*self._grid, hidden_states.shape[1 if self._source == "self" else 0]),
+            query=attn.to_q(hidden_states),
+            key=attn.to_k(hidden_states),
+            value=attn.to_v(hidden_states),
+        )
+        answers = (edit(call) for edit in self.edits)
+        tokens = next((t for t in answers if t is not None), None)
+        if tokens is None:
+            tokens = call.ordinary()
+        for part in attn.to_out:
+            tokens = part(tokens)
+        return tokens
+
+
+@contextmanager
+def edited(
+    attentions: Sequence[tuple[str, AttentionSource, nn.Module]],
+    edit: AttentionEdit,
+    rows: int,
+    columns: int,
+) -> Iterator[None]:
+    """Sends the named attentions through ``edit`` while the block runs, then puts back what was there.
+
+    ``attentions`` are self-attentions of diffusers' class, each after its block and source, in a network that works
+    on latents of ``rows`` x ``columns``.
+    Blocks may be nested: an edit that leaves a call as it is passes it to the one around it. Gradients are taken
+    inside the block: with gradient checkpointing the backward pass runs the attention, and so the edit, again.
+    """
+    with ExitStack() as restore:
+        for layer, source, attention in attentions:
+            module: Any = attention
+            plain = module.group_norm, module.spatial_norm, module.norm_q, module.norm_k
+            assert plain == (None,) * 4 and not module.residual_connection, f"{layer} does more than attend"
+            assert module.rescale_output_factor == 1, f"{layer} rescales what it puts out"
+            before = module.processor
+            outer = before.edits if isinstance(before, EditedAttention) else ()
+            restore.callback(module.set_processor, before)
+            module.set_processor(EditedAttention((edit, *outer), layer, source, rows, columns))
+        yield

@@ -1,6 +1,8 @@
 """Stable Video Diffusion, full size or small: any folder in diffusers' layout behind the backbone contract."""
 
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +14,14 @@ from diffusers import StableVideoDiffusionPipeline
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sgi2v.attention import attend, first_frame_attention, to_maps
+from sgi2v.attention import (
+    AttentionEdit,
+    AttentionSource,
+    attend,
+    edited,
+    first_frame_attention,
+    to_maps,
+)
 from sgi2v.backbones.base import CLEAN, Level
 from sgi2v.backbones.folder import find_folder, variant_of, weights_sha256
 from sgi2v.backbones.svd_outline import SVDOutline, SVDSettings
@@ -27,6 +36,7 @@ _ATTENTION = MappingProxyType(
         "temporal": "temporal_transformer_blocks.0.attn1",
     }
 )
+_SELF_ATTENTION = re.compile(r"(.+)\.(temporal_)?transformer_blocks\.\d+\.attn1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,6 +284,15 @@ class SVD:
                 0, 1
             )  # the network lays temporal attention out as [places, frames, channels]
         return to_maps(tokens, *x.shape[-2:])
+
+    def editing(self, edit: AttentionEdit, grid: Grid) -> AbstractContextManager[None]:
+        """While open, every self-attention of the denoiser, spatial and temporal, goes through ``edit``."""
+        attentions: list[tuple[str, AttentionSource, nn.Module]] = [
+            (found[1], "temporal" if found[2] else "self", module)
+            for name, module in self.denoiser.named_modules()
+            if (found := _SELF_ATTENTION.fullmatch(name))
+        ]
+        return edited(attentions, edit, grid.rows, grid.columns)
 
     @torch.no_grad()
     def decode(self, x: Float[Tensor, "n c y x"]) -> Float[Tensor, "f 3 h w"]:
