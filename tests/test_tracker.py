@@ -170,3 +170,39 @@ def test_match_equals_its_literal_twin_and_is_one_at_home() -> None:
     assert match[10, 12] == pytest.approx(1.0, abs=1e-4)
     places, scores = peaks(match, 3, radius=2)
     assert np.abs(places[0] - (12.5, 10.5)).max() < 0.5 and scores[0] == match.max()
+
+
+def ring_clip(path: list[tuple[int, int]]) -> tuple[Tensor, Tensor, Tensor]:
+    """A textured ring moving over a textured wall: frames, first box [1, 4] and first mask."""
+    generator = torch.Generator().manual_seed(5)
+    coarse = torch.rand(2, 3, 22, 32, generator=generator)
+    wall, content = torch.nn.functional.interpolate(coarse, (64, 96), mode="bilinear")
+    y, x = torch.meshgrid(torch.arange(64.0), torch.arange(96.0), indexing="ij")
+    frames, masks = [], []
+    for left, top in path:
+        away = torch.hypot(x - left - 11.5, y - top - 11.5)
+        masks.append(((away < 12) & (away > 6)).float())
+        moved = content.roll((top - path[0][1], left - path[0][0]), dims=(1, 2))
+        frames.append(torch.where(masks[-1] > 0, moved, wall))
+    left, top = path[0]
+    return torch.stack(frames), torch.tensor([[left, top, left + 24.0, top + 24.0]]), masks[0]
+
+
+def test_a_mask_keeps_the_background_in_a_box_from_being_followed() -> None:
+    path = [(10 + 6 * j, 12 + 3 * j) for j in range(8)]
+    frames, box, mask = ring_clip(path)
+    wanted = torch.tensor(path, dtype=torch.float64)[None] + 12
+    # Most of the box is the wall seen through the ring, which does not move: that is what the box alone finds.
+    alone = TRACKER.track(frames, box)
+    assert (alone.centers - wanted).norm(dim=-1)[0, -1] > 20
+    inside = TRACKER.track(frames, box, [mask])
+    assert not inside.lost.any() and (inside.centers - wanted).norm(dim=-1).max() < 1.0
+    assert torch.equal(TRACKER.track(frames, box, [None]).centers, alone.centers)
+
+
+def test_a_mask_of_another_place_or_number_is_refused() -> None:
+    frames, box, mask = ring_clip([(10, 10), (12, 10)])
+    with pytest.raises(ValueError, match=r"masks\[0\]"):
+        TRACKER.track(frames, box, [mask.roll(50, dims=1)])
+    with pytest.raises(ValueError, match="masks: 2 for 1 boxes"):
+        TRACKER.track(frames, box, [mask, mask])

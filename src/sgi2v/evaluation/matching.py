@@ -11,6 +11,8 @@ _MARGIN = 1.15
 """The crop reaches this much beyond the box, so that an object without texture still shows its outline."""
 _SPREAD = 0.5
 """Standard deviation of the crop's weights over its half side: what surrounds an object in its box counts little."""
+_RIM = 0.05
+"""A mask is softened by this share of the object's shorter side, so that its outline is matched along with it."""
 _NOISE = 3 * 0.02**2
 """Variance (three channels, 0..1) below which a patch counts as flat."""
 _COLOUR = 0.2
@@ -39,6 +41,8 @@ class _Template:
     column: Float32[np.ndarray, " h"]
     row: Float32[np.ndarray, " w"]
     """Weights: their outer product sums to one."""
+    window: Float32[np.ndarray, "h w"] | None
+    """With a mask, the weights instead: the object's own pixels, whatever its shape; they sum to one too."""
     kernel: Float32[np.ndarray, "h w 3"]
     """Weights times the crop less its mean colour."""
     mean: Float32[np.ndarray, "3"]
@@ -59,9 +63,15 @@ class Score:
         center: Float64[np.ndarray, "2"],
         size: Float64[np.ndarray, "2"],
         poses: Sequence[Pose],
+        mask: Float32[np.ndarray, "h w"] | None = None,
     ) -> "Score":
-        """The crop around `center` (x, y) of `size` (width, height), in pixels of the frame."""
-        return cls(templates=tuple(_template(frame, center, size, pose) for pose in poses))
+        """The crop around `center` (x, y) of `size` (width, height), in pixels of the frame.
+
+        Without a `mask` (0..1, of the frame's size) a Gaussian weighs the crop; with one the mask does.
+        """
+        if mask is not None:
+            mask = cv2.GaussianBlur(mask, (0, 0), max(0.5, _RIM * float(size.min())))
+        return cls(templates=tuple(_template(frame, center, size, pose, mask) for pose in poses))
 
 
 def _odd(length: float) -> int:
@@ -75,27 +85,29 @@ def _weights(length: int) -> Float32[np.ndarray, " n"]:
     return weights
 
 
-def _template(frame: np.ndarray, center: np.ndarray, size: np.ndarray, pose: Pose) -> _Template:
+def _template(
+    frame: np.ndarray, center: np.ndarray, size: np.ndarray, pose: Pose, mask: np.ndarray | None
+) -> _Template:
     width, height = (_odd(float(side) * pose.scale * _MARGIN) for side in size)
     row, column = _weights(width), _weights(height)
     # Odd sides put the crop's centre on a pixel's centre, wherever in the first frame the box's centre lies.
     cos, sin = np.cos(pose.turn) / pose.scale, np.sin(pose.turn) / pose.scale
     inverse = np.array([[cos, sin], [-sin, cos]])
     offset = center - 0.5 - inverse @ np.array([(width - 1) / 2, (height - 1) / 2])
-    crop = cv2.warpAffine(
-        frame,
-        np.hstack([inverse, offset[:, None]]),
-        (width, height),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
-    weights = (column[:, None] * row[None])[..., None]
+    move, flags = np.hstack([inverse, offset[:, None]]), cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    crop = cv2.warpAffine(frame, move, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    window = None
+    if mask is not None:
+        window = cv2.warpAffine(mask, move, (width, height), flags=flags)
+        window = np.asarray(window / window.sum(), dtype=np.float32)
+    weights = (column[:, None] * row[None] if window is None else window)[..., None]
     mean = (weights * crop).sum((0, 1))
     centred = crop - mean
     kernel = weights * centred
     return _Template(
         column=column,
         row=row,
+        window=window,
         kernel=kernel,
         mean=mean,
         variance=float((kernel * centred).sum()),
@@ -114,8 +126,12 @@ def best_scores(score: Score, frame: Float32[np.ndarray, "h w 3"]) -> Float32[np
     channels = [np.ascontiguousarray(frame[..., channel]) for channel in range(3)]
     edge = cv2.BORDER_REPLICATE
     for one in score.templates:
-        mean = cv2.sepFilter2D(frame, -1, one.row, one.column, borderType=edge)
-        power = cv2.sepFilter2D(squares, -1, one.row, one.column, borderType=edge)
+        if one.window is None:
+            mean = cv2.sepFilter2D(frame, -1, one.row, one.column, borderType=edge)
+            power = cv2.sepFilter2D(squares, -1, one.row, one.column, borderType=edge)
+        else:
+            mean = cv2.filter2D(frame, -1, one.window, borderType=edge)
+            power = cv2.filter2D(squares, -1, one.window, borderType=edge)
         variance = np.maximum(power - (mean * mean).sum(-1), 0)
         shared = np.zeros_like(squares)
         for channel, values in enumerate(channels):

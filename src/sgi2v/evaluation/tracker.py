@@ -1,5 +1,6 @@
 """Where the content of a first-frame box goes in a clip: the tracker's interface, and one that needs no weights."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol, runtime_checkable
@@ -33,8 +34,17 @@ class TrackResult:
 class Tracker(Protocol):
     """Anything that follows the contents of first-frame boxes. It is never told where they should go."""
 
-    def track(self, frames: Float[Tensor, "f 3 h w"], boxes: Float[Tensor, "n 4"]) -> TrackResult:
-        """Follow boxes (left, top, right, bottom) in pixels through RGB frames in 0..1."""
+    def track(
+        self,
+        frames: Float[Tensor, "f 3 h w"],
+        boxes: Float[Tensor, "n 4"],
+        masks: Sequence[Float[Tensor, "h w"] | None] | None = None,
+    ) -> TrackResult:
+        """Follow boxes (left, top, right, bottom) in pixels through RGB frames in 0..1.
+
+        masks: per box the object's pixels on frame 0, 0..1, or None for the whole box. The position that is found is
+        the box's centre in either case.
+        """
         ...
 
 
@@ -74,11 +84,21 @@ class TemplateTracker:
                 f"got {self.jump}, {self.num_candidates}, {self.working_side}"
             )
 
-    def track(self, frames: Float[Tensor, "f 3 h w"], boxes: Float[Tensor, "n 4"]) -> TrackResult:
+    def track(
+        self,
+        frames: Float[Tensor, "f 3 h w"],
+        boxes: Float[Tensor, "n 4"],
+        masks: Sequence[Float[Tensor, "h w"] | None] | None = None,
+    ) -> TrackResult:
         """Follow boxes (left, top, right, bottom) in pixels through RGB frames in 0..1.
 
-        ValueError when a box has no area or does not touch the frame.
+        masks: per box the object's pixels on frame 0, 0..1, or None for the whole box. With a mask only its pixels
+        are matched and only points on it are carried along by the flow; what is found is still the box's centre.
+        ValueError when a box has no area or does not touch the frame, or a mask is empty there.
         """
+        masks = [None] * len(boxes) if masks is None else masks
+        if len(masks) != len(boxes):
+            raise ValueError(f"masks: {len(masks)} for {len(boxes)} boxes; give one a box, or None")
         height, width = frames.shape[-2:]
         for index, (left, top, right, bottom) in enumerate(boxes.tolist()):
             if not (
@@ -94,19 +114,25 @@ class TemplateTracker:
         for index, box in enumerate(boxes.double().numpy(force=True)):
             size = (box[2:] - box[:2]) * clip.factor
             start = (box[:2] + box[2:]) / 2 * clip.factor
-            found, lost[index] = self._follow(clip, start, size)
+            mask = clip.mask(masks[index], start, size, f"masks[{index}]")
+            found, lost[index] = self._follow(clip, start, size, mask)
             centers[index] = found / clip.factor
         return TrackResult(centers=torch.from_numpy(centers), lost=torch.from_numpy(lost))
 
     def _follow(
-        self, clip: "_Clip", start: Float64[np.ndarray, "2"], size: Float64[np.ndarray, "2"]
+        self,
+        clip: "_Clip",
+        start: Float64[np.ndarray, "2"],
+        size: Float64[np.ndarray, "2"],
+        mask: Float32[np.ndarray, "h w"] | None,
     ) -> tuple[Float64[np.ndarray, "f 2"], np.ndarray]:
         poses = (
             Pose(),
             *(Pose(scale=scale) for scale in self.scales),
             *(Pose(turn=turn) for turn in self.turns),
         )
-        score = Score.of(clip.smooth[0], start, size, poses)
+        score = Score.of(clip.smooth[0], start, size, poses, mask)
+        shape = None if mask is None else _offsets(mask, start)
         # Nodes of the Viterbi recursion: place, whether lost, value of the best chain that ends here, its last link.
         places, lost, value = start[None], np.zeros(1, dtype=bool), np.zeros(1)
         trellis = [(places, lost, np.zeros(1, dtype=np.int64))]
@@ -114,14 +140,14 @@ class TemplateTracker:
         for index in range(1, len(clip.smooth)):
             match = best_scores(score, clip.smooth[index])
             carried = [
-                carried[0] + clip.dense(index, carried[0], size),
-                carried[1] + clip.points(index, carried[1], size),
+                carried[0] + clip.dense(index, carried[0], size, shape),
+                carried[1] + clip.points(index, carried[1], size, shape),
             ]
             found, scores = peaks(match, self.num_candidates, radius=max(2, int(size.min() / 6)))
             inside = [place for place in carried if ((place >= 0) & (place < clip.size)).all()]
             found = np.concatenate([found, *(place[None] for place in inside)])
             scores = np.concatenate([scores, [score_at(match, place) for place in inside]])
-            moved = places + np.stack([clip.dense(index, place, size) for place in places])
+            moved = places + np.stack([clip.dense(index, place, size, shape) for place in places])
             total = value[:, None] - self._price(clip, places, moved, found)
             link = total.argmax(0)
             # Lost is a copy of the place before; only the best few are worth keeping.
@@ -194,19 +220,48 @@ class _Clip:
             flow = [np.asarray(dense.calc(a, b, empty.copy()), np.float32) for a, b in pairwise(grey)]
         return cls(smooth, grey, flow, factor)
 
-    def dense(self, index: int, place: np.ndarray, size: np.ndarray) -> np.ndarray:
-        """Median flow (x, y) from frame index - 1 to index over the middle of a box, in pixels."""
+    def mask(
+        self, mask: Tensor | None, start: np.ndarray, size: np.ndarray, field: str
+    ) -> Float32[np.ndarray, "h w"] | None:
+        """A mask at the working size, cut to its box; ValueError naming `field` when nothing of it is left."""
+        if mask is None:
+            return None
+        width, height = (int(side) for side in self.size)
+        pixels = np.ascontiguousarray(mask.float().numpy(force=True))
+        if pixels.shape != (height, width):
+            pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+        low = np.clip(np.floor(start - size / 2), 0, self.size).astype(int)
+        high = np.clip(np.ceil(start + size / 2), 0, self.size).astype(int)
+        inside = np.zeros_like(pixels)
+        here = np.s_[low[1] : high[1], low[0] : high[0]]
+        inside[here] = pixels[here]
+        if inside.max(initial=0) <= 0.5:
+            raise ValueError(f"{field}: nothing of it lies in its box; leave it out, or draw it there")
+        return inside
+
+    def dense(
+        self, index: int, place: np.ndarray, size: np.ndarray, shape: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Median flow (x, y) from frame index - 1 to index over the middle of a box or over a shape, in pixels."""
         limit = self.size
+        if shape is not None:
+            at = np.clip(np.round(place + shape).astype(int), 0, (limit - 1).astype(int))
+            over: np.ndarray = np.median(self.flow[index - 1][at[:, 1], at[:, 0]], axis=0).astype(np.float64)
+            return over
         low = np.clip(place - size / 4, 0, limit - 1).astype(int)
         high = np.maximum(np.clip(place + size / 4 + 1, 1, limit).astype(int), low + 1)
         window = self.flow[index - 1][low[1] : high[1], low[0] : high[0]]
         middle: np.ndarray = np.median(window.reshape(-1, 2), axis=0).astype(np.float64)
         return middle
 
-    def points(self, index: int, place: np.ndarray, size: np.ndarray) -> np.ndarray:
-        """Median motion of Lucas-Kanade points on a grid in a box that come back to within a pixel; else dense."""
+    def points(
+        self, index: int, place: np.ndarray, size: np.ndarray, shape: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Median motion of Lucas-Kanade points in a box or shape that come back to within a pixel; else dense."""
         spread = np.linspace(-0.35, 0.35, 7)
         grid = np.stack(np.meshgrid(spread, spread), axis=-1).reshape(-1, 1, 2) * size + place - 0.5
+        if shape is not None:
+            grid = (place + shape)[:, None]
         start = grid.astype(np.float32)
         before, after = self.grey[index - 1], self.grey[index]
         there, seen, _ = cv2.calcOpticalFlowPyrLK(before, after, start, start.copy(), winSize=(11, 11))
@@ -214,6 +269,13 @@ class _Clip:
         good = (seen.ravel() == 1) & (again.ravel() == 1)
         good &= np.linalg.norm((back - start)[:, 0], axis=-1) < 1.0
         if good.sum() < 4:
-            return self.dense(index, place, size)
+            return self.dense(index, place, size, shape)
         middle: np.ndarray = np.median((there - start)[good, 0], axis=0).astype(np.float64)
         return middle
+
+
+def _offsets(mask: Float32[np.ndarray, "h w"], start: Float64[np.ndarray, "2"]) -> Float64[np.ndarray, "k 2"]:
+    """At most 49 of the mask's pixels, evenly through it, as (x, y) from the box's centre to the pixels' indices."""
+    rows, columns = np.nonzero(mask > 0.5)
+    picked = np.unique(np.linspace(0, len(rows) - 1, 49).round().astype(int))
+    return np.stack([columns[picked], rows[picked]], axis=-1).astype(np.float64) - start
