@@ -1,6 +1,7 @@
 """Attention outside the network against loops over its definition; edits inside it, and that none is left there."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -255,3 +256,19 @@ def test_gradients_through_an_edit_under_taps_with_and_without_checkpointing(
     assert (edited - plain).norm() > 0.01 * plain.norm()
     with nothing_is_left(checkpointed):
         assert torch.equal(gradient(checkpointed, condition, x, halved), edited)
+
+
+def test_a_gradient_through_an_edit_is_the_slope(backbone: SVD, condition: SVDCondition, x: Tensor) -> None:
+    """The latents are moved a little along the gradient; float32 sees the change of the loss that it promises."""
+    unguided = replace(condition, guided=False)
+    found = gradient(backbone, unguided, x, halved)
+    direction = found / found.norm()
+
+    def loss(moved: Tensor) -> float:
+        with backbone.editing(halved, backbone.grid(48, 64, NUM_FRAMES)), torch.no_grad():
+            features = backbone.features(moved, LEVEL, unguided, [FEATURE])
+        return features[FEATURE].double().square().sum().item()
+
+    step = 2e-4
+    slope = (loss(x + step * direction) - loss(x - step * direction)) / (2 * step)
+    assert slope == pytest.approx(found.norm().item(), rel=5e-2)
