@@ -2,6 +2,8 @@
 
 import os
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import torch
 
@@ -58,6 +60,26 @@ def choose_dtype(name: str | None, device: torch.device, *, bfloat16_on_cpu: boo
     return torch.bfloat16 if bfloat16_on_cpu and bfloat16_is_fast() else torch.float32
 
 
+class HostCopy:
+    """A tensor's value on its way to the host, to be read later: reading waits for what made it, and no longer.
+
+    What is queued on the device in between goes on meanwhile.
+    """
+
+    def __init__(self, value: torch.Tensor) -> None:
+        """Queues the copy; where there is no telling when it is done, waits for it."""
+        self._value = value.detach().to("cpu", non_blocking=value.is_cuda)
+        self._made = torch.cuda.Event() if value.is_cuda else None
+        if self._made is not None:
+            self._made.record(torch.cuda.current_stream(value.device))
+
+    def read(self) -> bool:
+        """The one truth value in it."""
+        if self._made is not None:
+            self._made.synchronize()
+        return bool(self._value)
+
+
 def free_memory(device: torch.device) -> int | None:
     """Free bytes on the device; None where the machine does not tell."""
     if device.type == "cuda":
@@ -65,6 +87,43 @@ def free_memory(device: torch.device) -> int | None:
     if hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return None
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Start a new measurement of the most memory in use; see :func:`peak_memory`."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif device.type == "cpu":
+        with suppress(OSError):  # not Linux, or not allowed: peak_memory will not claim to know
+            Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Most bytes in use since :func:`reset_peak_memory`; None where the machine does not tell.
+
+    On CUDA what torch's allocator held on the device, weights included; on a CPU the whole process's resident
+    memory, which Linux alone lets one reset.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    if device.type != "cpu" or not os.access("/proc/self/clear_refs", os.W_OK):
+        return None
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        return None
+    return None
+
+
+def device_name(device: torch.device) -> str:
+    """What computes, as a record of measurements says it."""
+    if device.type == "cuda":
+        return f"{device.type}, {torch.cuda.get_device_properties(device).name}"
+    if device.type == "cpu":
+        return f"cpu, {torch.get_num_threads()} of {os.cpu_count()} cores"
+    return device.type
 
 
 def describe_devices() -> list[str]:

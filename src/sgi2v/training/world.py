@@ -37,6 +37,8 @@ class Clip:
     """The kind of scene."""
     motion: float
     """Amount of motion: the longest path of a thing over the frame's diagonal."""
+    camera: Float[Tensor, "f 3"]
+    """Where the camera looks: (x, y) in pixels from the first frame's middle, and how much closer (1: as there)."""
 
     @property
     def motion_bucket(self) -> int:
@@ -54,6 +56,7 @@ class Clips:
     masks: Float[Tensor, "b n f h w"]
     kind: Kind
     motion: Float[Tensor, " b"]
+    camera: Float[Tensor, "b f 3"]
 
     def __getitem__(self, index: int) -> Clip:
         """One clip of the batch."""
@@ -64,6 +67,7 @@ class Clips:
             masks=self.masks[index],
             kind=self.kind,
             motion=float(self.motion[index]),
+            camera=self.camera[index],
         )
 
 
@@ -274,7 +278,13 @@ def _draw(world: World, plan: dict[str, Tensor], times: Float[Tensor, "b f"]) ->
     boxes = _boxes(plan["outline"], place, angle, scale)
     centers = (boxes[..., :2] + boxes[..., 2:]) / 2
     return Clips(
-        frames=frames, boxes=boxes, centers=centers, masks=masks, kind=world.kind, motion=_motion(world, plan)
+        frames=frames,
+        boxes=boxes,
+        centers=centers,
+        masks=masks,
+        kind=world.kind,
+        motion=_motion(world, plan),
+        camera=torch.cat([pan, zoom], -1)[:, 0],
     )
 
 

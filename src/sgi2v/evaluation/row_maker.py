@@ -1,0 +1,248 @@
+"""One row of a benchmark: what decides it, the clip that is made for it, and what is measured and kept of that."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor
+
+from sgi2v.backbones import Backbone
+from sgi2v.controllers import Controller
+from sgi2v.device import choose_device, peak_memory, reset_peak_memory
+from sgi2v.evaluation.baselines import paste, still
+from sgi2v.evaluation.datasets import Case
+from sgi2v.evaluation.extractors import Extractor
+from sgi2v.evaluation.measuring import MEASURES, measure
+from sgi2v.evaluation.provenance import provenance
+from sgi2v.evaluation.rows import row_key
+from sgi2v.evaluation.store import Store, content_hash, folder_name
+from sgi2v.evaluation.tracker import Tracker
+from sgi2v.generate import Progress, Sampling, generate
+from sgi2v.grid import Grid, Tracks, tracks_of
+from sgi2v.run import Run, public_name
+from sgi2v.scene import Scene
+from sgi2v.scene_io import scene_to_dict
+from sgi2v.step import Cancelled
+from sgi2v.video import from_uint8, to_uint8
+
+ModelFree = Literal["still", "paste", "true", "reconstructed"]
+MODEL_FREE: Final[tuple[ModelFree, ...]] = get_args(ModelFree)
+"""Rows without a model: the first frame repeated, the object cut out and dragged, the true clip, and the true clip
+through the model's autoencoder (which needs the model, but not its denoiser)."""
+Method = Controller | ModelFree
+
+
+@dataclass(kw_only=True)
+class RowMaker:
+    """Makes, measures and describes clips: all of a benchmark but its order."""
+
+    store: Store
+    backbone: Backbone | None
+    sampling: Sampling
+    tracker: Tracker
+    extractors: Sequence[Extractor]
+    recipe: str | None
+    cancelled: Callable[[], bool]
+
+    def __post_init__(self) -> None:
+        self.device = choose_device("cpu") if self.backbone is None else self.backbone.device
+        self.origin = provenance(self.device)
+        self.folders = [folder_name(e.name, e.sha256) for e in self.extractors]
+
+    def grid(self) -> Grid:
+        """The clip's size."""
+        settings = None if self.backbone is None else self.backbone.settings
+        width, height, num_frames = (
+            getattr(self.sampling, name) or getattr(settings, name)
+            for name in ("width", "height", "num_frames")
+        )
+        if self.backbone is not None:
+            return self.backbone.grid(width, height, num_frames)
+        return Grid(width=width, height=height, num_frames=num_frames, stride=1)
+
+    def check(self, case: Case) -> str:
+        """The hash of the case's scene; ValueError where its truth does not fit the model's clip."""
+        grid = self.grid()
+        wanted = (grid.num_frames, 3, grid.height, grid.width)
+        if case.truth is not None and tuple(case.truth.shape) != wanted:
+            raise ValueError(
+                f"{case.name}: its true clip is {tuple(case.truth.shape)}; the model makes {wanted} "
+                "(frames, channels, height, width)"
+            )
+        return content_hash(json.dumps(scene_to_dict(case.scene), sort_keys=True).encode())
+
+    def identity(
+        self, case: Case, scene_sha256: str, label: str, method: Method, seed: int | None
+    ) -> tuple[dict[str, Any], str]:
+        """All that decides a row, and the key of its clip, which leaves out how it is measured."""
+        grid = self.grid()
+        clip: dict[str, Any] = {
+            "scene_sha256": scene_sha256,
+            "size": [grid.width, grid.height, grid.num_frames],
+        }
+        if isinstance(method, Controller):
+            assert self.backbone is not None and seed is not None
+            planned = self._sampling(seed)
+            record = {**dataclasses.asdict(planned), "dtype": str(self.backbone.dtype).removeprefix("torch.")}
+            # The scene is in its hash; a record of a blank one saves embedding it for every row.
+            blank = Scene(image=Image.new("RGB", (1, 1)))
+            run = Run.of(blank, self.backbone, method, record).to_dict()
+            clip |= {
+                "controller": run["controller"],
+                "sampling": run["sampling"],
+                "backbone": {k: v for k, v in run["backbone"].items() if k != "name"},
+            }
+        else:
+            clip["without_model"] = method
+            if method != "still" and case.truth is not None:
+                clip["truth_sha256"] = content_hash(to_uint8(case.truth).tobytes())
+            if method == "paste" and case.masks is not None:
+                clip["masks_sha256"] = content_hash(case.masks[:, 0].numpy().tobytes())
+            if method == "reconstructed":
+                assert self.backbone is not None
+                clip["backbone"] = {"weights_sha256": self.backbone.weights_sha256}
+        clip_key = row_key(clip)
+        tracker = {"name": type(self.tracker).__name__}
+        if dataclasses.is_dataclass(self.tracker):
+            tracker |= dataclasses.asdict(self.tracker)
+        identity = {
+            "case": case.name,
+            "source": dict(case.source),
+            "method": label,
+            "seed": seed,
+            **clip,
+            "tracker": tracker,
+            "measures": MEASURES,
+        }
+        identity = json.loads(json.dumps(identity, allow_nan=False))
+        assert isinstance(identity, dict)
+        return identity, clip_key
+
+    def _sampling(self, seed: int) -> Sampling:
+        """Nothing left to a default."""
+        assert self.backbone is not None
+        grid, settings = self.grid(), self.backbone.settings
+        return dataclasses.replace(
+            self.sampling,
+            seed=seed,
+            num_steps=self.sampling.num_steps or settings.num_steps,
+            width=grid.width,
+            height=grid.height,
+            num_frames=grid.num_frames,
+        )
+
+    def run(
+        self,
+        case: Case,
+        method: Method,
+        seed: int | None,
+        clip_key: str,
+        tell: Callable[[Progress | None], None],
+    ) -> dict[str, Any]:
+        """The figures of a row, or its error."""
+        try:
+            tracks = tracks_of(case.scene, self.grid())
+            found = self.store.load_clip(clip_key)
+            if found is None:
+                reset_peak_memory(self.device)
+                begun = time.perf_counter()
+                frames = self._make(case, tracks, method, seed, tell)
+                made = {
+                    **self.origin,
+                    "seconds": round(time.perf_counter() - begun, 3),
+                    "peak_memory": peak_memory(self.device),
+                    "recipe": self.recipe,
+                    "model": None if self.backbone is None else public_name(self.backbone.name),
+                }
+                self.store.save_clip(clip_key, frames, made)
+            else:
+                frames, made = found
+            figures = measure(
+                from_uint8(frames),
+                tracks,
+                self.tracker,
+                truth=case.truth,
+                still_camera="camera" not in case.kinds,
+            )
+            self.describe(clip_key, frames)
+            boxes = [[[round(float(v), 2) for v in box] for box in track.boxes] for track in tracks.tracks]
+            return {**made, "metrics": figures, "boxes": boxes}
+        except Cancelled:
+            raise
+        except Exception as error:  # whatever is wrong with one scene, the others go on
+            message = " ".join(str(error).split())
+            return {**self.origin, "recipe": self.recipe, "error": f"{type(error).__name__}: {message}"}
+
+    def _make(
+        self,
+        case: Case,
+        tracks: Tracks,
+        method: Method,
+        seed: int | None,
+        tell: Callable[[Progress | None], None],
+    ) -> UInt8[np.ndarray, "f h w 3"]:
+        """The clip, in 8 bits."""
+        grid = self.grid()
+        first = from_uint8(np.asarray(tracks.image)[None])[0]
+        if isinstance(method, Controller):
+            assert seed is not None
+            video = generate(
+                case.scene,
+                backbone=self.backbone,
+                controller=method,
+                sampling=self._sampling(seed),
+                progress=tell,
+                cancelled=self.cancelled,
+            )
+            return to_uint8(video.frames)
+        if method == "still":
+            return to_uint8(still(first, grid.num_frames))
+        if method == "paste":
+            return to_uint8(
+                paste(first, torch.from_numpy(tracks.boxes(range(grid.num_frames))), _covers(case, tracks))
+            )
+        assert case.truth is not None
+        if method == "true":
+            return to_uint8(case.truth)
+        assert self.backbone is not None
+        with torch.no_grad():
+            latents = self.backbone.encode_frames(case.truth.to(self.backbone.device))
+            return to_uint8(self.backbone.decode(latents).cpu())
+
+    def describe(self, clip_key: str, frames: UInt8[np.ndarray, "f h w 3"] | None = None) -> None:
+        """Features of a clip by every extractor, unless they are kept already."""
+        for extractor, folder in zip(self.extractors, self.folders, strict=True):
+            if self.store.load_features(clip_key, folder) is not None:
+                continue
+            if frames is None:
+                found = self.store.load_clip(clip_key)
+                if found is None:
+                    return  # the rows were copied without their clips
+                frames = found[0]
+            with torch.no_grad():
+                features = extractor.features(from_uint8(frames))
+            self.store.save_features(clip_key, folder, features.float().cpu().numpy())
+
+
+def _covers(case: Case, tracks: Tracks) -> Float[Tensor, "n h w"] | None:
+    """The things' pixels on the first frame, [motions, height, width], 0..1; None where whole boxes must do."""
+    if case.masks is not None:
+        return case.masks[:, 0]
+    if not any(track.mask for track in tracks.tracks):
+        return None
+    height, width = tracks.image.height, tracks.image.width
+    covers = torch.zeros(len(tracks.tracks), height, width)
+    for cover, track in zip(covers, tracks.tracks, strict=True):
+        if track.mask is not None:
+            cover += torch.from_numpy(np.asarray(track.mask, dtype=np.float32) / 255)
+        else:
+            left, top, right, bottom = (round(float(v)) for v in track.boxes[0])
+            cover[max(top, 0) : bottom, max(left, 0) : right] = 1
+    return covers
