@@ -102,6 +102,22 @@ def test_what_the_user_leaves_open_the_backbone_decides(scene: Scene) -> None:
     assert video.run["sampling"]["num_steps"] == 3 and video.run["sampling"]["seed"] == 817
 
 
+def test_a_preview_shows_the_middle_frame_and_changes_nothing(backbone: SVD, scene: Scene) -> None:
+    seen: list[torch.Tensor] = []
+    sampling = Sampling(seed=3, num_steps=25, width=48, height=32, num_frames=3)
+    video = generate(
+        scene, backbone=backbone, controller=Controller(), sampling=sampling, preview=seen.append
+    )
+    assert [tuple(frame.shape) for frame in seen] == [(3, 32, 48)] * 9  # at every third of 25 steps
+    assert all(frame.min() >= 0 and frame.max() <= 1 for frame in seen)
+    assert torch.equal(
+        generate(scene, backbone=backbone, controller=Controller(), sampling=sampling).frames, video.frames
+    )
+    # The last estimate is nearest to the video's middle frame; not equal, for the decoder mixes neighbours.
+    late = [(frame - seen[-1]).abs().mean() for frame in video.frames]
+    assert late[1] == min(late) and late[1] < (video.frames[1] - seen[0]).abs().mean()
+
+
 @pytest.mark.parametrize("after", [0, 2, 5])
 def test_a_run_can_be_cancelled_between_steps_and_iterations(backbone: SVD, scene: Scene, after: int) -> None:
     asked: list[int] = []

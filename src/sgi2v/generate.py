@@ -24,6 +24,7 @@ from sgi2v.video import Video
 # A guided iteration (forward and backward, ending early) against a plain step (two forward passes): only the ratio
 # matters, and only to the time left.
 _ITERATION_COST = 1.2
+_PREVIEWS = 12  # at most, in one run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,8 @@ class _Progress(Reporter):
 
     progress: Callable[[Progress], None]
     cancelled: Callable[[], bool]
+    preview: Callable[[Tensor], None] | None = None
+    """Told the estimate of the middle latent frame, at some of the steps."""
     num_iterations: Sequence[int] = ()
     begun: float = field(default_factory=time.perf_counter)
     pending: Tensor | None = None
@@ -111,6 +114,10 @@ class _Progress(Reporter):
     def iteration(self, step: Step, index: int, count: int, loss: Float[Tensor, ""]) -> None:
         self.pending = loss
         self._tell(step, index + 1, count)
+
+    def estimate(self, step: Step, x0: Float[Tensor, "n c y x"]) -> None:
+        if self.preview is not None and step.index % -(-step.count // _PREVIEWS) == 0:
+            self.preview(x0[len(x0) // 2])
 
     def check_cancelled(self) -> None:
         if self.cancelled():
@@ -161,12 +168,14 @@ def generate(
     sampling: Sampling | None = None,
     progress: Callable[[Progress], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
+    preview: Callable[[Float[Tensor, "3 h w"]], None] | None = None,
 ) -> Video:
     """A video of the scene's image in which its motions are followed.
 
     ``backbone`` defaults to the bundled model, ``controller`` to SG-I2V with what the backbone recommends.
     ``progress`` is called at every step and guided iteration; ``cancelled`` is asked as often, and the run raises
-    :class:`Cancelled` when it answers True. The video carries its :class:`Run`.
+    :class:`Cancelled` when it answers True. ``preview`` is shown what the middle frame looks like so far, in 0..1, at
+    up to a dozen of the steps, decoded by itself; it changes nothing. The video carries its :class:`Run`.
 
     Raises ValueError, before any compute, for a size the model cannot make, a first box outside the picture or a
     guided range without a step; MemoryError, saying what would lower it, when the device is too small.
@@ -178,6 +187,14 @@ def generate(
     tell = progress or (lambda _: None)
     record = {**dataclasses.asdict(sampling), "dtype": str(backbone.dtype).removeprefix("torch.")}
     run = Run.of(scene, backbone, controller, record)
+
+    def show(latent: Tensor) -> None:
+        assert preview is not None
+        preview(backbone.decode(latent[None])[0])
+
+    reporter = _Progress(
+        progress=tell, cancelled=cancelled or (lambda: False), preview=None if preview is None else show
+    )
     # One generator, the image's noise first and the latents second: then one seed gives what diffusers gives.
     generator = torch.Generator().manual_seed(sampling.seed)
     try:
@@ -192,7 +209,7 @@ def generate(
             grid,
             noise=noise.float().to(backbone.device),
             num_steps=sampling.num_steps,
-            reporter=_Progress(progress=tell, cancelled=cancelled or (lambda: False)),
+            reporter=reporter,
         )
         tell(Progress(phase="decode", fraction=1.0))
         frames = backbone.decode(latents).cpu()

@@ -45,5 +45,6 @@ def sample(
         x = controller.steer(x, step, state)
         with controller.during(step, state):
             x0 = backbone.denoise(x, level, condition)
+        reporter.estimate(step, x0)
         x = euler(x, x0, level, next_level)
     return x

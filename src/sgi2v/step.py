@@ -25,6 +25,9 @@ class Reporter:
     def iteration(self, step: "Step", index: int, count: int, loss: Float[Tensor, ""]) -> None:
         """A guided iteration is queued; its loss is a tensor, to be read when the step is over."""
 
+    def estimate(self, step: "Step", x0: Float[Tensor, "n c y x"]) -> None:
+        """What the model takes the clean latents to be at this step."""
+
     def check_cancelled(self) -> None:
         """Raises :class:`Cancelled` when the person has asked for it."""
 
