@@ -127,9 +127,7 @@ def test_what_was_said_reaches_the_run(folder: Path, model: str) -> None:
         "--settings.max-guidance-scale",
         "1.5",
     ]
-    controller = (
-        "--controller.lr 0.5 --controller.cutoff 0.25 --controller.heatmap-std 0.3 --controller.no-heatmap"
-    )
+    controller = "--controller.lr 0.5 --controller.cutoff 0.25 --controller.heatmap-std 0.3 --controller.weighting uniform"
     layers = ["--controller.layers", "up_blocks.1.attentions.0:self", "up_blocks.2.attentions.2:first-frame"]
     last = [
         *["controller:sg-i2v", "--controller.guided", "0.5", "1", "--controller.guided-as", "noise-level"]
@@ -150,7 +148,7 @@ def test_what_was_said_reaches_the_run(folder: Path, model: str) -> None:
     settings = run["backbone"]["settings"]
     assert (settings["fps"], settings["motion_bucket_id"], settings["max_guidance_scale"]) == (9, 30, 1.5)
     assert load_video("a.mp4").fps == 9
-    said = {"lr": 0.5, "cutoff": 0.25, "heatmap_std": 0.3, "heatmap": False, "guided_as": "noise-level"}
+    said = {"lr": 0.5, "cutoff": 0.25, "heatmap_std": 0.3, "weighting": "uniform", "guided_as": "noise-level"}
     assert said.items() <= run["controller"].items()
     assert run["controller"]["layers"] == layers[1:] and run["controller"]["guided"] == [0.5, 1]
 

@@ -83,6 +83,13 @@ def test_a_record_gives_the_same_controller_back(
     assert controller_from_dict(controller_to_dict(controller)) == controller
 
 
+def test_a_record_from_before_there_were_masks_is_read() -> None:
+    assert controller_from_dict({"name": "sg-i2v", "heatmap": True, "lr": 0.3}) == SGI2V(lr=0.3)
+    assert controller_from_dict({"name": "sg-i2v", "heatmap": False}) == SGI2V(weighting="uniform")
+    with pytest.raises(ValueError, match="unknown field 'heatmap'"):
+        controller_from_dict({"name": "sg-i2v", "heatmap": False, "weighting": "mask"})
+
+
 def test_names_and_records_that_are_wrong_say_so() -> None:
     assert [controller_name(kind()) for kind in CONTROLLERS.values()] == list(CONTROLLERS)
     with pytest.raises(ValueError, match="known are none, sg-i2v"):

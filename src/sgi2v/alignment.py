@@ -2,14 +2,19 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+import PIL.Image
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from sgi2v.grid import Grid, Tracks
+
+Weighting = Literal["gaussian", "uniform", "mask"]
+"""What a box's cells count in the loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +33,7 @@ class AlignmentPlan:
     mixture: Float[Tensor, "m k"]
     """Bilinear weights of the sources, summing to 1."""
     weights: Float[Tensor, " m"]
-    """Gaussian weight of the row, 1 at the largest cell of the uncut box."""
+    """Weight of the row, 1 at the largest cell of the uncut box."""
 
     @property
     def num_rows(self) -> int:
@@ -70,16 +75,21 @@ def _resized_index(
     return below, np.minimum(below + 1, first_length - 1), position - below
 
 
-def alignment_plan(tracks: Tracks, grid: Grid, heatmap_std: float, *, gaussian: bool = True) -> AlignmentPlan:
+def alignment_plan(
+    tracks: Tracks, grid: Grid, heatmap_std: float, weighting: Weighting = "gaussian"
+) -> AlignmentPlan:
     """The plan for a scene on a grid, on the CPU.
 
     For every box and latent frame j >= 1: the cells of the box at frame j, each with the same place in the first
     box. Where the box's size in cells differs from frame 0's, the first crop is resized bilinearly to frame j's
     uncut size (align_corners false, no antialiasing); only then are cells outside the picture cut away, from
     target, source and weight alike. ``heatmap_std`` is the Gaussian's deviation as a share of half the box;
-    ``gaussian=False`` weighs all cells alike (the paper's Table 2). SG-I2V, section 4.2 and published code.
+    ``uniform`` weighs all cells alike (the paper's Table 2); ``mask`` weighs a cell by what a track's mask covers of
+    its place in the first box, resized as the crop is, and by the Gaussian where a track has no mask. SG-I2V, section
+    4.2 and published code; the masks are ours.
 
-    Raises ValueError when a first box leaves the grid or ``heatmap_std`` is not positive.
+    Raises ValueError when a first box leaves the grid, ``heatmap_std`` is not positive, or a mask that shall weigh
+    misses its box.
     """
     if heatmap_std <= 0:
         raise ValueError(f"heatmap_std must be > 0, got {heatmap_std}")
@@ -97,7 +107,7 @@ def alignment_plan(tracks: Tracks, grid: Grid, heatmap_std: float, *, gaussian: 
         inside = (cells < length) & (position >= 0) & (position < limit)
         weight = (
             gaussian_profile(cells, length, heatmap_std)
-            if gaussian
+            if weighting != "uniform"
             else np.ones(np.broadcast(cells, length).shape)
         )
         below, above, share = _resized_index(cells, length, first_length)
@@ -116,17 +126,35 @@ def alignment_plan(tracks: Tracks, grid: Grid, heatmap_std: float, *, gaussian: 
             for ys, wy in ((y_below, 1 - share_y), (y_above, share_y))
             for xs, wx in ((x_below, 1 - share_x), (x_above, share_x))
         ]
+    sources = np.stack([ys[at_y] * columns + xs[at_x] for ys, _, xs, _ in corners], axis=-1)
+    mixture = np.stack([wy[at_y] * wx[at_x] for _, wy, _, wx in corners], axis=-1)
+    weights = weight_y[at_y] * weight_x[at_x]
+    for index, track in enumerate(tracks.tracks if weighting == "mask" else ()):
+        if track.mask is not None:
+            mine = box == index
+            share = _mask_share(track.mask, grid, first[index, 0], f"motions[{index}].mask")
+            weights[mine] = (share.ravel()[sources[mine]] * mixture[mine]).sum(axis=-1)
     return AlignmentPlan(
         size=(rows, columns),
         cells=torch.from_numpy(((frame + 1) * rows + y[at_y]) * columns + x[at_x]),
-        sources=torch.from_numpy(
-            np.stack([ys[at_y] * columns + xs[at_x] for ys, _, xs, _ in corners], axis=-1)
-        ),
-        mixture=torch.from_numpy(
-            np.stack([wy[at_y] * wx[at_x] for _, wy, _, wx in corners], axis=-1)
-        ).float(),
-        weights=torch.from_numpy(weight_y[at_y] * weight_x[at_x]).float(),
+        sources=torch.from_numpy(sources),
+        mixture=torch.from_numpy(mixture).float(),
+        weights=torch.from_numpy(weights).float(),
     )
+
+
+def _mask_share(
+    mask: PIL.Image.Image, grid: Grid, box: Int64[np.ndarray, "4"], field: str
+) -> Float64[np.ndarray, "y x"]:
+    """What a mask covers of each latent cell of the first frame, over the most it covers of one in its box."""
+    top, left, bottom, right = box
+    share = grid.coverage(np.asarray(mask, dtype=np.float32) / 255)
+    largest = share[top:bottom, left:right].max(initial=0)
+    if largest == 0:
+        raise ValueError(
+            f"{field}: nothing of it lies in the motion's box; draw it there, or use another weighting"
+        )
+    return (share / largest).astype(np.float64)
 
 
 def alignment_errors(

@@ -61,6 +61,13 @@ class Grid:
         left, top, right, bottom = (low[..., k] for k in range(4))
         return np.stack([top, left, np.maximum(top + 1, bottom), np.maximum(left + 1, right)], axis=-1)
 
+    def coverage(self, pixels: Float32[np.ndarray, "*n h w"]) -> Float32[np.ndarray, "*n y x"]:
+        """The mean over the pixels of each latent cell: of a mask (0..1), the share of the cell that it covers."""
+        blocks = (*pixels.shape[:-2], self.rows, self.stride, self.columns, self.stride)
+        kept = pixels[..., : self.rows * self.stride, : self.columns * self.stride]
+        share: Float32[np.ndarray, "*n y x"] = kept.reshape(blocks).mean(axis=(-3, -1))
+        return share
+
 
 @dataclass(frozen=True, kw_only=True)
 class Track:
@@ -161,7 +168,9 @@ def _track(motion: Motion, scene: Scene, grid: Grid) -> Track:
         boxes = np.where(grown[:, None, None], middle + (boxes - middle) * scales[:, None, None], boxes)
     mask = None
     if motion.mask is not None:
-        mask = fit_image(motion.mask.convert("L"), grid.width, grid.height, scene.fit)
+        # Not 0 is the thing, whatever the number; only then may edges be smoothed.
+        whole = motion.mask.convert("L").point(lambda value: 255 if value else 0)
+        mask = fit_image(whole, grid.width, grid.height, scene.fit)
     return Track(boxes=boxes.reshape(-1, 4).astype(np.float32), kind=motion.kind, name=motion.name, mask=mask)
 
 

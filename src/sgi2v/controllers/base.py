@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from jaxtyping import Float
 from torch import Tensor
@@ -11,6 +11,15 @@ from torch import Tensor
 from sgi2v.backbones.base import Backbone, Level
 from sgi2v.grid import Grid, Tracks
 from sgi2v.step import Step
+
+Clock = Literal["sigma", "noise-level", "step"]
+"""Ways to say where in the denoising one is, all of which fall: sigma (noise to signal ratio), noise-level
+(s = noise / (signal + noise), alike for every model), step (steps still to go: num_steps at pure noise)."""
+
+
+def reading(clock: Clock, level: Level, remaining: int) -> float:
+    """What a clock shows at a level with so many steps to go, this one included."""
+    return {"sigma": level.sigma, "noise-level": level.noise_level, "step": float(remaining)}[clock]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +30,9 @@ class Controller:
     returns. It knows no model: everything it needs of one goes through the backbone's contract.
     """
 
+    where: ClassVar[str] = ""
+    """The field that says where in the denoising it acts, for messages about two that get in each other's way."""
+
     def prepare(self, backbone: Backbone, condition: Any, tracks: Tracks, grid: Grid) -> Any:
         """The run's state; ValueError before any compute when the scene cannot be followed."""
         return None
@@ -28,6 +40,14 @@ class Controller:
     def planned_iterations(self, levels: Sequence[Level]) -> Sequence[int]:
         """Optimiser iterations at each step, for the time left; ValueError when none falls where it should."""
         return [0] * (len(levels) - 1)
+
+    def begins(self, levels: Sequence[Level]) -> int:
+        """Index of the run's first step, as :meth:`start` will say it; the model is not asked at those before."""
+        return 0
+
+    def overwrites(self, levels: Sequence[Level]) -> int:
+        """Number of steps, from the schedule's first, in which latents may be replaced whatever stood there before."""
+        return 0
 
     def start(
         self, noise: Float[Tensor, "n c y x"], levels: Sequence[Level], state: Any

@@ -3,16 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sgi2v.alignment import AlignmentPlan, alignment_loss, alignment_plan
+from sgi2v.alignment import AlignmentPlan, Weighting, alignment_loss, alignment_plan
 from sgi2v.backbones.base import Backbone, Level
-from sgi2v.controllers.base import Controller
+from sgi2v.controllers.base import Clock, Controller, reading
 from sgi2v.grid import Grid, Tracks
+from sgi2v.scene import choice
 from sgi2v.spectrum import low_pass, merge_frequencies
 from sgi2v.step import Step
 
@@ -29,10 +30,12 @@ class SGI2V(Controller):
     (arXiv 2411.04989), section 4, and its published code.
     """
 
+    where: ClassVar[str] = "guided"
+
     guided: tuple[float, float] = (36.0, 376.0)
     """Where in the denoising to optimise, lowest and highest value, both included, in the unit of guided_as.
     The default is steps 45 to 30 of 50 on SVD."""
-    guided_as: Literal["sigma", "noise-level", "step"] = "sigma"
+    guided_as: Clock = "sigma"
     """Unit of guided: sigma (noise to signal ratio), noise-level (s = noise / (signal + noise), 0 to 1, alike for
     every model), or step (steps still to go: num_steps at pure noise, 1 at the last)."""
     iterations: int = 5
@@ -45,8 +48,9 @@ class SGI2V(Controller):
     """Features to align, <block>:<source>, source one of first-frame, self, temporal, output."""
     heatmap_std: float = 0.4
     """Deviation of the Gaussian weight on a box, as a share of half the box's height and width."""
-    heatmap: bool = True
-    """Weigh a box's cells by the Gaussian; off: all alike (the paper's Table 2)."""
+    weighting: Weighting = "gaussian"
+    """What a box's cells count: gaussian (more in its middle, as published), uniform (all alike, the paper's Table 2),
+    or mask (what the motion's mask covers of each; a motion without a mask keeps its Gaussian)."""
     cutoff: float = 0.5
     """Frequencies below this share of Nyquist come from the optimised latents, the others from those before
     (the paper's gamma; 0 keeps nothing of the optimisation, large values keep all)."""
@@ -61,13 +65,13 @@ class SGI2V(Controller):
                 raise ValueError(f"controller.{name}: must be a finite number >= {smallest}, got {value}")
         if not 0 < self.heatmap_std < float("inf"):
             raise ValueError(f"controller.heatmap_std: must be a finite number > 0, got {self.heatmap_std}")
+        choice("controller.guided_as", self.guided_as, Clock)
+        choice("controller.weighting", self.weighting, Weighting)
         if not self.layers:
             raise ValueError("controller.layers: name at least one layer")
 
     def _guides(self, level: Level, remaining: int) -> bool:
-        position = {"sigma": level.sigma, "noise-level": level.noise_level, "step": float(remaining)}[
-            self.guided_as
-        ]
+        position = reading(self.guided_as, level, remaining)
         return self.guided[0] <= position <= self.guided[1]
 
     def planned_iterations(self, levels: Sequence[Level]) -> Sequence[int]:
@@ -86,8 +90,8 @@ class SGI2V(Controller):
         return plan
 
     def prepare(self, backbone: Backbone, condition: Any, tracks: Tracks, grid: Grid) -> "SGI2VState":
-        """Cells, targets and weights of the loss; ValueError when a first box leaves the picture."""
-        plan = alignment_plan(tracks, grid, self.heatmap_std, gaussian=self.heatmap)
+        """Cells, targets and weights of the loss; ValueError as :func:`sgi2v.alignment.alignment_plan` raises it."""
+        plan = alignment_plan(tracks, grid, self.heatmap_std, self.weighting)
         mask = low_pass(grid.rows, grid.columns, self.cutoff, device=backbone.device)
         return SGI2VState(
             backbone=backbone, condition=condition, plan=plan.to(backbone.device), low_pass=mask
