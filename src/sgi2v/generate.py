@@ -78,6 +78,8 @@ class _Progress(Reporter):
     """Told the estimate of the middle latent frame, at some of the steps."""
     num_iterations: Sequence[int] = ()
     begun: float = field(default_factory=time.perf_counter)
+    first: int | None = None
+    """Index of the run's first step: a controller may leave out those before it."""
     pending: Tensor | None = None
     loss: float | None = None
 
@@ -87,7 +89,8 @@ class _Progress(Reporter):
 
     def _tell(self, step: Step, iteration: int, num_iterations: int) -> None:
         def cost(steps: int) -> float:
-            return steps + _ITERATION_COST * sum(self.num_iterations[:steps])
+            left_out = self.first or 0
+            return steps - left_out + _ITERATION_COST * sum(self.num_iterations[left_out:steps])
 
         done = cost(step.index) + _ITERATION_COST * iteration
         total = cost(step.count)
@@ -107,6 +110,7 @@ class _Progress(Reporter):
 
     def step(self, step: Step) -> None:
         self.check_cancelled()
+        self.first = step.index if self.first is None else self.first
         if self.pending is not None:
             self.loss, self.pending = float(self.pending), None
         self._tell(step, 0, self.num_iterations[step.index])
