@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from sgi2v.device import bfloat16_is_fast, choose_device, choose_dtype, describe_devices, free_memory
+from sgi2v.device import (
+    HostCopy,
+    bfloat16_is_fast,
+    choose_device,
+    choose_dtype,
+    describe_devices,
+    free_memory,
+)
 
 
 def test_a_device_this_machine_lacks_is_refused() -> None:
@@ -29,3 +36,9 @@ def test_the_machine_describes_itself() -> None:
     assert describe_devices()[0].startswith("cpu: ")
     memory = free_memory(torch.device("cpu"))
     assert memory is None or memory > 2**20
+
+
+def test_a_truth_value_is_read_later_as_it_was() -> None:
+    value = torch.tensor(True)
+    copy = HostCopy(value)
+    assert copy.read() is True and HostCopy(~value).read() is False

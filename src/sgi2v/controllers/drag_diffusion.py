@@ -1,0 +1,268 @@
+"""DragDiffusion (arXiv 2306.14435) on video: latents of one step optimised until handle points reach their boxes."""
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sgi2v.attention import AttentionCall, first_frame_attention
+from sgi2v.backbones.base import CLEAN, Backbone, Level
+from sgi2v.controllers.base import Controller
+from sgi2v.device import HostCopy
+from sgi2v.dragging import (
+    Editable,
+    Handles,
+    Reference,
+    editable_cells,
+    handles_of,
+    read_places,
+    square,
+    toward,
+    track,
+)
+from sgi2v.grid import Grid, Tracks
+from sgi2v.step import Step, euler
+from sgi2v.taps import find_layer
+
+# The nearest step may be this many times noisier or cleaner than the one asked for; farther off is another method.
+_NEAR = 4.0
+# Lifts the loss's small gradients into float16's range; more of it and those of the regularisation would leave it.
+_FLOAT16_LOSS_SCALE = 2.0**7
+
+
+@dataclass(frozen=True, kw_only=True)
+class DragDiffusion(Controller):
+    """DragDiffusion, an image-editing method, with its published hyper-parameters and every frame edited alike.
+
+    In every frame a handle starts at the first box's centre and is dragged to the box's centre in that frame: at one
+    step the latents are optimised so that what lies at the handle comes to lie a little nearer to its target, and
+    the handle is looked for again, until all have arrived. From then on the later layers attend to the first frame.
+    How video changes the method was never published (SG-I2V's Table 1 has such a row); here every part is a field.
+    A handle whose target lies outside the picture is dragged to the nearest place inside, and left alone in frames
+    in which no part of the box is in the picture. Source: DragDiffusion, section 3, and its published code.
+    """
+
+    where: ClassVar[str] = "at"
+
+    at: float = 87.7
+    """Where in the denoising to drag, in the unit of at_as; the step nearest to it does. The default is 0.7 of the
+    way to noise on SVD, 35 of 50 steps still to go."""
+    at_as: Literal["sigma", "noise-level", "step"] = "sigma"
+    """Unit of at and reference_until: sigma (noise to signal ratio), noise-level (s = noise / (signal + noise), 0 to
+    1, alike for every model), or step (steps still to go: num_steps at pure noise, 1 at the last)."""
+    iterations: int = 80
+    """Optimiser iterations, at most: fewer when all handles arrive before."""
+    lr: float = 0.01
+    """Adam's step size, as a share of the noisy latents' deviation at that step (1 in the published method's model)."""
+    layers: tuple[str, ...] = ("up_blocks.2:output",)
+    """Features that are dragged, <block>:<source>, source one of output, self, temporal, first-frame."""
+    cell: float = 2.0
+    """Side of a cell, the unit of the next four, in pixels of the picture; published: features at half its size."""
+    reach: float = 1.0
+    """How far towards its target a handle's content is pulled at an iteration, in cells."""
+    patch_radius: int = 1
+    """Content of a handle: the cells up to this far from it, both ways."""
+    track_radius: int = 3
+    """A handle is looked for up to this many cells from its last place, both ways."""
+    arrived: float = 2.0
+    """A handle has arrived when it is nearer to its target than this many cells."""
+    pulled: Reference = "own-frame"
+    """What the place ahead of a handle shall look like: the handle's own content in that frame, as published, or what
+    lay at its start in the first frame before the optimisation."""
+    tracked: Reference = "first-frame"
+    """What a handle is known by: what lay at its start before the optimisation, in the first frame, where it
+    surely is the object, or in its own frame, as in an image."""
+    outside_weight: float = 0.1
+    """Weight of holding the latents denoised by one step outside the editable cells; 0: not held, and cheaper."""
+    editable: Editable = "path"
+    """Editable cells: path (under the boxes of any frame), frame (under that frame's and the first boxes), or
+    everything (nothing is held)."""
+    reference_attention: bool = True
+    """From the dragged step on, let every frame's spatial self-attention see the first frame's keys and values only."""
+    reference_layers: tuple[str, ...] = ("up_blocks.2", "up_blocks.3")
+    """Blocks, each with all inside it, whose attention does so; published: from the 11th of 16 attentions on."""
+    reference_until: float = 0.0
+    """Lowest value, in the unit of at_as, at which it does so; 0: to the end, as published."""
+
+    def __post_init__(self) -> None:
+        for name, smallest in (
+            ("iterations", 0),
+            ("lr", 0),
+            ("patch_radius", 0),
+            ("track_radius", 0),
+            ("reach", 0),
+            ("arrived", 0),
+            ("outside_weight", 0),
+            ("reference_until", 0),
+        ):
+            value = getattr(self, name)
+            if not smallest <= value < math.inf:
+                raise ValueError(f"controller.{name}: must be a finite number >= {smallest}, got {value}")
+        for name in ("at", "cell"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"controller.{name}: must be a finite number > 0, got {getattr(self, name)}")
+        if self.at_as == "noise-level" and self.at >= 1:
+            raise ValueError(f"controller.at: a noise level lies below 1, got {self.at}")
+        if not self.layers:
+            raise ValueError("controller.layers: name at least one layer")
+
+    def _distance(self, level: Level, remaining: int) -> float:
+        """How far a step is from the wanted one: in steps, or as the logarithm of the ratio of their sigmas."""
+        if self.at_as == "step":
+            return abs(remaining - self.at)
+        at = self.at if self.at_as == "sigma" else self.at / (1 - self.at)
+        return abs(math.log(level.sigma / at))
+
+    def dragged_step(self, levels: Sequence[Level]) -> int:
+        """Index of the step at which is dragged; ValueError when none comes near to what is asked for."""
+        count = len(levels) - 1
+        distances = [self._distance(level, count - k) for k, (level, _) in enumerate(pairwise(levels))]
+        index = min(range(count), key=distances.__getitem__)
+        if distances[index] > (0.5 if self.at_as == "step" else math.log(_NEAR)):
+            reached = ", ".join(f"{level.sigma:.3g}" for level in levels[:-1])
+            raise ValueError(
+                f"controller.at: no step of {count} is near {self.at_as} {self.at:g}; the steps' sigmas are {reached}"
+            )
+        return index
+
+    def planned_iterations(self, levels: Sequence[Level]) -> Sequence[int]:
+        """All iterations, at most, at the one step; ValueError when no step comes near to it."""
+        dragged = self.dragged_step(levels)
+        return [self.iterations if k == dragged else 0 for k in range(len(levels) - 1)]
+
+    def prepare(self, backbone: Backbone, condition: Any, tracks: Tracks, grid: Grid) -> "DragState":
+        """Handles and editable cells; ValueError when a first box leaves the picture or a layer is not there."""
+        handles = handles_of(tracks, grid)
+        blocks = [layer.partition(":")[0] for layer in self.layers]
+        for block in (*blocks, *(self.reference_layers if self.reference_attention else ())):
+            find_layer(backbone.denoiser, block)
+        return DragState(
+            backbone=backbone,
+            condition=condition,
+            grid=grid,
+            handles=handles.to(backbone.device),
+            # Asked here, where the answer is at hand; on a device it would have to be waited for.
+            at_rest=not bool(handles.unfinished(handles.start, self.arrived * self.cell).any()),
+            held=(1 - editable_cells(tracks, grid, self.editable)).to(backbone.device),
+        )
+
+    def steer(self, x: Float[Tensor, "n c y x"], step: Step, state: "DragState") -> Float[Tensor, "n c y x"]:
+        """Latents in which the handles have been dragged, at the one step; ``x`` itself at all others."""
+        if state.at_rest or step.index != self.dragged_step(state.backbone.levels(step.count)):
+            return x
+        optimised = x.detach().clone()
+        optimiser = torch.optim.Adam([optimised], lr=self.lr * step.level.pure_noise_scale)
+        drag = _Drag(controller=self, state=state, step=step, places=state.handles.start)
+        arrived: HostCopy | None = None
+        for index in range(self.iterations):
+            # The answer of the iteration before: by now it lies on the host, while the device is still busy.
+            if arrived is not None and arrived.read():
+                break
+            step.reporter.check_cancelled()
+            value, optimised.grad, unfinished = drag.iterate(optimised)
+            before = optimised.clone()
+            optimiser.step()
+            torch.where(unfinished, optimised, before, out=optimised)
+            arrived = HostCopy(~unfinished)
+            step.reporter.iteration(step, index, self.iterations, value)
+        return optimised.detach()
+
+    def during(self, step: Step, state: "DragState") -> AbstractContextManager[None]:
+        """Reference attention, from the dragged step until ``reference_until``."""
+        position = {
+            "sigma": step.level.sigma,
+            "noise-level": step.level.noise_level,
+            "step": float(step.remaining),
+        }
+        if (
+            not (self.reference_attention and self.reference_layers)
+            or step.index < self.dragged_step(state.backbone.levels(step.count))
+            or position[self.at_as] < self.reference_until
+        ):
+            return nullcontext()
+        return state.backbone.editing(self._see_first_frame, state.grid)
+
+    def _see_first_frame(self, call: AttentionCall) -> Tensor | None:
+        named = any(
+            call.layer == block or call.layer.startswith(f"{block}.") for block in self.reference_layers
+        )
+        if call.source != "self" or not named:
+            return None
+        return first_frame_attention(call.query, call.key, call.value, call.num_heads)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DragState:
+    """What one run of DragDiffusion needs besides its hyper-parameters; nothing in it changes while the run goes on."""
+
+    backbone: Backbone
+    condition: Any
+    grid: Grid
+    handles: Handles
+    at_rest: bool
+    """Whether every handle starts where it is to go, so that there is nothing to do."""
+    held: Float[Tensor, "_ 1 y x"]
+    """1 in latent cells that shall stay as they are."""
+
+
+@dataclass(kw_only=True)
+class _Drag:
+    """One optimisation on its way: where the handles are, and what they looked like at its beginning."""
+
+    controller: DragDiffusion
+    state: DragState
+    step: Step
+    places: Float[Tensor, "b f 2"]
+    template: Float[Tensor, "b f k d"] | None = None
+    before: Float[Tensor, "n c y x"] | None = None
+
+    def iterate(
+        self, x: Float[Tensor, "n c y x"]
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "n c y x"], Tensor]:
+        """Find the handles in ``x``; then the loss there, its gradient, and whether any handle is still on its way.
+
+        Loss: over handles that are, ``sum_patch mean_c |F(p + d) - sg F(p)|``, plus the weight times
+        ``sum |x' - sg x'_before|`` over held cells, x' the latents at the next level (equation 3).
+        """
+        mine, state = self.controller, self.state
+        holds = mine.outside_weight > 0 and mine.editable != "everything"
+        device, handles = x.device, state.handles
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_(True)
+            names = (*mine.layers, *((CLEAN,) if holds else ()))
+            read = state.backbone.features(leaf, self.step.level, state.condition, names)
+            features = [read[layer] for layer in mine.layers]
+            frozen = [maps.detach() for maps in features]
+            patch = square(mine.patch_radius, mine.cell, device)
+            if self.template is None:
+                self.template = read_places(frozen, handles.start[:, :, None] + patch, handles.size)
+            else:
+                search = square(mine.track_radius, mine.cell, device)
+                middle = self.template[:, :, patch.shape[0] // 2]
+                middle = middle[:, :1] if mine.tracked == "first-frame" else middle
+                self.places = track(frozen, handles, self.places, middle, search)
+            unfinished = handles.unfinished(self.places, mine.arrived * mine.cell)
+            around = self.places[:, :, None] + patch
+            wanted = (
+                self.template[:, :1]
+                if mine.pulled == "first-frame"
+                else read_places(frozen, around, handles.size)
+            )
+            ahead = around + toward(handles, self.places, mine.reach * mine.cell)[:, :, None]
+            found = read_places(features, ahead, handles.size)
+            error = (found - wanted).abs().mean(dim=-1).sum(dim=-1)
+            value = (error * unfinished).sum()
+            if holds:
+                after = euler(leaf, read[CLEAN], self.step.level, self.step.next_level)
+                if self.before is None:
+                    self.before = after.detach()
+                value = value + mine.outside_weight * ((after - self.before) * state.held).abs().sum()
+            scale = _FLOAT16_LOSS_SCALE if state.backbone.dtype == torch.float16 else 1.0
+            (gradient,) = torch.autograd.grad(value * scale, leaf)
+        return value.detach(), gradient / scale, unfinished.any()
