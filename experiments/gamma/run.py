@@ -1,0 +1,20 @@
+"""Figures 7 and 8: the share of frequencies that is taken from the optimised latents."""
+
+from dataclasses import replace
+
+from experiments.study import Study, base_of, main
+
+CUTOFFS = (0.5, 0.0, 0.25, 0.75, 1.0)
+
+STUDY = Study(
+    folder="gamma",
+    axis="γ (share of Nyquist)",
+    variants=lambda backbone: {
+        f"{value:g}": replace(base_of(backbone), cutoff=value) for value in sorted(CUTOFFS)
+    },
+    numeric=True,
+    default="0.5",
+)
+
+if __name__ == "__main__":
+    main(STUDY)

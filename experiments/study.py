@@ -1,0 +1,305 @@
+"""What the studies have in common: held-out scenes, variants of a method, rows, a table, a plot and a verdict."""
+
+import dataclasses
+import math
+import os
+import platform
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib
+import torch
+import tyro
+from sgi2v.evaluation.vipseg import load_vipseg
+
+from sgi2v.backbones import Backbone, load_backbone, settings_of, settings_with_recipe
+from sgi2v.controllers import SGI2V, Controller, recommended
+from sgi2v.evaluation.benchmark import BenchmarkProgress, run_benchmark
+from sgi2v.evaluation.datasets import Cases
+from sgi2v.evaluation.distances import kernel_interval
+from sgi2v.evaluation.extractors import Extractor
+from sgi2v.evaluation.held_out import HeldOutWorld
+from sgi2v.evaluation.metrics import Interval, bootstrap_mean, bootstrap_ratio
+from sgi2v.evaluation.standin import load_standin
+from sgi2v.evaluation.store import Store, folder_name
+from sgi2v.generate import Sampling
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+
+HERE = Path(__file__).parent
+OUT = HERE.parent / "out" / "studies"
+BASELINES = ("true", "still")
+PUBLISHED = "up_blocks.2.attentions.1:first-frame", "up_blocks.2.attentions.2:first-frame"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Measure what is not yet in the file of rows, then write the table, the plot and the verdict."""
+
+    backbone: str = "bundled"
+    """The model: bundled, svd, svd-xt, a folder in diffusers' layout, or a hub id."""
+    recipe: str | None = "study"
+    """One of the model's recipes; None: its own settings (for the full-size model)."""
+    vipseg: Path | None = None
+    """A folder of VIPSeg, to study on its validation clips instead of rendered scenes."""
+    limit: int = 32
+    """Number of scenes."""
+    scene_set: int = 0
+    """Set of held-out rendered scenes; 0 is the test split."""
+    variety: Literal["one", "mixed"] = "one"
+    """Kind of rendered scenes: one thing each, or in turn several, a part, a curved path, occlusion, a camera."""
+    seed: int = 817
+    """Seed of the noise."""
+    threads: int = 1
+    """CPU threads."""
+    report: bool = False
+    """Only write table and plot from the rows that are there."""
+
+    @property
+    def shipped(self) -> bool:
+        """Whether this is the study as it is committed: then rows, table and plot are written beside it."""
+        plain = dataclasses.replace(self, threads=1, report=False, variety="one")
+        return plain == Options()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A question: variants of a method, and how they are drawn."""
+
+    folder: str
+    """Its folder under experiments/."""
+    axis: str
+    """What varies, with its unit."""
+    variants: Callable[[Backbone], Mapping[str, Controller]]
+    """Label -> controller, in the order of the table."""
+    numeric: bool = False
+    """Labels are numbers, drawn along an axis."""
+    default: str | None = None
+    """The label whose figures decide whether the study can say anything; None: that of the recommended values."""
+    note: str = ""
+    """Said below the table."""
+    extra: tuple[str, ...] = field(default=())
+    """More rows without a model."""
+
+
+def base_of(backbone: Backbone) -> SGI2V:
+    """SG-I2V with what the model recommends."""
+    controller = recommended("sg-i2v", backbone.settings.recommended)
+    assert isinstance(controller, SGI2V)
+    return controller
+
+
+def guided_steps(backbone: Backbone, controller: SGI2V) -> list[int]:
+    """The steps still to go at which the controller optimises, first to last."""
+    num = backbone.settings.num_steps
+    return [num - k for k, n in enumerate(controller.planned_iterations(backbone.levels(num))) if n]
+
+
+def main(study: Study, options: Options | None = None) -> None:
+    """Run a study from the command line."""
+    options = options or tyro.cli(Options, prog=f"python -m experiments.{study.folder}.run")
+    torch.set_num_threads(options.threads)
+    settings = settings_with_recipe(settings_of(options.backbone), options.recipe)
+    backbone = load_backbone(options.backbone, settings=settings)
+    cases = _cases(options, backbone)
+    suffix = "" if options.variety == "one" else f"-{options.variety}"
+    place = HERE / study.folder if options.shipped else OUT / study.folder
+    # Clips are kept once for all studies: no control and the recommended values appear in every one.
+    store = Store(rows=place / f"rows{suffix}.jsonl", clips=OUT / "clips")
+    controllers = study.variants(backbone)
+    methods: dict[str, Any] = {name: name for name in (*BASELINES, *study.extra)}
+    methods |= {"none": Controller(), **controllers}
+    standin = load_standin()
+    summary = run_benchmark(
+        cases,
+        methods,
+        store=store,
+        backbone=backbone,
+        sampling=Sampling(seed=options.seed),
+        extractors=(standin,),
+        recipe=options.recipe,
+        progress=None if options.report else _tell,
+        cancelled=None,
+    )
+    for reason in summary.left_out:
+        print(f"left out: {reason}", file=sys.stderr)
+    for row in summary.failed:
+        print(f"failed: {row['case']} {row['method']}: {row['error']}", file=sys.stderr)
+    findings = _findings(summary.rows, store, standin)
+    text = _table(study, findings, options, backbone)
+    print(text)
+    _write_between_marks(place / "README.md", text, suffix)
+    _plot(study, findings, place / f"plot{suffix}.png")
+
+
+def _cases(options: Options, backbone: Backbone) -> Cases:
+    size = {name: getattr(backbone.settings, name) for name in ("width", "height", "num_frames")}
+    if options.vipseg is not None:
+        return load_vipseg(options.vipseg, limit=options.limit, **size)
+    return HeldOutWorld(scene_set=options.scene_set, limit=options.limit, variety=options.variety, **size)
+
+
+def _tell(progress: BenchmarkProgress) -> None:
+    if progress.inner is None:
+        left = "" if progress.seconds_left is None else f", {progress.seconds_left / 60:.0f} min left"
+        line = f"\r{progress.done}/{progress.total}  {progress.case} {progress.label}{left}"
+        print(f"{line:79.79}", end="", file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One line of the table."""
+
+    objmc: Interval
+    ratio: Interval | None
+    """ObjMC over that without control, the same scenes in pairs."""
+    lost: float
+    distance: Interval | None
+    """Kernel distance of the stand-in features to the true clips'."""
+    background: float | None
+    seconds: float
+    memory: float | None
+    num: int
+
+
+def _findings(rows: Sequence[Mapping[str, Any]], store: Store, extractor: Extractor) -> dict[str, Finding]:
+    by_label: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for row in rows:
+        by_label.setdefault(row["method"], {})[row["case"]] = row
+    folder = folder_name(extractor.name, extractor.sha256)
+
+    def features(label: str, names: Sequence[str]) -> torch.Tensor | None:
+        found = [store.load_features(by_label[label][name]["clip"], folder) for name in names]
+        known = [torch.from_numpy(one) for one in found if one is not None]
+        return torch.cat(known) if len(known) == len(names) > 1 else None
+
+    def values(label: str, names: Sequence[str], metric: str) -> torch.Tensor:
+        return torch.tensor([by_label[label][n]["metrics"][metric] for n in names], dtype=torch.float64)
+
+    findings = {}
+    for label, cases in by_label.items():
+        names = sorted(n for n, row in cases.items() if row["metrics"]["objmc"] is not None)
+        shared = [n for n in names if n in by_label.get("none", {})]
+        true = [n for n in names if n in by_label.get("true", {})]
+        ours, theirs = (features(label, true), features("true", true)) if true else (None, None)
+        changes = [cases[n]["metrics"]["background_change"] for n in names]
+        known = [c for c in changes if c is not None]
+        memory = [cases[n]["peak_memory"] for n in names if cases[n].get("peak_memory")]
+        findings[label] = Finding(
+            objmc=bootstrap_mean(values(label, names, "objmc")),
+            ratio=bootstrap_ratio(values(label, shared, "objmc"), values("none", shared, "objmc")),
+            lost=float(values(label, names, "lost").mean()),
+            distance=None if ours is None or theirs is None else kernel_interval(ours, theirs),
+            background=sum(known) / len(known) if known else None,
+            seconds=sorted(cases[n]["seconds"] for n in names)[len(names) // 2],
+            memory=max(memory) / 2**30 if memory else None,
+            num=len(names),
+        )
+    return findings
+
+
+def _text(interval: Interval | None, digits: int) -> str:
+    if interval is None:
+        return "–"
+    return f"{interval.value:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
+
+
+def _table(study: Study, findings: Mapping[str, Finding], options: Options, backbone: Backbone) -> str:
+    size = f"{backbone.settings.num_frames} frames of {backbone.settings.width}×{backbone.settings.height}"
+    lines = [
+        f"| {study.axis} | ObjMC, px | over no control | lost | stand-in distance ×1000 | background change | "
+        "s a clip | peak memory, GiB |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for label, one in findings.items():
+        thousand = one.distance and Interval(
+            value=one.distance.value * 1e3, low=one.distance.low * 1e3, high=one.distance.high * 1e3
+        )
+        ratio = _text(one.ratio, 2) if label not in ("none", *BASELINES, *study.extra) else "–"
+        change = "–" if one.background is None else f"{one.background:.3f}"
+        memory = "–" if one.memory is None else f"{one.memory:.1f}"
+        lines.append(
+            f"| {label} | {_text(one.objmc, 2)} | {ratio} | {one.lost:.0%} | {_text(thousand, 1)} | {change} | "
+            f"{one.seconds:.1f} | {memory} |"
+        )
+    num = max(one.num for one in findings.values())
+    dtype = str(backbone.dtype).removeprefix("torch.")
+    world = "VIPSeg" if options.vipseg else f"held-out rendered scenes (set {options.scene_set})"
+    lines += [
+        "",
+        f"{num} {world}, {size}, one seed ({options.seed}), recipe {options.recipe}, weights "
+        f"{backbone.weights_sha256[:12]}, {dtype}, {options.threads} of {os.cpu_count()} cores ({platform.machine()}). "
+        "Mean and 95 % bootstrap interval over scenes, the ratio over pairs. Stand-in distance: unbiased kernel "
+        "distance to the true clips on sgi2v-clip-64 features, no FVD; it may fall below 0.",
+        "",
+        _verdict(study, findings),
+    ]
+    if study.note:
+        lines += ["", study.note]
+    return "\n".join(lines)
+
+
+def _verdict(study: Study, findings: Mapping[str, Finding]) -> str:
+    """Whether the study can say anything: the gain of control must stand out of the tracker's own error."""
+    default = study.default or next(n for n in findings if n not in ("none", *BASELINES, *study.extra))
+    if "true" not in findings:
+        return "Without true clips the tracker's own error is unknown."
+    gain = findings["none"].objmc.value - findings[default].objmc.value
+    floor = findings["true"].objmc.value
+    said = (
+        f"SG-I2V ({default}) gains {gain:.2f} px over no control; the tracker's own error is {floor:.2f} px"
+    )
+    return f"{said}." if gain > floor else f"**Undecided:** {said}, which is no less."
+
+
+def _write_between_marks(readme: Path, text: str, suffix: str) -> None:
+    """Put the table where the README wants it; without a README print is all there is."""
+    start, end = f"<!-- table{suffix} -->", f"<!-- end{suffix} -->"
+    if not readme.is_file() or start not in (old := readme.read_text(encoding="utf-8")):
+        return
+    before, _, rest = old.partition(start)
+    _, _, after = rest.partition(end)
+    readme.write_text(f"{before}{start}\n{text}\n{end}{after}", encoding="utf-8")
+
+
+def _plot(study: Study, findings: Mapping[str, Finding], file: Path) -> None:
+    """Control on the left, quality on the right; no control and the true clips as lines."""
+    labels = [n for n in findings if n not in ("none", *BASELINES, *study.extra)]
+    places = [float(n.split()[0]) for n in labels] if study.numeric else list(range(len(labels)))
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    scaled = {n: f.distance for n, f in findings.items() if f.distance is not None}
+    for axes, of, name in (
+        (left, {n: f.objmc for n, f in findings.items()}, "ObjMC, pixels (lower follows better)"),
+        (right, scaled, "stand-in distance to true clips (lower is better)"),
+    ):
+        known = [(p, of[n]) for p, n in zip(places, labels, strict=True) if n in of]
+        if not known:
+            continue
+        spots = [p for p, _ in known]
+        middle = [i.value for _, i in known]
+        error = [[i.value - i.low for _, i in known], [i.high - i.value for _, i in known]]
+        axes.errorbar(
+            spots, middle, yerr=error, fmt="o-" if study.numeric else "o", capsize=3, color="#1f5fa8"
+        )
+        for reference, colour in (("none", "#b04a2f"), ("true", "#4a8a3c")):
+            if reference in of:
+                axes.axhline(of[reference].value, color=colour, linestyle="--", linewidth=1, label=reference)
+        axes.set_ylabel(name, fontsize=8)
+        if study.numeric:
+            axes.set_xlabel(study.axis, fontsize=8)
+            if min(spots) > 0 and max(spots) / min(spots) > 8:
+                axes.set_xscale("log", base=2)
+                axes.set_xticks(spots, [f"{s:g}" for s in spots])
+        else:
+            axes.set_xticks(spots, labels, rotation=35, ha="right", fontsize=7)
+        if not math.isclose(max(middle), min(middle)):
+            axes.set_ylim(bottom=min(0.0, *(i.low for _, i in known)))
+        axes.tick_params(labelsize=7)
+        axes.legend(fontsize=7)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=110)
+    pyplot.close(figure)
