@@ -6,6 +6,8 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from sgi2v.controllers.base import Controller
+from sgi2v.controllers.drag_diffusion import DragDiffusion
+from sgi2v.controllers.freetraj import FreeTraj
 from sgi2v.controllers.in_turn import InTurn
 from sgi2v.controllers.sg_i2v import SGI2V
 from sgi2v.controllers.time_to_move import TimeToMove
@@ -15,6 +17,7 @@ __all__ = [
     "CONTROLLERS",
     "SGI2V",
     "Controller",
+    "DragDiffusion",
     "InTurn",
     "TimeToMove",
     "controller_class",
@@ -28,6 +31,8 @@ CONTROLLERS: Mapping[str, type[Controller]] = MappingProxyType(
     {
         "none": Controller,
         "sg-i2v": SGI2V,
+        "freetraj": FreeTraj,
+        "drag-diffusion": DragDiffusion,
         "time-to-move": TimeToMove,
     }
 )

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sgi2v.attention import AttentionCall, first_frame_attention
 from sgi2v.backbones.base import CLEAN, Backbone, Level
-from sgi2v.controllers.base import Controller
+from sgi2v.controllers.base import Clock, Controller, reading
 from sgi2v.device import HostCopy
 from sgi2v.dragging import (
     Editable,
@@ -53,7 +53,7 @@ class DragDiffusion(Controller):
     at: float = 87.7
     """Where in the denoising to drag, in the unit of at_as; the step nearest to it does. The default is 0.7 of the
     way to noise on SVD, 35 of 50 steps still to go."""
-    at_as: Literal["sigma", "noise-level", "step"] = "sigma"
+    at_as: Clock = "sigma"
     """Unit of at and reference_until: sigma (noise to signal ratio), noise-level (s = noise / (signal + noise), 0 to
     1, alike for every model), or step (steps still to go: num_steps at pure noise, 1 at the last)."""
     iterations: int = 80
@@ -175,15 +175,10 @@ class DragDiffusion(Controller):
 
     def during(self, step: Step, state: "DragState") -> AbstractContextManager[None]:
         """Reference attention, from the dragged step until ``reference_until``."""
-        position = {
-            "sigma": step.level.sigma,
-            "noise-level": step.level.noise_level,
-            "step": float(step.remaining),
-        }
         if (
             not (self.reference_attention and self.reference_layers)
             or step.index < self.dragged_step(state.backbone.levels(step.count))
-            or position[self.at_as] < self.reference_until
+            or reading(self.at_as, step.level, step.remaining) < self.reference_until
         ):
             return nullcontext()
         return state.backbone.editing(self._see_first_frame, state.grid)
