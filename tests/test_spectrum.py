@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sgi2v.spectrum import low_pass, merge_frequencies
+from sgi2v.spectrum import low_pass, low_pass_3d, merge_frequencies, merge_frequencies_3d
 
 SIZES = st.integers(1, 9)
 
@@ -86,3 +86,98 @@ def test_the_ends_of_the_mask_give_one_or_the_other() -> None:
     low, high = torch.randn(2, 2, 3, 6, 8)
     assert torch.equal(merge_frequencies(low, high, torch.zeros(6, 8)), high)
     assert torch.allclose(merge_frequencies(low, high, torch.ones(6, 8)), low, atol=1e-5)
+
+
+# ---------------------------------------------------------------- over time, height and width
+
+
+def literal_low_pass_3d(
+    size: tuple[int, int, int], spatial: float, temporal: float, order: int
+) -> torch.Tensor:
+    """FreeInit's way of writing it: time is stretched by the ratio of the cutoffs."""
+    mask = torch.zeros(size, dtype=torch.float64)
+    for t in range(size[0]):
+        for h in range(size[1]):
+            for w in range(size[2]):
+                # Even sizes: 2 t / T - 1, as published.
+                times, heights, widths = (2 * (i - n // 2) / n for i, n in zip((t, h, w), size, strict=True))
+                distance = (spatial / temporal * times) ** 2 + heights**2 + widths**2
+                mask[t, h, w] = 1 / (1 + (distance / spatial**2) ** order)
+    return mask
+
+
+VOLUMES = st.tuples(st.integers(1, 6), st.integers(1, 6), st.integers(1, 6))
+
+
+@given(size=VOLUMES, spatial=st.floats(0.05, 3), temporal=st.floats(0.05, 3), order=st.integers(1, 5))
+def test_low_pass_over_time_is_the_formula(
+    size: tuple[int, int, int], spatial: float, temporal: float, order: int
+) -> None:
+    found = low_pass_3d(*size, spatial, temporal, order=order).double()
+    assert torch.allclose(found, literal_low_pass_3d(size, spatial, temporal, order), atol=1e-6)
+
+
+def test_either_cutoff_of_zero_keeps_nothing_and_a_negative_one_is_refused() -> None:
+    assert not low_pass_3d(2, 4, 6, 0.0, 0.1).any() and not low_pass_3d(2, 4, 6, 0.1, 0.0).any()
+    for cutoffs in ((-0.1, 0.1), (0.1, -0.1)):
+        with pytest.raises(ValueError, match="cutoff"):
+            low_pass_3d(2, 4, 6, *cutoffs)
+
+
+@given(size=VOLUMES, spatial=st.floats(0.05, 3), temporal=st.floats(0.05, 3))
+def test_low_pass_over_time_passes_the_mean_and_treats_both_signs_of_a_frequency_alike(
+    size: tuple[int, int, int], spatial: float, temporal: float
+) -> None:
+    """So a merge of real clips is real before the real part is taken."""
+    mask = torch.fft.ifftshift(low_pass_3d(*size, spatial, temporal))
+    assert mask[0, 0, 0] == 1
+    opposite = mask
+    for axis in range(3):
+        opposite = opposite.flip(axis).roll(1, axis)
+    assert torch.equal(mask, opposite)
+
+
+@pytest.mark.parametrize("size", [(2, 4, 6), (3, 3, 2), (5, 1, 4)])
+def test_merge_over_time_is_the_literal_one(size: tuple[int, int, int]) -> None:
+    """A transform over three axes is one over the last two of each frame, then one over time, here as a matrix."""
+    low, high = torch.randn(2, size[0], 1, *size[1:])
+    mask = low_pass_3d(*size, 0.5, 0.6)
+    frames = torch.arange(size[0], dtype=torch.float64)
+    over_time = torch.exp(-2j * math.pi * frames[:, None] * frames / size[0])
+    merged = torch.zeros(size, dtype=torch.complex128)
+    for t in range(size[0]):
+        share = mask[(t + size[0] // 2) % size[0]].double()
+        bins = [
+            torch.fft.fft2(torch.einsum("s,shw->hw", over_time[t], clip[:, 0].to(torch.complex128)))
+            for clip in (low, high)
+        ]
+        unshifted = torch.roll(share, (-(size[1] // 2), -(size[2] // 2)), (0, 1))
+        kept = torch.fft.ifft2(unshifted * bins[0] + (1 - unshifted) * bins[1])
+        merged += over_time[t].conj()[:, None, None] * kept / size[0]
+    found = merge_frequencies_3d(low, high, mask)[:, 0].double()
+    assert torch.allclose(found, merged.real, atol=1e-5)
+
+
+@given(size=VOLUMES, spatial=st.floats(0, 3), temporal=st.floats(0, 3))
+def test_merging_a_clip_with_itself_changes_nothing(
+    size: tuple[int, int, int], spatial: float, temporal: float
+) -> None:
+    x = torch.randn(size[0], 2, *size[1:])
+    assert torch.equal(merge_frequencies_3d(x, x, low_pass_3d(*size, spatial, temporal)), x)
+
+
+def test_a_merged_bins_variance_is_the_sum_of_squared_shares_unless_it_is_kept() -> None:
+    """Of two independent white noises, measured over many channels."""
+    size, channels = (5, 8, 8), 3000
+    generator = torch.Generator().manual_seed(0)
+    low, high = torch.randn(2, size[0], channels, *size[1:], generator=generator)
+    mask = low_pass_3d(*size, 0.6, 0.7)
+    wanted = mask**2 + (1 - mask) ** 2
+    for keep, variance in ((False, wanted), (True, torch.ones_like(wanted))):
+        merged = merge_frequencies_3d(low, high, mask, keep_variance=keep)
+        power = (
+            torch.fft.fftshift(torch.fft.fftn(merged, dim=(0, 2, 3)), dim=(0, 2, 3)).abs().square().mean(1)
+        )
+        measured = power / math.prod(size)
+        assert torch.allclose(measured, variance, rtol=0.15)
+    assert wanted.min() < 0.55

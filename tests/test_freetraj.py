@@ -1,0 +1,422 @@
+"""FreeTraj against its literal twin, and what must hold of each of its parts."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch import Tensor
+
+from reference import freetraj as literal
+from sgi2v import SVD, Box, Controller, Key, Motion, Sampling, Scene, generate
+from sgi2v.attention import AttentionCall
+from sgi2v.controllers.freetraj import (
+    FreeTraj,
+    FreeTrajState,
+    lay,
+    over_time,
+    owners_by_size,
+    within_frames,
+)
+from sgi2v.grid import Grid, Track, Tracks
+from sgi2v.spectrum import low_pass_3d, merge_frequencies_3d
+from sgi2v.step import Reporter, Step
+from test_no_trace import Broken, nothing_is_left
+from tiny import tiny_svd
+
+NUM_FRAMES = 3
+WIDTH, HEIGHT = 48, 64
+GRID = Grid(width=WIDTH, height=HEIGHT, num_frames=NUM_FRAMES)
+PATHS = (
+    ((4.0, 8.0, 28.0, 40.0), (12.0, 16.0, 36.0, 48.0), (20.0, 24.0, 44.0, 56.0)),
+    (
+        (24.0, 0.0, 46.0, 20.0),
+        (24.0, 0.0, 46.0, 20.0),
+        (40.0, -8.0, 62.0, 12.0),
+    ),  # overlaps; leaves the picture
+)
+IDENTITY = FreeTraj(factor=1.0, inject_noise=False)
+
+Paths = Sequence[Sequence[literal.Box]]
+
+
+def tracks_of(paths: Paths) -> Tracks:
+    return Tracks(
+        image=Image.new("RGB", (WIDTH, HEIGHT)),
+        tracks=tuple(Track(boxes=np.array(path, dtype=np.float32)) for path in paths),
+    )
+
+
+def boxes_of(paths: Paths) -> np.ndarray:
+    return tracks_of(paths).boxes(range(NUM_FRAMES))
+
+
+@pytest.fixture(scope="module")
+def backbone() -> SVD:
+    return SVD.load(tiny_svd(NUM_FRAMES), device="cpu", dtype="float32")
+
+
+def picture() -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8))
+
+
+def scene() -> Scene:
+    motions = []
+    for (left, top, right, bottom), dx in (((8, 8, 28, 40), 14), ((24, 4, 44, 30), -6)):
+        x, y = (left + right) / 2, (top + bottom) / 2
+        path = (Key(time=0.0, x=x, y=y), Key(time=1.0, x=x + dx, y=y + 8))
+        motions.append(Motion(box=Box(left=left, top=top, right=right, bottom=bottom), path=path))
+    return Scene(image=picture(), motions=tuple(motions))
+
+
+SMALL = Sampling(width=WIDTH, height=HEIGHT, num_frames=NUM_FRAMES, num_steps=2, seed=1)
+
+
+# ---------------------------------------------------------------- whose place it is
+
+
+# Whole sixteenths of a pixel: numbers that a float32 halves exactly.
+boxes_anywhere = st.tuples(
+    st.integers(-640, 960), st.integers(-640, 960), st.integers(16, 960), st.integers(16, 960)
+).map(lambda b: tuple(v / 16 for v in (b[0], b[1], b[0] + b[2], b[1] + b[3])))
+paths_anywhere = st.lists(st.tuples(*[boxes_anywhere] * NUM_FRAMES), min_size=1, max_size=3)
+
+
+@given(paths=paths_anywhere)
+@settings(max_examples=40, deadline=None)
+def test_owners_are_the_last_boxes_over_each_cell_at_every_size(paths: Paths) -> None:
+    boxes = boxes_of(paths)
+    exact = [[tuple(float(v) for v in box) for box in path] for path in boxes]
+    found = owners_by_size(boxes, GRID, torch.device("cpu"))
+    assert list(found) == [(8, 6), (4, 3), (2, 2), (1, 1)]
+    for power, ((rows, columns), owners) in enumerate(found.items()):
+        for f in range(NUM_FRAMES):
+            at_frame = [path[f] for path in exact]
+            wanted = [
+                literal.owner_of(at_frame, y, x, 8 * 2**power) for y in range(rows) for x in range(columns)
+            ]
+            assert owners.of[f].tolist() == wanted
+            members = {owner: places.tolist() for owner, places in owners.members[f]}
+            assert members == {
+                g: [p for p, owner in enumerate(wanted) if owner == g] for g in sorted(set(wanted))
+            }
+        changing = {p for p in range(rows * columns) if len(set(owners.of[:, p].tolist())) > 1}
+        assert set(owners.changing.tolist()) == changing
+
+
+@given(owners=st.lists(st.integers(0, 3), min_size=1, max_size=8), factor=st.floats(0, 1))
+def test_the_masks_of_the_twin_are_symmetric(owners: list[int], factor: float) -> None:
+    mask = literal.mask_of(owners, owners, factor)
+    assert torch.equal(mask, mask.T) and mask.diagonal().eq(1).all()
+
+
+# ---------------------------------------------------------------- attention
+
+
+def call_of(source: str, size: tuple[int, int] = (4, 3), seed: int = 0) -> AttentionCall:
+    places = size[0] * size[1]
+    shape = (places, NUM_FRAMES, 8) if source == "temporal" else (NUM_FRAMES, places, 8)
+    query, key, value = 2 * torch.randn(3, *shape, generator=torch.Generator().manual_seed(seed))
+    return AttentionCall(
+        layer="x", source="temporal" if source == "temporal" else "self", num_heads=2, size=size,
+        query=query, key=key, value=value,
+    )  # fmt: skip
+
+
+def edited(call: AttentionCall, paths: Paths, factor: float) -> Tensor:
+    owners = owners_by_size(boxes_of(paths), GRID, torch.device("cpu"))[call.size]
+    return (over_time if call.source == "temporal" else within_frames)(call, owners, factor)
+
+
+@pytest.mark.parametrize("source", ["self", "temporal"])
+@given(paths=paths_anywhere, factor=st.sampled_from([0.0, 0.01, 0.5, 1.0, 3.0]), seed=st.integers(0, 9))
+@settings(max_examples=25, deadline=None)
+def test_attention_is_that_under_explicit_masks(source: str, paths: Paths, factor: float, seed: int) -> None:
+    call = call_of(source, seed=seed)
+    exact = [[tuple(float(v) for v in box) for box in path] for path in boxes_of(paths)]
+    wanted = literal.edited(call, exact, 16, factor)
+    assert torch.allclose(edited(call, paths, factor), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("source", ["self", "temporal"])
+def test_a_multiplied_logit_is_no_added_one(source: str) -> None:
+    """Turning the factor into a bias log(factor), as attention masks usually are, gives something else."""
+    call = call_of(source)
+    found = edited(call, PATHS, 0.01)
+    assert (found - call.ordinary()).abs().max() > 0.1
+    owners = owners_by_size(boxes_of(PATHS), GRID, torch.device("cpu"))[call.size].of
+    lines = owners.T if source == "temporal" else owners
+    bias = torch.where(lines[:, :, None] == lines[:, None, :], 0.0, np.log(0.01))[:, None]
+
+    def split(t: Tensor) -> Tensor:
+        return t.unflatten(-1, (2, -1)).transpose(1, 2)
+
+    biased = torch.nn.functional.scaled_dot_product_attention(
+        split(call.query), split(call.key), split(call.value), attn_mask=bias
+    )
+    assert (found - biased.transpose(1, 2).flatten(2)).abs().max() > 0.1
+
+
+def test_many_places_are_done_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    call = call_of("temporal")
+    whole = edited(call, PATHS, 0.01)
+    monkeypatch.setattr("sgi2v.controllers.freetraj._PLACES_AT_ONCE", 2)
+    assert torch.allclose(edited(call, PATHS, 0.01), whole, atol=1e-6)
+
+
+@pytest.mark.parametrize("source", ["self", "temporal"])
+def test_gradients_are_those_under_explicit_masks(source: str) -> None:
+    gradients = []
+    for twin in (False, True):
+        call = call_of(source)
+        leaves = [t.clone().requires_grad_(True) for t in (call.query, call.key, call.value)]
+        call = dataclasses.replace(call, query=leaves[0], key=leaves[1], value=leaves[2])
+        out = literal.edited(call, PATHS, 16, 0.01) if twin else edited(call, PATHS, 0.01)
+        gradients.append(torch.autograd.grad(out.square().sum(), leaves))
+    for ours, theirs in zip(*gradients, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-4)
+
+
+def step_at(index: int, count: int, backbone: SVD) -> Step:
+    levels = backbone.levels(count)
+    return Step(
+        index=index, count=count, level=levels[index], next_level=levels[index + 1], reporter=Reporter()
+    )
+
+
+def state_of(controller: FreeTraj, backbone: SVD, paths: Paths = PATHS) -> FreeTrajState:
+    return controller.prepare(backbone, None, tracks_of(paths), backbone.grid(WIDTH, HEIGHT, NUM_FRAMES))
+
+
+@pytest.mark.parametrize("part", ["edit_spatial", "edit_temporal", "both"])
+def test_a_denoising_step_is_the_twins(backbone: SVD, part: str) -> None:
+    controller = FreeTraj(
+        edit_spatial=part in ("edit_spatial", "both"), edit_temporal=part in ("edit_temporal", "both")
+    )
+    generator = torch.Generator().manual_seed(4)
+    condition = backbone.encode(picture(), "", GRID, generator)
+    step = step_at(0, 8, backbone)
+    x = torch.randn(GRID.latent_shape, generator=generator) * step.level.pure_noise_scale
+    with controller.during(step, state_of(controller, backbone)):
+        found = backbone.denoise(x, step.level, condition)
+
+    def edit(call: AttentionCall) -> Tensor | None:
+        wanted = controller.edit_temporal if call.source == "temporal" else controller.edit_spatial
+        return (
+            literal.edited(call, PATHS, {8: 8, 4: 16, 2: 32, 1: 64}[call.size[0]], 0.01) if wanted else None
+        )
+
+    with backbone.editing(edit, GRID):
+        wanted = backbone.denoise(x, step.level, condition)
+    plain = backbone.denoise(x, step.level, condition)
+    assert torch.allclose(found, wanted, atol=1e-3)
+    assert (found - plain).abs().max() > 0.05
+
+
+def test_only_the_named_blocks_are_changed(backbone: SVD) -> None:
+    controller = FreeTraj(layers=("up_blocks.2", "down_blocks.1.attentions.0"))
+    condition = backbone.encode(picture(), "", GRID, torch.Generator().manual_seed(4))
+    step, x = step_at(0, 8, backbone), torch.randn(GRID.latent_shape)
+    left: list[str] = []
+    state = state_of(controller, backbone)
+    with backbone.editing(lambda call: left.append(call.layer), GRID), controller.during(step, state):
+        backbone.denoise(x, step.level, condition)
+    everything = {
+        n.split(".transformer_blocks")[0] for n, _ in backbone.denoiser.named_modules() if "attn1" in n
+    }
+    everything = {n for n in everything if "temporal" not in n}
+    named = {n for n in everything if n.startswith("up_blocks.2.") or n == "down_blocks.1.attentions.0"}
+    assert set(left) == everything - named and len(named) == 4
+    with pytest.raises(ValueError, match=r"up_blocks\.7"):
+        state_of(FreeTraj(layers=("up_blocks.7",)), backbone)
+
+
+@pytest.mark.parametrize(("count", "edited_steps"), [(50, 6), (25, 3), (12, 2), (4, 1), (1, 1)])
+def test_attention_is_changed_in_the_first_share_of_the_steps(
+    backbone: SVD, count: int, edited_steps: int
+) -> None:
+    controller = FreeTraj()
+    state = state_of(controller, backbone)
+    asked = []
+    for index in range(count):
+        processors = [m.processor for m in backbone.denoiser.modules() if hasattr(m, "processor")]
+        with controller.during(step_at(index, count, backbone), state):
+            now = [m.processor for m in backbone.denoiser.modules() if hasattr(m, "processor")]
+            asked.append(any(a is not b for a, b in zip(now, processors, strict=True)))
+    assert asked == [True] * edited_steps + [False] * (count - edited_steps)
+
+
+@pytest.mark.parametrize(
+    ("unit", "bounds"), [("sigma", (350.0, 1000.0)), ("noise-level", (0.9971, 1.0)), ("step", (45.0, 50.0))]
+)
+def test_the_share_can_be_said_in_other_units(backbone: SVD, unit: str, bounds: tuple[float, float]) -> None:
+    said = FreeTraj(guided=bounds, guided_as=unit)  # type: ignore[arg-type]
+    published = FreeTraj()
+    levels = backbone.levels(50)
+    assert [said._guides(levels[k], k, 50) for k in range(50)] == [
+        published._guides(levels[k], k, 50) for k in range(50)
+    ]
+
+
+# ---------------------------------------------------------------- noise
+
+
+def test_injected_noise_is_the_twins() -> None:
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(GRID.latent_shape, generator=generator)
+    patches = [torch.randn(4, 4, 3, generator=generator), torch.randn(4, 2, 2, generator=generator)]
+    paths = (
+        tuple((8.0 * x, 8.0 * y, 8.0 * x + 24, 8.0 * y + 32) for x, y in ((0, 1), (2, 2), (5, 6))),
+        tuple((8.0 * x, 8.0 * y, 8.0 * x + 16, 8.0 * y + 16) for x, y in ((1, 2), (2, 3), (-1, -1))),
+    )
+    found = noise.clone()
+    for patch, track in zip(patches, GRID.cells(boxes_of(paths)), strict=True):
+        lay(found, patch, track)
+    assert torch.equal(found, literal.injected(noise, patches, paths, 8))
+    assert torch.equal(found[0, :, 2:4, 1:3], patches[1]), "the later box is not on top"
+    assert not torch.equal(found, noise)
+
+
+@given(paths=paths_anywhere)
+@settings(max_examples=40, deadline=None)
+def test_noise_outside_all_boxes_stays_and_inside_is_new(paths: Paths) -> None:
+    noise = torch.randn(GRID.latent_shape)
+    cells = GRID.cells(boxes_of(paths))
+    found = FreeTraj(merge_noise=False).steered_noise(noise, cells)
+    owners = owners_by_size(boxes_of(paths), GRID, torch.device("cpu"))[8, 6].of.reshape(NUM_FRAMES, 1, 8, 6)
+    assert torch.equal((found != noise).any(dim=1, keepdim=True), owners > 0)
+
+
+def test_a_box_that_never_moves_has_the_same_noise_in_every_frame() -> None:
+    cells = GRID.cells(boxes_of([[(8.0, 16.0, 32.0, 40.0)] * NUM_FRAMES]))
+    noise = torch.randn(GRID.latent_shape)
+    found = FreeTraj(merge_noise=False).steered_noise(noise, cells)[:, :, 2:5, 1:4]
+    assert torch.equal(found, found[:1].expand_as(found)) and found.std() > 0.5
+
+
+def test_a_box_that_moves_by_whole_cells_takes_its_noise_along_and_a_growing_one_keeps_its_middle() -> None:
+    moves = [(8.0 * k, 8.0, 8.0 * k + 16, 32.0) for k in range(NUM_FRAMES)]
+    grows = [(16.0 - 8 * k, 32.0 - 8 * k, 32.0 + 8 * k, 48.0 + 8 * k) for k in range(NUM_FRAMES)]
+    noise = torch.randn(GRID.latent_shape)
+    found = FreeTraj(merge_noise=False).steered_noise(noise, GRID.cells(boxes_of([moves])))
+    for k in range(NUM_FRAMES):
+        assert torch.equal(found[k, :, 1:4, k : k + 2], found[0, :, 1:4, :2])
+    found = FreeTraj(merge_noise=False).steered_noise(noise, GRID.cells(boxes_of([grows])))
+    for k in range(NUM_FRAMES):
+        assert torch.equal(found[k, :, 4:6, 2:4], found[0, :, 4:6, 2:4])
+
+
+def test_every_box_has_its_own_patch_the_same_with_and_without_the_merge() -> None:
+    boxes = boxes_of([[(0.0, 0.0, 24.0, 24.0)] * NUM_FRAMES, [(24.0, 24.0, 48.0, 48.0)] * NUM_FRAMES])
+    noise = torch.randn(GRID.latent_shape)
+    injected = FreeTraj(merge_noise=False).steered_noise(noise, GRID.cells(boxes))
+    assert (injected[:, :, :3, :3] - injected[:, :, 3:6, 3:6]).abs().min() > 0
+    merged = FreeTraj().steered_noise(noise, GRID.cells(boxes))
+    # At the constant component the filter passes everything, so the mean over a channel is the injected noise's.
+    assert torch.allclose(merged.mean(dim=(0, 2, 3)), injected.mean(dim=(0, 2, 3)), atol=1e-5)
+    assert not torch.allclose(merged, injected, atol=0.1)
+    all_low = FreeTraj(spatial_cutoff=1e6, temporal_cutoff=1e6).steered_noise(noise, GRID.cells(boxes))
+    assert torch.allclose(all_low, injected, atol=1e-4)
+
+
+def test_the_merge_takes_fresh_noise_that_the_same_noise_always_gives() -> None:
+    noise = torch.randn(GRID.latent_shape)
+    cells = GRID.cells(boxes_of(PATHS))
+    before = torch.get_rng_state()
+    found = FreeTraj().steered_noise(noise, cells)
+    assert torch.equal(FreeTraj().steered_noise(noise.clone(), cells), found)
+    assert torch.equal(torch.get_rng_state(), before), "the global random generator was used"
+    none_low = FreeTraj(spatial_cutoff=0.0).steered_noise(noise, cells)
+    other = noise.clone()
+    other[0, 0, 0, 0] += 1e-3
+    assert (FreeTraj(spatial_cutoff=0.0).steered_noise(other, cells) - none_low).abs().max() > 0.5
+    assert abs(torch.corrcoef(torch.stack([none_low.flatten(), noise.flatten()]))[0, 1]) < 0.2
+    mask = low_pass_3d(NUM_FRAMES, 8, 6, 0.25, 0.1)
+    injected = FreeTraj(merge_noise=False).steered_noise(noise, cells)
+    assert torch.allclose(merge_frequencies_3d(injected, none_low, mask), found, atol=1e-6)
+    rescaled = FreeTraj(keep_variance=True).steered_noise(noise, cells)
+    assert torch.allclose(
+        merge_frequencies_3d(injected, none_low, mask, keep_variance=True), rescaled, atol=1e-6
+    )
+
+
+# ---------------------------------------------------------------- whole runs
+
+
+def test_the_identity_setting_is_no_control_bit_for_bit(backbone: SVD) -> None:
+    plain = generate(scene(), backbone=backbone, controller=Controller(), sampling=SMALL).frames
+    for identity in (IDENTITY, FreeTraj(edit_spatial=False, edit_temporal=False, inject_noise=False)):
+        assert torch.equal(
+            generate(scene(), backbone=backbone, controller=identity, sampling=SMALL).frames, plain
+        )
+
+
+def test_the_same_seed_gives_the_same_video_another_part_another_one(backbone: SVD) -> None:
+    videos = [
+        generate(scene(), backbone=backbone, controller=controller, sampling=SMALL).frames
+        for controller in (
+            FreeTraj(), FreeTraj(), FreeTraj(inject_noise=False), FreeTraj(edit_spatial=False),
+            FreeTraj(edit_temporal=False), FreeTraj(merge_noise=False), FreeTraj(keep_variance=True),
+        )
+    ]  # fmt: skip
+    assert torch.equal(videos[0], videos[1])
+    for index, other in enumerate(videos[2:]):
+        assert not torch.allclose(videos[0], other, atol=1e-3), index
+
+
+def test_a_scene_without_motions_is_no_control(backbone: SVD) -> None:
+    empty = Tracks(image=picture(), tracks=())
+    controller = FreeTraj()
+    state = controller.prepare(backbone, None, empty, GRID)
+    noise = torch.randn(GRID.latent_shape)
+    levels = backbone.levels(4)
+    assert torch.equal(controller.start(noise, levels, state)[0], Controller().start(noise, levels, None)[0])
+    with controller.during(step_at(0, 4, backbone), state):
+        assert type(
+            next(m.processor for m in backbone.denoiser.modules() if hasattr(m, "processor"))
+        ).__module__ != ("sgi2v.attention")
+
+
+@pytest.mark.parametrize("layer", ["down_blocks.1.resnets.0", "up_blocks.2.attentions.1"])
+def test_nothing_is_left_after_a_run_that_works_or_fails(backbone: SVD, layer: str) -> None:
+    with nothing_is_left(backbone):
+        generate(scene(), backbone=backbone, controller=FreeTraj(), sampling=SMALL)
+
+    def fail(*_: object) -> None:
+        raise Broken
+
+    with nothing_is_left(backbone):
+        handle = backbone.denoiser.get_submodule(layer).register_forward_hook(fail)
+        try:
+            with pytest.raises(Broken):
+                generate(scene(), backbone=backbone, controller=FreeTraj(), sampling=SMALL)
+        finally:
+            handle.remove()
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"guided": (0.2, 0.1)}, "guided"),
+        ({"factor": -0.1}, "factor"),
+        ({"factor": float("nan")}, "factor"),
+        ({"spatial_cutoff": -1.0}, "spatial_cutoff"),
+        ({"temporal_cutoff": float("inf")}, "temporal_cutoff"),
+        ({"filter_order": 0}, "filter_order"),
+    ],
+)
+def test_impossible_values_are_refused_by_name(fields: dict[str, object], named: str) -> None:
+    with pytest.raises(ValueError, match=rf"controller\.{named}"):
+        FreeTraj(**fields)  # type: ignore[arg-type]
+
+
+def test_a_range_that_no_step_falls_into_is_an_error_only_where_it_matters(backbone: SVD) -> None:
+    never = {"guided": (1e6, 1e7), "guided_as": "sigma"}
+    with pytest.raises(ValueError, match=r"controller\.guided: no step of 4"):
+        FreeTraj(**never).planned_iterations(backbone.levels(4))  # type: ignore[arg-type]
+    quiet = FreeTraj(edit_spatial=False, edit_temporal=False, **never)  # type: ignore[arg-type]
+    assert list(quiet.planned_iterations(backbone.levels(4))) == [0] * 4
