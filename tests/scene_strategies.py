@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import strategies as st
 from PIL import Image
 
+from sgi2v.reference import Reference
 from sgi2v.scene import Box, Curve, Easing, Fit, Key, Kind, Motion, Scene
 
 coordinates = st.floats(-2000, 2000)
@@ -71,6 +72,17 @@ def motions(draw: st.DrawFn, width: int = 40, height: int = 30) -> Motion:
 
 
 @st.composite
+def references(draw: st.DrawFn) -> Reference:
+    width, height = draw(st.integers(1, 9)), draw(st.integers(1, 9))
+    num_frames = draw(st.integers(1, 3))
+    num_masks = draw(st.sampled_from([0, 1, num_frames]))
+    return Reference(
+        frames=tuple(draw(images("RGB", width, height)) for _ in range(num_frames)),
+        masks=tuple(draw(images("L", width, height)) for _ in range(num_masks)),
+    )
+
+
+@st.composite
 def scenes(draw: st.DrawFn) -> Scene:
     width, height = draw(st.integers(2, 40)), draw(st.integers(2, 40))
     return Scene(
@@ -78,4 +90,5 @@ def scenes(draw: st.DrawFn) -> Scene:
         motions=tuple(draw(st.lists(motions(width, height), max_size=3))),
         fit=draw(st.sampled_from(get_args(Fit))),
         prompt=draw(names),
+        reference=draw(st.none() | references()),
     )

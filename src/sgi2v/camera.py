@@ -8,8 +8,9 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float64
 
+from sgi2v.checks import choice, finite
 from sgi2v.curves import ease
-from sgi2v.scene import Box, Easing, Key, Motion, Number, Scene, choice, finite
+from sgi2v.scene import Box, Easing, Key, Motion, Number, Scene
 
 
 @dataclass(frozen=True, kw_only=True)

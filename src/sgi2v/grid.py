@@ -8,6 +8,7 @@ import numpy as np
 import PIL.Image
 from jaxtyping import Float32, Int64
 
+from sgi2v.reference import Reference
 from sgi2v.scene import Fit, Motion, Scene
 
 
@@ -93,6 +94,8 @@ class Tracks:
 
     image: PIL.Image.Image
     tracks: tuple[Track, ...]
+    reference: Reference | None = None
+    """The person's own clip at the resized image's size, with one frame and mask ('L') per frame of the video."""
 
     def boxes(self, frames: Sequence[int]) -> Float32[np.ndarray, "n f 4"]:
         """Boxes of all tracks at the given video frames, pixels of the resized image."""
@@ -179,5 +182,17 @@ def tracks_of(scene: Scene, grid: Grid) -> Tracks:
 
     Source: SG-I2V's published data preparation (see the project's notes on the method, Input).
     """
-    image = fit_image(scene.image, grid.width, grid.height, scene.fit)
-    return Tracks(image=image, tracks=tuple(_track(motion, scene, grid) for motion in scene.motions))
+
+    def fitted(picture: PIL.Image.Image) -> PIL.Image.Image:
+        return fit_image(picture, grid.width, grid.height, scene.fit)
+
+    reference = None
+    if scene.reference is not None:
+        pairs = scene.reference.at(grid.num_frames)
+        frames, masks = (tuple(fitted(pair[k]) for pair in pairs) for k in (0, 1))
+        reference = Reference(frames=frames, masks=masks)
+    return Tracks(
+        image=fitted(scene.image),
+        tracks=tuple(_track(motion, scene, grid) for motion in scene.motions),
+        reference=reference,
+    )

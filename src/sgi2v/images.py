@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from PIL import Image, ImageOps
 
-from sgi2v.scene import shown
+from sgi2v.checks import shown
 
 MAX_PIXELS: Final = 64_000_000
 """Of an image, as its header declares them: checked before anything is decoded."""

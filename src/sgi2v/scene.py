@@ -1,16 +1,17 @@
 """Box, Key, Motion and Scene: what a person asks for, in pixels of the source image and times 0..1."""
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Literal, get_args
+from typing import ClassVar, Final, Literal
 
 import numpy as np
 from jaxtyping import Float64
 from numpy.typing import NDArray
 from PIL import Image
 
+from sgi2v.checks import check_picture, check_text, choice, finite, plain, shown, tuple_of
 from sgi2v.curves import EASE_SLOPES, along
+from sgi2v.reference import Reference
 
 Number = float | int
 Easing = Literal["linear", "ease-in", "ease-out", "ease-in-out"]
@@ -21,8 +22,6 @@ Fit = Literal["stretch", "cover", "contain"]
 MAX_MOTIONS: Final = 256
 MAX_KEYS: Final = 10_000
 """Keys on one path."""
-MAX_TEXT: Final = 10_000
-"""Characters of a name or a prompt."""
 MAX_COORDINATE: Final = 1e8
 """Pixels; beyond it float64 no longer tells small boxes from empty ones."""
 MIN_SIDE: Final = 0.01
@@ -35,52 +34,6 @@ _ORIENTATION: Final = 0x0112
 """The EXIF tag that says which side of a photo is up."""
 SAME_TIME: Final = 1e-9
 """A time this close to a key's is that key's time, so that sampling returns the key untouched."""
-
-
-def shown(value: object) -> str:
-    """A value as an error message shows it: one line, at most 80 characters."""
-    text = repr(value).replace("\n", " ")
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-def finite(field: str, value: object, remedy: str) -> float:
-    """`value` as a float; ValueError naming `field` for anything that is not a finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
-        raise ValueError(f"{field}: {shown(value)} is not a number; {remedy}")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise ValueError(f"{field}: {shown(value)} is not finite; {remedy}")
-    return number
-
-
-def choice(field: str, value: object, allowed: object) -> None:
-    """ValueError naming `field` unless `value` is one of the words of the Literal `allowed`."""
-    words = get_args(allowed)
-    if not isinstance(value, str) or value not in words:
-        raise ValueError(f"{field}: {shown(value)} is not known; give one of {', '.join(words)}")
-
-
-def _text(field: str, value: object) -> None:
-    if not isinstance(value, str):
-        raise ValueError(f"{field}: {shown(value)} is not a text; give one in quotes, or leave it out")
-    if len(value) > MAX_TEXT:
-        raise ValueError(f"{field}: {len(value)} characters; give at most {MAX_TEXT}")
-    if any("\ud800" <= character <= "\udfff" for character in value):
-        raise ValueError(f"{field}: {shown(value)} holds half a character; give whole Unicode characters")
-
-
-def _check_picture(field: str, value: object, remedy: str, *modes: str) -> None:
-    if not isinstance(value, Image.Image) or value.mode not in modes or min(value.size) < 1:
-        raise ValueError(f"{field}: {shown(value)} is no picture of mode {' or '.join(modes)}; {remedy}")
-
-
-def _tuple(field: str, value: object, kind: type, remedy: str) -> tuple[Any, ...]:
-    if not isinstance(value, tuple | list) or not all(isinstance(item, kind) for item in value):
-        raise ValueError(f"{field}: {shown(value)} is not a list of {kind.__name__}; {remedy}")
-    return tuple(value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,11 +161,11 @@ class Motion:
             raise ValueError(f"box: {shown(self.box)} has no area; make its sides at least {MIN_SIDE} pixels")
         choice("kind", self.kind, Kind)
         choice("curve", self.curve, Curve)
-        _text("name", self.name)
-        object.__setattr__(self, "path", _tuple("path", self.path, Key, "leave it out to pin the box"))
+        check_text("name", self.name)
+        object.__setattr__(self, "path", tuple_of("path", self.path, Key, "leave it out to pin the box"))
         self._check_path()
         if self.mask is not None:
-            _check_picture("mask", self.mask, "read it with sgi2v.scene_io.load_mask", "L", "1")
+            check_picture("mask", self.mask, "read it with sgi2v.scene_io.load_mask", "L", "1")
             object.__setattr__(self, "mask", plain(self.mask))
 
     def _check_path(self) -> None:
@@ -290,19 +243,27 @@ class Scene:
     """How an image of another shape meets the model's: stretched (as published), cut or padded."""
     prompt: str = ""
     """For models that read text; others leave it unread."""
+    reference: Reference | None = None
+    """A crude clip of what is wanted, for Time-to-Move, which else makes one from the motions."""
 
     def __post_init__(self) -> None:
-        _check_picture("image", self.image, "read it with sgi2v.scene_io.load_image", "RGB")
+        check_picture("image", self.image, "read it with sgi2v.scene_io.load_image", "RGB")
         if self.image.info.get("exif") and self.image.getexif().get(_ORIENTATION, 1) != 1:
             raise ValueError(
                 "image: its EXIF data says it lies on its side; read it with sgi2v.scene_io.load_image"
             )
         object.__setattr__(self, "image", plain(self.image))
-        object.__setattr__(self, "motions", _tuple("motions", self.motions, Motion, "give none, one or more"))
+        object.__setattr__(
+            self, "motions", tuple_of("motions", self.motions, Motion, "give none, one or more")
+        )
         if len(self.motions) > MAX_MOTIONS:
             raise ValueError(f"motions: {len(self.motions)} of them; give at most {MAX_MOTIONS}")
         choice("fit", self.fit, Fit)
-        _text("prompt", self.prompt)
+        check_text("prompt", self.prompt)
+        if self.reference is not None and not isinstance(self.reference, Reference):
+            raise ValueError(
+                f"reference: {shown(self.reference)} is no Reference; read one with sgi2v.reference.load_reference"
+            )
         for index, motion in enumerate(self.motions):
             self._check_inside(f"motions[{index}]", motion)
 
@@ -343,15 +304,3 @@ def frame_times(num_frames: int) -> Float64[np.ndarray, " num_frames"]:
     if num_frames < 1:
         raise ValueError(f"num_frames: {num_frames} is too few; give 1 or more")
     return np.arange(num_frames, dtype=np.float64) / max(num_frames - 1, 1)
-
-
-def plain(image: Image.Image) -> Image.Image:
-    """The decoded pixels alone, without file or metadata, so that equal pictures compare equal."""
-    if type(image) is Image.Image and not image.info:
-        return image
-    try:
-        copy = image.copy()
-    except (OSError, SyntaxError) as error:  # a file opened but not yet decoded
-        raise ValueError(f"image: {shown(image)} cannot be decoded ({error}); give another file") from error
-    copy.info = {}
-    return copy

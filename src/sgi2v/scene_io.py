@@ -11,9 +11,11 @@ from typing import Any, Final, TypeVar
 
 from PIL import Image
 
+from sgi2v.checks import shown
 from sgi2v.files import MAX_BYTES, read_file, within
 from sgi2v.images import Source, data_bytes, data_uri, load_image, load_mask, png_bytes
-from sgi2v.scene import MAX_KEYS, MAX_MOTIONS, Box, Key, Motion, Scene, shown
+from sgi2v.reference import MAX_FRAMES, Reference, check_pixels, files_of, read_clip
+from sgi2v.scene import MAX_KEYS, MAX_MOTIONS, Box, Key, Motion, Scene
 from sgi2v.traj import load_traj, save_traj
 from sgi2v.writing import write_files
 
@@ -28,7 +30,8 @@ __all__ = [
     "scene_to_dict",
 ]
 FORMAT: Final = "sgi2v-scene"
-VERSION: Final = 1
+VERSION: Final = 2
+"""2 knows a reference; a scene without one is written as 1, which older readers understand."""
 MAX_MASK_PIXELS: Final = 1_000_000_000
 """Of all masks of a scene together: a byte each in memory."""
 _SINGULAR: Final = MappingProxyType({"motions": "motion", "path": "key"})
@@ -80,6 +83,8 @@ def save_scene(scene: Scene, path: str | os.PathLike[str], *, embed: bool = Fals
         pictures += [
             (d["mask"], m.mask) for d, m in zip(data["motions"], scene.motions, strict=True) if m.mask
         ]
+        for part, names in data.get("reference", {}).items():
+            pictures += zip(names, getattr(scene.reference, part), strict=True)
         files = {name: png_bytes(picture) for name, picture in pictures} | files
     write_files(path.parent, files)
     return path
@@ -102,8 +107,19 @@ def scene_to_dict(scene: Scene, *, embed: bool = True, stem: str = "scene") -> d
             data["mask"] = data_uri(motion.mask) if embed else f"{stem}-mask-{index}.png"
         motions.append(data)
     image = data_uri(scene.image) if embed else f"{stem}-image.png"
-    data = {"format": FORMAT, "version": VERSION, "image": image, "fit": scene.fit}
-    return data | ({"prompt": scene.prompt} if scene.prompt else {}) | {"motions": motions}
+    data = {"format": FORMAT, "version": 2 if scene.reference else 1, "image": image, "fit": scene.fit}
+    if scene.prompt:
+        data["prompt"] = scene.prompt
+    if scene.reference:
+        data["reference"] = {
+            name: [
+                data_uri(picture) if embed else f"{stem}-reference-{name}-{index:03d}.png"
+                for index, picture in enumerate(pictures)
+            ]
+            for name in ("frames", "masks")
+            if (pictures := getattr(scene.reference, name))
+        }
+    return data | {"motions": motions}
 
 
 def scene_from_dict(data: object, base_dir: str | os.PathLike[str] | None = None) -> Scene:
@@ -112,8 +128,9 @@ def scene_from_dict(data: object, base_dir: str | os.PathLike[str] | None = None
     Raises ValueError naming the field for unknown fields, a newer version, wrong types and values, and for a
     path that leads out of `base_dir` (any relative path if that is None).
     """
-    _check_version(data)  # first: a newer version may well have fields that are unknown here
-    data = _object("scene", data, {"format", "version", "image", "motions"}, {"fit", "prompt"})
+    version = _check_version(data)  # first: a newer version may well have fields that are unknown here
+    optional = {"fit", "prompt"} | ({"reference"} if version >= 2 else set())
+    data = _object("scene", data, {"format", "version", "image", "motions"}, optional)
     motions = _list("motions", data["motions"], MAX_MOTIONS)
     image = _picture("image", data["image"], base_dir, load_image)
     num_masks = sum(isinstance(motion, dict) and "mask" in motion for motion in motions)
@@ -128,19 +145,23 @@ def scene_from_dict(data: object, base_dir: str | os.PathLike[str] | None = None
     made = [
         _motion(f"motions[{index}]", motion, base_dir, mask_of_image) for index, motion in enumerate(motions)
     ]
-    return Scene(image=image, motions=tuple(made), **{k: data[k] for k in ("fit", "prompt") if k in data})
+    others = {k: data[k] for k in ("fit", "prompt") if k in data}
+    if "reference" in data:
+        others["reference"] = _reference(data["reference"], base_dir)
+    return Scene(image=image, motions=tuple(made), **others)
 
 
-def _check_version(data: object) -> None:
+def _check_version(data: object) -> int:
     if not isinstance(data, dict):
-        return
+        return VERSION
     if data.get("format") != FORMAT:
         raise ValueError(f'format: {shown(data.get("format"))} is not a scene; say "{FORMAT}"')
     version = data.get("version")
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-        raise ValueError(f"version: {shown(version)} is not a version; say {VERSION}")
+        raise ValueError(f"version: {shown(version)} is not a version; say 1, or {VERSION} with a reference")
     if version > VERSION:
         raise ValueError(f"version: {version} is newer than {VERSION}, the newest known here; update sgi2v")
+    return version
 
 
 def _motion(
@@ -154,6 +175,32 @@ def _motion(
         data["mask"] = _picture(f"{field}.mask", data["mask"], base_dir, load)
     with within(f"{field}."):
         return Motion(**data)
+
+
+def _reference(value: object, base_dir: str | os.PathLike[str] | None) -> Reference:
+    data = _object("reference", value, {"frames"}, {"masks"})
+    return Reference(
+        **{
+            name: _clip(f"reference.{name}", part, base_dir, mask=name == "masks")
+            for name, part in data.items()
+        }
+    )
+
+
+def _clip(
+    field: str, value: object, base_dir: str | os.PathLike[str] | None, *, mask: bool
+) -> tuple[Image.Image, ...]:
+    """A reference's pictures: a list of them, or the path of a video, a folder or a picture."""
+    if isinstance(value, str) and not value.startswith("data:"):
+        path = _inside(field, value, base_dir)
+        names = [f"{value}/{file.name}" for file in files_of(field, path)] if path.is_dir() else [value]
+        return read_clip(field, [_inside(field, name, base_dir) for name in names], mask=mask)
+    parts = [value] if isinstance(value, str) else _list(field, value, MAX_FRAMES)
+    made: list[Image.Image] = []
+    for index, part in enumerate(parts):
+        made.append(_picture(f"{field}[{index}]", part, base_dir, load_mask if mask else load_image))
+        check_pixels(field, len(parts), made[0].size)
+    return tuple(made)
 
 
 def _make(field: str, value: object, kind: Callable[..., T]) -> T:
@@ -198,7 +245,8 @@ def _picture(
         raise ValueError(f"{field}: {shown(value)} is not a text; give a path within the scene's folder")
     embedded = value.startswith("data:")
     source = data_bytes(field, value) if embedded else _inside(field, value, base_dir)
-    with within(field.removesuffix("image").removesuffix("mask")):
+    own = field.removesuffix("image").removesuffix("mask")  # the readers' errors begin with these
+    with within(own if own != field else f"{field}: "):
         return load(source)
 
 

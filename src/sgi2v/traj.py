@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64
 
+from sgi2v.checks import shown
 from sgi2v.files import read_file, within
 from sgi2v.images import load_image, png_bytes
-from sgi2v.scene import MAX_KEYS, MAX_MOTIONS, Box, Key, Motion, Scene, frame_times, shown
+from sgi2v.scene import MAX_KEYS, MAX_MOTIONS, Box, Key, Motion, Scene, frame_times
 from sgi2v.writing import write_files
 
 

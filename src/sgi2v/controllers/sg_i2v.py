@@ -11,9 +11,9 @@ from torch import Tensor
 
 from sgi2v.alignment import AlignmentPlan, Weighting, alignment_loss, alignment_plan
 from sgi2v.backbones.base import Backbone, Level
+from sgi2v.checks import choice
 from sgi2v.controllers.base import Clock, Controller, reading
 from sgi2v.grid import Grid, Tracks
-from sgi2v.scene import choice
 from sgi2v.spectrum import low_pass, merge_frequencies
 from sgi2v.step import Step
 

@@ -10,10 +10,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sgi2v.backbones.base import Backbone, Level
+from sgi2v.checks import choice
 from sgi2v.controllers.base import Clock, Controller, reading
 from sgi2v.crude import CrudeClip, crude_clip
 from sgi2v.grid import Grid, Tracks
-from sgi2v.scene import choice
 from sgi2v.step import Step
 
 
@@ -91,7 +91,7 @@ class TimeToMove(Controller):
 
     def prepare(self, backbone: Backbone, condition: Any, tracks: Tracks, grid: Grid) -> "TimeToMoveState":
         """The clip's latents and the mask at their size; ValueError for a mask of the scene that is empty."""
-        clip = _reference(tracks, grid) or crude_clip(tracks, grid.num_frames)
+        clip = _reference(tracks) or crude_clip(tracks, grid.num_frames)
         kept = [grid.frame(k) for k in range(grid.latent_frames)]
         share = grid.coverage(np.ascontiguousarray(clip.masks[kept].numpy()))
         return TimeToMoveState(
@@ -138,6 +138,12 @@ class TimeToMoveState:
         return level.signal * self.latents + level.noise * self.noise
 
 
-def _reference(tracks: Tracks, grid: Grid) -> CrudeClip | None:
+def _reference(tracks: Tracks) -> CrudeClip | None:
     """The scene's own clip, if it has one."""
-    return None
+    if tracks.reference is None:
+        return None
+    frames, masks = (
+        torch.from_numpy(np.stack([np.asarray(picture, dtype=np.float32) for picture in pictures]) / 255)
+        for pictures in (tracks.reference.frames, tracks.reference.masks)
+    )
+    return CrudeClip(frames=frames.permute(0, 3, 1, 2).contiguous(), masks=masks)

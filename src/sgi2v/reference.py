@@ -1,0 +1,136 @@
+"""A crude clip that a person brings along, and where in it they mean what it shows: for Time-to-Move."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Final
+
+from PIL import Image
+
+from sgi2v.checks import check_picture, plain, tuple_of
+from sgi2v.files import within
+from sgi2v.images import load_image, load_mask
+
+MAX_FRAMES: Final = 256
+"""Of a reference."""
+MAX_PIXELS: Final = 64_000_000
+"""Of all frames of a reference together."""
+PICTURES: Final = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+"""What counts as a frame in a folder; other files are left alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """A crude clip of what is wanted, its first frame the scene's image, and where it is meant.
+
+    Times run 0..1 as a scene's do: a model's frame takes the nearest of these, so any number of frames serves.
+    Raises ValueError for no frame or too many, frames of several sizes, and masks of another size or number.
+    """
+
+    __no_type_check__: ClassVar = True  # checks its fields itself, see scene.Box
+
+    frames: tuple[Image.Image, ...]
+    """RGB, all of one size; the scene's `fit` brings them to a model's size, as it does the image."""
+    masks: tuple[Image.Image, ...] = ()
+    """Mode L or 1, of the frames' size: above half where the clip is meant. One a frame, one for all of them, or
+    none: then the clip is meant everywhere."""
+
+    def __post_init__(self) -> None:
+        for name, modes in (("frames", ("RGB",)), ("masks", ("L", "1"))):
+            pictures = tuple_of(
+                f"reference.{name}", getattr(self, name), Image.Image, "give a list of pictures"
+            )
+            for index, picture in enumerate(pictures):
+                check_picture(f"reference.{name}[{index}]", picture, "read it with sgi2v.reference", *modes)
+            object.__setattr__(self, name, tuple(plain(picture) for picture in pictures))
+        check_count("reference.frames", len(self.frames))
+        width, height = self.frames[0].size
+        check_pixels("reference.frames", len(self.frames), (width, height))
+        for name in ("frames", "masks"):
+            for index, picture in enumerate(getattr(self, name)):
+                if picture.size != (width, height):
+                    raise ValueError(
+                        f"reference.{name}[{index}]: {picture.size} is not the first frame's size; give "
+                        f"{width}x{height} pixels"
+                    )
+        if len(self.masks) not in (0, 1, len(self.frames)):
+            raise ValueError(
+                f"reference.masks: {len(self.masks)} for {len(self.frames)} frames; give one a frame, one for all, or "
+                "none"
+            )
+
+    def at(self, num_frames: int) -> list[tuple[Image.Image, Image.Image]]:
+        """Frame and mask (mode L, 0 or 255) nearest to each of the times j / (num_frames - 1)."""
+        white = Image.new("L", self.frames[0].size, 255)
+        made = []
+        for j in range(num_frames):
+            nearest = int(j * (len(self.frames) - 1) / max(num_frames - 1, 1) + 0.5)
+            mask = self.masks[nearest if len(self.masks) > 1 else 0] if self.masks else white
+            made.append(
+                (self.frames[nearest], mask.convert("L").point(lambda value: 255 if value > 127 else 0))
+            )
+        return made
+
+
+def check_count(field: str, count: int) -> None:
+    """ValueError naming `field` for no picture, or more than a reference may have."""
+    if not 1 <= count <= MAX_FRAMES:
+        raise ValueError(f"{field}: {count} of them; give 1 to {MAX_FRAMES}")
+
+
+def check_pixels(field: str, count: int, size: tuple[int, int]) -> None:
+    """ValueError naming `field` for pictures that are too large together."""
+    width, height = size
+    if count * width * height > MAX_PIXELS:
+        raise ValueError(
+            f"{field}: {count} of {width}x{height} pixels; give at most {MAX_PIXELS // 1_000_000} megapixels in all"
+        )
+
+
+def load_reference(frames: str | os.PathLike[str], masks: str | os.PathLike[str] | None = None) -> Reference:
+    """A reference of an mp4, a gif, a folder of pictures in the order of their names, or one picture.
+
+    The masks come likewise. ValueError, one line naming the field, for whatever is wrong with them.
+    """
+    return Reference(
+        frames=read_clip("reference.frames", files_of("reference.frames", Path(frames))),
+        masks=()
+        if masks is None
+        else read_clip("reference.masks", files_of("reference.masks", Path(masks)), mask=True),
+    )
+
+
+def files_of(field: str, path: Path) -> list[Path]:
+    """The pictures of a folder in the order of their names, or the file itself; ValueError naming `field`."""
+    if not path.is_dir():
+        return [path]
+    files = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in PICTURES)
+    if not files:
+        raise ValueError(
+            f"{field}: {path} holds no pictures; their names end in one of {', '.join(PICTURES)}"
+        )
+    return files
+
+
+def read_clip(field: str, files: Sequence[Path], *, mask: bool = False) -> tuple[Image.Image, ...]:
+    """RGB pictures, or grey ones of a mask, of some files or of one video; ValueError naming `field`."""
+    check_count(field, len(files))
+    if len(files) == 1 and files[0].suffix.lower() in (".mp4", ".gif"):
+        return _video(field, files[0], "L" if mask else "RGB")
+    made: list[Image.Image] = []
+    for file in files:
+        with within(f"{field}: "):
+            made.append(load_mask(file) if mask else load_image(file))
+        check_pixels(field, len(files), made[0].size)  # before the others are decoded
+    return tuple(made)
+
+
+def _video(field: str, path: Path, mode: str) -> tuple[Image.Image, ...]:
+    from sgi2v.video import load_video, to_uint8  # reading a scene without a video costs no torch
+
+    with within(f"{field}: "):
+        frames = load_video(path).frames
+    check_count(field, len(frames))
+    check_pixels(field, len(frames), (frames.shape[3], frames.shape[2]))
+    return tuple(Image.fromarray(frame).convert(mode) for frame in to_uint8(frames))
