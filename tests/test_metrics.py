@@ -7,9 +7,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from skimage.metrics import structural_similarity
 from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 from sgi2v.evaluation.baselines import paste, still
+from sgi2v.evaluation.flow import sampled
 from sgi2v.evaluation.metrics import (
     background_change,
     background_motion,
@@ -20,8 +23,11 @@ from sgi2v.evaluation.metrics import (
     motion_error,
     outside,
     psnr,
+    ssim,
+    temporal_consistency,
 )
 from sgi2v.evaluation.tracker import TrackResult
+from sgi2v.training.world import World
 
 seeds = st.integers(0, 2**31)
 
@@ -52,6 +58,7 @@ def test_motion_error_equals_its_literal_twin(seed: int) -> None:
         assert float(error.lost[n]) == pytest.approx(gone / (frames - 1))
         scene += sum(ways[1:]) / (frames - 1) / num
     assert error.scene == pytest.approx(scene, rel=1e-12)
+    assert error.scene_with_first == pytest.approx(float(error.objmc_with_first.mean()), rel=1e-12)
     assert error.scene_of_diagonal == pytest.approx(scene / 50, rel=1e-12)
 
 
@@ -145,6 +152,92 @@ def test_psnr_of_a_known_error(seed: int, error: float) -> None:
     a = torch.rand(2, 3, 5, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     assert psnr(a, a + error) == pytest.approx(-20 * math.log10(error), rel=1e-6)
     assert psnr(a, a) == math.inf
+
+
+def literal_ssim(a: np.ndarray, b: np.ndarray) -> float:
+    """SSIM of two grey pictures by sums over each window."""
+    bell = np.exp(-0.5 * ((np.arange(11) - 5) / 1.5) ** 2)
+    weights = np.outer(bell, bell) / bell.sum() ** 2
+    found = []
+    for top in range(a.shape[0] - 10):
+        for left in range(a.shape[1] - 10):
+            x, y = (picture[top : top + 11, left : left + 11] for picture in (a, b))
+            mean_x, mean_y = (weights * x).sum(), (weights * y).sum()
+            spread = (weights * (x - mean_x) ** 2).sum() + (weights * (y - mean_y) ** 2).sum()
+            shared = (weights * (x - mean_x) * (y - mean_y)).sum()
+            light = (2 * mean_x * mean_y + 1e-4) / (mean_x**2 + mean_y**2 + 1e-4)
+            found.append(light * (2 * shared + 9e-4) / (spread + 9e-4))
+    return float(np.mean(found))
+
+
+def test_ssim_equals_its_literal_twin_and_two_libraries() -> None:
+    generator = torch.Generator().manual_seed(4)
+    a = torch.nn.functional.interpolate(torch.rand(2, 3, 6, 8, generator=generator), (24, 33), mode="bicubic")
+    a = a.clamp(0, 1).double()
+    b = (a + 0.1 * torch.randn(a.shape, generator=generator)).clamp(0, 1)
+    found = ssim(a, b)
+    pairs = [(a[j, c].numpy(), b[j, c].numpy()) for j in range(2) for c in range(3)]
+    assert found == pytest.approx(np.mean([literal_ssim(x, y) for x, y in pairs]), abs=1e-9)
+    scikit = [
+        structural_similarity(
+            x, y, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1.0
+        )
+        for x, y in pairs
+    ]
+    assert found == pytest.approx(np.mean(scikit), abs=1e-3)
+    # Their mean counts windows that reach over the edge; their map has all others too.
+    _, theirs = structural_similarity_index_measure(a, b, data_range=1.0, return_full_image=True)
+    assert isinstance(theirs, Tensor)
+    assert found == pytest.approx(float(theirs[..., 5:-5, 5:-5].mean()), abs=1e-3)
+    assert ssim(a, a) == pytest.approx(1.0)
+    with pytest.raises(ValueError, match="at least 11"):
+        ssim(a[..., :10], b[..., :10])
+
+
+def test_consistency_ranks_still_true_and_spoilt_clips() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for kind in ("simple", "rich"):
+        clips = World(num_frames=8, kind=kind).render(3, 5)  # type: ignore[arg-type]
+        figures = []
+        for number in range(3):
+            true = clips[number].frames
+            flicker = true * (1 + 0.15 * torch.randn(8, 1, 1, 1, generator=generator))
+            noise = true + 0.1 * torch.randn(true.shape, generator=generator)
+            shuffled = true[[0, 5, 2, 7, 1, 6, 3, 4]]
+            gone = true.clone()
+            gone[4] = gone[4].mean((1, 2), keepdim=True)
+            spoilt = [flicker.clamp(0, 1), noise.clamp(0, 1), shuffled, gone]
+            figures.append([temporal_consistency(frames) for frames in (still(true[0], 8), true, *spoilt)])
+        stays, real, *rest = np.mean(figures, axis=0)
+        assert stays == 1.0 and stays > real > 0.97, (kind, figures)
+        assert all(real > figure + 0.002 for figure in rest), (kind, figures)
+
+
+@given(seeds)
+def test_values_between_pixels_equal_their_literal_twin(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    values, places = generator.random((4, 5, 2)), generator.random((6, 2)) * 9 - 2
+    for (x, y), read in zip(places.tolist(), sampled(values, places), strict=True):
+        x, y = min(max(x, 0), 4), min(max(y, 0), 3)
+        expected = sum(
+            max(0, 1 - abs(x - column)) * max(0, 1 - abs(y - row)) * values[row, column]
+            for row in range(4)
+            for column in range(5)
+        )
+        assert read == pytest.approx(expected)
+
+
+def test_consistency_undoes_motion_and_counts_what_vanishes() -> None:
+    image = ground(64, 96)
+    panned = torch.stack([image.roll(2 * j, dims=-1) for j in range(4)])
+    plain = float((panned[1:] - panned[:-1]).abs().mean())
+    assert 1 - temporal_consistency(panned) < 0.25 * plain
+    assert temporal_consistency(image[None]) == 1.0
+    tiny = torch.rand(2, 3, 8, 8)
+    assert 1 - temporal_consistency(tiny) == pytest.approx(float((tiny[1] - tiny[0]).abs().mean()), abs=1e-6)
+    vanished = torch.stack([image, image])
+    vanished[1, :, 20:40, 30:60] = 1 - vanished[1, :, 20:40, 30:60]
+    assert 1 - temporal_consistency(vanished) > 0.5 * float((vanished[1] - vanished[0]).abs().mean())
 
 
 @settings(max_examples=15)

@@ -10,9 +10,11 @@ import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
+from sgi2v.evaluation.flow import dense_flow, grey_frames, home, returning, sampled
 from sgi2v.evaluation.tracker import TrackResult
 
 _NUM_RESAMPLES: Final = 10_000
+_WINDOW: Final = 11
 
 
 def center_distances(
@@ -42,6 +44,11 @@ class MotionError:
     def scene(self) -> float:
         """ObjMC of the scene in pixels: the mean over its tracks."""
         return float(self.objmc.mean())
+
+    @property
+    def scene_with_first(self) -> float:
+        """The same with frame 0 among the frames."""
+        return float(self.objmc_with_first.mean())
 
     @property
     def scene_of_diagonal(self) -> float:
@@ -116,21 +123,14 @@ def background_motion(
     back to within `tolerance` pixels count, as dense flow carries a thing's motion out into what has no texture. 0 when
     no pixel counts. For scenes with a still camera.
     """
-    num_frames, _, height, width = frames.shape
+    height, width = frames.shape[-2:]
     margin = min(width, height) / 16 * torch.tensor([-1.0, -1.0, 1.0, 1.0], dtype=torch.float64)
     stays = outside(boxes.double().cpu() + margin, width=width, height=height).numpy(force=True)
-    eight = (frames.float().permute(0, 2, 3, 1) * 255 + 0.5).clamp(0, 255).to(torch.uint8).numpy(force=True)
-    grey = [cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY) for frame in eight]
-    dense = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    empty = np.zeros((height, width, 2), np.float32)
-    home = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1)
+    grey = grey_frames(frames)
     total, count = 0.0, 0
-    for index in range(1, num_frames):
-        there = np.asarray(dense.calc(grey[0], grey[index], empty.copy()), np.float32)
-        back = np.asarray(dense.calc(grey[index], grey[0], empty.copy()), np.float32)
-        arrived = (home + there).astype(np.float32)
-        missed = np.linalg.norm(there + cv2.remap(back, arrived, np.array([]), cv2.INTER_LINEAR), axis=-1)
-        counts = stays[index] & (missed < tolerance)
+    for index in range(1, len(frames)):
+        there, back = dense_flow(grey[0], grey[index]), dense_flow(grey[index], grey[0])
+        counts = stays[index] & returning(there, back, tolerance)
         total += float(np.linalg.norm(there.astype(np.float64), axis=-1)[counts].sum())
         count += int(counts.sum())
     return total / count if count else 0.0
@@ -150,6 +150,53 @@ def psnr(a: Float[Tensor, "*n"], b: Float[Tensor, "*n"]) -> float:
     """Peak signal-to-noise ratio in dB of values in 0..1 over everything given; infinite for equal ones."""
     error = float((a.double() - b.double()).square().mean())
     return math.inf if error == 0 else -10 * math.log10(error)
+
+
+def ssim(a: Float[Tensor, "f 3 h w"], b: Float[Tensor, "f 3 h w"]) -> float:
+    """Structural similarity of two clips of RGB in 0..1, mean over frames, channels and places, at most 1.
+
+    Gaussian windows of 11x11 pixels (standard deviation 1.5) that lie wholly in the frame, K1 = 0.01, K2 = 0.03, in
+    float64. ValueError for frames smaller than a window. Source: Wang et al. 2004.
+    """
+    if a.shape != b.shape or min(a.shape[-2:]) < _WINDOW:
+        raise ValueError(
+            f"a, b: {tuple(a.shape)} and {tuple(b.shape)}; give clips of one shape, with sides of at least "
+            f"{_WINDOW} pixels"
+        )
+    edge = _WINDOW // 2
+    total = 0.0
+    for pair in zip(a, b, strict=True):
+        x, y = (np.ascontiguousarray(frame.double().permute(1, 2, 0).numpy(force=True)) for frame in pair)
+        means = [cv2.GaussianBlur(part, (_WINDOW, _WINDOW), 1.5) for part in (x, y, x * x, y * y, x * y)]
+        mean_x, mean_y, square_x, square_y, product = (part[edge:-edge, edge:-edge] for part in means)
+        shared = product - mean_x * mean_y
+        spread = square_x - mean_x**2 + square_y - mean_y**2
+        light = (2 * mean_x * mean_y + 0.01**2) / (mean_x**2 + mean_y**2 + 0.01**2)
+        total += float((light * (2 * shared + 0.03**2) / (spread + 0.03**2)).mean())
+    return total / len(a)
+
+
+def temporal_consistency(frames: Float[Tensor, "f 3 h w"], *, tolerance: float = 1.0) -> float:
+    """How well each frame explains the next, 0..1: one less the mean absolute difference once motion is undone.
+
+    frames: RGB in 0..1. Dense DIS flow (Kroeger et al. 2016) from each frame to the next and back; a pixel that comes
+    back to within `tolerance` pixels is compared with where the flow leads, every other one with its own place in
+    the next frame. So what vanishes, or jumps too far to be followed, counts in full, and a clip gains nothing by
+    breaking the flow. 1 for a still and for a clip of one frame.
+
+    It sees flicker, noise that changes, jumps and things that come and go. It cannot see what is wrong in every frame
+    alike (blur, frozen noise), what changes slowly, nor whether anything moves: a still image is the best there is.
+    """
+    grey = grey_frames(frames)
+    pixels = np.ascontiguousarray(frames.float().permute(0, 2, 3, 1).numpy(force=True))
+    total = 0.0
+    for index in range(1, len(frames)):
+        there, back = (dense_flow(grey[index - 1], grey[index]), dense_flow(grey[index], grey[index - 1]))
+        follows = returning(there, back, tolerance)[..., None]
+        arrived = home(*there.shape[:2]) + np.where(follows, there, np.float32(0))
+        after = sampled(pixels[index], arrived)
+        total += float(np.abs(after.astype(np.float64) - pixels[index - 1]).mean())
+    return 1 - total / max(1, len(frames) - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
