@@ -11,6 +11,7 @@ from typing import Final
 
 from sgi2v.cli.info import info
 from sgi2v.cli.making import convert, demo, generate, preview, replay
+from sgi2v.cli.studio import studio
 from sgi2v.cli.training import train
 
 SPOILED: Final = 2  # exit codes: what was asked for cannot be done
@@ -23,6 +24,7 @@ COMMANDS: Final = MappingProxyType(
         "convert": convert,
         "replay": replay,
         "demo": demo,
+        "studio": studio,
         "info": info,
         "train": train,
     }

@@ -1,0 +1,63 @@
+"""The command that opens the studio."""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from sgi2v.cli.common import parse
+
+
+def _data() -> Path:
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "sgi2v" / "studio"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudioOptions:
+    """Open a page on this machine where scenes are drawn, run and compared. Ctrl-C ends it; its history stays."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; one that other machines can reach asks for --token."""
+    port: int = 7860
+    """Port to listen on; 0 takes a free one."""
+    data: Path | None = None
+    """Folder for jobs, results and pictures. Default: sgi2v/studio in the user's data folder."""
+    backbone: tuple[str, ...] = ("bundled",)
+    """Models on offer, the first being the default: bundled, svd, svd-xt, folders or hub ids. One is
+    loaded at a time."""
+    token: str | None = None
+    """What a visitor must give, 16 or more characters. Better said as SGI2V_STUDIO_TOKEN, which other users of the
+    machine cannot see."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names of this machine under which other machines open the studio; plain addresses need none."""
+    device: str | None = None
+    """cpu, cuda, cuda:1, mps …; default: the best that this machine has."""
+    dtype: Literal["float32", "float16", "bfloat16"] | None = None
+    """Number format of the networks; default: what suits the device."""
+
+
+def studio(arguments: Sequence[str]) -> None:
+    """Open the studio: draw boxes, drag paths, watch the result."""
+    options = parse(StudioOptions, "studio", arguments)
+    from sgi2v.studio.app import create_app
+    from sgi2v.studio.serve import run
+    from sgi2v.studio.settings import StudioSettings
+
+    settings = StudioSettings(
+        data=options.data or _data(),
+        host=options.host,
+        port=options.port,
+        backbones=options.backbone,
+        device=options.device,
+        dtype=options.dtype,
+        token=options.token or os.environ.get("SGI2V_STUDIO_TOKEN") or None,
+        allowed_hosts=options.allowed_hosts,
+    )
+
+    def ready(address: str) -> None:
+        print(address, flush=True)
+        print(f"the studio is open; its data lies in {settings.data}; Ctrl-C ends it", file=sys.stderr)
+
+    run(create_app(settings), ready)

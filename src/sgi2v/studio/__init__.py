@@ -1,0 +1,1 @@
+"""The studio: a web page on this machine where scenes are drawn, run and compared; the server and its worker."""

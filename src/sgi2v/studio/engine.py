@@ -1,0 +1,248 @@
+"""What the studio knows of models and methods: the one part of the server that needs torch, loaded when first asked."""
+
+import dataclasses
+from collections.abc import Mapping
+from functools import cached_property
+from importlib.metadata import version
+from typing import Any, Final, Protocol, runtime_checkable
+
+import numpy as np
+
+from sgi2v.backbones import SVDOutline, outline_of
+from sgi2v.backbones.base import Settings, settings_with, settings_with_recipe
+from sgi2v.backbones.folder import weights_sha256
+from sgi2v.controllers import (
+    COMBINATIONS,
+    CONTROLLERS,
+    Controller,
+    InTurn,
+    controller_class,
+    controller_from_dict,
+    controller_to_dict,
+    recommended,
+)
+from sgi2v.generate import Sampling, plan
+from sgi2v.run import Run, public_name
+from sgi2v.scene import Scene, frame_times
+from sgi2v.studio.fields import describe, fitted
+from sgi2v.studio.settings import StudioSettings
+
+DEFAULT_CONTROLLER: Final = "sg-i2v"
+MAX_SPEED: Final = 0.1
+"""Of a frame's shorter side, a frame: a thing that moves faster is seldom followed (a rule of thumb)."""
+_ELSEWHERE: Final = frozenset(
+    {"width", "height", "num_frames", "num_steps", "recommended", "recipes", "bfloat16_on_cpu"}
+)
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """What the server asks about models."""
+
+    def info(self) -> dict[str, Any]:
+        """Models with their methods and all fields."""
+        ...
+
+    def plan(self, request: Mapping[str, Any], scene: Scene) -> dict[str, Any]:
+        """What a job with this request would do, complete; ValueError for what cannot be done."""
+        ...
+
+    def read_record(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Scene JSON and settings of a run's record; ValueError when it is damaged."""
+        ...
+
+
+class LibraryEngine:
+    """The engine of the models that the studio was started with."""
+
+    def __init__(self, settings: StudioSettings) -> None:
+        """Reads the models' folders, not their weights; ValueError for one that is none."""
+        self._names = {public_name(name): name for name in settings.backbones}
+        self._outlines = {
+            shown: outline_of(name, device=settings.device, dtype=settings.dtype)
+            for shown, name in self._names.items()
+        }
+        self._limits = settings.limits
+
+    def info(self) -> dict[str, Any]:
+        """Models with their methods and all fields, as the API's page says."""
+        return {
+            "version": version("sgi2v"),
+            "backbones": [_backbone_info(name, outline) for name, outline in self._outlines.items()],
+            "default_backbone": next(iter(self._names)),
+            "default_controller": DEFAULT_CONTROLLER,
+        }
+
+    def plan(self, request: Mapping[str, Any], scene: Scene) -> dict[str, Any]:
+        """What a job with this request would do, nothing left to a default."""
+        name = request.get("backbone") or next(iter(self._names))
+        if name not in self._outlines:
+            raise ValueError(f"backbone: {name!r} is not on offer here; there are {', '.join(self._names)}")
+        outline = self._outlines[name]
+        settings = settings_with_recipe(outline.settings, request.get("recipe"))
+        changed = fitted(type(settings), request.get("settings") or {}, "settings")
+        if refused := sorted(set(changed) & _ELSEWHERE):
+            raise ValueError(
+                f"settings.{refused[0]}: is no setting of a job; say it under sampling or controller"
+            )
+        settings = settings_with(settings, changed, "settings")
+        sampling = Sampling(**_sampling(request.get("sampling") or {}))
+        controller = _controller(request.get("controller") or {}, settings)
+        outline = dataclasses.replace(outline, settings=settings)
+        self._check_size(sampling, settings)
+        planned = plan(scene, outline, controller=controller, sampling=sampling)
+        assert planned.sampling.num_steps is not None
+        guided = planned.controller.planned_iterations(outline.levels(planned.sampling.num_steps))
+        limit = MAX_SPEED * min(planned.grid.width, planned.grid.height)
+        return {
+            "backbone": name,
+            "controller": controller_to_dict(planned.controller),
+            "sampling": dataclasses.asdict(planned.sampling),
+            "settings": changed,
+            "recipe": request.get("recipe"),
+            "guided_iterations": int(sum(guided)),
+            "max_speed": limit,
+            "motions": _motions(scene, planned.tracks.tracks, planned.grid.num_frames, limit),
+        }
+
+    def read_record(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Scene JSON (pictures embedded) and settings of a run's record."""
+        run = Run.from_dict(record)
+        values = {name: value for name, value in run.sampling.items() if name != "dtype"}
+        sampling = Sampling(**_sampling(values, "run.sampling"))
+        name = str(run.backbone.get("name"))
+        here = name in self._outlines and self._hashes[name] == run.backbone.get("weights_sha256")
+        settings = run.backbone.get("settings")
+        return {
+            "scene": dict(run.scene),
+            "controller": controller_to_dict(controller_from_dict(run.controller)),
+            "sampling": dataclasses.asdict(sampling),
+            "settings": {
+                key: value
+                for key, value in (settings.items() if isinstance(settings, Mapping) else ())
+                if key not in _ELSEWHERE
+            },
+            "backbone": {
+                "name": name,
+                "weights_sha256": str(run.backbone.get("weights_sha256")),
+                "here": here,
+            },
+        }
+
+    @cached_property
+    def _hashes(self) -> Mapping[str, str]:
+        return {name: weights_sha256(outline.folder) for name, outline in self._outlines.items()}
+
+    def _check_size(self, sampling: Sampling, settings: Settings) -> None:
+        size = [
+            getattr(sampling, name) or getattr(settings, name) for name in ("width", "height", "num_frames")
+        ]
+        if size[0] * size[1] * size[2] > self._limits.video_pixels:
+            raise ValueError(
+                f"sampling.num_frames: {size[2]} frames of {size[0]}x{size[1]} are more than the "
+                f"{self._limits.video_pixels // 1_000_000} megapixels that this studio makes; lower width, height or "
+                "num_frames"
+            )
+
+
+def _sampling(values: Mapping[str, Any], where: str = "sampling") -> dict[str, Any]:
+    known = {f.name for f in dataclasses.fields(Sampling)}
+    if unknown := sorted(set(values) - known):
+        raise ValueError(f"{where}.{unknown[0]}: no such field; known are {', '.join(sorted(known))}")
+    kept = fitted(Sampling, values, where)
+    return {name: value for name, value in kept.items() if not (name == "seed" and value is None)}
+
+
+def _controller(given: Mapping[str, Any], settings: Settings) -> Controller:
+    """The controller asked for, with the model's recommendation wherever nothing is said."""
+    name = given.get("name") or DEFAULT_CONTROLLER
+    if not isinstance(name, str):
+        raise ValueError("controller.name: is not a text; give the name of a method")
+    kind = controller_class(name)
+    base = controller_to_dict(recommended(name, settings.recommended))
+    return controller_from_dict(_laid_over(base, {**given, "name": name}, kind, "controller"))
+
+
+def _laid_over(
+    base: Mapping[str, Any], given: Mapping[str, Any], kind: type[Controller], where: str
+) -> dict[str, Any]:
+    if kind is not InTurn:
+        said = {key: value for key, value in given.items() if key != "name"}
+        return {**base, **fitted(kind, said, where), "name": base["name"]}
+    merged = dict(base)
+    for key, value in given.items():
+        if key in ("first", "second"):
+            if not isinstance(value, Mapping):
+                raise ValueError(
+                    f"{where}.{key}: is no object; give the fields of {base[key]['name']}, or none"
+                )
+            if value.get("name", base[key]["name"]) != base[key]["name"]:
+                raise ValueError(
+                    f"{where}.{key}.name: is not {base[key]['name']!r}, which {base['name']!r} names"
+                )
+            merged[key] = _laid_over(base[key], value, controller_class(base[key]["name"]), f"{where}.{key}")
+        else:
+            merged[key] = value
+    return merged
+
+
+def _motions(scene: Scene, tracks: Any, num_frames: int, limit: float) -> list[dict[str, Any]]:
+    """Every motion's boxes in pixels of the picture, and how far it goes from frame to frame in those of the video."""
+    shown = []
+    times = [float(time) for time in frame_times(num_frames)]
+    for motion, track in zip(scene.motions, tracks, strict=True):
+        centers = np.asarray(track.centers, dtype=np.float64)
+        speeds = np.hypot(*np.diff(centers, axis=0).T)
+        fastest = float(speeds.max(initial=0.0))
+        shown.append(
+            {
+                "name": motion.name,
+                "kind": motion.kind,
+                "boxes": [[box.left, box.top, box.right, box.bottom] for box in motion.boxes_at(times)],
+                "speeds": [round(float(speed), 4) for speed in speeds],
+                "max_speed": fastest,
+                "too_fast": fastest > limit,
+            }
+        )
+    return shown
+
+
+def _backbone_info(name: str, outline: SVDOutline) -> dict[str, Any]:
+    settings = outline.settings
+    own = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
+    size = {key: own[key] for key in ("width", "height", "num_frames", "num_steps")}
+    return {
+        "name": name,
+        **size,
+        "fps": settings.fps,
+        "stride": outline.stride,
+        "max_speed": MAX_SPEED * min(settings.width, settings.height),
+        "recipes": list(settings.recipes),
+        "controllers": [_controller_info(kind, settings) for kind in (*CONTROLLERS, *COMBINATIONS)],
+        "sampling": describe(Sampling, size),
+        "settings": describe(type(settings), own, _ELSEWHERE),
+    }
+
+
+def _controller_info(name: str, settings: Settings) -> dict[str, Any]:
+    kind = controller_class(name)
+    controller = recommended(name, settings.recommended)
+    text = " ".join((kind.__doc__ or "").split())
+    return {
+        "name": name,
+        "title": (kind.__doc__ or name).splitlines()[0],
+        "description": text,
+        "combination": kind is InTurn,
+        "fields": [] if isinstance(controller, InTurn) else _own_fields(controller),
+        "parts": [
+            {"key": key, "name": part["name"], "fields": _own_fields(getattr(controller, key))}
+            for key in ("first", "second")
+            if isinstance(part := controller_to_dict(controller).get(key), Mapping)
+            and isinstance(controller, InTurn)
+        ],
+    }
+
+
+def _own_fields(controller: Controller) -> list[dict[str, Any]]:
+    values = {f.name: getattr(controller, f.name) for f in dataclasses.fields(controller)}
+    return describe(type(controller), values)

@@ -1,0 +1,92 @@
+"""What every open page is told: a list of jobs first, then changes; a page that is slow is told the newest only."""
+
+import asyncio
+import itertools
+import json
+import threading
+from collections.abc import AsyncIterator, Callable
+from http import HTTPStatus
+from typing import Any, Final
+
+from sgi2v.studio.problems import Problem
+
+HEARTBEAT: Final = 10.0  # seconds between signs of life
+
+
+class Listener:
+    """One page's stream: what it has not been told yet, at most one entry a job and kind."""
+
+    def __init__(self) -> None:
+        self.pending: dict[tuple[str, str], Any] = {}
+        self.changed = asyncio.Event()
+
+
+class Hub:
+    """Passes what happens on to all pages that listen; told from any thread."""
+
+    def __init__(self, max_listeners: int) -> None:
+        self._listeners: set[Listener] = set()
+        self._max_listeners = max_listeners
+        self._numbers = itertools.count(1)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Called in the event loop whose streams this hub feeds."""
+        self._loop = asyncio.get_running_loop()
+
+    def close(self) -> None:
+        """End every stream, so that the server can end."""
+        self._closed = True
+        self._in_loop(self._wake)
+
+    def tell(self, kind: str, job_id: str, data: Any) -> None:
+        """An event for every page; it takes the place of an earlier one of this kind about the same job."""
+        self._in_loop(lambda: self._put(kind, job_id, data))
+
+    def listen(self, snapshot: Callable[[], Any]) -> AsyncIterator[str]:
+        """A page's stream as text/event-stream; Problem 429 when too many listen."""
+        if len(self._listeners) >= self._max_listeners:
+            raise Problem(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                f"{len(self._listeners)} pages listen, as many as this studio serves; close some",
+            )
+        return self._stream(snapshot)
+
+    async def _stream(self, snapshot: Callable[[], Any]) -> AsyncIterator[str]:
+        listener = Listener()
+        self._listeners.add(listener)
+        try:
+            # Listening first and looking second: what happens in between is told twice rather than not at all.
+            yield "retry: 1000\n\n" + self._event("snapshot", await asyncio.to_thread(snapshot))
+            while not self._closed:
+                try:
+                    await asyncio.wait_for(listener.changed.wait(), HEARTBEAT)
+                except TimeoutError:
+                    yield ": still here\n\n"
+                    continue
+                listener.changed.clear()
+                pending, listener.pending = listener.pending, {}
+                if pending:
+                    yield "".join(self._event(kind, data) for (kind, _), data in pending.items())
+        finally:
+            self._listeners.discard(listener)
+
+    def _event(self, kind: str, data: Any) -> str:
+        return f"id: {next(self._numbers)}\nevent: {kind}\ndata: {json.dumps(data, allow_nan=False)}\n\n"
+
+    def _put(self, kind: str, job_id: str, data: Any) -> None:
+        for listener in self._listeners:
+            listener.pending.pop((kind, job_id), None)  # so that it comes after what happened before it
+            listener.pending[kind, job_id] = data
+        self._wake()
+
+    def _wake(self) -> None:
+        for listener in self._listeners:
+            listener.changed.set()
+
+    def _in_loop(self, action: Callable[[], None]) -> None:
+        with self._lock:
+            if self._loop is not None and not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(action)

@@ -1,0 +1,306 @@
+"""The queue at work: claims jobs one after the other, has a worker compute each, and says what becomes of them."""
+
+import base64
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from sgi2v.studio.settings import StudioSettings
+from sgi2v.studio.table import INTERRUPTED, JobTable, Row, State
+from sgi2v.studio.worker import RESULT
+
+_MAX_LINE: Final = 8 * 2**20
+_PATIENCE: Final = 1.0  # seconds between looks at the table when nobody says that there is something new
+
+
+@dataclass
+class Live:
+    """What is known of the job that runs, and is gone when it is over."""
+
+    id: str
+    progress: dict[str, Any] = field(default_factory=dict)
+    preview: bytes | None = None
+    previews: int = 0
+
+
+class Worker:
+    """One worker process and the model it holds."""
+
+    def __init__(self, settings: StudioSettings, backbone: str, lock: int, log: Path) -> None:
+        command = [sys.executable, *settings.worker, "--backbone", backbone]
+        for name in ("device", "dtype"):
+            if value := getattr(settings, name):
+                command += [f"--{name}", value]
+        self.backbone = backbone
+        self._writing = threading.Lock()
+        with log.open("wb") as errors:
+            # The lock on the data folder is the worker's too: no other studio begins while it lives.
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, pass_fds=(lock,)
+            )
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process has not ended."""
+        return self.process.poll() is None
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """A line for the worker; nothing when it is gone, which reading from it will show."""
+        assert self.process.stdin is not None
+        with self._writing, suppress(OSError, ValueError):
+            self.process.stdin.write(json.dumps(message).encode() + b"\n")
+            self.process.stdin.flush()
+
+    def receive(self) -> dict[str, Any] | None:
+        """The next message; None when the process has ended."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline(_MAX_LINE)
+        if not line.endswith(b"\n"):
+            return None
+        message = json.loads(line)
+        assert isinstance(message, dict)
+        return message
+
+    def end(self) -> None:
+        """Kill the process and wait until it is gone."""
+        with suppress(OSError):
+            self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout):
+            assert stream is not None
+            with suppress(OSError):
+                stream.close()
+
+
+class Jobs:
+    """The queue of one studio: a thread that works it, with at most one worker and so one model at a time."""
+
+    def __init__(
+        self,
+        settings: StudioSettings,
+        table: JobTable,
+        lock: int,
+        tell: Callable[[str, str, Any], None],
+    ) -> None:
+        """`tell(kind, job id, data)` reaches the pages; `lock` is the data folder's, as a file descriptor."""
+        self.settings, self.table = settings, table
+        self._lock_file, self._tell = lock, tell
+        self._folder = settings.data / "jobs"
+        self._new = threading.Event()
+        self._stopping = threading.Event()
+        self._worker: Worker | None = None
+        self._live: Live | None = None
+        self._thread = threading.Thread(target=self._work, name="jobs", daemon=True)
+
+    def start(self) -> None:
+        """Tidy up after the last run, then begin with what waits."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self.table.recover(self._finished)
+        known = set(self.table.ids())
+        for folder in self._folder.iterdir():
+            if folder.name not in known:
+                shutil.rmtree(folder, ignore_errors=True)
+        for left in self._folder.glob("*/.*"):  # results that were being written
+            shutil.rmtree(left, ignore_errors=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the worker; the job it was at is interrupted, what waits stays in the queue."""
+        self._stopping.set()
+        self._new.set()
+        if worker := self._worker:
+            with suppress(OSError):
+                worker.process.kill()
+        self._thread.join(timeout=30)
+
+    def wake(self) -> None:
+        """There is something new in the table."""
+        self._new.set()
+
+    def folder(self, job_id: str) -> Path:
+        """Where a job's files are; the id is one that the table gave."""
+        return self._folder / job_id
+
+    def result(self, job_id: str) -> Path:
+        """The folder of a job's results, which is there when the job is done."""
+        return self._folder / job_id / RESULT
+
+    def live(self, job_id: str) -> Live | None:
+        """What is known of a job while it runs."""
+        live = self._live
+        return live if live is not None and live.id == job_id else None
+
+    def cancel(self, job_id: str) -> Row | None:
+        """Cancel a job; None for an unknown id, Problem 409 when it is over."""
+        row = self.table.cancel(job_id)
+        if row is not None and row["state"] == "running" and (worker := self._worker):
+            worker.send({"type": "cancel", "id": job_id})
+            timer = threading.Timer(self.settings.cancel_seconds, self._end_if_still_at, (worker, job_id))
+            timer.daemon = True
+            timer.start()
+        return row
+
+    def remove(self, job_id: str) -> bool:
+        """Forget a job that is over, and its files; False for an unknown id, Problem 409 when it is not over."""
+        if not self.table.delete(job_id):
+            return False
+        shutil.rmtree(self.folder(job_id), ignore_errors=True)
+        return True
+
+    def _finished(self, job_id: str) -> Mapping[str, Any] | None:
+        """What a result that stands whole says of itself."""
+        try:
+            found = json.loads((self.result(job_id) / "result.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
+
+    def _end_if_still_at(self, worker: Worker, job_id: str) -> None:
+        if self.live(job_id) and self._worker is worker:
+            with suppress(OSError):
+                worker.process.kill()
+
+    def _work(self) -> None:
+        while not self._stopping.is_set():
+            self._new.clear()
+            try:
+                row = self.table.claim()
+            except sqlite3.OperationalError:  # a full disk; it may pass
+                row = None
+            if row is None:
+                self._new.wait(_PATIENCE)
+                continue
+            self._live = Live(id=row["id"])
+            try:
+                self._compute(row)
+            except ValueError as error:
+                self._end(row["id"], "failed", message=str(error))
+            except Exception as error:  # one job's trouble is not the queue's
+                self._end(row["id"], "failed", message=f"{type(error).__name__}: {error}"[:2000])
+            self._live = None
+        if self._worker is not None:
+            self._worker.end()
+
+    def _compute(self, row: Row) -> None:
+        job_id = row["id"]
+        self._tell("job", job_id, row)
+        folder = self.folder(job_id)
+        folder.mkdir(parents=True, exist_ok=True)
+        worker = self._worker_for(self.settings.source_of(row["plan"]["backbone"]))
+        worker.send(
+            {
+                "type": "job",
+                "id": job_id,
+                "folder": str(folder.resolve()),
+                "pictures": str((self.settings.data / "images").resolve()),
+                "scene": row["request"]["scene"],
+                "plan": row["plan"],
+            }
+        )
+        asked = self.table.get(job_id)
+        if asked is not None and asked["cancelling"]:  # before there was a worker to tell
+            worker.send({"type": "cancel", "id": job_id})
+        while (message := worker.receive()) is not None:
+            if message.get("id") != job_id:
+                continue
+            kind = message["type"]
+            if kind in ("progress", "preview"):
+                self._report(message)
+            elif kind == "done":
+                self._end(job_id, "done", result=message["result"])
+                return
+            else:
+                self._end(
+                    job_id, "cancelled" if kind == "cancelled" else "failed", message=message.get("message")
+                )
+                return
+        self._after_its_end(worker, job_id)
+
+    def _worker_for(self, backbone: str) -> Worker:
+        """The worker that holds a model; one that holds another, or has ended, is replaced."""
+        if self._worker is not None and (self._worker.backbone != backbone or not self._worker.alive):
+            self._worker.end()
+            self._worker = None
+        if self._worker is None:
+            log = self.settings.data / "worker.log"
+            self._worker = Worker(self.settings, backbone, self._lock_file, log)
+        if self._stopping.is_set():  # asked to stop while it was started
+            self._worker.process.kill()
+        return self._worker
+
+    def _report(self, message: Mapping[str, Any]) -> None:
+        live = self._live
+        assert live is not None
+        if message["type"] == "preview":
+            live.preview = base64.b64decode(message["png"])
+            live.previews += 1
+        else:
+            live.progress = {name: value for name, value in message.items() if name != "type"}
+        self._tell("progress", live.id, progress_json(live))
+
+    def _after_its_end(self, worker: Worker, job_id: str) -> None:
+        """The worker has ended in the middle of a job."""
+        worker.end()
+        self._worker = None
+        code = worker.process.returncode
+        row = self.table.get(job_id)
+        result = self._finished(job_id)
+        if result is not None:
+            self._end(job_id, "done", result=result)
+        elif row is not None and row["cancelling"]:
+            self._end(job_id, "cancelled")
+        elif self._stopping.is_set():
+            self._end(job_id, "interrupted", message=INTERRUPTED)
+        else:
+            how = (
+                f"signal {-code}; the machine may have had too little memory" if code < 0 else f"code {code}"
+            )
+            self._end(
+                job_id,
+                "failed",
+                message=f"the process that computed it ended by itself ({how}); start it again, smaller if that "
+                f"was it; what it last said is in {self.settings.data.name}/worker.log",
+            )
+
+    def _end(
+        self,
+        job_id: str,
+        state: State,
+        *,
+        message: str | None = None,
+        result: Mapping[str, Any] | None = None,
+    ) -> None:
+        while True:
+            try:
+                row = self.table.finish(job_id, state, message=message, result=result)
+                break
+            except sqlite3.OperationalError:  # a full disk: the result stands, so it can wait
+                if self._stopping.is_set():
+                    return
+                time.sleep(_PATIENCE)
+        self._live = None
+        if row is not None:
+            self._tell("job", job_id, row)
+
+
+def progress_json(live: Live) -> dict[str, Any]:
+    """How far the running job is, as pages are told."""
+    preview = f"/api/jobs/{live.id}/preview.png?v={live.previews}" if live.previews else None
+    empty = {"step": 0, "num_steps": 0, "iteration": 0, "num_iterations": 0, "loss": None, "fraction": 0.0}
+    return {
+        **empty,
+        "seconds_left": None,
+        "phase": "load",
+        **live.progress,
+        "id": live.id,
+        "preview": preview,
+    }

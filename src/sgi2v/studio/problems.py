@@ -1,0 +1,101 @@
+"""What went wrong, as every answer of the studio says it: {"error": {"field": ..., "message": ...}}."""
+
+import errno
+import re
+import sqlite3
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+_FIELD: Final = re.compile(r"([A-Za-z_][\w.\[\]-]{0,120}(?:, [a-z_]+)?): ")
+_FULL: Final = "the disk is full; remove jobs that are no longer needed, or free some space, and try again"
+
+
+class Problem(HTTPException):
+    """An answer that says no: a status, the field at fault and one line for the person."""
+
+    def __init__(self, status: int, message: str, field: str = "") -> None:
+        super().__init__(status_code=status, detail=message)
+        self.field = field or field_of(message)
+
+
+def field_of(message: str) -> str:
+    """The field that an error of the library names first; empty if it names none."""
+    match = _FIELD.match(message)
+    return match.group(1) if match else ""
+
+
+def body_of(message: str, field: str | None = None) -> dict[str, Any]:
+    """The JSON of an error."""
+    text = message.encode("utf-8", "replace").decode()
+    return {"error": {"field": field_of(text) if field is None else field, "message": text}}
+
+
+def answer(status: int, message: str, field: str | None = None) -> JSONResponse:
+    """An error as a response."""
+    return JSONResponse(body_of(message, field), status_code=status)
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of the app an answer of this form."""
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> JSONResponse:
+        if isinstance(error, Problem):
+            response = answer(error.status_code, str(error.detail), error.field)
+        elif error.status_code == HTTPStatus.NOT_FOUND:
+            response = answer(error.status_code, f"{request.url.path}: there is nothing here; see /docs", "")
+        elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            response = answer(error.status_code, f"{request.method} is not possible here; see /docs", "")
+        else:
+            response = answer(error.status_code, str(error.detail))
+        response.headers.update(error.headers or {})
+        return response
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        field = _place(first["loc"])
+        if first["type"] == "json_invalid":
+            return answer(HTTPStatus.BAD_REQUEST, f"body: this is not JSON ({first['ctx']['error']})", "body")
+        return answer(HTTPStatus.UNPROCESSABLE_ENTITY, f"{field}: {first['msg']}", field)
+
+    @app.exception_handler(ValueError)
+    async def mistake(request: Request, error: ValueError) -> JSONResponse:
+        return answer(HTTPStatus.UNPROCESSABLE_ENTITY, " ".join(str(error).split()))
+
+    @app.exception_handler(OSError)
+    async def system(request: Request, error: OSError) -> JSONResponse:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return answer(HTTPStatus.INSUFFICIENT_STORAGE, _FULL, "")
+        return answer(
+            HTTPStatus.SERVICE_UNAVAILABLE, f"the data folder cannot be used ({error.strerror})", ""
+        )
+
+    @app.exception_handler(sqlite3.OperationalError)
+    async def database(request: Request, error: sqlite3.OperationalError) -> JSONResponse:
+        if "full" in str(error):
+            return answer(HTTPStatus.INSUFFICIENT_STORAGE, _FULL, "")
+        return answer(HTTPStatus.SERVICE_UNAVAILABLE, f"the list of jobs cannot be used ({error})", "")
+
+    @app.exception_handler(MemoryError)
+    async def memory(request: Request, error: MemoryError) -> JSONResponse:
+        return answer(
+            HTTPStatus.SERVICE_UNAVAILABLE, "the machine has too little memory for this; try it smaller", ""
+        )
+
+
+def _place(location: Sequence[str | int]) -> str:
+    """Where pydantic found it: body.motions[0].box, without the word for the part of the request."""
+    parts = list(location)
+    if parts and parts[0] in ("body", "query", "path", "header"):
+        parts = parts[1:] or parts[:1]
+    text = ""
+    for part in parts:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text

@@ -1,0 +1,227 @@
+"""Routes for pictures and scenes: taken in, checked, imported and given back; no model runs here."""
+
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from http import HTTPStatus
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import FileResponse, JSONResponse
+from starlette.concurrency import run_in_threadpool
+
+from sgi2v.camera import Camera, camera_motions
+from sgi2v.scene import MAX_KEYS, MAX_MOTIONS, Curve, Easing, Fit, Kind, Scene
+from sgi2v.scene_io import load_scene, scene_to_dict
+from sgi2v.studio.pictures import PREFIX, picture_json
+from sgi2v.studio.problems import Problem
+from sgi2v.studio.routes import PICTURE_ID, PictureId, TheStudio, may_say, name_of, raw
+from sgi2v.studio.shapes import (
+    Examples,
+    Imported,
+    Info,
+    JobAsked,
+    Json,
+    Motions,
+    MotionsAsked,
+    Picture,
+    Planned,
+    SceneGiven,
+)
+from sgi2v.studio.studio import Studio
+from sgi2v.traj import load_traj
+
+router = APIRouter(prefix="/api", generate_unique_id_function=name_of)
+SCENES = Path(__file__).parents[2] / "assets" / "scenes"
+_FULL = (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.INSUFFICIENT_STORAGE)
+
+
+@router.get("/info", responses=may_say())
+def info(studio: TheStudio) -> Info:
+    """What this studio offers: models, methods with all their fields, limits."""
+    limits = studio.limits
+    return Info(
+        **studio.engine.info(),
+        limits={
+            "image_bytes": limits.image_bytes,
+            "image_pixels": limits.image_pixels,
+            "video_bytes": limits.video_bytes,
+            "scene_bytes": limits.scene_bytes,
+            "json_bytes": limits.json_bytes,
+            "video_pixels": limits.video_pixels,
+            "queued_jobs": limits.queued_jobs,
+            "history": limits.history,
+            "streams": limits.streams,
+            "motions": MAX_MOTIONS,
+            "keys": MAX_KEYS,
+        },
+        easings=list(get_args(Easing)),
+        curves=list(get_args(Curve)),
+        kinds=list(get_args(Kind)),
+        fits=list(get_args(Fit)),
+    )
+
+
+@router.get("/examples", responses=may_say(*_FULL))
+def examples(studio: TheStudio) -> Examples:
+    """The scenes that ship with the project."""
+    found = []
+    for folder in sorted(path.parent for path in SCENES.glob("*/scene.json")):
+        found.append({"name": folder.name, **_given(studio, load_scene(folder))})
+    return Examples.model_validate({"examples": found})
+
+
+@router.post(
+    "/images",
+    status_code=HTTPStatus.CREATED,
+    responses=may_say(*_FULL),
+    openapi_extra=raw("application/octet-stream"),
+)
+async def add_image(request: Request, studio: TheStudio) -> Picture:
+    """Keep a picture: PNG, JPEG, WEBP, BMP, TIFF or the first frame of a GIF. The same picture has the same id."""
+    name, image = await run_in_threadpool(studio.pictures.add, await _body(request, studio))
+    return Picture(**picture_json(name, image))
+
+
+@router.get(
+    "/images/{picture_id}",
+    response_class=FileResponse,
+    responses={**may_say(HTTPStatus.NOT_FOUND), 200: {"content": {"image/png": {}}}},
+)
+def image(picture_id: PictureId, studio: TheStudio) -> FileResponse:
+    """The pixels of a picture that is kept."""
+    path = studio.pictures.path(picture_id)
+    if path is None:
+        raise Problem(HTTPStatus.NOT_FOUND, "image: it is not here any more; upload it again")
+    headers = {"Cache-Control": "private, max-age=31536000, immutable"}
+    return FileResponse(path, media_type="image/png", headers=headers)
+
+
+@router.post("/plan", responses=may_say(*_FULL))
+def plan(asked: JobAsked, studio: TheStudio) -> Planned:
+    """Check a scene and settings as a job would be, and say what it would do: boxes and speeds for every frame."""
+    request = asked.model_dump()
+    request["scene"], scene = studio.pictures.checked(request["scene"])
+    return Planned(**studio.engine.plan(request, scene), scene=request["scene"])
+
+
+@router.post("/camera", responses=may_say(*_FULL))
+def camera(asked: MotionsAsked, studio: TheStudio) -> Motions:
+    """A camera preset as the ordinary boxes it becomes, on background that no object of the scene meets."""
+    _, scene = studio.pictures.checked(asked.scene)
+    motions = camera_motions(
+        Camera(**asked.camera.model_dump()),
+        scene.image.size,
+        avoid=[motion for motion in scene.motions if motion.kind == "object"],
+        columns=asked.columns,
+        rows=asked.rows,
+        fraction=asked.fraction,
+    )
+    alone = Scene(image=scene.image, motions=motions)
+    return Motions(motions=scene_to_dict(alone, embed=False)["motions"])
+
+
+@router.post("/import/scene", responses=may_say(*_FULL), openapi_extra=raw("application/json"))
+async def import_scene(request: Request, studio: TheStudio) -> SceneGiven:
+    """Take in a scene.json with its pictures embedded."""
+    return SceneGiven.model_validate(await _imported(request, studio, _scene))
+
+
+@router.post("/import/traj", responses=may_say(*_FULL), openapi_extra=raw("application/octet-stream"))
+async def import_traj(
+    request: Request,
+    studio: TheStudio,
+    image: Annotated[str, Query(pattern=PICTURE_ID, description="id of its picture, uploaded before")],
+) -> SceneGiven:
+    """Take in a traj.npy as published with SG-I2V, float64 [boxes, 2 + frames, 2]."""
+    return SceneGiven.model_validate(await _imported(request, studio, partial(_traj, image=image)))
+
+
+@router.post("/import/video", responses=may_say(*_FULL), openapi_extra=raw("application/octet-stream"))
+async def import_video(request: Request, studio: TheStudio) -> Imported:
+    """The scene and settings that an mp4 or gif made by this project carries."""
+    return Imported.model_validate(await _imported(request, studio, _record))
+
+
+@router.post("/export/scene", responses=may_say(*_FULL))
+def export_scene(scene: Json, studio: TheStudio) -> JSONResponse:
+    """A scene with its pictures in it, as a file to keep."""
+    _, checked = studio.pictures.checked(scene)
+    headers = {"Content-Disposition": 'attachment; filename="scene.json"'}
+    return JSONResponse(scene_to_dict(checked, embed=True), headers=headers)
+
+
+async def _body(request: Request, studio: Studio) -> bytes:
+    studio.check_room()
+    data = await request.body()
+    if not data:
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "body: it is empty; send the file's bytes", "body")
+    return data
+
+
+async def _imported(
+    request: Request, studio: Studio, read: Callable[[Studio, bytes], dict[str, Any]]
+) -> dict[str, Any]:
+    return await run_in_threadpool(read, studio, await _body(request, studio))
+
+
+def _scene(studio: Studio, data: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(data.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise Problem(HTTPStatus.BAD_REQUEST, f"scene: this is not JSON ({error})") from error
+    return _with_image(studio, *studio.pictures.checked(found))
+
+
+def _traj(studio: Studio, data: bytes, image: str) -> dict[str, Any]:
+    picture = studio.pictures.path(image)
+    if picture is None:
+        raise ValueError("image: it is not here; upload the picture first")
+    with _beside(studio) as folder:
+        (folder / "traj.npy").write_bytes(data)
+        shutil.copyfile(picture, folder / "img.png")
+        return _given(studio, load_traj(folder))
+
+
+def _record(studio: Studio, data: bytes) -> dict[str, Any]:
+    from sgi2v.video import read_run  # loads torch
+
+    suffix = ".gif" if data[:4] == b"GIF8" else ".mp4" if data[4:8] == b"ftyp" else None
+    if suffix is None:
+        raise ValueError("video: this is neither an mp4 nor a gif; give one that sgi2v wrote")
+    with _beside(studio) as folder:
+        (folder / f"video{suffix}").write_bytes(data)
+        record = read_run(folder / f"video{suffix}")
+    found = studio.engine.read_record(record)
+    # A record's scene has its pictures in it; a path in there is never followed.
+    return {**found, **_with_image(studio, *studio.pictures.checked(found["scene"]))}
+
+
+def _given(studio: Studio, scene: Scene) -> dict[str, Any]:
+    """A scene from this machine, its pictures kept."""
+    data = scene_to_dict(scene, embed=False)
+    name, image = studio.pictures.add_pixels(scene.image)
+    data["image"] = PREFIX + name
+    for motion, values in zip(scene.motions, data["motions"], strict=True):
+        if motion.mask is not None:
+            values["mask"] = PREFIX + studio.pictures.add_pixels(motion.mask)[0]
+    return {"scene": data, "image": picture_json(name, image)}
+
+
+def _with_image(studio: Studio, inside: dict[str, Any], scene: Scene) -> dict[str, Any]:
+    return {"scene": inside, "image": picture_json(inside["image"].removeprefix(PREFIX), scene.image)}
+
+
+@contextmanager
+def _beside(studio: Studio) -> Iterator[Path]:
+    """A folder of one's own for a moment; what goes wrong with files in it is told without their path."""
+    with tempfile.TemporaryDirectory(dir=studio.settings.data / "temporary") as folder:
+        try:
+            yield Path(folder)
+        except ValueError as error:
+            raise ValueError(re.sub(rf"{re.escape(folder)}[\\/]?", "", str(error))) from error

@@ -1,0 +1,280 @@
+"""The JSON that goes in and out of the studio's API, as its OpenAPI schema shows it."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from sgi2v.studio.jobs import Live, progress_json
+from sgi2v.studio.pictures import PREFIX
+from sgi2v.studio.table import Row, State
+
+Json = dict[str, Any]
+
+
+class Asked(BaseModel):
+    """A request's body: what is not known is refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class SamplingAsked(Asked):
+    """How the video is drawn; what is left out is what the model recommends."""
+
+    seed: int | None = Field(default=None, ge=0, lt=2**63)
+    num_steps: int | None = Field(default=None, ge=1, le=1000)
+    width: int | None = Field(default=None, ge=1, le=4096)
+    height: int | None = Field(default=None, ge=1, le=4096)
+    num_frames: int | None = Field(default=None, ge=1, le=256)
+
+
+class JobAsked(Asked):
+    """A scene and how to make it."""
+
+    scene: Json = Field(description="docs/scene.md; a picture is a data: URI or upload:<id>")
+    backbone: str | None = Field(default=None, max_length=500)
+    recipe: str | None = Field(default=None, max_length=100)
+    controller: Json | None = Field(
+        default=None, description="name and any fields; the rest as the model recommends"
+    )
+    sampling: SamplingAsked | None = None
+    settings: Json | None = Field(default=None, description="of the model")
+    group: str | None = Field(
+        default=None, max_length=100, description="keeps jobs of one comparison together"
+    )
+
+
+class CameraAsked(Asked):
+    """How the camera moves over the picture; see sgi2v.camera."""
+
+    dx: float = 0.0
+    dy: float = 0.0
+    zoom: float = 1.0
+    roll: float = 0.0
+    easing: Literal["linear", "ease-in", "ease-out", "ease-in-out"] = "linear"
+
+
+class MotionsAsked(Asked):
+    """A camera over a scene."""
+
+    scene: Json
+    camera: CameraAsked = CameraAsked()
+    columns: int = Field(default=4, ge=1, le=16)
+    rows: int = Field(default=3, ge=1, le=16)
+    fraction: float = Field(default=0.15, gt=0, le=1)
+
+
+class Wrong(BaseModel):
+    """What is wrong, and where."""
+
+    field: str
+    message: str
+
+
+class Problems(BaseModel):
+    """Every answer that says no."""
+
+    error: Wrong
+
+
+class Picture(BaseModel):
+    """A picture that the studio keeps."""
+
+    id: str
+    image: str
+    url: str
+    width: int
+    height: int
+
+
+class SceneGiven(BaseModel):
+    """A scene whose pictures the studio keeps."""
+
+    scene: Json
+    image: Picture
+
+
+class Example(SceneGiven):
+    """A scene that ships with the project."""
+
+    name: str
+
+
+class Examples(BaseModel):
+    """All of them."""
+
+    examples: list[Example]
+
+
+class Imported(SceneGiven):
+    """What a video's record says."""
+
+    controller: Json
+    sampling: Json
+    settings: Json
+    backbone: Json
+
+
+class Motions(BaseModel):
+    """Motions as a scene has them."""
+
+    motions: list[Json]
+
+
+class MotionPlanned(BaseModel):
+    """Where a motion's box is in every frame, in pixels of the picture, and its speed in pixels of the video."""
+
+    name: str
+    kind: str
+    boxes: list[list[float]]
+    speeds: list[float]
+    max_speed: float
+    too_fast: bool
+
+
+class Planned(BaseModel):
+    """What a job would do."""
+
+    backbone: str
+    recipe: str | None
+    controller: Json
+    sampling: Json
+    settings: Json
+    guided_iterations: int
+    max_speed: float
+    motions: list[MotionPlanned]
+    scene: Json
+
+
+class Progressed(BaseModel):
+    """How far the running job is."""
+
+    id: str
+    phase: Literal["load", "encode", "sample", "decode", "write"]
+    step: int
+    num_steps: int
+    iteration: int
+    num_iterations: int
+    loss: float | None
+    fraction: float
+    seconds_left: float | None
+    preview: str | None
+
+
+class Result(BaseModel):
+    """What a job has made, and where to get it."""
+
+    num_frames: int
+    width: int
+    height: int
+    fps: float
+    seconds: float
+    loss: float | None
+    frames: str
+    mp4: str
+    gif: str
+    zip: str
+    scene: str
+    run: str
+
+
+class Summary(BaseModel):
+    """A job in a list."""
+
+    id: str
+    number: int
+    state: State
+    cancelling: bool
+    position: int | None
+    created: float
+    started: float | None
+    finished: float | None
+    message: str | None
+    retry_of: str | None
+    group: str | None
+    backbone: str
+    controller: str
+    seed: int
+    num_steps: int
+    width: int
+    height: int
+    num_frames: int
+    image: str
+    progress: Progressed | None
+    result: Result | None
+
+
+class JobGiven(Summary):
+    """A job with what was asked for and what was planned."""
+
+    request: Json
+    plan: Json
+
+
+class JobList(BaseModel):
+    """Newest first."""
+
+    jobs: list[Summary]
+    more: bool
+
+
+class Info(BaseModel):
+    """What the studio offers."""
+
+    version: str
+    backbones: list[Json]
+    default_backbone: str
+    default_controller: str
+    limits: dict[str, int]
+    easings: list[str]
+    curves: list[str]
+    kinds: list[str]
+    fits: list[str]
+
+
+class Health(BaseModel):
+    """Whether the studio answers."""
+
+    ok: bool
+
+
+def summary_json(row: Row, live: Live | None) -> Json:
+    """A job as lists and events show it."""
+    request, plan = row["request"], row["plan"]
+    job_id, sampling = row["id"], plan["sampling"]
+    base = f"/api/jobs/{job_id}/"
+    files = {
+        "frames": f"{base}frames/",
+        "mp4": f"{base}video.mp4",
+        "gif": f"{base}video.gif",
+        "zip": f"{base}frames.zip",
+        "scene": f"{base}scene.json",
+        "run": f"{base}run.json",
+    }
+    own = (
+        "id",
+        "number",
+        "state",
+        "cancelling",
+        "position",
+        "created",
+        "started",
+        "finished",
+        "message",
+        "retry_of",
+    )
+    return {
+        **{name: row[name] for name in own},
+        "group": request.get("group"),
+        "backbone": plan["backbone"],
+        "controller": plan["controller"]["name"],
+        **{name: sampling[name] for name in ("seed", "num_steps", "width", "height", "num_frames")},
+        "image": request["scene"].get("image", PREFIX),
+        "progress": progress_json(live) if live is not None and row["state"] == "running" else None,
+        "result": {**row["result"], **files} if row["result"] is not None else None,
+    }
+
+
+def job_json(row: Row, live: Live | None) -> Json:
+    """A job whole."""
+    plan = {name: value for name, value in row["plan"].items() if name != "motions"}
+    return {**summary_json(row, live), "request": row["request"], "plan": plan}

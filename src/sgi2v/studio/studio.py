@@ -1,0 +1,142 @@
+"""One studio, put together: its data folder, pictures, table of jobs, queue, pages that listen, and its engine."""
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sgi2v.studio.events import Hub
+from sgi2v.studio.jobs import Jobs
+from sgi2v.studio.pictures import Pictures, named_pictures
+from sgi2v.studio.problems import Problem
+from sgi2v.studio.settings import StudioSettings
+from sgi2v.studio.shapes import summary_json
+from sgi2v.studio.table import JobTable, Row
+
+if TYPE_CHECKING:
+    from sgi2v.studio.engine import Engine
+
+_LOCK_SECONDS = 20.0  # a worker of a studio that was just killed may still be on its way out
+_UNUSED_SECONDS = 7 * 24 * 3600.0  # a picture that no job names may still be in a page that is open
+
+
+class Studio:
+    """What the routes work with; nothing of it is shared between two studios."""
+
+    def __init__(
+        self, settings: StudioSettings, engine: "Callable[[StudioSettings], Engine] | None" = None
+    ) -> None:
+        """Makes the data folder and takes its lock; ValueError where another studio works in it."""
+        self.settings = settings
+        self.limits = settings.limits
+        try:
+            settings.data.mkdir(parents=True, exist_ok=True)
+            self._lock = _locked(settings.data / "lock")
+            for name in ("images", "temporary"):
+                (settings.data / name).mkdir(exist_ok=True)
+        except OSError as error:
+            raise ValueError(
+                f"data: {settings.data} cannot be used ({error.strerror}); give another folder"
+            ) from error
+        self.pictures = Pictures(settings.data / "images", settings.limits)
+        self.hub = Hub(settings.limits.streams)
+        self.table = JobTable(settings.data / "jobs.sqlite")
+        self.jobs = Jobs(settings, self.table, self._lock, self._tell)
+        self._make_engine = engine or _library
+        self._engine: Engine | None = None
+        self._engine_lock = threading.Lock()
+
+    @property
+    def engine(self) -> "Engine":
+        """Made when first asked for, which takes seconds; ValueError when a model's folder is none."""
+        with self._engine_lock:
+            if self._engine is None:
+                self._engine = self._make_engine(self.settings)
+            return self._engine
+
+    def start(self) -> None:
+        """Begin: pages may listen, the queue is worked."""
+        for left in (self.settings.data / "temporary").iterdir():
+            shutil.rmtree(left, ignore_errors=True)
+        self.hub.start()
+        self.jobs.start()
+        used = {
+            name for row in self.table.newest(self.limits.history) for name in named_pictures(row["request"])
+        }
+        self.pictures.remove_unused(used, _UNUSED_SECONDS)
+
+    def warm_up(self) -> None:
+        """Load the engine before anybody asks; what is wrong with it is said to whoever asks."""
+        try:
+            _ = self.engine
+        except ValueError:
+            return
+
+    def stop(self) -> None:
+        """End: the running job is interrupted, the worker gone, the folder free."""
+        self.hub.close()
+        self.jobs.stop()
+        os.close(self._lock)
+
+    def check_room(self) -> None:
+        """Problem 507 when the disk is nearly full."""
+        free = shutil.disk_usage(self.settings.data).free
+        if free < self.limits.free_bytes:
+            raise Problem(
+                HTTPStatus.INSUFFICIENT_STORAGE,
+                f"{free >> 20} MiB are free on the studio's disk and {self.limits.free_bytes >> 20} must stay free; "
+                "delete jobs that are no longer needed, or make room",
+            )
+
+    def summary(self, row: Row) -> dict[str, Any]:
+        """A job as lists and events show it."""
+        return summary_json(row, self.jobs.live(row["id"]))
+
+    def snapshot(self) -> dict[str, Any]:
+        """What a page is told first."""
+        return {"jobs": [self.summary(row) for row in self.table.newest(200)]}
+
+    def told(self, row: Row) -> None:
+        """Tell all pages about a job; also those behind it in the queue, whose places have changed."""
+        self.hub.tell("job", row["id"], self.summary(row))
+        if row["state"] != "queued":
+            for other in self.table.queued():
+                self.hub.tell("job", other["id"], self.summary(other))
+
+    def _tell(self, kind: str, job_id: str, data: Any) -> None:
+        if kind == "job":
+            self.told(data)
+        else:
+            self.hub.tell(kind, job_id, data)
+
+
+def _library(settings: StudioSettings) -> "Engine":
+    from sgi2v.studio.engine import LibraryEngine
+
+    return LibraryEngine(settings)
+
+
+def _locked(path: Path) -> int:
+    """A file's descriptor that holds the one lock on it; ValueError when another process keeps it.
+
+    The worker inherits it, so the folder is free only when the last process of a studio is gone.
+    """
+    import fcntl  # Linux and macOS; imported here so that the package can be read elsewhere
+
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    end = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return file
+        except BlockingIOError:
+            if time.monotonic() > end:
+                os.close(file)
+                raise ValueError(
+                    f"data: another studio works in {path.parent}; end it first, or give another folder with --data"
+                ) from None
+            time.sleep(0.05)

@@ -1,0 +1,222 @@
+"""The process that computes: jobs in as lines of JSON, progress and ends out; it ends when its studio does."""
+
+import argparse
+import base64
+import json
+import os
+import queue
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Final, Protocol
+
+from sgi2v.images import png_bytes
+from sgi2v.scene import Scene
+from sgi2v.studio.pictures import Pictures
+from sgi2v.studio.settings import Limits
+from sgi2v.writing import writing
+
+RESULT: Final = "result"  # a job's folder of results: there whole, or not at all
+_MAX_PREVIEW: Final = 512  # pixels of a preview's longer side
+
+
+class Stopped(Exception):
+    """The person has cancelled the job."""
+
+
+@dataclass
+class Task:
+    """One job in the worker: what to make, where, and whom to tell."""
+
+    id: str
+    folder: Path
+    """The job's own folder."""
+    plan: Mapping[str, Any]
+    """What the server found possible: recipe, settings, controller and sampling, complete."""
+    scene: Scene
+    tell: Callable[[Mapping[str, Any]], None]
+    """Sends a message to the server."""
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def progress(self, **values: Any) -> None:
+        """Tell how far the job is."""
+        self.tell({"type": "progress", "id": self.id, **values})
+
+    def preview(self, png: bytes) -> None:
+        """Show what the video looks like so far."""
+        self.tell({"type": "preview", "id": self.id, "png": base64.b64encode(png).decode()})
+
+    def check(self) -> None:
+        """Raise :class:`Stopped` when the person has cancelled."""
+        if self.stop.is_set():
+            raise Stopped
+
+
+class Maker(Protocol):
+    """What makes the video of a task."""
+
+    def __call__(self, task: Task, result: Path) -> Mapping[str, Any]:
+        """Write frames, mp4 and gif into `result`, a new folder; what there is to say about them."""
+        ...
+
+
+class ModelMaker:
+    """Makes videos with one model, which is loaded for the first of them."""
+
+    def __init__(self, source: str, device: str | None, dtype: str | None) -> None:
+        self._source, self._device, self._dtype = source, device, dtype
+        self._backbone: Any = None
+
+    def __call__(self, task: Task, result: Path) -> Mapping[str, Any]:
+        """See :class:`Maker`."""
+        if self._backbone is None:
+            task.progress(phase="load")
+            from sgi2v.backbones import load_backbone
+
+            self._backbone = load_backbone(self._source, device=self._device, dtype=self._dtype)
+            self._own_settings = self._backbone.settings
+        from sgi2v.backbones.base import settings_with, settings_with_recipe
+        from sgi2v.controllers import controller_from_dict
+        from sgi2v.generate import Progress, Sampling, generate
+        from sgi2v.step import Cancelled
+
+        task.check()
+        plan = task.plan
+        settings = settings_with_recipe(self._own_settings, plan["recipe"])
+        self._backbone.settings = settings_with(settings, plan["settings"], "settings")
+        loss = None
+
+        def progress(at: Progress) -> None:
+            nonlocal loss
+            loss = at.loss if at.loss is not None else loss
+            task.progress(**asdict(at))
+
+        begun = time.perf_counter()
+        try:
+            video = generate(
+                task.scene,
+                backbone=self._backbone,
+                controller=controller_from_dict(plan["controller"]),
+                sampling=Sampling(**plan["sampling"]),
+                progress=progress,
+                cancelled=task.stop.is_set,
+                preview=lambda frame: task.preview(_png(frame)),
+            )
+        except Cancelled:
+            raise Stopped from None
+        seconds = time.perf_counter() - begun
+        task.check()
+        task.progress(phase="write", fraction=1.0)
+        video.save(result / "frames")
+        video.save(result / "video.mp4")
+        video.save(result / "video.gif")
+        num_frames, _, height, width = video.frames.shape
+        return {
+            "num_frames": num_frames,
+            "width": width,
+            "height": height,
+            "fps": video.fps,
+            "seconds": round(seconds, 3),
+            "loss": loss,
+        }
+
+
+def serve(make: Maker) -> None:
+    """Take tasks from stdin until it ends, one at a time; everything else that prints goes to stderr.
+
+    The end of stdin is the end of the studio: then this process ends at once, whatever it is doing.
+    """
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    lock = threading.Lock()
+
+    def tell(message: Mapping[str, Any]) -> None:
+        line = json.dumps(message, allow_nan=False, default=float).encode() + b"\n"
+        with lock:
+            out.write(line)
+            out.flush()
+
+    stops: dict[str, threading.Event] = {}
+    waiting: queue.Queue[dict[str, Any]] = queue.Queue()
+    threading.Thread(target=_listen, args=(sys.stdin.buffer, waiting, stops), daemon=True).start()
+    tell({"type": "ready"})
+    while True:
+        order = waiting.get()
+        tell(_do(order, stops.setdefault(order["id"], threading.Event()), make, tell))
+        stops.pop(order["id"], None)
+
+
+def _listen(
+    source: BinaryIO, waiting: "queue.Queue[dict[str, Any]]", stops: dict[str, threading.Event]
+) -> None:
+    for line in source:
+        message = json.loads(line)
+        if message["type"] == "job":
+            waiting.put(message)
+        else:
+            stops.setdefault(message["id"], threading.Event()).set()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _do(
+    order: Mapping[str, Any], stop: threading.Event, make: Maker, tell: Callable[[Mapping[str, Any]], None]
+) -> Mapping[str, Any]:
+    """Do one task; the message that says how it ended."""
+    job_id, folder = str(order["id"]), Path(order["folder"])
+    try:
+        scene = Pictures(Path(order["pictures"]), Limits()).scene_of(order["scene"])
+        task = Task(id=job_id, folder=folder, plan=order["plan"], scene=scene, tell=tell, stop=stop)
+        task.check()
+        with writing(folder / RESULT) as temporary:
+            temporary.mkdir()
+            result = make(task, temporary)
+            task.check()
+            (temporary / "result.json").write_text(json.dumps(result, allow_nan=False), encoding="utf-8")
+        return {"type": "done", "id": job_id, "result": result}
+    except Stopped:
+        return {"type": "cancelled", "id": job_id}
+    except ValueError as error:
+        return {"type": "failed", "id": job_id, "message": _advice(folder, " ".join(str(error).split()))}
+    except MemoryError as error:
+        message = str(error) or "the machine has too little memory; lower num_frames, width and height"
+        return {"type": "failed", "id": job_id, "message": message}
+    except Exception as error:  # a bug ends the job, not the studio
+        return {"type": "failed", "id": job_id, "message": f"{type(error).__name__}: {error}"[:2000]}
+
+
+def _advice(folder: Path, message: str) -> str:
+    if not message.startswith("output: cannot write"):
+        return message
+    why = message.split(": ")[-1].split(";")[0]
+    free = shutil.disk_usage(folder).free / 2**20
+    return f"the result could not be written ({why}; {free:.0f} MiB are free); make room, then start it again"
+
+
+def _png(frame: Any) -> bytes:
+    """A frame [3, h, w] in 0..1 as a PNG of bearable size."""
+    from PIL import Image
+
+    pixels = (frame.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+    image = Image.fromarray(pixels)
+    image.thumbnail((_MAX_PREVIEW, _MAX_PREVIEW))
+    return png_bytes(image)
+
+
+def main() -> None:
+    """Serve one model, named on the command line."""
+    parser = argparse.ArgumentParser(description="Computes the studio's jobs; started by sgi2v studio.")
+    parser.add_argument("--backbone", required=True)
+    parser.add_argument("--device")
+    parser.add_argument("--dtype")
+    options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the studio's, which ends this process itself
+    serve(ModelMaker(options.backbone, options.device, options.dtype))
+
+
+if __name__ == "__main__":
+    main()
