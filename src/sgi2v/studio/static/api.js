@@ -1,0 +1,67 @@
+// Everything the page asks of the server: same origin, JSON, errors as the server's own one-line messages.
+
+export class ApiError extends Error {
+  constructor(status, message, field) {
+    super(message);
+    Object.assign(this, { status, field });
+  }
+}
+
+async function call(method, path, { json, body, headers = {}, signal } = {}) {
+  let response;
+  try {
+    response = await fetch(path, {
+      method, signal,
+      headers: { ...(json !== undefined ? { "Content-Type": "application/json" } : body ? { "Content-Type": "application/octet-stream" } : {}), ...headers },
+      body: json !== undefined ? JSON.stringify(json) : body,
+    });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError(0, "The studio's server does not answer. Is it still running?", "");
+  }
+  if (response.status === 401) location.assign("/login");
+  if (!response.ok) {
+    const { error } = await response.json().catch(() => ({}));
+    throw new ApiError(response.status, error?.message || `The server answered ${response.status}.`, error?.field ?? "");
+  }
+  return response;
+}
+
+const json = async (...args) => (await call(...args)).json();
+
+export const getInfo = () => json("GET", "/api/info");
+export const getExamples = () => json("GET", "/api/examples");
+export const putImage = (blob) => json("POST", "/api/images", { body: blob });
+export const plan = (request, signal) => json("POST", "/api/plan", { json: request, signal });
+export const compileCamera = (request, signal) => json("POST", "/api/camera", { json: request, signal });
+export const importVideo = (blob) => json("POST", "/api/import/video", { body: blob });
+export const importTraj = (blob, imageId) => json("POST", `/api/import/traj?image=${imageId}`, { body: blob });
+export const importScene = (scene) => json("POST", "/api/import/scene", { json: scene });
+export const exportScene = async (scene) => (await call("POST", "/api/export/scene", { json: scene })).blob();
+
+export const submit = (request, key) => json("POST", "/api/jobs", { json: request, headers: { "Idempotency-Key": key } });
+export const getJob = (id) => json("GET", `/api/jobs/${id}`);
+export const cancelJob = (id) => json("POST", `/api/jobs/${id}/cancel`);
+export const retryJob = (id, key) => json("POST", `/api/jobs/${id}/retry`, { headers: { "Idempotency-Key": key } });
+export const deleteJob = (id) => call("DELETE", `/api/jobs/${id}`);
+
+export const imageUrl = (upload) => `/api/images/${upload.slice("upload:".length)}`;
+
+/** The one stream of events; `handlers` has a function for each event's name, and `state(open)`. */
+export function listen(handlers) {
+  let source;
+  const open = () => {
+    source = new EventSource("/api/events");
+    for (const name of ["snapshot", "job", "progress", "deleted"]) {
+      source.addEventListener(name, (event) => handlers[name](JSON.parse(event.data)));
+    }
+    source.onopen = () => handlers.state(true);
+    source.onerror = () => {
+      handlers.state(false);
+      // The browser gives up for good on some answers (429, 503, a server that is gone while it connects).
+      if (source.readyState === EventSource.CLOSED) setTimeout(open, 2000);
+    };
+  };
+  open();
+  return () => source.close();
+}

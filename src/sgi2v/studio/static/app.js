@@ -1,0 +1,188 @@
+// Where the page starts: holds the state, hands it to the parts, and draws at most once a screen frame.
+
+import * as api from "./api.js";
+import { makeCamera } from "./camera.js";
+import { makeStage } from "./canvas.js";
+import { fillIcons, h, icon, randomName } from "./dom.js";
+import { makeFiles } from "./files.js";
+import { frameTimes } from "./geometry.js";
+import * as geometry from "./geometry.js";
+import { makeJobs } from "./jobs.js";
+import { makeKeys } from "./keys.js";
+import { makeMasks } from "./masks.js";
+import { makeObjects } from "./objects.js";
+import { makePointer } from "./pointer.js";
+import { makeResults } from "./results.js";
+import { makeSettings } from "./settings.js";
+import * as states from "./state.js";
+import * as edits from "./edits.js";
+import { loadWork, saveWork } from "./storage.js";
+import { makeTimeline } from "./timeline.js";
+import { makeShell } from "./shell.js";
+
+const parts = [];
+let drawing = false;
+let saving = null;
+
+const app = {
+  history: states.newHistory(),
+  ui: {
+    selected: null, key: null, frame: 0, tool: "select", view: null, playing: false, mode: "plan", wipe: 0.5,
+    shown: [], active: null, panel: "objects", brush: 24, erase: false, draft: null, theme: "auto", overlay: true,
+  },
+  choices: { backbone: null, recipe: null, controller: null, values: {}, sampling: {}, settings: {} },
+  info: null,
+  jobs: new Map(),
+  connected: true,
+
+  get doc() {
+    return app.history.present;
+  },
+  get selected() {
+    return app.doc.motions.find((motion) => motion.id === app.ui.selected) ?? null;
+  },
+  get backbone() {
+    return app.info?.backbones.find((one) => one.name === app.choices.backbone) ?? app.info?.backbones[0] ?? null;
+  },
+  /** Size and frames of the video that would be made now. */
+  get video() {
+    const model = app.backbone ?? { width: 64, height: 64, num_frames: 8, fps: 7 };
+    const { width, height, num_frames } = { ...model, ...app.choices.sampling };
+    return { width, height, num_frames, fps: app.choices.settings.fps ?? model.fps };
+  },
+  get time() {
+    return frameTimes(app.video.num_frames)[app.ui.frame] ?? 0;
+  },
+
+  /** Change the document; a new motion becomes the selected one. */
+  dispatch(action) {
+    const before = app.history;
+    app.history = states.advance(before, action);
+    if (app.history === before) return false;
+    if (action.type === "add" || action.type === "duplicate") {
+      app.ui.selected = Math.max(...app.doc.motions.map((motion) => motion.id));
+      app.ui.key = null;
+    }
+    if (!app.selected) Object.assign(app.ui, { selected: null, key: null });
+    else if (app.ui.key !== null && !app.selected.path[app.ui.key]) app.ui.key = null;
+    app.changed();
+    return true;
+  },
+  /** The next action begins an undo step of its own. */
+  endGesture() {
+    app.history = { ...app.history, gesture: null };
+  },
+  setUI(changes) {
+    Object.assign(app.ui, changes);
+    app.changed();
+  },
+  setFrame(frame) {
+    const last = app.video.num_frames - 1;
+    app.setUI({ frame: Math.min(Math.max(Math.round(frame), 0), last) });
+  },
+  choose(changes) {
+    Object.assign(app.choices, changes);
+    app.ui.frame = Math.min(app.ui.frame, app.video.num_frames - 1);
+    app.changed();
+  },
+  /** The scene as the server takes it: pictures by name. */
+  scene() {
+    return states.toScene(app.doc, app.doc.image?.image ?? "");
+  },
+  request() {
+    const { backbone, recipe, controller, values, sampling, settings } = app.choices;
+    const seed = app.backbone?.sampling.find((one) => one.name === "seed")?.default;
+    return { scene: app.scene(), backbone, recipe, controller: { name: controller, ...(values[controller] ?? {}) }, sampling: { seed, ...sampling }, settings };
+  },
+  changed() {
+    app.redraw();
+    clearTimeout(saving);
+    saving = setTimeout(() => saveWork(app), 250);
+  },
+  redraw() {
+    if (drawing) return;
+    drawing = true;
+    requestAnimationFrame(() => {
+      drawing = false;
+      for (const part of parts) part.update?.();
+    });
+  },
+  /** A short message at the edge, read aloud too; errors stay longer and can be closed. */
+  say(text, kind = "note") {
+    const toast = h("div", { class: `toast ${kind}` }, kind === "error" ? icon("warn") : null, h("p", {}, text),
+      h("button", { "type": "button", "class": "button bare small", "aria-label": "Close", "onclick": () => toast.remove() }, icon("close")));
+    document.getElementById("toasts").append(toast);
+    while (document.getElementById("toasts").childElementCount > 3) document.getElementById("toasts").firstElementChild.remove();
+    setTimeout(() => toast.remove(), kind === "error" ? 15_000 : 4_000);
+  },
+  /** Run something that may fail; tells the person, and returns undefined then. */
+  async attempt(work) {
+    try {
+      return await work();
+    } catch (error) {
+      if (error.name === "AbortError") return undefined;
+      app.say(error.message, "error");
+      if (!(error instanceof api.ApiError) && !error.expected) console.warn(error);
+      return undefined;
+    }
+  },
+  byId: (id) => document.getElementById(id),
+  newKey: randomName,
+};
+
+async function start() {
+  fillIcons(document);
+  const kept = await loadWork();
+  if (kept) restore(kept);
+  app.masks = makeMasks(app);
+  app.results = makeResults(app);
+  app.stage = makeStage(app);
+  app.files = makeFiles(app);
+  app.jobsPanel = makeJobs(app);
+  app.camera = makeCamera(app);
+  app.shell = makeShell(app);
+  parts.push(app.shell, app.masks, makeObjects(app), makeTimeline(app), app.camera, app.results, app.stage, app.jobsPanel, app.files);
+  makePointer(app);
+  makeKeys(app);
+  app.redraw();
+  app.info = await until(api.getInfo);
+  const known = app.info.backbones.map((one) => one.name);
+  if (!known.includes(app.choices.backbone)) app.choices.backbone = app.info.default_backbone;
+  if (!app.backbone.controllers.some((one) => one.name === app.choices.controller)) app.choices.controller = app.info.default_controller;
+  app.ui.frame = Math.min(app.ui.frame, app.video.num_frames - 1);
+  app.settings = makeSettings(app);
+  parts.push(app.settings);
+  app.jobsPanel.connect();
+  app.redraw();
+  document.body.dataset.ready = "true";
+}
+
+function restore(kept) {
+  app.history = states.newHistory({ ...states.emptyDoc(), ...kept.doc });
+  Object.assign(app.ui, kept.ui, { playing: false, draft: null });
+  Object.assign(app.choices, kept.choices);
+}
+
+/** Ask again until the server answers: the page may be open before it is up. */
+async function until(ask) {
+  for (let wait = 500; ; wait = Math.min(2 * wait, 5000)) {
+    try {
+      return await ask();
+    } catch (error) {
+      if (wait === 500) app.say(error.message, "error");
+      await new Promise((resolve) => setTimeout(resolve, wait));
+    }
+  }
+}
+
+// To look at, for tests and the curious; nothing here changes the page's state.
+window.sgi2v = Object.freeze({
+  state: () => structuredClone({
+    doc: app.doc, ui: app.ui, choices: app.choices, scene: app.scene(), jobs: [...app.jobs.values()],
+    undo: app.history.past.length, redo: app.history.future.length, video: app.video, connected: app.connected,
+  }),
+  place: (x, y) => app.stage.toScreen([x, y]),
+  geometry, states, edits,
+});
+
+start();

@@ -1,0 +1,119 @@
+// A mask says which pixels of its box are the thing: painted or outlined here, kept by the server as a picture.
+
+import * as api from "./api.js";
+
+const TINT_SIDE = 1024; // pixels of the longer side of what is drawn over the photo
+
+export function makeMasks(app) {
+  const ready = new Map(); // upload -> canvas, opaque where the mask is
+  const tints = new Map(); // upload and colour -> canvas
+  let painting = null; // {id, canvas, changed}
+  let pending = 0;
+
+  function sheet(width, height) {
+    return Object.assign(document.createElement("canvas"), { width, height });
+  }
+
+  /** The mask as a canvas that is opaque where the mask is; null until the picture has come. */
+  function opened(upload) {
+    if (ready.has(upload)) return ready.get(upload);
+    const picture = app.stage.picture(api.imageUrl(upload));
+    if (!picture) return null;
+    const canvas = sheet(picture.naturalWidth, picture.naturalHeight);
+    const context = canvas.getContext("2d");
+    context.drawImage(picture, 0, 0);
+    const pixels = context.getImageData(0, 0, canvas.width, canvas.height);
+    for (let k = 0; k < pixels.data.length; k += 4) pixels.data[k + 3] = pixels.data[k];
+    context.putImageData(pixels, 0, 0);
+    remember(ready, upload, canvas, 12);
+    return canvas;
+  }
+
+  function remember(map, key, value, most) {
+    if (map.size >= most) map.delete(map.keys().next().value);
+    map.set(key, value);
+  }
+
+  /** The motion's mask in its colour, to lay over the photo; null without one. */
+  function tinted(motion, color) {
+    const own = painting?.id === motion.id ? painting.canvas : null;
+    if (!own && !motion.mask) return null;
+    if (own) return colored(own, color);
+    const name = `${motion.mask} ${color}`;
+    if (!tints.has(name)) {
+      const mask = opened(motion.mask);
+      if (!mask) return null;
+      remember(tints, name, colored(mask, color), 24);
+    }
+    return tints.get(name);
+  }
+
+  function colored(mask, color) {
+    const shrink = Math.min(1, TINT_SIDE / Math.max(mask.width, mask.height));
+    const canvas = sheet(Math.max(1, Math.round(mask.width * shrink)), Math.max(1, Math.round(mask.height * shrink)));
+    const context = canvas.getContext("2d");
+    context.globalAlpha = 0.45;
+    context.drawImage(mask, 0, 0, canvas.width, canvas.height);
+    context.globalCompositeOperation = "source-in";
+    context.globalAlpha = 1;
+    context.fillStyle = color;
+    context.globalAlpha = 0.45;
+    context.fillRect(0, 0, canvas.width, canvas.height);
+    return canvas;
+  }
+
+  function canvasFor(motion) {
+    if (painting?.id === motion.id) return painting.canvas;
+    const { width, height } = app.doc.image;
+    const canvas = sheet(width, height);
+    const before = motion.mask ? opened(motion.mask) : null;
+    if (before) canvas.getContext("2d").drawImage(before, 0, 0, width, height);
+    painting = { id: motion.id, canvas };
+    return canvas;
+  }
+
+  /** Paint from one point of the image to another, `size` pixels of the image wide. */
+  function stroke(motion, [[ax, ay], [bx, by]], size, erase) {
+    const context = canvasFor(motion).getContext("2d");
+    context.globalCompositeOperation = erase ? "destination-out" : "source-over";
+    Object.assign(context, { lineWidth: Math.max(1, size), lineCap: "round", strokeStyle: "#fff" });
+    context.beginPath();
+    context.moveTo(ax, ay);
+    context.lineTo(bx + 1e-3, by);
+    context.stroke();
+    app.redraw();
+  }
+
+  function polygon(motion, points, erase) {
+    const context = canvasFor(motion).getContext("2d");
+    context.globalCompositeOperation = erase ? "destination-out" : "source-over";
+    context.fillStyle = "#fff";
+    context.beginPath();
+    for (const [x, y] of points) context.lineTo(x, y);
+    context.fill();
+    return finish(motion);
+  }
+
+  /** Hand the painted mask to the server and name it in the scene: one undo step a stroke. */
+  async function finish(motion) {
+    if (!painting || painting.id !== motion?.id) return;
+    const { canvas } = painting;
+    const drawn = sheet(canvas.width, canvas.height);
+    const context = drawn.getContext("2d");
+    context.fillStyle = "#000";
+    context.fillRect(0, 0, drawn.width, drawn.height);
+    context.drawImage(canvas, 0, 0);
+    const number = ++pending;
+    const blob = await new Promise((resolve) => { drawn.toBlob(resolve, "image/png"); });
+    const stored = await app.attempt(() => api.putImage(blob));
+    if (number !== pending) return; // a later stroke holds this one too
+    if (stored) {
+      remember(ready, stored.image, canvas, 12);
+      app.dispatch({ type: "set", id: motion.id, changes: { mask: stored.image } });
+    }
+    painting = null;
+    app.redraw();
+  }
+
+  return { tinted, stroke, polygon, finish };
+}

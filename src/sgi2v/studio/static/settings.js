@@ -1,0 +1,176 @@
+// The settings: a few simple ones, and all fields with their explanations, made from what the server says they are.
+
+import * as api from "./api.js";
+import { button, h, icon, refill } from "./dom.js";
+
+export function makeSettings(app) {
+  const panel = app.byId("panel-settings");
+  const simple = h("div", { class: "section", id: "simple-settings" });
+  const all = h("details", { class: "section", id: "all-settings" });
+  const verdict = h("p", { class: "note", id: "verdict", role: "status" });
+  panel.append(h("div", { class: "panel-head" }, h("h2", {}, "Settings"), button("undo", "All back to the recommended values", reset, { kind: "small" })), simple, h("div", { class: "section verdict" }, verdict), all);
+  let shown = "", checked = "", timer = null, request = null;
+
+  function reset() {
+    app.choose({ recipe: null, values: {}, sampling: {}, settings: {} });
+    app.say("Settings are back at the recommended values.");
+  }
+
+  const method = () => app.backbone.controllers.find((one) => one.name === app.choices.controller) ?? app.backbone.controllers[0];
+
+  /** Where a field's changed value lies: [holder, put]; methods and their parts keep their own. */
+  function holder(group, part) {
+    const { controller, values } = app.choices;
+    if (group !== "controller") return [app.choices[group], (next) => app.choose({ [group]: next })];
+    const own = values[controller] ?? {};
+    const put = (next) => app.choose({ values: { ...values, [controller]: next } });
+    if (!part) return [own, put];
+    return [own[part.key] ?? {}, (next) => put({ ...own, [part.key]: Object.keys(next).length ? { ...next, name: part.name } : undefined })];
+  }
+
+  function field(group, spec, { part = null, help = true, prefix = "" } = {}) {
+    const [held, put] = holder(group, part);
+    const changed = held[spec.name] !== undefined;
+    const value = changed ? held[spec.name] : spec.default;
+    const id = `${prefix}set-${group}-${part ? `${part.key}-` : ""}${spec.name}`;
+    const set = (next) => {
+      const rest = { ...held };
+      if (JSON.stringify(next) === JSON.stringify(spec.default)) delete rest[spec.name];
+      else rest[spec.name] = next;
+      put(rest);
+    };
+    const clear = () => { const rest = { ...held }; delete rest[spec.name]; put(rest); };
+    const label = spec.name.charAt(0).toUpperCase() + spec.name.slice(1).replaceAll("_", " ");
+    const back = changed ? button("undo", `${label}: back to ${text(spec.default)}`, clear, { kind: "small" }) : null;
+    return h("div", { class: `setting ${changed ? "changed" : ""} ${spec.type}` },
+      h("label", { for: id }, label), h("div", { class: "control" }, control(id, spec, value, set), back),
+      help && spec.help ? h("p", { class: "help", id: `${id}-help` }, spec.help) : null);
+  }
+
+  const text = (value) => (value === null || value === undefined ? "unset" : Array.isArray(value) ? value.join(", ") : String(value));
+
+  function control(id, spec, value, set) {
+    const common = { id, "data-focus": id, "aria-describedby": spec.help ? `${id}-help` : null };
+    if (spec.type === "boolean") {
+      const box = h("input", { ...common, type: "checkbox", checked: Boolean(value), onchange: () => set(box.checked) });
+      return box;
+    }
+    if (spec.type === "choice") {
+      const select = h("select", { ...common, onchange: () => set(select.value || null) },
+        spec.optional ? h("option", { value: "" }, "unset") : null, spec.choices.map((one) => h("option", { value: one, selected: one === value }, String(one))));
+      return select;
+    }
+    if (spec.type === "strings") {
+      const area = h("textarea", { ...common, rows: Math.min(5, Math.max(2, value?.length ?? 2)), spellcheck: "false", onchange: () => set(area.value.split(/[\s,]+/).filter(Boolean)) }, (value ?? []).join("\n"));
+      return area;
+    }
+    if (spec.type === "numbers") {
+      const input = h("input", { ...common, type: "text", inputmode: "decimal", value: (value ?? []).join(", "), onchange: () => {
+        const numbers = input.value.split(/[\s,;]+/).filter(Boolean).map(Number);
+        const wrong = numbers.some((one) => !Number.isFinite(one)) || (spec.length && numbers.length !== spec.length);
+        if (wrong) app.say(`${spec.name}: give ${spec.length ?? "some"} numbers, with commas between them`, "error");
+        if (wrong) input.value = (value ?? []).join(", ");
+        else set(numbers);
+      } });
+      return input;
+    }
+    const numeric = spec.type === "number" || spec.type === "integer";
+    const input = h("input", { ...common, type: numeric ? "number" : "text", step: spec.type === "integer" ? 1 : "any", value: value ?? "", placeholder: spec.optional ? "unset" : "", onchange: () => {
+      if (input.value === "") return spec.optional ? set(null) : set(spec.default);
+      const next = numeric ? Number(input.value) : input.value;
+      if (spec.type === "integer" && !Number.isInteger(next)) { app.say(`${spec.name}: give a whole number`, "error"); input.value = value; return undefined; }
+      return set(next);
+    } });
+    return input;
+  }
+
+  function groups(chosen) {
+    return chosen.combination ? chosen.parts.map((part) => ({ title: `Method: ${part.name}`, part, fields: part.fields })) : [{ title: `Method: ${chosen.name}`, part: null, fields: chosen.fields }];
+  }
+
+  function simpleFields() {
+    const model = app.backbone;
+    const chosen = method();
+    const models = app.info.backbones.length > 1 ? select("Model", "set-backbone", app.info.backbones.map((one) => [one.name, one.name]), model.name, (name) => app.choose({ backbone: name, values: {}, sampling: {}, settings: {}, recipe: null })) : null;
+    const recipes = model.recipes?.length ? select("Recipe", "set-recipe", [["", "usual"], ...model.recipes.map((one) => [one, one])], app.choices.recipe ?? "", (name) => app.choose({ recipe: name || null })) : null;
+    return [
+      select("Method", "set-controller", model.controllers.map((one) => [one.name, one.name]), chosen.name, (name) => app.choose({ controller: name })),
+      h("p", { class: "help" }, chosen.title), models, recipes,
+      ...model.sampling.filter((one) => one.simple).map((one) => (one.name === "seed" ? seedField(one) : field("sampling", one, { prefix: "simple-", help: false }))),
+      ...groups(chosen).flatMap(({ part, fields }) => fields.filter((one) => one.simple).map((one) => field("controller", one, { part, prefix: "simple-" }))),
+    ];
+  }
+
+  function seedField(spec) {
+    const made = field("sampling", spec, { prefix: "simple-", help: false });
+    made.querySelector(".control").append(button("retry", "Another seed", () => app.choose({ sampling: { ...app.choices.sampling, seed: Math.floor(Math.random() * 1e6) } }), { "kind": "small", "data-focus": "another-seed" }));
+    return made;
+  }
+
+  function select(label, id, options, value, apply) {
+    const made = h("select", { id, "data-focus": id, "onchange": () => apply(made.value) }, options.map(([name, shownName]) => h("option", { value: name, selected: name === value }, shownName)));
+    return h("div", { class: "setting" }, h("label", { for: id }, label), h("div", { class: "control" }, made));
+  }
+
+  function sceneFields() {
+    const prompt = h("textarea", { "id": "set-prompt", "rows": 2, "maxlength": 10000, "data-focus": "set-prompt", "onchange": () => app.dispatch({ type: "scene", changes: { prompt: prompt.value } }) }, app.doc.prompt);
+    return [
+      select("Fit", "set-fit", [["stretch", "stretch"], ["cover", "cover: cut"], ["contain", "contain: pad"]], app.doc.fit, (fit) => app.dispatch({ type: "scene", changes: { fit } })),
+      h("p", { class: "help" }, "How a photo of another shape meets the model's."),
+      h("div", { class: "setting" }, h("label", { for: "set-prompt" }, "Prompt"), h("div", { class: "control" }, prompt)),
+      h("p", { class: "help" }, "For models that read text; others leave it unread."),
+      app.doc.reference ? h("div", { class: "setting" }, h("span", {}, "Reference clip"), h("div", { class: "control" }, `${app.doc.reference.frames?.length ?? 0} pictures`,
+        button("trash", "Remove the reference clip", () => app.dispatch({ type: "scene", changes: { reference: null } }), { kind: "small" }))) : null,
+    ].filter(Boolean);
+  }
+
+  function draw() {
+    const chosen = method();
+    refill(simple, simpleFields().filter(Boolean));
+    const sections = [
+      ["Scene", sceneFields()],
+      ...groups(chosen).map(({ title, part, fields }) => [title, fields.length ? fields.map((one) => field("controller", one, { part })) : [h("p", { class: "help" }, "Nothing to set.")]]),
+      ["Sampling", app.backbone.sampling.map((one) => field("sampling", one))],
+      ["Model", app.backbone.settings.map((one) => field("settings", one))],
+    ];
+    const focused = all.contains(document.activeElement) ? document.activeElement.dataset.focus : null;
+    all.replaceChildren(h("summary", {}, icon("sliders"), "All settings"), ...sections.map(([title, made]) => h("fieldset", {}, h("legend", {}, title), made)));
+    if (focused) all.querySelector(`[data-focus="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+  }
+
+  /** Let the server check scene and settings while the person works, so that Generate holds no surprise. */
+  function check() {
+    if (!app.doc.image || app.pointer?.busy) return;
+    const body = app.request();
+    const now = JSON.stringify(body);
+    if (now === checked) return;
+    checked = now;
+    clearTimeout(timer);
+    timer = setTimeout(async () => {
+      request?.abort();
+      request = new AbortController();
+      try {
+        const plan = await api.plan(body, request.signal);
+        const { width, height, num_frames, num_steps } = plan.sampling;
+        say(`Ready: ${num_frames} frames of ${width}×${height}, ${num_steps} steps${plan.guided_iterations ? `, ${plan.guided_iterations} guided iterations` : ", nothing steers"}.`);
+      } catch (error) {
+        if (error.name !== "AbortError") say(error.message, true);
+      }
+    }, 500);
+  }
+
+  function say(message, wrong = false) {
+    verdict.replaceChildren(...(wrong ? [icon("warn")] : []), message);
+    verdict.classList.toggle("warned", wrong);
+  }
+
+  function update() {
+    check();
+    const now = JSON.stringify([app.choices, app.doc.fit, app.doc.prompt, app.doc.reference?.frames?.length]);
+    if (now === shown) return;
+    shown = now;
+    draw();
+  }
+
+  return { update };
+}
