@@ -113,7 +113,7 @@ def prepared(
     [
         {},
         {"pulled": "first-frame", "editable": "frame", "outside_weight": 0.02},
-        {"tracked": "own-frame", "cell": 5.0, "track_radius": 1, "patch_radius": 0, "reach": 0.7},
+        {"tracked": "own-frame", "cell": 5.0, "track_radius": 1, "patch_radius": 0, "reach": 4.0},
     ],
     ids=["published", "first-frame", "other numbers"],
 )

@@ -117,9 +117,9 @@ def read_places(
 
 
 def toward(handles: Handles, places: Float[Tensor, "b f 2"], length: float) -> Float[Tensor, "b f 2"]:
-    """Steps of ``length`` pixels from the places to the handles' targets; none where there is no way to go."""
+    """Steps of ``length`` pixels from the places to the handles' targets, but never beyond them."""
     way = handles.target - places
-    return length * way / way.norm(dim=-1, keepdim=True).clamp(min=1e-6)
+    return way * (length / way.norm(dim=-1, keepdim=True).clamp(min=1e-6)).clamp(max=1)
 
 
 def track(

@@ -91,7 +91,8 @@ def supervision(
 ) -> Tensor:  # fmt: skip
     """One handle's loss: its patch ahead in `maps` against its patch at `origin` in `reference`, without gradient."""
     far = distance(place, target)
-    ahead = [drag.reach * drag.cell * (t - p) / far for t, p in zip(target, place, strict=True)]
+    length = min(drag.reach * drag.cell, far)
+    ahead = [length * (t - p) / far for t, p in zip(target, place, strict=True)]
     loss = torch.zeros(())
     for dy in range(-drag.patch_radius, drag.patch_radius + 1):
         for dx in range(-drag.patch_radius, drag.patch_radius + 1):

@@ -65,7 +65,7 @@ class DragDiffusion(Controller):
     cell: float = 2.0
     """Side of a cell, the unit of the next four, in pixels of the picture; published: features at half its size."""
     reach: float = 1.0
-    """How far towards its target a handle's content is pulled at an iteration, in cells."""
+    """How far towards its target a handle's content is pulled at an iteration, in cells; never beyond the target."""
     patch_radius: int = 1
     """Content of a handle: the cells up to this far from it, both ways."""
     track_radius: int = 3
