@@ -55,9 +55,19 @@ def boxes_of(paths: Paths) -> np.ndarray:
     return tracks_of(paths).boxes(range(NUM_FRAMES))
 
 
+def in_float32(paths: Paths) -> list[list[literal.Box]]:
+    """The boxes as a grid sees them."""
+    return [[(float(a), float(b), float(c), float(d)) for a, b, c, d in path] for path in boxes_of(paths)]
+
+
 @pytest.fixture(scope="module")
 def backbone() -> SVD:
     return SVD.load(tiny_svd(NUM_FRAMES), device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def light() -> SVD:
+    return SVD.load(tiny_svd(NUM_FRAMES, light=True), device="cpu", dtype="float32")
 
 
 def picture() -> Image.Image:
@@ -87,10 +97,10 @@ paths_anywhere = st.lists(st.tuples(*[boxes_anywhere] * NUM_FRAMES), min_size=1,
 
 
 @given(paths=paths_anywhere)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_owners_are_the_last_boxes_over_each_cell_at_every_size(paths: Paths) -> None:
     boxes = boxes_of(paths)
-    exact = [[tuple(float(v) for v in box) for box in path] for path in boxes]
+    exact = in_float32(paths)
     found = owners_by_size(boxes, GRID, torch.device("cpu"))
     assert list(found) == [(8, 6), (4, 3), (2, 2), (1, 1)]
     for power, ((rows, columns), owners) in enumerate(found.items()):
@@ -134,11 +144,10 @@ def edited(call: AttentionCall, paths: Paths, factor: float) -> Tensor:
 
 @pytest.mark.parametrize("source", ["self", "temporal"])
 @given(paths=paths_anywhere, factor=st.sampled_from([0.0, 0.01, 0.5, 1.0, 3.0]), seed=st.integers(0, 9))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_attention_is_that_under_explicit_masks(source: str, paths: Paths, factor: float, seed: int) -> None:
     call = call_of(source, seed=seed)
-    exact = [[tuple(float(v) for v in box) for box in path] for path in boxes_of(paths)]
-    wanted = literal.edited(call, exact, 16, factor)
+    wanted = literal.edited(call, in_float32(paths), 16, factor)
     assert torch.allclose(edited(call, paths, factor), wanted, atol=1e-5)
 
 
@@ -153,7 +162,8 @@ def test_a_multiplied_logit_is_no_added_one(source: str) -> None:
     bias = torch.where(lines[:, :, None] == lines[:, None, :], 0.0, np.log(0.01))[:, None]
 
     def split(t: Tensor) -> Tensor:
-        return t.unflatten(-1, (2, -1)).transpose(1, 2)
+        heads: Tensor = t.unflatten(-1, (2, -1))
+        return heads.transpose(1, 2)
 
     biased = torch.nn.functional.scaled_dot_product_attention(
         split(call.query), split(call.key), split(call.value), attn_mask=bias
@@ -241,13 +251,11 @@ def test_attention_is_changed_in_the_first_share_of_the_steps(
 ) -> None:
     controller = FreeTraj()
     state = state_of(controller, backbone)
-    asked = []
-    for index in range(count):
-        processors = [m.processor for m in backbone.denoiser.modules() if hasattr(m, "processor")]
+    some = backbone.denoiser.get_submodule("mid_block.attentions.0.transformer_blocks.0.attn1")
+    plain = some.processor
+    for index in {0, edited_steps - 1, edited_steps, count - 1} - {count}:
         with controller.during(step_at(index, count, backbone), state):
-            now = [m.processor for m in backbone.denoiser.modules() if hasattr(m, "processor")]
-            asked.append(any(a is not b for a, b in zip(now, processors, strict=True)))
-    assert asked == [True] * edited_steps + [False] * (count - edited_steps)
+            assert (some.processor is plain) == (index >= edited_steps), index
 
 
 @pytest.mark.parametrize(
@@ -282,7 +290,7 @@ def test_injected_noise_is_the_twins() -> None:
 
 
 @given(paths=paths_anywhere)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_noise_outside_all_boxes_stays_and_inside_is_new(paths: Paths) -> None:
     noise = torch.randn(GRID.latent_shape)
     cells = GRID.cells(boxes_of(paths))
@@ -347,25 +355,22 @@ def test_the_merge_takes_fresh_noise_that_the_same_noise_always_gives() -> None:
 # ---------------------------------------------------------------- whole runs
 
 
-def test_the_identity_setting_is_no_control_bit_for_bit(backbone: SVD) -> None:
-    plain = generate(scene(), backbone=backbone, controller=Controller(), sampling=SMALL).frames
+def test_the_identity_setting_is_no_control_bit_for_bit(light: SVD) -> None:
+    plain = generate(scene(), backbone=light, controller=Controller(), sampling=SMALL).frames
     for identity in (IDENTITY, FreeTraj(edit_spatial=False, edit_temporal=False, inject_noise=False)):
         assert torch.equal(
-            generate(scene(), backbone=backbone, controller=identity, sampling=SMALL).frames, plain
+            generate(scene(), backbone=light, controller=identity, sampling=SMALL).frames, plain
         )
 
 
-def test_the_same_seed_gives_the_same_video_another_part_another_one(backbone: SVD) -> None:
-    videos = [
-        generate(scene(), backbone=backbone, controller=controller, sampling=SMALL).frames
-        for controller in (
-            FreeTraj(), FreeTraj(), FreeTraj(inject_noise=False), FreeTraj(edit_spatial=False),
-            FreeTraj(edit_temporal=False), FreeTraj(merge_noise=False), FreeTraj(keep_variance=True),
-        )
-    ]  # fmt: skip
+def test_the_same_seed_gives_the_same_video_and_leaves_nothing(light: SVD) -> None:
+    with nothing_is_left(light):
+        videos = [
+            generate(scene(), backbone=light, controller=controller, sampling=SMALL).frames
+            for controller in (FreeTraj(), FreeTraj(), FreeTraj(inject_noise=False))
+        ]
     assert torch.equal(videos[0], videos[1])
-    for index, other in enumerate(videos[2:]):
-        assert not torch.allclose(videos[0], other, atol=1e-3), index
+    assert not torch.allclose(videos[0], videos[2], atol=1e-3)
 
 
 def test_a_scene_without_motions_is_no_control(backbone: SVD) -> None:
@@ -375,25 +380,22 @@ def test_a_scene_without_motions_is_no_control(backbone: SVD) -> None:
     noise = torch.randn(GRID.latent_shape)
     levels = backbone.levels(4)
     assert torch.equal(controller.start(noise, levels, state)[0], Controller().start(noise, levels, None)[0])
+    some = backbone.denoiser.get_submodule("mid_block.attentions.0.transformer_blocks.0.attn1")
+    plain = some.processor
     with controller.during(step_at(0, 4, backbone), state):
-        assert type(
-            next(m.processor for m in backbone.denoiser.modules() if hasattr(m, "processor"))
-        ).__module__ != ("sgi2v.attention")
+        assert some.processor is plain
 
 
 @pytest.mark.parametrize("layer", ["down_blocks.1.resnets.0", "up_blocks.2.attentions.1"])
-def test_nothing_is_left_after_a_run_that_works_or_fails(backbone: SVD, layer: str) -> None:
-    with nothing_is_left(backbone):
-        generate(scene(), backbone=backbone, controller=FreeTraj(), sampling=SMALL)
-
+def test_nothing_is_left_after_a_run_that_fails(light: SVD, layer: str) -> None:
     def fail(*_: object) -> None:
         raise Broken
 
-    with nothing_is_left(backbone):
-        handle = backbone.denoiser.get_submodule(layer).register_forward_hook(fail)
+    with nothing_is_left(light):
+        handle = light.denoiser.get_submodule(layer).register_forward_hook(fail)
         try:
             with pytest.raises(Broken):
-                generate(scene(), backbone=backbone, controller=FreeTraj(), sampling=SMALL)
+                generate(scene(), backbone=light, controller=FreeTraj(), sampling=SMALL)
         finally:
             handle.remove()
 

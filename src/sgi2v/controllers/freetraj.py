@@ -138,13 +138,15 @@ class FreeTraj(Controller):
 
         injected = noise.clone()
         for track in cells:
-            height, width = (int((track[:, k + 2] - track[:, k]).max()) for k in range(2))
-            lay(injected, draw(noise.shape[1], height, width), track)
+            sides = (int((track[:, k + 2] - track[:, k]).max()) for k in range(2))
+            lay(injected, draw(noise.shape[1], *sides), track)
         if not self.merge_noise:
             return injected
+        frames, _, height, width = noise.shape
         mask = low_pass_3d(
-            noise.shape[0],
-            *noise.shape[2:],
+            frames,
+            height,
+            width,
             self.spatial_cutoff,
             self.temporal_cutoff,
             order=self.filter_order,
@@ -177,7 +179,7 @@ class Owners:
 
     of: Int64[Tensor, "f n"]
     """The owner of every place (row by row) in every frame."""
-    members: tuple[tuple[tuple[int, Int64[Tensor, " m"]], ...], ...]
+    members: tuple[tuple[tuple[int, Int64[Tensor, " _"]], ...], ...]
     """Per frame: each owner that has a place there, and its places."""
     changing: Int64[Tensor, " t"]
     """Places whose owner is not the same in all frames."""
