@@ -22,6 +22,8 @@ class TrackResult:
     """Centres (x, y) of the boxes' contents, pixels of the clip. A lost object keeps its last position."""
     lost: Bool[Tensor, "n f"]
     """Where the object was not found; False in frame 0."""
+    points: Float64[Tensor, "n f"] | None = None
+    """Share of a track's points that survived so far, 0..1, where the tracker follows points."""
 
     @property
     def share_lost(self) -> float:
