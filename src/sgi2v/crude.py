@@ -81,8 +81,10 @@ def cut_and_drag(
     pixels = np.ascontiguousarray(image.float().permute(1, 2, 0).numpy(force=True))
     first = boxes[:, 0].astype(np.float64)
     seen = np.ones((height, width), dtype=np.float32)
-    whole = covers.max(0) if len(covers) else np.zeros_like(seen)
-    ground = _filled(pixels, whole > 0)
+    whole = covers.max(initial=0, axis=0)
+    # What stays where it is leaves no hole; over a ground that moves, everything does.
+    leaves = (boxes != boxes[:, :1]).any(axis=(1, 2)) | (camera is not None)
+    ground = _filled(pixels, covers[leaves].max(initial=0, axis=0) > 0)
     frames, masks = [pixels], [whole if camera is None else seen]
     for index in range(1, boxes.shape[1]):
         frame, mask = ground.copy(), np.zeros_like(seen)

@@ -1,0 +1,82 @@
+"""Masks from boxes: GrabCut tells the thing in a box from the background around it."""
+
+from dataclasses import replace
+from typing import Final
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from sgi2v.files import within
+from sgi2v.scene import Box, Scene
+
+_AROUND: Final = 0.5
+"""How far around the box background is looked at, as a share of its sides: what is far away tells nothing."""
+_SIDE: Final = 400
+"""Pixels of the longer side at which it is computed; the outline is as fine as that."""
+_SPECK: Final = 0.05
+"""Parts smaller than this share of the largest are dropped."""
+
+
+def grab_cut(image: Image.Image, box: Box, *, iterations: int = 5) -> Image.Image:
+    """The thing in a box of an RGB image as a mask (mode L, 0 or 255, of the image's size).
+
+    Everything outside the box counts as background, so the box should reach a little beyond the thing. The same
+    image and box give the same mask. Raises ValueError when the box leaves no background around it, or nothing in it
+    stands out. Source: GrabCut (Rother, Kolmogorov and Blake 2004), OpenCV's implementation.
+    """
+    limit = np.array(image.size)
+    low, high = np.floor([box.left, box.top]).astype(int), np.ceil([box.right, box.bottom]).astype(int)
+    reach = np.maximum(1, np.round(_AROUND * (high - low)).astype(int))
+    start, end = np.maximum(low - reach, 0), np.minimum(high + reach, limit)
+    crop = np.asarray(image.crop((*start.tolist(), *end.tolist())), dtype=np.uint8)
+    shrink = min(1.0, _SIDE / max(crop.shape[:2]))
+    size = (max(1, round(crop.shape[1] * shrink)), max(1, round(crop.shape[0] * shrink)))
+    small = cv2.resize(crop, size, interpolation=cv2.INTER_AREA)
+    inner_low = np.floor((low - start) * shrink).astype(int)
+    inner_high = np.maximum(np.ceil((high - start) * shrink).astype(int), inner_low + 1)
+    labels = np.full(small.shape[:2], cv2.GC_BGD, dtype=np.uint8)
+    labels[inner_low[1] : inner_high[1], inner_low[0] : inner_high[0]] = cv2.GC_PR_FGD
+    if (labels == cv2.GC_PR_FGD).all():
+        raise ValueError("box: fills the image, so no background is known; make it smaller, or draw the mask")
+    cv2.setRNGSeed(0)  # its clusters begin at random places
+    cv2.grabCut(
+        cv2.cvtColor(small, cv2.COLOR_RGB2BGR),
+        labels,
+        None,
+        np.zeros((1, 65)),
+        np.zeros((1, 65)),
+        iterations,
+        cv2.GC_INIT_WITH_MASK,
+    )
+    thing = _without_specks(((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)).astype(np.uint8))
+    if not thing.any():
+        raise ValueError(
+            "box: nothing in it stands out from what surrounds it; move the box, or draw the mask by hand"
+        )
+    fine = cv2.resize(thing * 255, (crop.shape[1], crop.shape[0]), interpolation=cv2.INTER_LINEAR)
+    mask = Image.new("L", image.size)
+    mask.paste(Image.fromarray(np.where(fine > 127, 255, 0).astype(np.uint8)), tuple(start.tolist()))
+    return mask
+
+
+def _without_specks(thing: np.ndarray) -> np.ndarray:
+    count, parts, figures, _ = cv2.connectedComponentsWithStats(thing)
+    areas = figures[1:, cv2.CC_STAT_AREA]
+    kept = [part for part in range(1, count) if areas[part - 1] >= _SPECK * areas.max()]
+    whole: np.ndarray = np.isin(parts, kept).astype(np.uint8)
+    return whole
+
+
+def with_masks(scene: Scene, *, anew: bool = False) -> Scene:
+    """The scene with a mask for every object motion that has none, or with `anew` for all of them.
+
+    Raises ValueError as `grab_cut` does, naming the motion.
+    """
+    motions = []
+    for index, motion in enumerate(scene.motions):
+        if motion.kind == "object" and (anew or motion.mask is None):
+            with within(f"motions[{index}]."):
+                motion = replace(motion, mask=grab_cut(scene.image, motion.box))
+        motions.append(motion)
+    return replace(scene, motions=tuple(motions))

@@ -1,0 +1,65 @@
+"""GrabCut finds a thing that stands out, the same every time, and says so when there is none."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw
+
+from sgi2v.scene import Box, Motion, Scene
+from sgi2v.segmentation import grab_cut, with_masks
+
+
+def disc_on_wall(
+    x: int, y: int, radius: int, size: tuple[int, int] = (120, 90)
+) -> tuple[Image.Image, np.ndarray]:
+    """A reddish disc on a greenish wall, both noisy, and where it is."""
+    rng = np.random.default_rng(1)
+    mask = Image.new("L", size)
+    ImageDraw.Draw(mask).ellipse((x - radius, y - radius, x + radius, y + radius), fill=255)
+    inside = np.asarray(mask) > 0
+    wall = np.where(inside[..., None], (190, 60, 50), (60, 130, 70)) + rng.normal(
+        0, 18, (size[1], size[0], 3)
+    )
+    return Image.fromarray(wall.clip(0, 255).astype(np.uint8)), inside
+
+
+@settings(max_examples=6)
+@given(x=st.integers(24, 96), y=st.integers(24, 66), radius=st.integers(9, 20), scale=st.sampled_from([1, 7]))
+def test_finds_a_disc_and_nothing_outside_its_box(x: int, y: int, radius: int, scale: int) -> None:
+    image, inside = disc_on_wall(x, y, radius)
+    image = image.resize((120 * scale, 90 * scale), Image.Resampling.NEAREST)
+    inside = np.kron(inside, np.ones((scale, scale), dtype=bool))
+    box = Box.around(x, y, 2 * radius + 7)
+    box = Box(left=max(box.left, 0) * scale, top=max(box.top, 0) * scale,
+              right=min(box.right, 120) * scale, bottom=min(box.bottom, 90) * scale)  # fmt: skip
+    mask = grab_cut(image, box)
+    found = np.asarray(mask) > 0
+    assert mask.mode == "L" and mask.size == image.size and set(np.unique(np.asarray(mask))) == {0, 255}
+    assert (found & inside).sum() / (found | inside).sum() > 0.9
+    rows, columns = np.nonzero(found)
+    assert rows.min() >= box.top - scale and columns.max() <= box.right + scale
+    assert grab_cut(image, box) == mask
+
+
+def test_a_box_without_surroundings_and_one_without_a_thing_are_refused() -> None:
+    image, _ = disc_on_wall(60, 45, 20)
+    with pytest.raises(ValueError, match=r"^box: fills the image"):
+        grab_cut(image, Box(left=0, top=0, right=120, bottom=90))
+    flat = Image.new("RGB", (120, 90), (90, 90, 90))
+    with pytest.raises(ValueError, match=r"^box: nothing in it stands out"):
+        grab_cut(flat, Box(left=40, top=30, right=60, bottom=50))
+
+
+def test_every_object_gets_a_mask_and_keeps_the_one_it_has() -> None:
+    image, _ = disc_on_wall(60, 45, 20)
+    box = Box.around(60, 45, 48)
+    own = Image.new("L", image.size, 255)
+    scene = Scene(
+        image=image, motions=(Motion(box=box), Motion(box=box, mask=own), Motion(box=box, kind="camera"))
+    )
+    made = with_masks(scene)
+    assert made.motions[0].mask is not None and made.motions[1].mask == own and made.motions[2].mask is None
+    assert with_masks(scene, anew=True).motions[1].mask == made.motions[0].mask
+    with pytest.raises(ValueError, match=r"^motions\[0\]\.box: fills the image"):
+        with_masks(Scene(image=image, motions=(Motion(box=Box(left=0, top=0, right=120, bottom=90)),)))
