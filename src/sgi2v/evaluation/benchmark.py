@@ -1,23 +1,34 @@
 """Scenes times controllers times seeds: clips made, measured and written down, one row each, resumable anywhere."""
 
 import dataclasses
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sgi2v.backbones import Backbone
-from sgi2v.controllers import Controller
+from sgi2v.controllers import Controller, controller_from_dict, controller_to_dict, recommended
 from sgi2v.evaluation.datasets import Case, Cases
 from sgi2v.evaluation.extractors import Extractor
 from sgi2v.evaluation.row_maker import MODEL_FREE, Method, ModelFree, RowMaker
 from sgi2v.evaluation.rows import row_key
 from sgi2v.evaluation.store import Store, remove_strays
 from sgi2v.evaluation.tracker import TemplateTracker, Tracker
+from sgi2v.files import within
 from sgi2v.generate import Progress, Sampling
 from sgi2v.step import Cancelled
 
-__all__ = ["MODEL_FREE", "BenchmarkProgress", "Method", "ModelFree", "Summary", "rows_of", "run_benchmark"]
+__all__ = [
+    "MODEL_FREE",
+    "BenchmarkProgress",
+    "Method",
+    "ModelFree",
+    "Summary",
+    "methods_of",
+    "rows_of",
+    "run_benchmark",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,3 +224,39 @@ def _check(
 def rows_of(summary: Summary, label: str) -> Iterator[dict[str, Any]]:
     """The rows of one method, in the order of the cases."""
     return (row for row in summary.rows if row["method"] == label)
+
+
+def methods_of(
+    texts: Sequence[str], recommended_values: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Method]:
+    """Methods as people type them: a name, or label=JSON with the fields that differ from the recommended ones.
+
+    `none`, `still`, `sg-i2v`, `slow={"name": "sg-i2v", "lr": 0.1}`; the name may be left out where the label is one.
+    Raises ValueError naming the text for an unknown name or field, damaged JSON or a label that is there twice.
+    """
+    found: dict[str, Method] = {}
+    for text in texts:
+        label, equals, fields = text.partition("=")
+        values: Any = {}
+        if equals:
+            try:
+                values = json.loads(fields)
+            except ValueError as error:
+                raise ValueError(f"methods: {text!r}: what follows = is not JSON ({error})") from error
+            if not isinstance(values, dict):
+                raise ValueError(f'methods: {text!r}: give fields as in {{"lr": 0.1}}')
+        if not label or label in found:
+            raise ValueError(f"methods: {label!r} is there twice; give every method its own label")
+        name = str(values.pop("name", label))
+        if name in MODEL_FREE:
+            if values:
+                raise ValueError(f"methods: {text!r}: {name} has no fields")
+            found[label] = name  # type: ignore[assignment]
+            continue
+        with within(f"methods: {label}: "):
+            base = controller_to_dict(recommended(name, recommended_values))
+            for side in ("first", "second"):
+                if isinstance(values.get(side), dict) and isinstance(base.get(side), dict):
+                    values[side] = {**base[side], **values[side]}
+            found[label] = controller_from_dict({**base, **values})
+    return found

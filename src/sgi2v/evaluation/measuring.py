@@ -4,7 +4,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
 from torch import Tensor
 
 from sgi2v.evaluation.metrics import (
@@ -13,12 +13,14 @@ from sgi2v.evaluation.metrics import (
     iou_over_time,
     motion_error,
     psnr,
+    ssim,
+    temporal_consistency,
 )
 from sgi2v.evaluation.tracker import Tracker
 from sgi2v.grid import Tracks
 from sgi2v.video import from_uint8
 
-MEASURES: Final = 1
+MEASURES: Final = 2
 """Raised when a figure is computed differently, so that older rows are measured again."""
 _HIGHEST_PSNR: Final = 99.0  # of equal clips, where it would be infinite, which JSON has no word for
 
@@ -29,12 +31,14 @@ def measure(
     tracker: Tracker,
     *,
     truth: Float32[Tensor, "f 3 h w"] | None = None,
+    masks: Float[Tensor, "n h w"] | None = None,
     still_camera: bool = True,
 ) -> dict[str, Any]:
     """Figures of one clip of the tracks' size: of the scene, and under "tracks" of each motion.
 
     Distances are in pixels of the clip. What is not defined is None: motion in a scene without motions, likeness to
-    an unknown truth, the background's rest under a moving camera.
+    an unknown truth, the background's rest under a moving camera. The tracker sees the boxes of the first frame and,
+    where they are known (`masks`, 0..1), the things' own pixels in them.
     """
     height, width = frames.shape[-2:]
     figures: dict[str, Any] = dict.fromkeys(
@@ -45,7 +49,9 @@ def measure(
     if tracks.tracks:
         # What lies in the first box is known from the picture; a model's own first frame may already have lost it.
         picture = from_uint8(np.asarray(tracks.image)[None])
-        result = tracker.track(torch.cat([picture, frames[1:]]), boxes[:, 0])
+        result = tracker.track(
+            torch.cat([picture, frames[1:]]), boxes[:, 0], None if masks is None else list(masks)
+        )
         centers = torch.from_numpy(np.stack([track.centers for track in tracks.tracks]))
         error = motion_error(centers, result, width=width, height=height)
         overlap = iou_over_time(boxes, result)[:, 1:].mean(1)
@@ -69,6 +75,8 @@ def measure(
         figures["objmc_of_diagonal"] = error.scene_of_diagonal
     figures["background_motion"] = background_motion(frames, boxes) if still_camera else None
     figures["background_change"] = background_change(frames, boxes) if still_camera else None
+    figures["temporal_consistency"] = temporal_consistency(frames)
+    figures["ssim"] = None if truth is None else ssim(frames, truth)
     figures["psnr"] = None if truth is None else min(psnr(frames, truth), _HIGHEST_PSNR)
     figures["tracks"] = per_track
     return figures

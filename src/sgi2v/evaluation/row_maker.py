@@ -83,6 +83,7 @@ class RowMaker:
     ) -> tuple[dict[str, Any], str]:
         """All that decides a row, and the key of its clip, which leaves out how it is measured."""
         grid = self.grid()
+        masks_sha256 = None if case.masks is None else content_hash(case.masks[:, 0].numpy().tobytes())
         clip: dict[str, Any] = {
             "scene_sha256": scene_sha256,
             "size": [grid.width, grid.height, grid.num_frames],
@@ -103,8 +104,8 @@ class RowMaker:
             clip["without_model"] = method
             if method != "still" and case.truth is not None:
                 clip["truth_sha256"] = content_hash(to_uint8(case.truth).tobytes())
-            if method == "paste" and case.masks is not None:
-                clip["masks_sha256"] = content_hash(case.masks[:, 0].numpy().tobytes())
+            if method == "paste":
+                clip["masks_sha256"] = masks_sha256
             if method == "reconstructed":
                 assert self.backbone is not None
                 clip["backbone"] = {"weights_sha256": self.backbone.weights_sha256}
@@ -119,6 +120,7 @@ class RowMaker:
             "seed": seed,
             **clip,
             "tracker": tracker,
+            "masks_sha256": masks_sha256,
             "measures": MEASURES,
         }
         identity = json.loads(json.dumps(identity, allow_nan=False))
@@ -169,6 +171,7 @@ class RowMaker:
                 tracks,
                 self.tracker,
                 truth=case.truth,
+                masks=_covers(case, tracks),
                 still_camera="camera" not in case.kinds,
             )
             self.describe(clip_key, frames)
@@ -232,17 +235,18 @@ class RowMaker:
 
 
 def _covers(case: Case, tracks: Tracks) -> Float[Tensor, "n h w"] | None:
-    """The things' pixels on the first frame, [motions, height, width], 0..1; None where whole boxes must do."""
-    if case.masks is not None:
-        return case.masks[:, 0]
-    if not any(track.mask for track in tracks.tracks):
+    """The things' pixels on the first frame, 0..1, as the person or else the data set says; None for whole boxes."""
+    known = any(track.mask is not None for track in tracks.tracks) or case.masks is not None
+    if not known or not tracks.tracks:
         return None
     height, width = tracks.image.height, tracks.image.width
     covers = torch.zeros(len(tracks.tracks), height, width)
-    for cover, track in zip(covers, tracks.tracks, strict=True):
+    for index, track in enumerate(tracks.tracks):
         if track.mask is not None:
-            cover += torch.from_numpy(np.asarray(track.mask, dtype=np.float32) / 255)
+            covers[index] = torch.from_numpy(np.asarray(track.mask, dtype=np.float32) / 255)
+        elif case.masks is not None:
+            covers[index] = case.masks[index, 0]
         else:
             left, top, right, bottom = (round(float(v)) for v in track.boxes[0])
-            cover[max(top, 0) : bottom, max(left, 0) : right] = 1
+            covers[index, max(top, 0) : bottom, max(left, 0) : right] = 1
     return covers
