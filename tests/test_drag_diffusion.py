@@ -232,7 +232,7 @@ def test_what_changes_inside_the_editable_cells_costs_nothing(backbone: SVD) -> 
 def test_the_identity_setting_is_no_control(backbone: SVD, scene: Scene) -> None:
     nothing = generate(scene, backbone=backbone, controller=Controller(), sampling=SMALL).frames
     for changes in ({"lr": 0.0, "iterations": 1}, {"iterations": 0}):
-        controller = dataclasses.replace(NO_REFERENCE, **changes)  # type: ignore[arg-type]
+        controller = dataclasses.replace(NO_REFERENCE, **changes)
         assert torch.equal(
             nothing, generate(scene, backbone=backbone, controller=controller, sampling=SMALL).frames
         )

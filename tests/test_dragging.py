@@ -118,7 +118,7 @@ def test_a_handle_is_found_where_its_content_went() -> None:
 @given(boxes=some_boxes())
 def test_held_cells_are_those_of_the_loops(boxes: NDArray[np.float32]) -> None:
     for where in ("path", "frame"):
-        cells = editable_cells(tracks_from(boxes), GRID, where)  # type: ignore[arg-type]
+        cells = editable_cells(tracks_from(boxes), GRID, where)
         drag = twin.Drag(width=96, height=64, per_frame_mask=where == "frame")
         wanted = twin.held_cells(boxes, GRID.rows, GRID.columns, drag)
         assert torch.equal((1 - cells[:, 0]).expand(4, -1, -1), wanted)

@@ -42,7 +42,8 @@ class Handles:
 
     def unfinished(self, places: Float[Tensor, "b f 2"], within: float) -> Bool[Tensor, "b f"]:
         """Which handles are seen and ``within`` pixels or more from their targets."""
-        return self.seen & ((self.target - places).norm(dim=-1) >= within)
+        unfinished: Tensor = self.seen & ((self.target - places).norm(dim=-1) >= within)
+        return unfinished
 
 
 def handles_of(tracks: Tracks, grid: Grid) -> Handles:
@@ -119,7 +120,8 @@ def read_places(
 def toward(handles: Handles, places: Float[Tensor, "b f 2"], length: float) -> Float[Tensor, "b f 2"]:
     """Steps of ``length`` pixels from the places to the handles' targets, but never beyond them."""
     way = handles.target - places
-    return way * (length / way.norm(dim=-1, keepdim=True).clamp(min=1e-6)).clamp(max=1)
+    share: Tensor = (length / way.norm(dim=-1, keepdim=True).clamp(min=1e-6)).clamp(max=1)
+    return way * share
 
 
 def track(
