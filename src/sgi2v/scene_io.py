@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
@@ -14,7 +14,7 @@ from PIL import Image
 from sgi2v.checks import shown
 from sgi2v.files import MAX_BYTES, read_file, within
 from sgi2v.images import Source, data_bytes, data_uri, load_image, load_mask, png_bytes
-from sgi2v.reference import MAX_FRAMES, Reference, check_pixels, files_of, read_clip
+from sgi2v.reference import MAX_FRAMES, Reference, check_pixels, files_of, load_reference, read_clip
 from sgi2v.scene import MAX_KEYS, MAX_MOTIONS, Box, Key, Motion, Scene
 from sgi2v.traj import load_traj, save_traj
 from sgi2v.writing import write_files
@@ -28,6 +28,7 @@ __all__ = [
     "save_traj",
     "scene_from_dict",
     "scene_to_dict",
+    "with_reference",
 ]
 FORMAT: Final = "sgi2v-scene"
 VERSION: Final = 2
@@ -88,6 +89,21 @@ def save_scene(scene: Scene, path: str | os.PathLike[str], *, embed: bool = Fals
         files = {name: png_bytes(picture) for name, picture in pictures} | files
     write_files(path.parent, files)
     return path
+
+
+def with_reference(
+    scene: Scene, frames: str | os.PathLike[str] | None, masks: str | os.PathLike[str] | None
+) -> Scene:
+    """The scene with another clip, other masks of the clip that it has, or both; ValueError for masks of no clip."""
+    if frames is None and masks is None:
+        return scene
+    if frames is not None:
+        return replace(scene, reference=load_reference(frames, masks))
+    if scene.reference is None:
+        raise ValueError("reference_mask: there is no reference that it could be of; give --reference too")
+    assert masks is not None
+    read = read_clip("reference.masks", files_of("reference.masks", Path(masks)), mask=True)
+    return replace(scene, reference=replace(scene.reference, masks=read))
 
 
 def scene_to_dict(scene: Scene, *, embed: bool = True, stem: str = "scene") -> dict[str, Any]:

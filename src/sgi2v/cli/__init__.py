@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Final
 
 from sgi2v.cli.info import info
-from sgi2v.cli.making import convert, demo, generate, preview, replay
+from sgi2v.cli.making import convert, demo, generate, mask, preview, replay
 from sgi2v.cli.studio import studio
 from sgi2v.cli.training import train
 
@@ -21,6 +21,7 @@ COMMANDS: Final = MappingProxyType(
     {
         "generate": generate,
         "preview": preview,
+        "mask": mask,
         "convert": convert,
         "replay": replay,
         "demo": demo,

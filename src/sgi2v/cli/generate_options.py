@@ -12,7 +12,7 @@ from tyro.conf import OmitArgPrefixes, Positional, Suppress
 from sgi2v.backbones import SVDSettings, settings_of, settings_with_recipe
 from sgi2v.backbones.folder import BUNDLED, HUB_IDS
 from sgi2v.cli.options import to_be_said
-from sgi2v.controllers import CONTROLLERS, Controller, recommended
+from sgi2v.controllers import COMBINATIONS, CONTROLLERS, Controller, InTurn, recommended
 from sgi2v.generate import Sampling
 
 
@@ -42,6 +42,11 @@ class GenerateOptions:
     """The model: bundled, svd, svd-xt, a folder in diffusers' Stable Video Diffusion layout, or a hub id."""
     recipe: str | None = None
     """One of the model's recipes: other steps and controller values than its own. See sgi2v info."""
+    reference: Path | None = None
+    """A crude clip of what is wanted, for time-to-move, in place of the one that the scene makes or carries: an mp4,
+    a gif, a picture, or a folder of pictures in the order of their names."""
+    reference_mask: Path | None = None
+    """Where that clip is meant (white), likewise; one picture stands for all frames. Default: everywhere."""
     output: Path | None = None
     """The video (.mp4 or .gif), or a folder for PNG frames (a name without a suffix); replaced if it is there.
     Default: out/<name of the scene>.mp4."""
@@ -77,13 +82,14 @@ def default_options(arguments: Sequence[str]) -> GenerateOptions:
 
 def _options_for(values: Mapping[str, Mapping[str, Any]]) -> type[GenerateOptions]:
     """The options with every controller as a choice, each one's defaults what the model recommends for it."""
+    named = {name: CONTROLLERS[name] for name in CONTROLLERS} | {name: _pair(name) for name in COMBINATIONS}
     # A class before its parents: tyro gives a default to the first kind that it is an instance of.
-    kinds = sorted(CONTROLLERS.items(), key=lambda item: -len(item[1].__mro__))
+    kinds = sorted(named.items(), key=lambda item: -len(item[1].__mro__))
     choices = tuple(
         Annotated[
             kind,
             tyro.conf.subcommand(
-                name, default=recommended(name, values), description=(kind.__doc__ or "").splitlines()[0]
+                name, default=_as(kind, recommended(name, values)), description=_first_line(kind)
             ),
         ]
         for name, kind in kinds
@@ -91,6 +97,27 @@ def _options_for(values: Mapping[str, Mapping[str, Any]]) -> type[GenerateOption
     choice: Any = Union.__getitem__(choices)  # of a list, so not spelt as a type
     space = {"__annotations__": {"controller": choice}, "__doc__": GenerateOptions.__doc__}
     return dataclass(frozen=True, kw_only=True)(type("GenerateOptions", (GenerateOptions,), space))
+
+
+def _pair(name: str) -> type[InTurn]:
+    """InTurn for one combination, whose two fields say which controllers they hold: so each has its options."""
+    first, second = name.split("+")
+    space = {
+        "__annotations__": {"first": CONTROLLERS[first], "second": CONTROLLERS[second]},
+        "__doc__": f"{_first_line(CONTROLLERS[first])} Then: {_first_line(CONTROLLERS[second])}",
+    }
+    return dataclass(frozen=True, kw_only=True)(type("InTurn", (InTurn,), space))
+
+
+def _as(kind: type[Controller], controller: Controller) -> Controller:
+    """The same controller as an instance of `kind`."""
+    if type(controller) is kind:
+        return controller
+    return kind(**{f.name: getattr(controller, f.name) for f in dataclasses.fields(controller)})
+
+
+def _first_line(kind: type[Controller]) -> str:
+    return (kind.__doc__ or "").splitlines()[0]
 
 
 def changed_settings(options: GenerateOptions, default: GenerateOptions) -> dict[str, Any]:

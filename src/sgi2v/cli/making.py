@@ -1,4 +1,4 @@
-"""Commands that make pictures: generate, preview, convert, replay, demo."""
+"""Commands that make pictures: generate, preview, mask, convert, replay, demo."""
 
 import contextlib
 import time
@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from sgi2v.cli.bar import Bar
 from sgi2v.cli.common import default_output, parse, progress_bar, say, silence
-from sgi2v.cli.options import ConvertOptions, DemoOptions, PreviewOptions, ReplayOptions
+from sgi2v.cli.options import ConvertOptions, DemoOptions, MaskOptions, PreviewOptions, ReplayOptions
 
 
 def generate(arguments: Sequence[str]) -> None:
@@ -16,14 +16,14 @@ def generate(arguments: Sequence[str]) -> None:
     from sgi2v.backbones.base import settings_with
     from sgi2v.cli import generate_options as o
     from sgi2v.generate import generate, plan
-    from sgi2v.scene_io import load_scene
+    from sgi2v.scene_io import load_scene, with_reference
     from sgi2v.video import check_writable
 
     default = o.default_options(arguments)
     options = parse(type(default), "generate", arguments, default)
     output = options.output or default_output(options.scene, ".mp4")
     check_writable(output)
-    scene = load_scene(options.scene)
+    scene = with_reference(load_scene(options.scene), options.reference, options.reference_mask)
     begun = time.perf_counter()
     # Unchanged, the controller is left to what the folder recommends, which may be fetched only now.
     controller = None if options.controller == default.controller else options.controller
@@ -63,6 +63,18 @@ def preview(arguments: Sequence[str]) -> None:
     with writing(output) as temporary:
         picture.save(temporary)
     print(output)
+
+
+def mask(arguments: Sequence[str]) -> None:
+    """Make masks from a scene's boxes."""
+    options = parse(MaskOptions, "mask", arguments)
+    from sgi2v.scene_io import load_scene, save_scene
+    from sgi2v.segmentation import with_masks
+    from sgi2v.writing import check_place
+
+    output = options.output or default_output(options.scene, "-masks")
+    check_place(output if output.suffix == ".json" else output / "scene.json")
+    print(save_scene(with_masks(load_scene(options.scene), anew=options.anew), output))
 
 
 def convert(arguments: Sequence[str]) -> None:

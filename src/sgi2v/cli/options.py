@@ -34,6 +34,22 @@ class PreviewOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MaskOptions:
+    """Write a scene anew with a mask for every object that has none, cut out of its box by GrabCut.
+
+    Look at them with sgi2v preview: masks are tinted. Boxes should reach a little beyond the thing.
+    """
+
+    scene: Positional[Path]
+    """A scene.json, a folder that holds one, or a folder with img.png and traj.npy."""
+    output: Path | None = None
+    """A name ending in .json, or a folder for scene.json; image and masks go beside it. Default: out/<name of the
+    scene>-masks."""
+    anew: bool = False
+    """Make a mask for objects that have one too."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ConvertOptions:
     """Write a scene in another form: scene.json, or the published folder with img.png and traj.npy."""
 

@@ -18,6 +18,7 @@ __all__ = [
     "SGI2V",
     "Controller",
     "DragDiffusion",
+    "FreeTraj",
     "InTurn",
     "TimeToMove",
     "controller_class",
@@ -36,7 +37,7 @@ CONTROLLERS: Mapping[str, type[Controller]] = MappingProxyType(
         "time-to-move": TimeToMove,
     }
 )
-COMBINATIONS: Final = ("time-to-move+sg-i2v",)
+COMBINATIONS: Final = ("time-to-move+sg-i2v", "freetraj+sg-i2v")
 """Pairs that make sense, for lists of choices; any names joined by + can be built."""
 MAX_JOINED: Final = 4
 """Controllers in one combination."""

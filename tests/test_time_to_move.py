@@ -1,0 +1,227 @@
+"""Time-to-Move: its two clocks, what is held and what is free, its cost, and a literal twin of a whole run."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from torch import Tensor
+
+from reference import svd as plain
+from reference import time_to_move as twin
+from sgi2v import Progress, Run, Sampling, generate, replay
+from sgi2v.backbones import SVD, Level
+from sgi2v.controllers import Controller, TimeToMove, controller_from_dict, controller_to_dict
+from sgi2v.crude import crude_clip
+from sgi2v.grid import Grid, Tracks, tracks_of
+from sgi2v.reference import Reference
+from sgi2v.sampling import sample
+from sgi2v.scene import Box, Key, Motion, Scene
+from sgi2v.step import Reporter, Step
+from test_controllers import flow_levels, svd_levels
+from tiny import tiny_svd
+
+WIDTH, HEIGHT, FRAMES, STEPS = 64, 48, 3, 6
+# Sigmas of six steps on SVD: 700, 193, 40, 5.2, 0.29, 0.002.
+TTM = TimeToMove(tweak=200.0, t_strong=30.0)
+
+
+def picture(seed: int = 0) -> PIL.Image.Image:
+    small = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return PIL.Image.fromarray(small).resize((WIDTH, HEIGHT), PIL.Image.Resampling.BICUBIC)
+
+
+MOVES = Motion(
+    box=Box(left=8, top=8, right=24, bottom=24), path=(Key(time=0, x=16, y=16), Key(time=1, x=46, y=30))
+)
+SCENE = Scene(image=picture(), motions=(MOVES,))
+SMALL = Sampling(seed=5, num_steps=STEPS, width=WIDTH, height=HEIGHT, num_frames=FRAMES)
+
+
+@pytest.fixture(scope="module")
+def backbone() -> SVD:
+    return SVD.load(tiny_svd(FRAMES, light=True), device="cpu", dtype="float32")
+
+
+class Watched:
+    """A backbone that counts what it is asked and keeps the latents it is shown."""
+
+    def __init__(self, backbone: SVD) -> None:
+        self.inner = backbone
+        self.seen: list[tuple[Level, Tensor]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def denoise(self, x: Tensor, level: Level, condition: Any) -> Tensor:
+        self.seen.append((level, x.clone()))
+        return self.inner.denoise(x, level, condition)
+
+
+def run(
+    backbone: SVD, controller: Controller, scene: Scene = SCENE
+) -> tuple[Tensor, list[tuple[Level, Tensor]], Tensor, Tracks, Grid]:
+    """Clean latents, what the model was shown at each step, the unit noise, and the scene at this size."""
+    watched, grid = Watched(backbone), backbone.grid(WIDTH, HEIGHT, FRAMES)
+    tracks = tracks_of(scene, grid)
+    generator = torch.Generator().manual_seed(5)
+    condition = backbone.encode(tracks.image, "", grid, generator)
+    noise = torch.randn(grid.latent_shape, generator=generator)
+    x = sample(watched, controller, condition, tracks, grid, noise=noise, num_steps=STEPS)
+    return x, watched.seen, noise, tracks, grid
+
+
+def test_the_default_clocks_are_steps_16_and_21_of_50_on_svd_xt() -> None:
+    controller, levels = TimeToMove(), svd_levels(50)
+    assert controller.begins(levels) == 16
+    # Set back after the steps 16 to 20, that is at the top of 17 to 21.
+    assert controller.overwrites(levels) == 22
+    assert not any(controller.planned_iterations(levels))
+    same = TimeToMove(tweak=34.0, t_strong=29.0, clocks_as="step")
+    assert (same.begins(levels), same.overwrites(levels)) == (16, 22)
+    level = TimeToMove(tweak=levels[16].noise_level, t_strong=levels[21].noise_level, clocks_as="noise-level")
+    assert (level.begins(levels), level.overwrites(levels)) == (16, 22)
+    # Another number of steps keeps to the noise, not to the number.
+    for count in (10, 25, 100):
+        few = svd_levels(count)
+        begins = controller.begins(few)
+        assert few[begins].sigma <= 75 < few[begins - 1].sigma
+        assert few[controller.overwrites(few) - 1].sigma >= 30 > few[controller.overwrites(few)].sigma
+    assert TimeToMove(tweak=0.8, t_strong=0.5, clocks_as="noise-level").begins(flow_levels(10)) == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"tweak": 0.0}, r"controller\.tweak: must be a finite number > 0"),
+        ({"t_strong": float("nan")}, r"controller\.t_strong: must be"),
+        ({"tweak": 10.0, "t_strong": 20.0}, r"controller\.t_strong: 20 lies before .* controller\.tweak, 10"),
+        ({"coverage": 0.0}, r"controller\.coverage"),
+    ],
+)
+def test_a_bad_field_is_named(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TimeToMove(**fields)
+
+
+def test_clocks_that_meet_no_step_are_refused_before_anything_is_computed() -> None:
+    levels = svd_levels(50)
+    with pytest.raises(ValueError, match=r"controller\.tweak: no step of 50 is as low as sigma 0.001"):
+        TimeToMove(tweak=0.001, t_strong=None).planned_iterations(levels)
+    with pytest.raises(ValueError, match=r"controller\.t_strong: no step of 50 falls between sigma 75 and"):
+        TimeToMove(tweak=75.5, t_strong=75.0).planned_iterations(levels)
+    with pytest.raises(ValueError, match=r"controller\.t_strong"):
+        TimeToMove(tweak=None, t_strong=900.0).planned_iterations(levels)
+    for free in (TimeToMove(t_strong=None), TimeToMove(tweak=75.0, t_strong=75.0)):
+        assert not any(free.planned_iterations(levels))
+
+
+def test_without_either_clock_it_is_no_control_bit_for_bit(backbone: SVD) -> None:
+    off = TimeToMove(tweak=None, t_strong=None)
+    assert torch.equal(run(backbone, off)[0], run(backbone, Controller())[0])
+    assert not torch.equal(run(backbone, TimeToMove(tweak=200.0, t_strong=None))[0], run(backbone, off)[0])
+
+
+def test_a_whole_run_is_the_twins(backbone: SVD) -> None:
+    settings = plain.Settings(width=WIDTH, height=HEIGHT, num_frames=FRAMES, num_steps=STEPS, seed=5)
+    models = plain.load_models(tiny_svd(FRAMES, light=True))
+    tracks = tracks_of(SCENE, backbone.grid(WIDTH, HEIGHT, FRAMES))
+    clip = crude_clip(tracks, FRAMES)
+    ours = run(backbone, TTM)[0]
+    theirs = twin.run(models, tracks.image, clip.frames, clip.masks, settings, begin=1, strong=2)[0]
+    assert torch.allclose(ours, theirs, atol=1e-3 * float(theirs.abs().max()))
+    # The comparison has teeth: a clock that is off by a step is seen.
+    other = twin.run(models, tracks.image, clip.frames, clip.masks, settings, begin=1, strong=3)[0]
+    assert not torch.allclose(ours, other, atol=3e-2 * float(theirs.abs().max()))
+
+
+def test_inside_the_mask_is_the_noised_clip_until_t_strong_and_outside_is_free(backbone: SVD) -> None:
+    _, seen, noise, tracks, grid = run(backbone, TTM)
+    clip = crude_clip(tracks, FRAMES)
+    wanted = backbone.encode_frames(clip.frames)
+    held = torch.from_numpy(grid.coverage(clip.masks.numpy()) >= 0.5)[:, None].expand_as(wanted)
+    assert held.any() and not held.all()
+    assert [level.sigma for level, _ in seen] == pytest.approx([193.6, 40.0, 5.22, 0.29, 0.002], rel=0.02)
+    for index, (level, x) in enumerate(seen):
+        noised = wanted + level.sigma * noise
+        assert torch.equal(x, noised) == (index == 0)
+        assert torch.equal(x[held], noised[held]) == (level.sigma >= 30)
+    # Outside the mask, and everywhere later, steering leaves the latents as they are.
+    state = TTM.prepare(backbone, None, tracks, grid)
+    TTM.start(noise, svd_levels(STEPS), state)
+    x = torch.randn_like(noise)
+    step = Step(index=2, count=STEPS, level=seen[1][0], next_level=seen[2][0], reporter=Reporter())
+    assert torch.equal(TTM.steer(x, step, state)[~held], x[~held])
+    later = dataclasses.replace(step, index=3, level=seen[2][0], next_level=seen[3][0])
+    assert TTM.steer(x, later, state) is x
+
+
+def test_it_costs_what_plain_sampling_costs_less_the_steps_left_out(backbone: SVD) -> None:
+    watched = [len(run(backbone, controller)[1]) for controller in (Controller(), TTM)]
+    assert watched == [STEPS, STEPS - 1]
+    seen: list[Progress] = []
+    generate(SCENE, backbone=backbone, controller=TTM, sampling=SMALL, progress=seen.append)
+    fractions = [p.fraction for p in seen if p.phase == "sample"]
+    assert fractions == pytest.approx([0, 0.2, 0.4, 0.6, 0.8])
+    assert [p.step for p in seen if p.phase == "sample"] == [2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("motions", [(), (dataclasses.replace(MOVES, path=()),)], ids=["nothing", "a pin"])
+def test_a_scene_in_which_nothing_moves_is_held_to_its_image(
+    backbone: SVD, motions: Sequence[Motion]
+) -> None:
+    scene = dataclasses.replace(SCENE, motions=tuple(motions))
+    _, seen, noise, tracks, grid = run(backbone, TTM, scene)
+    image = torch.from_numpy(np.asarray(tracks.image, dtype=np.float32) / 255).permute(2, 0, 1)
+    clip = crude_clip(tracks, FRAMES)
+    assert torch.equal(clip.frames[0], image)
+    assert float((clip.frames - image).abs().max()) < 1e-6
+    state = TTM.prepare(backbone, None, tracks, grid)
+    assert int(state.inside.sum()) == (FRAMES * 4 if motions else 0)
+    assert torch.allclose(seen[0][1], state.latents + seen[0][0].sigma * noise)
+
+
+def test_the_mask_is_symmetric_as_the_box_and_lies_inside_it(backbone: SVD) -> None:
+    grid = Grid(width=WIDTH, height=HEIGHT, num_frames=FRAMES)
+    middle = Box.around(WIDTH / 2, HEIGHT / 2, 30)
+    grows = (Key(time=0, x=0, y=0), Key(time=1, x=0, y=0, scale=1.4))
+    for path in ((), grows):
+        tracks = tracks_of(Scene(image=picture(), motions=(Motion(box=middle, path=path),)), grid)
+        inside = TTM.prepare(backbone, None, tracks, grid).inside
+        assert torch.equal(inside, inside.flip(-1)) and torch.equal(inside, inside.flip(-2))
+        everything = TimeToMove(coverage=1e-6).prepare(backbone, None, tracks, grid).inside
+        whole = TimeToMove(coverage=1.0).prepare(backbone, None, tracks, grid).inside
+        assert (whole <= inside).all() and (inside <= everything).all()
+        for j, (left, top, right, bottom) in enumerate(tracks.tracks[0].boxes.tolist()):
+            rows, columns = torch.nonzero(inside[j, 0], as_tuple=True)
+            assert rows.min() * 8 >= top - 4.5 and (rows.max() + 1) * 8 <= bottom + 4.5
+            assert columns.min() * 8 >= left - 4.5 and (columns.max() + 1) * 8 <= right + 4.5
+
+
+def test_a_scenes_own_clip_stands_instead_of_the_motions_and_travels_in_the_record(backbone: SVD) -> None:
+    mask = PIL.Image.new("L", (WIDTH, HEIGHT))
+    mask.paste(255, (32, 0, WIDTH, HEIGHT))
+    clip = Reference(frames=tuple(picture(k) for k in range(FRAMES)), masks=(mask,))
+    scene = dataclasses.replace(SCENE, reference=clip)
+    _, seen, noise, tracks, grid = run(backbone, TTM, scene)
+    frames = torch.stack([torch.from_numpy(np.asarray(f, dtype=np.float32) / 255) for f in clip.frames])
+    wanted = backbone.encode_frames(frames.permute(0, 3, 1, 2))
+    assert torch.allclose(seen[0][1], wanted + seen[0][0].sigma * noise)
+    inside = TTM.prepare(backbone, None, tracks, grid).inside
+    assert inside[..., 4:].all() and not inside[..., :4].any()
+
+    short, late = dataclasses.replace(SMALL, num_steps=3), TimeToMove(tweak=20.0, t_strong=10.0)
+    video = generate(scene, backbone=backbone, controller=late, sampling=short)
+    assert video.run is not None
+    again = replay(Run.from_dict(video.run), backbone=backbone)
+    assert torch.equal(again.frames, video.frames)
+    other = generate(SCENE, backbone=backbone, controller=late, sampling=short)
+    assert not torch.equal(other.frames, video.frames)
+
+
+def test_its_record_gives_it_back() -> None:
+    for controller in (TTM, TimeToMove(tweak=None, t_strong=None, clocks_as="step", coverage=0.25)):
+        assert controller_from_dict(controller_to_dict(controller)) == controller
