@@ -1,0 +1,174 @@
+"""A miniature VIPSeg on disk: what the protocol chooses, in both layouts, and what it says about each fault."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sgi2v.evaluation.datasets import Cases
+from sgi2v.evaluation.vipseg import Protocol, load_vipseg
+from sgi2v.evaluation.vipseg_list import load_list, save_list
+from sgi2v.grid import Grid, tracks_of
+
+SIZE = {"width": 64, "height": 32, "num_frames": 4}
+WIDTH, HEIGHT = 128, 64
+
+
+def video(root: Path, name: str, *, num_frames: int = 5, layout: str = "imgs", step: int = 8) -> None:
+    """A car (value 12603) of 24x16 pixels that moves by `step` a frame over a pinned chair (value 13001), road and
+    void; a value of 200 and a fly too small to count."""
+    images, masks = root / layout / name, root / "panomasks" / name
+    images.mkdir(parents=True)
+    masks.mkdir(parents=True)
+    for frame in range(num_frames):
+        ids = np.full((HEIGHT, WIDTH), 7, dtype=np.uint16)
+        ids[:4] = 0
+        ids[40:60, 100:120] = 13001
+        ids[20:36, 8 + step * frame : 32 + step * frame] = 12603
+        ids[60:, :40] = 200
+        ids[10:12, 10:12] = 15002
+        pixels = np.stack([ids % 251, ids // 100, ids % 13 * 10], -1).astype(np.uint8)
+        Image.fromarray(pixels).save(images / f"{frame:08d}.jpg", quality=95)
+        Image.fromarray(ids).save(masks / f"{frame:08d}.png")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "VIPSeg"
+    for name in ("a_1", "b_2"):
+        video(folder, name)
+    video(folder, "in_training")
+    (folder / "val.txt").write_text("a_1\nb_2\n")
+    return folder
+
+
+def test_boxes_and_paths_are_the_masks(root: Path) -> None:
+    data = load_vipseg(root, **SIZE)
+    assert isinstance(data, Cases) and len(data) == 2 and not data.left_out
+    clip = data.clips[0]
+    assert clip.frames == tuple(f"{k:08d}" for k in range(4)) and clip.size == (WIDTH, HEIGHT)
+    car, chair = clip.things
+    assert (car.id, car.box) == (12603, (8, 20, 32, 36)) and (chair.id, chair.path) == (13001, ())
+    assert car.path == tuple((20.0 + 8 * k, 28.0) for k in range(4))
+
+    case = data[0]
+    assert case.name == "vipseg-a_1" and case.kinds == ("several objects",)
+    assert case.truth is not None and case.truth.shape == (4, 3, 32, 64)
+    grid = Grid(width=64, height=32, num_frames=4, stride=1)
+    boxes = tracks_of(case.scene, grid).boxes(range(4))
+    assert boxes[0].tolist() == [[4 + 4 * k, 10, 16 + 4 * k, 18] for k in range(4)]
+    assert case.masks is not None and case.masks.shape == (2, 4, 32, 64)
+    for frame in range(4):
+        rows, columns = torch.nonzero(case.masks[0, frame], as_tuple=True)
+        inside = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        assert [int(v) for v in inside] == boxes[0, frame].tolist()
+
+
+def test_the_720p_form_and_the_folder_above(tmp_path: Path) -> None:
+    video(tmp_path / "VIPSeg_720P", "a_1", layout="images")
+    (tmp_path / "val.txt").write_text("a_1\n")
+    assert [clip.video for clip in load_vipseg(tmp_path, **SIZE).clips] == ["a_1"]
+    (tmp_path / "val.txt").unlink()
+    assert len(load_vipseg(tmp_path / "VIPSeg_720P", **SIZE)) == 1
+
+
+def test_the_protocol_decides(root: Path) -> None:
+    assert len(load_vipseg(root, **SIZE, protocol=Protocol(max_things=1)).clips[0].things) == 1
+    still = load_vipseg(root, **SIZE, protocol=Protocol(moving=0.5))
+    assert len(still.left_out) == 2 and "moves" in still.left_out[0]
+    tiny = load_vipseg(root, **SIZE, protocol=Protocol(min_share=1e-4)).clips[0]
+    assert [thing.id for thing in tiny.things] == [12603, 13001, 15002]  # never 200
+    with pytest.raises(ValueError, match="min_share"):
+        Protocol(min_share=0.5)
+
+
+def test_a_thing_that_vanishes_is_not_asked_for(root: Path) -> None:
+    file = root / "panomasks" / "a_1" / f"{2:08d}.png"
+    ids = np.asarray(Image.open(file)).copy()
+    ids[ids == 12603] = 7
+    Image.fromarray(ids).save(file)
+    assert "seen in all 4 frames" in load_vipseg(root, **SIZE).left_out[0]
+
+
+def test_a_list_is_saved_shared_and_reloaded(root: Path, tmp_path: Path) -> None:
+    data = load_vipseg(root, **SIZE)
+    file = save_list(data.clips, tmp_path / "clips.json", protocol={"min_share": 0.01})
+    assert load_list(file) == data.clips
+    again = load_vipseg(root, **SIZE, clips=file)
+    a, b = again[1], data[1]
+    assert (
+        a.scene == b.scene and a.truth is not None and b.truth is not None and torch.equal(a.truth, b.truth)
+    )
+    # Another form of the same frames is not what the list was made from.
+    frame = root / "imgs" / "b_2" / f"{0:08d}.jpg"
+    Image.open(frame).save(frame, quality=50)
+    with pytest.raises(ValueError, match=r"b_2/00000000\.jpg: is not the frame that the list"):
+        again[1]
+    with pytest.raises(ValueError, match="have not 3 frames"):
+        load_vipseg(root, width=64, height=32, num_frames=3, clips=file)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": "x"}, "not a list of VIPSeg clips"),
+        ({"version": 2}, "not a list of VIPSeg clips"),
+        ({"clips": [{"video": "../../x"}]}, r"clips\[0\] is damaged"),
+    ],
+)
+def test_a_bad_list_is_named(root: Path, tmp_path: Path, change: dict[str, object], message: str) -> None:
+    file = save_list(load_vipseg(root, **SIZE).clips, tmp_path / "clips.json", protocol={})
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    with pytest.raises(ValueError, match=rf"clips\.json: .*{message}"):
+        load_list(file)
+    file.write_text("{")
+    with pytest.raises(ValueError, match=r"clips\.json: not a list"):
+        load_list(file)
+
+
+def test_a_list_leads_nowhere_else(root: Path, tmp_path: Path) -> None:
+    file = save_list(load_vipseg(root, **SIZE).clips, tmp_path / "clips.json", protocol={})
+    file.write_text(file.read_text().replace("a_1", "../a_1"))
+    with pytest.raises(ValueError, match="leads out of its folder"):
+        load_list(file)
+
+
+def test_faults_are_named_and_the_rest_goes_on(root: Path) -> None:
+    masks, images = root / "panomasks" / "a_1", root / "imgs" / "a_1"
+    (masks / f"{1:08d}.png").rename(root / "kept.png")
+    assert "a_1/00000001.png: missing, but its frame is there" in load_vipseg(root, **SIZE).left_out[0]
+    assert len(load_vipseg(root, **SIZE).clips) == 1
+    assert load_vipseg(root, **SIZE)[1].name == "vipseg-b_2"
+    with pytest.raises(ValueError, match="missing"):
+        load_vipseg(root, **SIZE)[0]
+
+    Image.open(root / "kept.png").resize((64, 32)).save(masks / f"{1:08d}.png")
+    assert "00000001.png: 64x32 pixels, the first frame has 128x64" in load_vipseg(root, **SIZE).left_out[0]
+    Image.new("RGB", (WIDTH, HEIGHT)).save(masks / f"{1:08d}.png")
+    assert "00000001.png: a mask of kind RGB" in load_vipseg(root, **SIZE).left_out[0]
+    (masks / f"{1:08d}.png").write_bytes(b"\x89PNG\r\n\x1a\n cut")
+    assert "00000001.png: cannot be read" in load_vipseg(root, **SIZE).left_out[0]
+
+    (root / "kept.png").rename(masks / f"{1:08d}.png")
+    (images / f"{1:08d}.jpg").unlink()
+    assert "a_1/00000001.jpg: missing, but its mask is there" in load_vipseg(root, **SIZE).left_out[0]
+
+    for folder in (images, masks):
+        for file in sorted(folder.iterdir())[1:]:
+            file.unlink()
+    assert "imgs/a_1: 1 frames are too short a clip; it needs 4" in load_vipseg(root, **SIZE).left_out[0]
+
+
+def test_a_folder_that_is_no_vipseg(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds neither imgs/"):
+        load_vipseg(tmp_path, **SIZE)
+    (tmp_path / "imgs").mkdir()
+    (tmp_path / "panomasks").mkdir()
+    with pytest.raises(ValueError, match="no videos"):
+        load_vipseg(tmp_path, **SIZE)
+    (tmp_path / "val.txt").write_text("../x\n")
+    with pytest.raises(ValueError, match=r"val\.txt"):
+        load_vipseg(tmp_path, **SIZE)
