@@ -39,8 +39,8 @@ _ELSEWHERE: Final = frozenset(
 class Engine(Protocol):
     """What the server asks about models."""
 
-    def info(self) -> dict[str, Any]:
-        """Models with their methods and all fields."""
+    def info(self, recipe: str | None = None) -> dict[str, Any]:
+        """Models with their methods and all fields; defaults as a recipe has them, where a model knows it."""
         ...
 
     def plan(self, request: Mapping[str, Any], scene: Scene) -> dict[str, Any]:
@@ -64,11 +64,13 @@ class LibraryEngine:
         }
         self._limits = settings.limits
 
-    def info(self) -> dict[str, Any]:
+    def info(self, recipe: str | None = None) -> dict[str, Any]:
         """Models with their methods and all fields, as the API's page says."""
+        if recipe is not None and not any(recipe in outline.settings.recipes for outline in self._outlines.values()):
+            raise ValueError(f"recipe: unknown {recipe!r}; see the models' recipes")
         return {
             "version": version("sgi2v"),
-            "backbones": [_backbone_info(name, outline) for name, outline in self._outlines.items()],
+            "backbones": [_backbone_info(name, outline, recipe) for name, outline in self._outlines.items()],
             "default_backbone": next(iter(self._names)),
             "default_controller": DEFAULT_CONTROLLER,
         }
@@ -207,8 +209,8 @@ def _motions(scene: Scene, tracks: Any, num_frames: int, limit: float) -> list[d
     return shown
 
 
-def _backbone_info(name: str, outline: SVDOutline) -> dict[str, Any]:
-    settings = outline.settings
+def _backbone_info(name: str, outline: SVDOutline, recipe: str | None) -> dict[str, Any]:
+    settings = settings_with_recipe(outline.settings, recipe if recipe in outline.settings.recipes else None)
     own = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
     size = {key: own[key] for key in ("width", "height", "num_frames", "num_steps")}
     return {

@@ -42,11 +42,11 @@ _FULL = (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.INSUFFICIENT_STORAGE)
 
 
 @router.get("/info", responses=may_say())
-def info(studio: TheStudio) -> Info:
-    """What this studio offers: models, methods with all their fields, limits."""
+def info(studio: TheStudio, recipe: Annotated[str | None, Query(max_length=100)] = None) -> Info:
+    """What this studio offers: models, methods with all their fields, limits; with a recipe, its defaults."""
     limits = studio.limits
     return Info(
-        **studio.engine.info(),
+        **studio.engine.info(recipe),
         limits={
             "image_bytes": limits.image_bytes,
             "image_pixels": limits.image_pixels,
