@@ -144,7 +144,9 @@ def test_the_second_starts_from_what_the_first_made_of_the_noise() -> None:
 
 def test_what_cannot_work_together_is_refused_before_anything_is_computed() -> None:
     overwritten = InTurn(first=TimeToMove(tweak=200.0, t_strong=30.0), second=SG)
-    message = r"controller\.first\.t_strong: .* down to sigma 40.1, .* from 40.1 on; .* controller\.second\.guided"
+    message = (
+        r"controller\.first\.t_strong: .* down to sigma 40.1, .* from 40.1 on; .* controller\.second\.guided"
+    )
     with pytest.raises(ValueError, match=message):
         overwritten.planned_iterations(LEVELS)
     turned = InTurn(first=SG, second=TimeToMove(tweak=200.0, t_strong=30.0))
@@ -161,6 +163,12 @@ def test_what_cannot_work_together_is_refused_before_anything_is_computed() -> N
         InTurn(second=SGI2V(guided=(900.0, 901.0))).planned_iterations(LEVELS)
     with pytest.raises(ValueError, match=r"^controller\.first\.tweak: no step of 6"):
         InTurn(first=TimeToMove(tweak=1e-4, t_strong=None)).planned_iterations(LEVELS)
+    # As published for SVD the two overlap; what the documentation advises does not.
+    with pytest.raises(ValueError, match=r"controller\.first\.t_strong"):
+        recommended("time-to-move+sg-i2v", {}).planned_iterations(svd_levels(50))
+    advised = {"first": {"t_strong": 60.0}, "second": {"guided": [10.0, 55.0]}}
+    joined = recommended("time-to-move+sg-i2v", {"time-to-move+sg-i2v": advised})
+    assert [k for k, n in enumerate(joined.planned_iterations(svd_levels(50))) if n] == list(range(18, 29))
     # Guided steps before the start are left out, not refused, while some remain.
     some = InTurn(first=TimeToMove(tweak=50.0, t_strong=None), second=SGI2V(guided=(2.0, 300.0)))
     assert some.planned_iterations(LEVELS) == [0, 0, 5, 5, 0, 0]
