@@ -154,7 +154,8 @@ def _mask_share(
         raise ValueError(
             f"{field}: nothing of it lies in the motion's box; draw it there, or use another weighting"
         )
-    return (share / largest).astype(np.float64)
+    relative: np.ndarray = (share / largest).astype(np.float64)
+    return relative
 
 
 def alignment_errors(

@@ -43,7 +43,7 @@ def grab_cut(image: Image.Image, box: Box, *, iterations: int = 5) -> Image.Imag
     cv2.grabCut(
         cv2.cvtColor(small, cv2.COLOR_RGB2BGR),
         labels,
-        None,
+        (0, 0, 1, 1),  # not read: the labels say where
         np.zeros((1, 65)),
         np.zeros((1, 65)),
         iterations,

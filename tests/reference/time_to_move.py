@@ -53,7 +53,7 @@ def run(
     condition, pure = start(models, image, settings)
     noise = pure / models.scheduler.init_noise_sigma
     wanted, held = encode_clip(models, clip), inside(masks, coverage)
-    latents = wanted + models.scheduler.sigmas[begin] * noise
+    latents: Tensor = wanted + models.scheduler.sigmas[begin] * noise
     for index, timestep in enumerate(models.scheduler.timesteps):
         if index < begin:
             continue

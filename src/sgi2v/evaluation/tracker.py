@@ -280,4 +280,5 @@ def _offsets(mask: Float32[np.ndarray, "h w"], start: Float64[np.ndarray, "2"]) 
     """At most 49 of the mask's pixels, evenly through it, as (x, y) from the box's centre to the pixels' indices."""
     rows, columns = np.nonzero(mask > 0.5)
     picked = np.unique(np.linspace(0, len(rows) - 1, 49).round().astype(int))
-    return np.stack([columns[picked], rows[picked]], axis=-1).astype(np.float64) - start
+    offsets: np.ndarray = np.stack([columns[picked], rows[picked]], axis=-1).astype(np.float64) - start
+    return offsets
