@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
-from sgi2v.scene import shown
+from sgi2v.checks import shown
 
 SIMPLE: Final = frozenset(
     {"seed", "num_steps", "iterations", "lr", "strength", "tweak", "t_strong", "cutoff", "learning_rate"}

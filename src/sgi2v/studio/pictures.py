@@ -10,8 +10,9 @@ from typing import Any, Final
 
 from PIL import Image
 
+from sgi2v.checks import shown
 from sgi2v.images import MAX_URI, data_bytes, load_image, load_mask, png_bytes
-from sgi2v.scene import Scene, shown
+from sgi2v.scene import Scene
 from sgi2v.scene_io import scene_from_dict
 from sgi2v.studio.settings import Limits
 from sgi2v.writing import writing
