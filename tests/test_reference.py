@@ -144,3 +144,12 @@ def test_nothing_but_the_scenes_own_folder_is_read(value: Any, message: str, tmp
     with pytest.raises(ValueError, match=f"^{message}") as error:
         scene_from_dict({**data, "version": 2, "reference": {"frames": value}}, inside)
     assert "\n" not in str(error.value)
+
+
+def test_a_video_that_is_too_large_is_refused_before_it_is_decoded_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Video(frames=torch.zeros(4, 3, 16, 32)).save(tmp_path / "clip.mp4")
+    monkeypatch.setattr("sgi2v.reference.MAX_PIXELS", 3 * 16 * 32)
+    with pytest.raises(ValueError, match=r"^reference\.frames: video: .* is too large: 4 frames of 32×16"):
+        load_reference(tmp_path / "clip.mp4")

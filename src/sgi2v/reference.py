@@ -130,7 +130,6 @@ def _video(field: str, path: Path, mode: str) -> tuple[Image.Image, ...]:
     from sgi2v.video import load_video, to_uint8  # reading a scene without a video costs no torch
 
     with within(f"{field}: "):
-        frames = load_video(path).frames
+        frames = load_video(path, max_pixels=MAX_PIXELS).frames
     check_count(field, len(frames))
-    check_pixels(field, len(frames), (frames.shape[3], frames.shape[2]))
     return tuple(Image.fromarray(frame).convert(mode) for frame in to_uint8(frames))

@@ -90,20 +90,20 @@ def check_writable(path: str | Path) -> None:
     check_place(path)
 
 
-def load_video(path: str | Path) -> Video:
+def load_video(path: str | Path, *, max_pixels: int = MAX_TOTAL_PIXELS) -> Video:
     """Read an mp4, a gif or a folder of frames, such as `Video.save` writes, with its run if it has one.
 
     Returns: frames float32 `[frames, 3, height, width]`, RGB in 0..1, rounded to 8 bits by the file.
     Raises: ValueError naming the path when it is missing, broken, not a video, or too large (64 megapixels a
-    frame, 400 megapixels in all).
+    frame, `max_pixels` in all, said before more than these are decoded).
     """
     path = Path(path)
     try:
         if path.is_dir():
-            return _load_folder(path)
+            return _load_folder(path, max_pixels)
         if path.suffix.lower() == ".gif":
-            return _load_gif(path)
-        return _load_mp4(path)
+            return _load_gif(path, max_pixels)
+        return _load_mp4(path, max_pixels)
     except UNREADABLE as error:
         raise ValueError(f"video: cannot read {path}: {_why(error)}") from error
 
@@ -176,7 +176,7 @@ def _save_mp4(video: Video, path: Path) -> None:
         container.mux(stream.encode(None))
 
 
-def _load_mp4(path: Path) -> Video:
+def _load_mp4(path: Path, max_pixels: int) -> Video:
     with path.open("rb") as file, av.open(file, "r", format="mp4") as container:
         if not container.streams.video:
             raise ValueError(f"video: {path} holds no pictures")
@@ -186,7 +186,7 @@ def _load_mp4(path: Path) -> Video:
         run = _parse(container.metadata.get(RUN_KEY, "null"))
         images: list[UInt8[np.ndarray, "h w 3"]] = []
         for frame in container.decode(stream):
-            _check_size(path, frame.width, frame.height, len(images) + 1)
+            _check_size(path, frame.width, frame.height, len(images) + 1, max_pixels)
             images.append(
                 frame.to_ndarray(
                     format="rgb24",
@@ -225,11 +225,11 @@ def _palette(pixels: UInt8[np.ndarray, "f h w 3"]) -> Image.Image:
     return Image.fromarray(sample[None]).quantize(colors=256, method=Image.Quantize.MEDIANCUT)
 
 
-def _load_gif(path: Path) -> Video:
+def _load_gif(path: Path, max_pixels: int) -> Video:
     with Image.open(path, formats=("GIF",)) as image:
         tag = _gif_tag(image)
         num_frames = getattr(image, "n_frames", 1)
-        _check_size(path, image.width, image.height, num_frames)
+        _check_size(path, image.width, image.height, num_frames, max_pixels)
         first = max(int(image.info.get("duration", 0)), 10)
         fps = _positive(tag["fps"]) or 1000 / first
         images: list[UInt8[np.ndarray, "h w 3"]] = []
@@ -239,7 +239,7 @@ def _load_gif(path: Path) -> Video:
             end += max(int(image.info.get("duration", 0)), 10)
             # Pillow joins equal neighbours into one long frame: count them out again.
             copies = max(1, round(end * fps / 1000) - len(images))
-            _check_size(path, image.width, image.height, len(images) + copies)
+            _check_size(path, image.width, image.height, len(images) + copies, max_pixels)
             images += [np.asarray(image.convert("RGB"))] * copies
     return Video(frames=from_uint8(np.stack(images)), fps=fps, run=tag["run"])
 
@@ -253,7 +253,7 @@ def _save_folder(video: Video, path: Path) -> None:
     (path / RUN_FILE).write_text(json.dumps(_tag(video), allow_nan=False, indent=1) + "\n", encoding="utf-8")
 
 
-def _load_folder(path: Path) -> Video:
+def _load_folder(path: Path, max_pixels: int) -> Video:
     tag = _read_tag(path)
     names = sorted(path.glob("frame_*.png"))
     if not names:
@@ -261,7 +261,7 @@ def _load_folder(path: Path) -> Video:
     images: list[UInt8[np.ndarray, "h w 3"]] = []
     for name in names:
         with Image.open(name, formats=("PNG",)) as image:
-            _check_size(path, image.width, image.height, len(names))
+            _check_size(path, image.width, image.height, len(names), max_pixels)
             images.append(np.asarray(image.convert("RGB")))
         if images[-1].shape != images[0].shape:
             raise ValueError(f"video: {name} has another size than the frames before it")
@@ -307,11 +307,11 @@ def _positive(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) and 0 < value <= 1000 else None
 
 
-def _check_size(path: Path, width: int, height: int, num_frames: int) -> None:
-    if width * height > MAX_PIXELS or width * height * num_frames > MAX_TOTAL_PIXELS:
+def _check_size(path: Path, width: int, height: int, num_frames: int, max_pixels: int) -> None:
+    if width * height > MAX_PIXELS or width * height * num_frames > max_pixels:
         raise ValueError(
             f"video: {path} is too large: {num_frames} frames of {width}×{height}; at most "
-            f"{MAX_PIXELS // 1_000_000} megapixels a frame and {MAX_TOTAL_PIXELS // 1_000_000} in all"
+            f"{MAX_PIXELS // 1_000_000} megapixels a frame and {max_pixels // 1_000_000} in all"
         )
 
 
