@@ -30,14 +30,15 @@ class FreeTraj(Controller):
     """FreeTraj, adapted from text-to-video to image-to-video; every part can be turned off by itself.
 
     Noise: one patch per box is copied along its path, and the low frequencies of that are merged with the high ones of
-    fresh noise. Attention: early on, places inside a box hardly see those outside it, within a frame and over time.
-    No gradients: the cost is that of plain sampling. Source: FreeTraj (Qiu et al. 2024), sections 3.3 and 3.4.
+    independent noise. Attention: early on, places inside a box hardly see those outside it, within a frame and over
+    time. No gradients: the cost is that of plain sampling. Source: FreeTraj (Qiu et al. 2024), sections 3.3 and 3.4.
     """
 
     inject_noise: bool = True
     """Copy one patch of noise per box along its path into every frame's noise."""
     merge_noise: bool = True
-    """Take only the low frequencies of the injected noise, the high ones from fresh noise."""
+    """Lay the patches into noise of their own and take only its low frequencies, the high ones from the run's noise;
+    off: the patches go into the run's noise as they are."""
     spatial_cutoff: float = 0.25
     """Where the injected noise's low frequencies end over height and width, as a share of Nyquist."""
     temporal_cutoff: float = 0.1
@@ -125,8 +126,9 @@ class FreeTraj(Controller):
     ) -> Float[Tensor, "n c y x"]:
         """The noise with a patch along every path; what else must be drawn is drawn from a seed made of ``noise``.
 
-        So the same noise always gives the same result. ``cells`` as from :meth:`~sgi2v.grid.Grid.cells`, per box and
-        latent frame.
+        So the same noise always gives the same result. Of the two noises that are merged, ``noise`` gives the high
+        frequencies: a cutoff of 0 leaves it as it is, and a run stays near the one without control. ``cells`` as from
+        :meth:`~sgi2v.grid.Grid.cells`, per box and latent frame.
         """
         if not (self.inject_noise and len(cells)):
             return noise
@@ -136,13 +138,14 @@ class FreeTraj(Controller):
         def draw(*shape: int) -> Tensor:
             return torch.randn(shape, generator=generator).to(noise)
 
-        injected = noise.clone()
-        for track in cells:
-            sides = (int((track[:, k + 2] - track[:, k]).max()) for k in range(2))
-            lay(injected, draw(noise.shape[1], *sides), track)
+        frames, channels, height, width = noise.shape
+        sides = [(int((t[:, 2] - t[:, 0]).max()), int((t[:, 3] - t[:, 1]).max())) for t in cells]
+        patches = [draw(channels, *size) for size in sides]
+        injected = draw(*noise.shape) if self.merge_noise else noise.clone()
+        for patch, track in zip(patches, cells, strict=True):
+            lay(injected, patch, track)
         if not self.merge_noise:
             return injected
-        frames, _, height, width = noise.shape
         mask = low_pass_3d(
             frames,
             height,
@@ -152,7 +155,7 @@ class FreeTraj(Controller):
             order=self.filter_order,
             device=noise.device,
         )
-        return merge_frequencies_3d(injected, draw(*noise.shape), mask, keep_variance=self.keep_variance)
+        return merge_frequencies_3d(injected, noise, mask, keep_variance=self.keep_variance)
 
     def during(self, step: Step, state: "FreeTrajState") -> AbstractContextManager[None]:
         """Attention kept to whoever shares a box, at the guided steps (section 3.4)."""
