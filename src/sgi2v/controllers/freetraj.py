@@ -31,7 +31,7 @@ class FreeTraj(Controller):
 
     Noise: one patch per box is copied along its path, and the low frequencies of that are merged with the high ones of
     independent noise. Attention: early on, places inside a box hardly see those outside it, within a frame and over
-    time. No gradients: the cost is that of plain sampling. Source: FreeTraj (Qiu et al. 2024), sections 3.3 and 3.4.
+    time. No gradients: the cost is that of plain sampling. Source: FreeTraj (Qiu et al. 2024, arXiv 2406.16863).
     """
 
     inject_noise: bool = True
@@ -118,7 +118,7 @@ class FreeTraj(Controller):
     def start(
         self, noise: Float[Tensor, "n c y x"], levels: Sequence[Level], state: "FreeTrajState"
     ) -> tuple[Float[Tensor, "n c y x"], int]:
-        """First latents from the noise laid along the paths (section 3.3)."""
+        """First latents from the noise laid along the paths."""
         return super().start(self.steered_noise(noise, state.cells), levels, state)
 
     def steered_noise(
@@ -158,7 +158,7 @@ class FreeTraj(Controller):
         return merge_frequencies_3d(injected, noise, mask, keep_variance=self.keep_variance)
 
     def during(self, step: Step, state: "FreeTrajState") -> AbstractContextManager[None]:
-        """Attention kept to whoever shares a box, at the guided steps (section 3.4)."""
+        """Attention kept to whoever shares a box, at the guided steps."""
         if not (self.edits and len(state.cells) and self._guides(step.level, step.index, step.count)):
             return nullcontext()
 
