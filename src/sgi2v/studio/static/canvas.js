@@ -12,6 +12,7 @@ export function makeStage(app) {
   const photos = new Map();
   let view = { scale: 1, x: 0, y: 0 };
   let size = { width: 0, height: 0 };
+  let rem = 14, unit = 1; // text size, and how much wider lines are where it is larger than on a laptop
 
   new ResizeObserver(() => app.redraw()).observe(canvas);
 
@@ -37,7 +38,7 @@ export function makeStage(app) {
     const { width, height } = app.doc.image;
     const narrow = matchMedia("(max-width: 760px)").matches; // the tools lie below then
     const edge = narrow ? 10 : Math.max(24, 0.05 * Math.min(size.width, size.height));
-    const left = narrow ? edge : edge + 2.9 * parseFloat(getComputedStyle(document.documentElement).fontSize); // room for the tools
+    const left = narrow ? edge : edge + 2.9 * rem; // room for the tools
     const scale = Math.min((size.width - left - edge) / width, (size.height - 2 * edge) / height);
     return { scale, x: left + (size.width - left - edge - scale * width) / 2, y: (size.height - scale * height) / 2 };
   }
@@ -58,12 +59,13 @@ export function makeStage(app) {
   }
 
   /** A polyline on its halo, in pixels of the screen. */
-  function stroke(points, color, width, { dash = [], alpha = 1 } = {}) {
+  function stroke(points, color, thin, { dash = [], alpha = 1 } = {}) {
     if (points.length < 2) return;
+    const width = thin * unit;
     context.save();
     context.globalAlpha = alpha;
     context.lineJoin = context.lineCap = "round";
-    context.setLineDash(dash);
+    context.setLineDash(dash.map((one) => one * unit));
     context.beginPath();
     points.forEach(([x, y], k) => (k ? context.lineTo(x, y) : context.moveTo(x, y)));
     for (const [ink, wide] of [[HALO, width + 2.2], [color, width]]) {
@@ -77,9 +79,10 @@ export function makeStage(app) {
     return [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]].map(toScreen);
   }
 
-  function dot([x, y], radius, fill, rim = "#0c0e14") {
+  function dot([x, y], small, fill, rim = "#0c0e14") {
+    const radius = small * unit;
     context.beginPath();
-    context.arc(x, y, radius + 1.6, 0, 2 * Math.PI);
+    context.arc(x, y, radius + 1.6 * unit, 0, 2 * Math.PI);
     context.fillStyle = rim;
     context.fill();
     context.beginPath();
@@ -88,8 +91,8 @@ export function makeStage(app) {
     context.fill();
   }
 
-  function diamond([x, y], radius, fill) {
-    for (const [r, ink] of [[radius + 2, "#0c0e14"], [radius, fill]]) {
+  function diamond([x, y], small, fill) {
+    for (const [r, ink] of [[(small + 2) * unit, "#0c0e14"], [small * unit, fill]]) {
       context.beginPath();
       context.moveTo(x, y - r);
       context.lineTo(x + r, y);
@@ -102,7 +105,7 @@ export function makeStage(app) {
 
   function arrow(points, color, width) {
     const [x, y] = points[points.length - 1];
-    const reach = 4.5 * width + 3;
+    const reach = (4.5 * width + 3) * unit;
     const from = points.findLast(([px, py]) => Math.hypot(px - x, py - y) >= reach) ?? points[0];
     const angle = Math.atan2(y - from[1], x - from[0]);
     context.beginPath();
@@ -116,7 +119,6 @@ export function makeStage(app) {
   }
 
   function label(text, [x, y], color) {
-    const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
     context.font = `600 ${0.86 * rem}px system-ui, sans-serif`;
     const short = text.length > 24 ? `${text.slice(0, 23)}…` : text;
     const width = context.measureText(short).width + 0.8 * rem, height = 1.35 * rem;
@@ -151,7 +153,7 @@ export function makeStage(app) {
     arrow(points, color, width);
   }
 
-  function drawMotion(motion, { chosen = false, plain = false } = {}) {
+  function drawMotion(motion, { chosen = false } = {}) {
     const color = colorOf(app.doc, motion);
     const camera = motion.kind === "camera";
     const moves = motion.path.length > 0;
@@ -163,7 +165,7 @@ export function makeStage(app) {
     const middle = toScreen(center(now));
     if (!moves) dot(middle, camera ? 2 : 3.5, camera ? color : "#fff", HALO);
     else dot(middle, chosen ? 5 : 3.2, "#fff", color);
-    if (!plain && (chosen || !camera)) label(titleOf(app.doc, motion), toScreen([now.left, now.top]), color);
+    if (chosen || (!camera && size.width > 34 * rem)) label(titleOf(app.doc, motion), toScreen([now.left, now.top]), color);
   }
 
   /** Handles of the selected motion: keys and corners. Their places are what pointer.js looks for. */
@@ -187,7 +189,7 @@ export function makeStage(app) {
     for (const { at: [x, y] } of places) {
       Object.assign(context, { fillStyle: "#fff", strokeStyle: "#0c0e14", lineWidth: 1.5 });
       context.beginPath();
-      context.rect(x - 4, y - 4, 8, 8);
+      context.rect(x - 4 * unit, y - 4 * unit, 8 * unit, 8 * unit);
       context.fill();
       context.stroke();
     }
@@ -230,6 +232,8 @@ export function makeStage(app) {
     const box = canvas.getBoundingClientRect();
     const dense = window.devicePixelRatio || 1;
     size = { width: box.width, height: box.height };
+    rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
+    unit = Math.max(1, rem / 15);
     const [width, height] = [Math.round(box.width * dense), Math.round(box.height * dense)];
     if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
     context.setTransform(dense, 0, 0, dense, 0, 0);
@@ -281,7 +285,7 @@ export function makeStage(app) {
       const [box] = boxesAt(motion, [time]);
       const [left, top] = place([box.left, box.top]), [right, bottom] = place([box.right, box.bottom]);
       for (const [ink, wide] of [[HALO, 3.4], [color, 1.6]]) {
-        Object.assign(ctx, { strokeStyle: ink, lineWidth: wide });
+        Object.assign(ctx, { strokeStyle: ink, lineWidth: wide * unit });
         ctx.setLineDash(motion.kind === "camera" ? [5, 4] : []);
         ctx.strokeRect(left, top, right - left, bottom - top);
       }
@@ -294,5 +298,5 @@ export function makeStage(app) {
     ctx.setLineDash([]);
   }
 
-  return { update, toScreen, toImage, zoomBy, panBy, handles, wipeLine, picture, overlay, get view() { return view; }, get size() { return size; } };
+  return { update, toScreen, toImage, zoomBy, panBy, handles, wipeLine, picture, overlay, get view() { return view; }, get unit() { return unit; } };
 }

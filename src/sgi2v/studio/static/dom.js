@@ -71,6 +71,8 @@ export function button(name, label, onclick, { text = false, kind = "", key = ""
 export function fillIcons(root) {
   for (const element of root.querySelectorAll("[data-icon]")) {
     if (!element.querySelector(".icon")) element.prepend(icon(element.dataset.icon));
+    // Its text may be hidden where there is little room.
+    if (!element.ariaLabel) element.setAttribute("aria-label", element.textContent.trim());
   }
 }
 

@@ -21,14 +21,13 @@ export function makeJobs(app) {
   function connect() {
     api.listen({
       snapshot: ({ jobs }) => {
-        const before = app.jobs;
-        app.jobs = new Map(jobs.map((job) => [job.id, carry(before.get(job.id), job)]));
+        app.jobs = new Map(jobs.map((job) => [job.id, job]));
         for (const id of app.ui.shown) if (app.jobs.get(id)) app.results.preload(app.jobs.get(id));
         app.redraw();
       },
       job: (job) => {
         const before = app.jobs.get(job.id);
-        app.jobs.set(job.id, carry(before, job));
+        app.jobs.set(job.id, job);
         tell(before, job);
         app.redraw();
       },
@@ -47,8 +46,6 @@ export function makeJobs(app) {
       },
     });
   }
-
-  const carry = (before, job) => (before?.lastPreview ? { ...job, lastPreview: before.lastPreview } : job);
 
   function tell(before, job) {
     if (!app.ui.shown.includes(job.id) || !before || before.state === job.state) return;
@@ -120,7 +117,7 @@ export function makeJobs(app) {
 
   async function cancel(id) {
     const job = await app.attempt(() => api.cancelJob(id));
-    if (job) app.jobs.set(id, carry(app.jobs.get(id), job));
+    if (job) app.jobs.set(id, job);
     app.redraw();
   }
 
@@ -162,12 +159,12 @@ export function makeJobs(app) {
     const live = LIVE.includes(job.state);
     const shown = app.ui.shown.includes(job.id);
     const middle = job.result ? `/api/jobs/${job.id}/frames/${Math.floor(job.result.num_frames / 2)}.png` : job.progress?.preview ?? api.imageUrl(job.image);
-    const state = h("p", { class: "job-state" }, stateText(job));
+    const state = h("p", { class: "job-state" }, `${stateText(job)}${live ? "" : ` · ${job.num_steps} steps`}${job.retry_of ? " · again" : ""}`);
     const bar = live ? h("progress", { "max": 1, "aria-label": "Progress", ...(job.progress?.phase === "sample" ? { value: job.progress.fraction } : {}) }) : null;
     const compare = h("input", { "type": "checkbox", "checked": shown, "aria-label": `Result ${job.number} beside others`, "data-focus": `compare-${job.id}`, "onchange": () => app.results.show(compare.checked ? [...app.ui.shown, job.id] : app.ui.shown.filter((one) => one !== job.id), compare.checked ? job.id : undefined) });
     return h("li", { "class": `job ${job.state} ${job.id === app.ui.active ? "chosen" : ""}`, "data-job": job.id, "data-state": job.state },
       h("button", { "type": "button", "class": "thumb", "aria-label": `Show result ${job.number}`, "data-focus": `thumb-${job.id}`, "onclick": () => app.results.show([job.id]) }, h("img", { src: middle, alt: "", loading: "lazy" })),
-      h("div", { class: "job-text" }, h("p", {}, h("strong", {}, `#${job.number} `), app.results.titleOf(job), h("small", {}, ` · ${job.num_steps} steps${job.retry_of ? " · again" : ""}`)), state, bar,
+      h("div", { class: "job-text" }, h("p", {}, h("strong", {}, `#${job.number} `), app.results.titleOf(job), ), state, bar,
         h("div", { class: "job-actions" }, job.result ? links(job) : null,
           live ? button("stop", "Cancel", () => cancel(job.id), { "kind": "small", "disabled": job.cancelling, "text": true, "data-focus": `cancel-${job.id}` }) : null,
           !live ? button("retry", `Make result ${job.number} again`, () => retry(job.id), { "kind": "small", "data-focus": `retry-${job.id}` }) : null,

@@ -1,6 +1,6 @@
 // The list of boxes and, below it, the fields of the selected one: all the plan can do, by keyboard too.
 
-import { boxAt, speeds } from "./geometry.js";
+import { speeds } from "./geometry.js";
 import * as edits from "./edits.js";
 import { button, h, icon, plainNumber, refill } from "./dom.js";
 import { colorOf, titleOf } from "./state.js";
@@ -47,6 +47,9 @@ export function makeObjects(app) {
     return mark;
   }
 
+  /** The motion as it is by now: fields stay on the page while others change it. */
+  const fresh = (motion) => app.doc.motions.find((one) => one.id === motion.id) ?? motion;
+  const replace = (motion, edit) => app.dispatch({ type: "replace", id: motion.id, motion: edit(fresh(motion)) });
   const set = (motion, changes, gesture) => app.dispatch({ type: "set", id: motion.id, changes, gesture });
 
   function number(motion, label, value, apply, props = {}) {
@@ -65,8 +68,8 @@ export function makeObjects(app) {
     const { box } = motion;
     const limit = (value, most) => Math.min(Math.max(value, 0), most);
     const reshape = (changes) => {
-      const next = { ...box, ...changes };
-      if (edits.isBox(next)) app.dispatch({ type: "replace", id: motion.id, motion: edits.resized(motion, next) });
+      const next = { ...fresh(motion).box, ...changes };
+      if (edits.isBox(next)) replace(motion, (now) => edits.resized(now, next));
       else app.say("A box needs a width and a height of at least 2 pixels.");
     };
     const name = h("input", { "type": "text", "id": "field-name", "maxlength": 200, "value": motion.name, "placeholder": titleOf(app.doc, { ...motion, name: "" }), "data-focus": "field-name",
@@ -102,7 +105,7 @@ export function makeObjects(app) {
       ? h("p", { class: "note" }, `${motion.path.length} keys: move them on the plan or the time-line.`)
       : h("ol", { class: "keys-list" }, motion.path.map((key, index) => keyRow(motion, key, index)));
     return h("fieldset", {}, h("legend", {}, "Path"),
-      h("div", { class: "row" }, curve, button("sliders", "One speed: set the keys' times so that the path is travelled evenly", () => app.dispatch({ type: "replace", id: motion.id, motion: edits.evened(motion) }), { kind: "small", disabled: motion.locked || motion.path.length < 3 }),
+      h("div", { class: "row" }, curve, button("sliders", "One speed: set the keys' times so that the path is travelled evenly", () => replace(motion, edits.evened), { kind: "small", disabled: motion.locked || motion.path.length < 3 }),
         button("pin", "Remove the path: make it a pin", () => set(motion, { path: [] }), { kind: "small", disabled: motion.locked })),
       most ? h("p", { class: `note ${fastest > most ? "warned" : ""}`, id: "speed-note" }, fastest > most ? icon("warn") : null,
         `Up to ${plainNumber(fastest, 1)} px of the video a frame; this model can be expected to follow ${plainNumber(most, 1)}.`) : null,
@@ -110,7 +113,7 @@ export function makeObjects(app) {
   }
 
   function keyRow(motion, key, index) {
-    const change = (changes) => app.dispatch({ type: "replace", id: motion.id, motion: edits.keyChanged(motion, index, changes) });
+    const change = (changes) => replace(motion, (now) => edits.keyChanged(now, index, changes));
     const small = (label, name, value, digits, disabled = false) => {
       const input = h("input", { "type": "number", "step": "any", "aria-label": `${label} of key ${index + 1}`, "value": plainNumber(value, digits), "disabled": motion.locked || disabled, "data-focus": `key-${index}-${name}`,
         "onchange": () => { if (input.value !== "" && Number.isFinite(Number(input.value))) change({ [name]: Number(input.value) }); app.redraw(); } });
@@ -154,5 +157,5 @@ export function makeObjects(app) {
     detail.hidden = !selected;
   }
 
-  return { update, boxAt };
+  return { update };
 }

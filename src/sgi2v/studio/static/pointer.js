@@ -18,7 +18,7 @@ export function makePointer(app) {
     return [event.clientX - box.left, event.clientY - box.top];
   };
   const away = ([ax, ay], [bx, by]) => Math.hypot(ax - bx, ay - by);
-  const reach = (event) => REACH[event.pointerType] ?? REACH.mouse;
+  const reach = (event) => (REACH[event.pointerType] ?? REACH.mouse) * app.stage.unit;
   const replace = (motion) => app.dispatch({ type: "replace", id: motion.id, motion, gesture: drag.gesture });
 
   function inside(box, [x, y], slack) {

@@ -11,11 +11,13 @@ export function makeResults(app) {
   const tiles = app.byId("tiles");
   const details = new Map(); // job id -> its request, for the boxes it was made with
   const made = new Map(); // job id -> its tile
+  const previews = new Map(); // job id -> the newest picture that has come, shown until the next one has
 
   /** The picture of a job at a time: an exact frame, or the newest preview while it runs; null before that. */
   function frameOf(job, time) {
     if (!job) return null;
     if (job.result) {
+      previews.delete(job.id);
       const { num_frames, width, height } = job.result;
       const frame = Math.round(time * (num_frames - 1));
       const image = app.stage.picture(`/api/jobs/${job.id}/frames/${frame}.png`);
@@ -23,8 +25,8 @@ export function makeResults(app) {
     }
     const preview = LIVE.includes(job.state) && job.progress?.preview;
     const image = preview ? app.stage.picture(preview) : null;
-    if (image) job.lastPreview = image;
-    const shown = image ?? job.lastPreview;
+    if (image) previews.set(job.id, image);
+    const shown = image ?? previews.get(job.id);
     return shown ? { image: shown, size: { width: job.width, height: job.height }, frame: null } : null;
   }
 
@@ -166,6 +168,7 @@ export function stateText(job) {
     if (progress.seconds_left !== null && progress.seconds_left !== undefined) parts.push(`${secondsText(progress.seconds_left)} left`);
     return parts.join(" · ");
   }
-  const words = { done: "Done", failed: "Failed", cancelled: "Cancelled", interrupted: "Interrupted" };
+  const took = job.result?.seconds ? ` in ${secondsText(job.result.seconds)}` : "";
+  const words = { done: `Done${took}`, failed: "Failed", cancelled: "Cancelled", interrupted: "Interrupted" };
   return job.message ? `${words[job.state]}: ${job.message}` : words[job.state];
 }

@@ -90,6 +90,7 @@ export function makeShell(app) {
   function update() {
     const { ui, doc, selected } = app;
     document.body.dataset.mode = ui.mode;
+    document.body.dataset.zoomed = String(ui.view !== null);
     document.body.dataset.panel = ui.panel;
     if (ui.theme === "auto") delete document.documentElement.dataset.theme;
     else document.documentElement.dataset.theme = ui.theme;

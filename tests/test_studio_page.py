@@ -1,0 +1,141 @@
+"""The page's own sums, run in the browser: geometry against Python's, the reducer, undo and redo, scene JSON."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sgi2v.grid import Grid, tracks_of
+from sgi2v.scene import Box, Curve, Easing, Fit, Key, Kind, Motion, Scene, default_box, frame_times
+from sgi2v.scene_io import scene_to_dict
+from studio_page import LAPTOP, STUDIO, Visit, chromium, needs_browser
+from studio_process import StudioProcess
+
+pytestmark = needs_browser
+NUM_MOTIONS = 200
+
+
+@pytest.fixture(scope="module")
+def visit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visit]:
+    with (
+        StudioProcess(tmp_path_factory.mktemp("page"), STUDIO, "--port", "0") as process,
+        chromium() as browser,
+    ):
+        made = Visit(browser.new_context(viewport=LAPTOP), process.url)
+        yield made
+        assert made.errors == [] and made.outside == []
+
+
+def random_motion(random: np.random.Generator) -> Motion:
+    left, top = random.uniform(0, 200), random.uniform(0, 100)
+    box = Box(left=left, top=top, right=left + random.uniform(1, 90), bottom=top + random.uniform(1, 60))
+    num_keys = int(random.choice([0, 2, 3, 5, 9]))
+    times = sorted(random.choice(1001, num_keys, replace=False) / 1000)
+    path = [
+        Key(
+            time=float(time),
+            # Equal neighbours and turning points are where smooth curves go their own ways.
+            x=float(random.choice([random.uniform(-300, 300), 40.0, 60.0])),
+            y=float(random.choice([random.uniform(-300, 300), 10.0])),
+            scale=float(np.exp(random.normal())) if number else 1.0,
+            easing=random.choice(get_args(Easing)),
+        )
+        for number, time in enumerate(times)
+    ]
+    kind, curve = random.choice(get_args(Kind)), random.choice(get_args(Curve))
+    return Motion(box=box, path=tuple(path), kind=kind, curve=curve, name=str(random.integers(10)) * 2)
+
+
+def random_scene(random: np.random.Generator, num_motions: int) -> Scene:
+    motions = tuple(random_motion(random) for _ in range(num_motions))
+    return Scene(image=Image.new("RGB", (300, 170)), motions=motions, fit=random.choice(get_args(Fit)))
+
+
+def test_boxes_are_pythons_boxes(visit: Visit) -> None:
+    random = np.random.default_rng(817)
+    scene = random_scene(random, NUM_MOTIONS)
+    motions = scene_to_dict(scene)["motions"]
+    times = [0.0, 1.0, *frame_times(8).tolist(), *random.uniform(0, 1, 20).tolist()]
+    for motion in scene.motions:
+        times += [key.time for key in motion.path[:1]]
+    found = visit.page.evaluate(
+        """([motions, times]) => motions.map((one) => sgi2v.geometry.boxesAt(one, times)
+            .map((box) => [box.left, box.top, box.right, box.bottom]))""",
+        [motions, times],
+    )
+    for motion, boxes in zip(scene.motions, found, strict=True):
+        wanted = [(box.left, box.top, box.right, box.bottom) for box in motion.boxes_at(times)]
+        np.testing.assert_allclose(boxes, wanted, rtol=1e-9, atol=1e-9)
+
+
+def test_a_key_is_met_exactly_and_a_click_makes_pythons_box(visit: Visit) -> None:
+    random = np.random.default_rng(4)
+    scene = random_scene(random, 40)
+    times = [[key.time for key in motion.path] for motion in scene.motions]
+    found = visit.page.evaluate(
+        """([motions, times]) => motions.map((one, k) => sgi2v.geometry.sample(one, times[k])
+            .map(({x, y, scale}) => [x, y, scale]))""",
+        [scene_to_dict(scene)["motions"], times],
+    )
+    for motion, values in zip(scene.motions, found, strict=True):
+        assert values == [[key.x, key.y, key.scale] for key in motion.path]
+    clicks = [[float(v) for v in random.uniform(0, (300, 170))] for _ in range(50)]
+    boxes = visit.page.evaluate(
+        "(clicks) => clicks.map(([x, y]) => sgi2v.geometry.defaultBox(300, 170, x, y))", clicks
+    )
+    for (x, y), box in zip(clicks, boxes, strict=True):
+        assert Box(**box) == default_box((300, 170), x, y)
+
+
+def test_speeds_are_those_of_the_tracks(visit: Visit) -> None:
+    random = np.random.default_rng(6)
+    for fit in get_args(Fit):
+        scene = Scene(image=Image.new("RGB", (300, 170)), fit=fit, motions=random_scene(random, 10).motions)
+        grid = Grid(width=128, height=64, num_frames=9)
+        found = visit.page.evaluate(
+            """([motions, fit]) => motions.map((one) => sgi2v.geometry.speeds(one,
+                {width: 300, height: 170}, {width: 128, height: 64, num_frames: 9}, fit))""",
+            [scene_to_dict(scene)["motions"], fit],
+        )
+        for track, speeds in zip(tracks_of(scene, grid).tracks, found, strict=True):
+            wanted = np.linalg.norm(np.diff(track.centers.astype(float), axis=0), axis=1)
+            # The picture's size is rounded to whole pixels there.
+            np.testing.assert_allclose(speeds, wanted, rtol=0.02, atol=1e-3)
+
+
+def test_scene_json_is_pythons(visit: Visit) -> None:
+    random = np.random.default_rng(5)
+    for number in range(10):
+        wanted = scene_to_dict(random_scene(random, number))
+        found = visit.page.evaluate(
+            "(scene) => sgi2v.states.toScene(sgi2v.states.fromScene(scene, null), scene.image)", wanted
+        )
+        assert found == wanted
+        assert list(found) == list(wanted) and list(map(list, found["motions"])) == list(
+            map(list, wanted["motions"])
+        )
+
+
+REDUCER = (Path(__file__).parent / "studio_reducer.js").read_text(encoding="utf-8")
+
+
+def test_undo_and_redo_pass_through_every_state(visit: Visit) -> None:
+    assert visit.page.evaluate(REDUCER, list(range(1, 151))) == []
+
+
+def test_a_gesture_is_one_step(visit: Visit) -> None:
+    steps: Any = visit.page.evaluate("""() => {
+        const { states } = sgi2v;
+        let history = states.newHistory({ ...states.emptyDoc(), motions: [{ id: 1, name: "" }] });
+        const name = (text, gesture) => {
+            history = states.advance(history, { type: "flags", id: 1, changes: { name: text }, gesture });
+        };
+        for (const text of ["a", "ab", "abc"]) name(text, "typing");
+        name("abcd", "again");
+        name("abcde");
+        return [history.past.length, history.past.map((doc) => doc.motions[0].name)];
+    }""")
+    assert steps == [3, ["", "abc", "abcd"]]
