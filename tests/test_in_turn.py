@@ -14,6 +14,7 @@ from sgi2v.controllers import (
     COMBINATIONS,
     SGI2V,
     Controller,
+    FreeTraj,
     InTurn,
     TimeToMove,
     controller_class,
@@ -84,11 +85,20 @@ def both(first: Controller, second: Controller) -> tuple[InTurn, InTurnState]:
 STEP = Step(index=1, count=6, level=LEVELS[1], next_level=LEVELS[2], reporter=Reporter())
 
 
-@pytest.mark.parametrize("controller", [Controller(), SG, TTM], ids=["none", "sg-i2v", "time-to-move"])
+@pytest.mark.parametrize(
+    "controller",
+    [
+        Controller(),
+        SGI2V(guided=(1.0, 2.0), guided_as="step", iterations=1),
+        TimeToMove(tweak=1.0, t_strong=1.0, clocks_as="step"),
+        FreeTraj(),
+    ],
+    ids=["none", "sg-i2v", "time-to-move", "freetraj"],
+)
 def test_with_none_before_or_after_nothing_changes_bit_for_bit(backbone: SVD, controller: Controller) -> None:
-    alone = run(backbone, controller)[0]
-    assert torch.equal(run(backbone, InTurn(first=controller))[0], alone)
-    assert torch.equal(run(backbone, InTurn(second=controller))[0], alone)
+    alone = run(backbone, controller, num_steps=2)[0]
+    assert torch.equal(run(backbone, InTurn(first=controller), num_steps=2)[0], alone)
+    assert torch.equal(run(backbone, InTurn(second=controller), num_steps=2)[0], alone)
 
 
 def test_time_to_moves_start_and_sg_i2vs_steering(backbone: SVD) -> None:

@@ -27,6 +27,8 @@ from tiny import tiny_svd
 WIDTH, HEIGHT, FRAMES, STEPS = 64, 48, 3, 6
 # Sigmas of six steps on SVD: 700, 193, 40, 5.2, 0.29, 0.002.
 TTM = TimeToMove(tweak=200.0, t_strong=30.0)
+# Of three: 700, 15.6, 0.002.
+LATE = TimeToMove(tweak=20.0, t_strong=10.0)
 
 
 def picture(seed: int = 0) -> PIL.Image.Image:
@@ -62,7 +64,7 @@ class Watched:
 
 
 def run(
-    backbone: SVD, controller: Controller, scene: Scene = SCENE
+    backbone: SVD, controller: Controller, scene: Scene = SCENE, num_steps: int = STEPS
 ) -> tuple[Tensor, list[tuple[Level, Tensor]], Tensor, Tracks, Grid]:
     """Clean latents, what the model was shown at each step, the unit noise, and the scene at this size."""
     watched, grid = Watched(backbone), backbone.grid(WIDTH, HEIGHT, FRAMES)
@@ -70,7 +72,7 @@ def run(
     generator = torch.Generator().manual_seed(5)
     condition = backbone.encode(tracks.image, "", grid, generator)
     noise = torch.randn(grid.latent_shape, generator=generator)
-    x = sample(watched, controller, condition, tracks, grid, noise=noise, num_steps=STEPS)
+    x = sample(watched, controller, condition, tracks, grid, noise=noise, num_steps=num_steps)
     return x, watched.seen, noise, tracks, grid
 
 
@@ -121,8 +123,11 @@ def test_clocks_that_meet_no_step_are_refused_before_anything_is_computed() -> N
 
 def test_without_either_clock_it_is_no_control_bit_for_bit(backbone: SVD) -> None:
     off = TimeToMove(tweak=None, t_strong=None)
-    assert torch.equal(run(backbone, off)[0], run(backbone, Controller())[0])
-    assert not torch.equal(run(backbone, TimeToMove(tweak=200.0, t_strong=None))[0], run(backbone, off)[0])
+    plainly = run(backbone, Controller(), num_steps=3)[0]
+    assert torch.equal(run(backbone, off, num_steps=3)[0], plainly)
+    # Either clock alone does something.
+    for one in (TimeToMove(tweak=20.0, t_strong=None), TimeToMove(tweak=None, t_strong=10.0)):
+        assert not torch.equal(run(backbone, one, num_steps=3)[0], plainly)
 
 
 def test_a_whole_run_is_the_twins(backbone: SVD) -> None:
@@ -160,8 +165,8 @@ def test_inside_the_mask_is_the_noised_clip_until_t_strong_and_outside_is_free(b
 
 
 def test_it_costs_what_plain_sampling_costs_less_the_steps_left_out(backbone: SVD) -> None:
-    watched = [len(run(backbone, controller)[1]) for controller in (Controller(), TTM)]
-    assert watched == [STEPS, STEPS - 1]
+    watched = [len(run(backbone, controller, num_steps=3)[1]) for controller in (Controller(), LATE)]
+    assert watched == [3, 2]
     seen: list[Progress] = []
     generate(SCENE, backbone=backbone, controller=TTM, sampling=SMALL, progress=seen.append)
     fractions = [p.fraction for p in seen if p.phase == "sample"]
@@ -174,7 +179,7 @@ def test_a_scene_in_which_nothing_moves_is_held_to_its_image(
     backbone: SVD, motions: Sequence[Motion]
 ) -> None:
     scene = dataclasses.replace(SCENE, motions=tuple(motions))
-    _, seen, noise, tracks, grid = run(backbone, TTM, scene)
+    _, seen, noise, tracks, grid = run(backbone, LATE, scene, num_steps=3)
     image = torch.from_numpy(np.asarray(tracks.image, dtype=np.float32) / 255).permute(2, 0, 1)
     clip = crude_clip(tracks, FRAMES)
     assert torch.equal(clip.frames[0], image)
@@ -206,19 +211,19 @@ def test_a_scenes_own_clip_stands_instead_of_the_motions_and_travels_in_the_reco
     mask.paste(255, (32, 0, WIDTH, HEIGHT))
     clip = Reference(frames=tuple(picture(k) for k in range(FRAMES)), masks=(mask,))
     scene = dataclasses.replace(SCENE, reference=clip)
-    _, seen, noise, tracks, grid = run(backbone, TTM, scene)
+    _, seen, noise, tracks, grid = run(backbone, LATE, scene, num_steps=3)
     frames = torch.stack([torch.from_numpy(np.asarray(f, dtype=np.float32) / 255) for f in clip.frames])
     wanted = backbone.encode_frames(frames.permute(0, 3, 1, 2))
     assert torch.allclose(seen[0][1], wanted + seen[0][0].sigma * noise)
     inside = TTM.prepare(backbone, None, tracks, grid).inside
     assert inside[..., 4:].all() and not inside[..., :4].any()
 
-    short, late = dataclasses.replace(SMALL, num_steps=3), TimeToMove(tweak=20.0, t_strong=10.0)
-    video = generate(scene, backbone=backbone, controller=late, sampling=short)
+    short = dataclasses.replace(SMALL, num_steps=3)
+    video = generate(scene, backbone=backbone, controller=LATE, sampling=short)
     assert video.run is not None
     again = replay(Run.from_dict(video.run), backbone=backbone)
     assert torch.equal(again.frames, video.frames)
-    other = generate(SCENE, backbone=backbone, controller=late, sampling=short)
+    other = generate(SCENE, backbone=backbone, controller=LATE, sampling=short)
     assert not torch.equal(other.frames, video.frames)
 
 
