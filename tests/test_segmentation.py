@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from sgi2v.scene import Box, Motion, Scene
+from sgi2v.scene import Box, Key, Motion, Scene
 from sgi2v.segmentation import grab_cut, with_masks
 
 
@@ -51,15 +51,20 @@ def test_a_box_without_surroundings_and_one_without_a_thing_are_refused() -> Non
         grab_cut(flat, Box(left=40, top=30, right=60, bottom=50))
 
 
-def test_every_object_gets_a_mask_and_keeps_the_one_it_has() -> None:
+def test_every_object_that_moves_gets_a_mask_and_keeps_the_one_it_has() -> None:
     image, _ = disc_on_wall(60, 45, 20)
-    box = Box.around(60, 45, 48)
+    box, path = Box.around(60, 45, 48), (Key(time=0, x=0, y=0), Key(time=1, x=9, y=0))
     own = Image.new("L", image.size, 255)
-    scene = Scene(
-        image=image, motions=(Motion(box=box), Motion(box=box, mask=own), Motion(box=box, kind="camera"))
+    motions = (
+        Motion(box=box, path=path),
+        Motion(box=box, path=path, mask=own),
+        Motion(box=box, path=path, kind="camera"),
+        Motion(box=Box(left=2, top=2, right=20, bottom=20)),
     )
-    made = with_masks(scene)
-    assert made.motions[0].mask is not None and made.motions[1].mask == own and made.motions[2].mask is None
-    assert with_masks(scene, anew=True).motions[1].mask == made.motions[0].mask
+    scene = Scene(image=image, motions=motions)
+    made = [motion.mask for motion in with_masks(scene).motions]
+    assert made[0] == grab_cut(image, box) and made[1:] == [own, None, None]
+    assert with_masks(scene, anew=True).motions[1].mask == made[0]
+    whole = Motion(box=Box(left=0, top=0, right=120, bottom=90), path=path)
     with pytest.raises(ValueError, match=r"^motions\[0\]\.box: fills the image"):
-        with_masks(Scene(image=image, motions=(Motion(box=Box(left=0, top=0, right=120, bottom=90)),)))
+        with_masks(Scene(image=image, motions=(whole,)))

@@ -69,13 +69,14 @@ def _without_specks(thing: np.ndarray) -> np.ndarray:
 
 
 def with_masks(scene: Scene, *, anew: bool = False) -> Scene:
-    """The scene with a mask for every object motion that has none, or with `anew` for all of them.
+    """The scene with a mask for every object that moves and has none, or with `anew` for all that move.
 
-    Raises ValueError as `grab_cut` does, naming the motion.
+    Pins get none: they hold whatever is under them, often plain background, from which nothing stands out. Raises
+    ValueError as `grab_cut` does, naming the motion.
     """
     motions = []
     for index, motion in enumerate(scene.motions):
-        if motion.kind == "object" and (anew or motion.mask is None):
+        if motion.kind == "object" and motion.path and (anew or motion.mask is None):
             with within(f"motions[{index}]."):
                 motion = replace(motion, mask=grab_cut(scene.image, motion.box))
         motions.append(motion)

@@ -35,7 +35,7 @@ class PreviewOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class MaskOptions:
-    """Write a scene anew with a mask for every object that has none, cut out of its box by GrabCut.
+    """Write a scene anew with a mask for every moving object that has none, cut out of its box by GrabCut.
 
     Look at them with sgi2v preview: masks are tinted. Boxes should reach a little beyond the thing.
     """
