@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sgi2v.evaluation.baselines import still
-from sgi2v.evaluation.metrics import motion_error
+from sgi2v.evaluation.metrics import MotionError, motion_error
 from sgi2v.evaluation.tracker import TemplateTracker, Tracker
 from sgi2v.evaluation.trackers import (
     CoTracker3,
@@ -116,7 +116,8 @@ def test_the_floor_is_the_error_on_true_clips_and_ranks_the_still_image_last() -
     simple = clips("simple", 4)
     for tracker in (TemplateTracker(), PointsTracker(), PointsTracker(dense=True)):
         floor = tracker_floor(tracker, simple)
-        errors, stays = [], []
+        errors: list[MotionError] = []
+        stays: list[MotionError] = []
         for clip in simple:
             height, width = clip.frames.shape[-2:]
             for frames, figures in ((clip.frames, errors), (still(clip.frames[0], 8), stays)):
