@@ -76,8 +76,8 @@ def published_svd(dtype: torch.dtype = torch.float16) -> SVD:
     return SVD(pipeline, outline, "svd")
 
 
-def condition_of(backbone: SVD, grid: Grid) -> SVDCondition:
-    """What the network sees beside the latents, in shape only; guided, so that both branches run."""
+def condition_of(backbone: SVD, grid: Grid, *, guided: bool = True) -> SVDCondition:
+    """What the network sees beside the latents, in shape only; guided: both branches run, one after the other."""
     dtype = backbone.dtype
     channels = backbone.denoiser.config.cross_attention_dim
     return SVDCondition(
@@ -85,7 +85,7 @@ def condition_of(backbone: SVD, grid: Grid) -> SVDCondition:
         embedding=torch.empty(1, 1, channels, dtype=dtype, device=META),
         time_ids=torch.empty(1, 3, dtype=dtype, device=META),
         guidance=torch.empty(grid.num_frames, 1, 1, 1, device=META),
-        guided=True,
+        guided=guided,
     )
 
 

@@ -29,9 +29,17 @@ def tracks_over(grid: Grid, share: float, num_boxes: int) -> Tracks:
     return Tracks(image=Image.new("RGB", (grid.width, grid.height)), tracks=tuple(tracks))
 
 
-def step_peak(backbone: SVD, controller: Controller, grid: Grid, tracks: Tracks, num_steps: int = 50) -> Peak:
+def step_peak(
+    backbone: SVD,
+    controller: Controller,
+    grid: Grid,
+    tracks: Tracks,
+    *,
+    guided: bool = True,
+    num_steps: int = 50,
+) -> Peak:
     """The first step's peak: steering, both branches of guidance, and the step itself."""
-    condition = condition_of(backbone, grid)
+    condition = condition_of(backbone, grid, guided=guided)
     levels = backbone.levels(num_steps)
     state = controller.prepare(backbone, condition, tracks, grid)
     x = torch.empty(grid.latent_shape, device=META)
