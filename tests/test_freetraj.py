@@ -25,7 +25,7 @@ from sgi2v.controllers.freetraj import (
 from sgi2v.grid import Grid, Track, Tracks
 from sgi2v.spectrum import low_pass_3d, merge_frequencies_3d
 from sgi2v.step import Reporter, Step
-from test_no_trace import Broken, nothing_is_left
+from test_no_trace import Broken, NoCopies, NoWaiting, nothing_is_left
 from tiny import tiny_svd
 
 NUM_FRAMES = 3
@@ -169,6 +169,14 @@ def test_a_multiplied_logit_is_no_added_one(source: str) -> None:
         split(call.query), split(call.key), split(call.value), attn_mask=bias
     )
     assert (found - biased.transpose(1, 2).flatten(2)).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("source", ["self", "temporal"])
+def test_edited_attention_never_waits_for_the_device(source: str) -> None:
+    call = call_of(source)
+    owners = owners_by_size(boxes_of(PATHS), GRID, torch.device("cpu"))[call.size]
+    with torch.no_grad(), NoCopies(), NoWaiting():
+        (over_time if source == "temporal" else within_frames)(call, owners, 0.01)
 
 
 def test_many_places_are_done_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:

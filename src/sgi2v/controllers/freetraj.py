@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sgi2v.attention import AttentionCall, attend
 from sgi2v.backbones.base import Backbone, Level
-from sgi2v.controllers.base import Controller
+from sgi2v.controllers.base import Controller, reading
 from sgi2v.grid import Grid, Tracks
 from sgi2v.spectrum import low_pass_3d, merge_frequencies_3d
 from sgi2v.step import Step
@@ -33,6 +33,8 @@ class FreeTraj(Controller):
     independent noise. Attention: early on, places inside a box hardly see those outside it, within a frame and over
     time. No gradients: the cost is that of plain sampling. Source: FreeTraj (Qiu et al. 2024, arXiv 2406.16863).
     """
+
+    where: ClassVar[str] = "guided"
 
     inject_noise: bool = True
     """Copy one patch of noise per box along its path into every frame's noise."""
@@ -82,12 +84,8 @@ class FreeTraj(Controller):
         return (self.edit_spatial or self.edit_temporal) and self.factor != 1
 
     def _guides(self, level: Level, index: int, count: int) -> bool:
-        position = {
-            "share": index / count,
-            "sigma": level.sigma,
-            "noise-level": level.noise_level,
-            "step": float(count - index),
-        }[self.guided_as]
+        clock = self.guided_as
+        position = index / count if clock == "share" else reading(clock, level, count - index)
         return self.guided[0] <= position <= self.guided[1]
 
     def planned_iterations(self, levels: Sequence[Level]) -> Sequence[int]:
