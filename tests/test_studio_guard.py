@@ -90,8 +90,8 @@ def test_without_the_token_only_the_login_opens(far: TestClient) -> None:
         assert response.status_code == 401 and "token" in message(response), path
         assert response.headers["WWW-Authenticate"] == "Bearer"
     for wrong in ("", "x", TOKEN[:-1], TOKEN + "x", "ünicode"):
-        assert far.get("/api/jobs", headers={"Authorization": f"Bearer {wrong}".encode()}).status_code == 401
-        assert far.get("/api/jobs", headers={"Cookie": f"{COOKIE}={wrong}".encode()}).status_code == 401
+        assert far.get("/api/jobs", headers={b"Authorization": f"Bearer {wrong}".encode()}).status_code == 401
+        assert far.get("/api/jobs", headers={b"Cookie": f"{COOKIE}={wrong}".encode()}).status_code == 401
     assert (
         far.get("/api/jobs", headers={"Cookie": f"{COOKIE}={TOKEN}"}).status_code == 401
     )  # the token is no cookie
@@ -268,21 +268,27 @@ def test_a_full_queue_history_and_disk_say_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "picture_of_it",
-    ["/etc/passwd", "../jobs.sqlite", "http://127.0.0.1/x.png", "file:///etc/passwd", "photo.jpg", "", "upload:",
+    ["/etc/passwd", ".", "../jobs.sqlite", "http://127.0.0.1/x.png", "file:///etc/passwd", "photo.jpg", "", "upload:",
      "upload:../jobs.sqlite", "upload:" + "A" * 64, "upload:" + "0" * 64, "upload:" + "0" * 64 + "/..", "data:,x",
      "data:image/png;base64,%%%"],
 )  # fmt: skip
 def test_no_path_or_address_in_a_scene_is_followed(client: TestClient, picture_of_it: str) -> None:
-    for place in ("image", "mask"):
-        asking = scene()
-        (asking if place == "image" else asking["motions"][0])[place] = picture_of_it
+    for field in ("image", "motions[0].mask", "reference.frames", "reference.frames[0]", "reference.masks"):
+        asking = {**scene(), "version": 2}
+        frames = {"reference.frames": picture_of_it, "reference.frames[0]": [picture_of_it]}
+        if field == "image":
+            asking["image"] = picture_of_it
+        elif field == "motions[0].mask":
+            asking["motions"][0]["mask"] = picture_of_it
+        else:
+            asking["reference"] = {"frames": frames.get(field, [asking["image"]])}
+            asking["reference"] |= {"masks": picture_of_it} if field == "reference.masks" else {}
         for path, body in (
             ("/api/plan", {"scene": asking}),
             ("/api/import/scene", asking),
             ("/api/export/scene", asking),
         ):
             response = client.post(path, json=body)
-            field = "image" if place == "image" else "motions[0].mask"
             assert response.status_code == 422 and message(response).startswith(f"{field}: ")
             assert response.json()["error"]["field"] == field
 

@@ -15,13 +15,20 @@ from sgi2v.studio.problems import Problem
 from sgi2v.studio.table import OVER, JobTable
 
 
-def submit(table: JobTable, key: str | None = None, payload: str = "p", **limits: int) -> tuple[Any, bool]:
+def submit(
+    table: JobTable,
+    key: str | None = None,
+    payload: str = "p",
+    max_queued: int = 1000,
+    max_history: int = 1000,
+) -> tuple[Any, bool]:
     return table.submit(
         request={"scene": {}},
         plan={},
         payload=payload,
         key=key,
-        **{"max_queued": 1000, "max_history": 1000, **limits},
+        max_queued=max_queued,
+        max_history=max_history,
     )
 
 
@@ -59,9 +66,9 @@ def test_a_key_is_for_one_payload(table: JobTable) -> None:
 
 def test_limits_refuse_and_change_nothing(table: JobTable) -> None:
     submit(table)
-    for limit, status in (("max_queued", 429), ("max_history", 507)):
+    for max_queued, max_history, status in ((1, 1000, 429), (1000, 1, 507)):
         with pytest.raises(Problem) as problem:
-            submit(table, **{limit: 1})
+            submit(table, max_queued=max_queued, max_history=max_history)
         assert problem.value.status_code == status
     assert len(table.ids()) == 1
 

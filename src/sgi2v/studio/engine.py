@@ -66,7 +66,9 @@ class LibraryEngine:
 
     def info(self, recipe: str | None = None) -> dict[str, Any]:
         """Models with their methods and all fields, as the API's page says."""
-        if recipe is not None and not any(recipe in outline.settings.recipes for outline in self._outlines.values()):
+        if recipe is not None and not any(
+            recipe in outline.settings.recipes for outline in self._outlines.values()
+        ):
             raise ValueError(f"recipe: unknown {recipe!r}; see the models' recipes")
         return {
             "version": version("sgi2v"),
@@ -151,8 +153,7 @@ def _sampling(values: Mapping[str, Any], where: str = "sampling") -> dict[str, A
     known = {f.name for f in dataclasses.fields(Sampling)}
     if unknown := sorted(set(values) - known):
         raise ValueError(f"{where}.{unknown[0]}: no such field; known are {', '.join(sorted(known))}")
-    kept = fitted(Sampling, values, where)
-    return {name: value for name, value in kept.items() if not (name == "seed" and value is None)}
+    return fitted(Sampling, {name: value for name, value in values.items() if value is not None}, where)
 
 
 def _controller(given: Mapping[str, Any], settings: Settings) -> Controller:

@@ -19,6 +19,7 @@ from sgi2v.writing import writing
 
 PREFIX: Final = "upload:"
 _ID: Final = re.compile(r"[0-9a-f]{64}")
+_PICTURE: Final = re.compile(r"image|motions\[\d+\]\.mask|reference\.(frames|masks)(\[\d+\])?")
 _DEPTH: Final = 12
 
 
@@ -92,25 +93,17 @@ class Pictures:
                 path.unlink(missing_ok=True)
 
     def _walk(self, value: object, place: str, change: Callable[[str, str], object], depth: int) -> object:
-        """A copy in which every text under an "image" or a "mask" is what `change` makes of it."""
+        """A copy in which every text that names a picture is what `change` makes of it."""
         if depth == 0:
             raise ValueError("scene: nested too deeply; give a scene as docs/scene.md describes it")
         if isinstance(value, dict):
             return {
-                key: change(_join(place, key), v)
-                if isinstance(v, str) and key in ("image", "mask")
-                else self._walk(v, _join(place, key), change, depth - 1)
+                key: self._walk(v, f"{place}.{key}" if place else str(key), change, depth - 1)
                 for key, v in value.items()
             }
         if isinstance(value, list):
-            in_list = place.rpartition(".")[2] in ("images", "masks", "frames")
-            return [
-                change(f"{place}[{index}]", v)
-                if isinstance(v, str) and in_list
-                else self._walk(v, f"{place}[{index}]", change, depth - 1)
-                for index, v in enumerate(value)
-            ]
-        return value
+            return [self._walk(v, f"{place}[{index}]", change, depth - 1) for index, v in enumerate(value)]
+        return change(place, value) if isinstance(value, str) and _PICTURE.fullmatch(place) else value
 
     def _keep(self, field: str, text: str) -> str:
         if text.startswith(PREFIX):
@@ -120,10 +113,8 @@ class Pictures:
                 f"{field}: {shown(text)} is a path or an address, which the studio does not follow; embed the picture "
                 "as a data: URI, or upload it"
             )
-        word = re.split(r"[.\[]", field)
-        is_mask = "mask" in word or "masks" in word
         try:
-            name, _ = self.add(data_bytes(field, text), load_mask if is_mask else load_image)
+            name, _ = self.add(data_bytes(field, text), load_mask if "mask" in field else load_image)
         except ValueError as error:
             raise ValueError(re.sub(r"^(image|mask): ", f"{field}: ", str(error))) from error
         return PREFIX + name
@@ -158,7 +149,3 @@ def named_pictures(value: object) -> Iterable[str]:
     elif isinstance(value, list):
         for item in value:
             yield from named_pictures(item)
-
-
-def _join(place: str, key: object) -> str:
-    return f"{place}.{key}" if place else str(key)

@@ -114,6 +114,21 @@ class Imported(SceneGiven):
     backbone: Json
 
 
+class MaskAsked(Asked):
+    """A thing in a picture."""
+
+    image: str = Field(description="upload:<id> or a data: URI")
+    box: dict[str, float]
+
+
+class Clip(BaseModel):
+    """Pictures of a clip in their order, for a scene's reference."""
+
+    pictures: list[str]
+    width: int
+    height: int
+
+
 class Motions(BaseModel):
     """Motions as a scene has them."""
 

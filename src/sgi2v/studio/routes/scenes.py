@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, get_args
 
 from fastapi import APIRouter, Query, Request
@@ -16,17 +17,20 @@ from fastapi.responses import FileResponse, JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from sgi2v.camera import Camera, camera_motions
+from sgi2v.reference import read_clip
 from sgi2v.scene import MAX_KEYS, MAX_MOTIONS, Curve, Easing, Fit, Kind, Scene
-from sgi2v.scene_io import load_scene, scene_to_dict
+from sgi2v.scene_io import FORMAT, load_scene, scene_to_dict
 from sgi2v.studio.pictures import PREFIX, picture_json
 from sgi2v.studio.problems import Problem
 from sgi2v.studio.routes import PICTURE_ID, PictureId, TheStudio, may_say, name_of, raw
 from sgi2v.studio.shapes import (
+    Clip,
     Examples,
     Imported,
     Info,
     JobAsked,
     Json,
+    MaskAsked,
     Motions,
     MotionsAsked,
     Picture,
@@ -38,6 +42,7 @@ from sgi2v.traj import load_traj
 
 router = APIRouter(prefix="/api", generate_unique_id_function=name_of)
 SCENES = Path(__file__).parents[2] / "assets" / "scenes"
+_EMPTY = MappingProxyType({"format": FORMAT, "version": 1})
 _FULL = (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.INSUFFICIENT_STORAGE)
 
 
@@ -126,6 +131,25 @@ def camera(asked: MotionsAsked, studio: TheStudio) -> Motions:
     return Motions(motions=scene_to_dict(alone, embed=False)["motions"])
 
 
+@router.post("/mask", responses=may_say(*_FULL))
+def mask(asked: MaskAsked, studio: TheStudio) -> Picture:
+    """The outline of the thing in a box, found by GrabCut, as a picture for the motion's mask."""
+    from sgi2v.segmentation import grab_cut  # loads OpenCV
+
+    motion = {"box": asked.box}
+    _, scene = studio.pictures.checked({**_EMPTY, "image": asked.image, "motions": [motion]})
+    name, found = studio.pictures.add_pixels(grab_cut(scene.image, scene.motions[0].box))
+    return Picture(**picture_json(name, found))
+
+
+@router.post("/import/clip", responses=may_say(*_FULL), openapi_extra=raw("application/octet-stream"))
+async def import_clip(
+    request: Request, studio: TheStudio, masks: Annotated[bool, Query(description="read as masks")] = False
+) -> Clip:
+    """The frames of an mp4 or gif, or one picture, for a scene's reference: its frames, or its masks."""
+    return Clip.model_validate(await _imported(request, studio, partial(_clip, masks=masks)))
+
+
 @router.post("/import/scene", responses=may_say(*_FULL), openapi_extra=raw("application/json"))
 async def import_scene(request: Request, studio: TheStudio) -> SceneGiven:
     """Take in a scene.json with its pictures embedded."""
@@ -188,10 +212,28 @@ def _traj(studio: Studio, data: bytes, image: str) -> dict[str, Any]:
         return _given(studio, load_traj(folder))
 
 
+def _clip(studio: Studio, data: bytes, masks: bool) -> dict[str, Any]:
+    name = f"clip{_kind(data) or '.png'}"
+    with _beside(studio) as folder:
+        (folder / name).write_bytes(data)
+        pictures = read_clip("clip", [folder / name], mask=masks)
+    width, height = pictures[0].size
+    return {
+        "pictures": [PREFIX + studio.pictures.add_pixels(p)[0] for p in pictures],
+        "width": width,
+        "height": height,
+    }
+
+
+def _kind(data: bytes) -> str | None:
+    """The ending of a video file's name, by what it begins with."""
+    return ".gif" if data[:4] == b"GIF8" else ".mp4" if data[4:8] == b"ftyp" else None
+
+
 def _record(studio: Studio, data: bytes) -> dict[str, Any]:
     from sgi2v.video import read_run  # loads torch
 
-    suffix = ".gif" if data[:4] == b"GIF8" else ".mp4" if data[4:8] == b"ftyp" else None
+    suffix = _kind(data)
     if suffix is None:
         raise ValueError("video: this is neither an mp4 nor a gif; give one that sgi2v wrote")
     with _beside(studio) as folder:
@@ -210,6 +252,9 @@ def _given(studio: Studio, scene: Scene) -> dict[str, Any]:
     for motion, values in zip(scene.motions, data["motions"], strict=True):
         if motion.mask is not None:
             values["mask"] = PREFIX + studio.pictures.add_pixels(motion.mask)[0]
+    for part, names in data.get("reference", {}).items():
+        kept = [studio.pictures.add_pixels(picture)[0] for picture in getattr(scene.reference, part)]
+        names[:] = [PREFIX + each for each in kept]
     return {"scene": data, "image": picture_json(name, image)}
 
 
