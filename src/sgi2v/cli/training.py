@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def train(arguments: Sequence[str]) -> None:
-    """Train a model's part: autoencoder or denoiser."""
+    """Train a model's part, autoencoder or denoiser, or the benchmark's stand-in features."""
     part, *rest = arguments or ["--help"]
     if part in ("-h", "--help"):
-        print("usage: sgi2v train {autoencoder,denoiser} ...      --help after a part explains its options")
+        print("usage: sgi2v train {autoencoder,denoiser,standin} ...      --help after a part explains its options")
         return
     from sgi2v.writing import check_place
 
@@ -43,8 +43,15 @@ def train(arguments: Sequence[str]) -> None:
         options = parse(DenoiserTraining, "train denoiser", rest, default)
         check_place(options.output / "model")
         print(_export(options, train_denoiser(options, log=_log)))
+    elif part == "standin":
+        from sgi2v.training.standin import StandinTraining
+        from sgi2v.training.standin import train as train_standin
+
+        standin = parse(StandinTraining, "train standin", rest)
+        check_place(standin.output / "model.safetensors")
+        print(train_standin(standin, log=_log))
     else:
-        raise ValueError(f"train: unknown part {part!r}; known are autoencoder, denoiser")
+        raise ValueError(f"train: unknown part {part!r}; known are autoencoder, denoiser, standin")
 
 
 def _export(training: "DenoiserTraining", models: "ModuleDict") -> Path:
