@@ -127,7 +127,8 @@ def test_what_was_said_reaches_the_run(folder: Path, model: str) -> None:
         "--settings.max-guidance-scale",
         "1.5",
     ]
-    controller = "--controller.lr 0.5 --controller.cutoff 0.25 --controller.heatmap-std 0.3 --controller.weighting uniform"
+    controller = "--controller.lr 0.5 --controller.cutoff 0.25 --controller.heatmap-std 0.3"
+    controller += " --controller.weighting uniform"
     layers = ["--controller.layers", "up_blocks.1.attentions.0:self", "up_blocks.2.attentions.2:first-frame"]
     last = [
         *["controller:sg-i2v", "--controller.guided", "0.5", "1", "--controller.guided-as", "noise-level"]

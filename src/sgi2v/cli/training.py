@@ -49,7 +49,8 @@ def train(arguments: Sequence[str]) -> None:
 
         standin = parse(StandinTraining, "train standin", rest)
         check_place(standin.output / "model.safetensors")
-        print(train_standin(standin, log=_log))
+        train_standin(standin, log=_log)
+        print(standin.output / "model.safetensors")
     else:
         raise ValueError(f"train: unknown part {part!r}; known are autoencoder, denoiser, standin")
 
