@@ -217,7 +217,7 @@ def test_a_wrong_record_is_refused(record: dict[str, Any], message: str) -> None
 
 
 def test_a_model_recommends_for_each_and_for_both_together() -> None:
-    values = {
+    values: dict[str, dict[str, Any]] = {
         "sg-i2v": {"lr": 0.5, "guided": [2.0, 20.0]},
         "time-to-move": {"tweak": 9.0, "t_strong": 5.0},
         "time-to-move+sg-i2v": {"second": {"guided": [2.0, 4.0]}},
