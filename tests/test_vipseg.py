@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from sgi2v.evaluation.vipseg import Protocol, load_vipseg
 from sgi2v.evaluation.vipseg_list import load_list, save_list
 from sgi2v.grid import Grid, tracks_of
 
-SIZE = {"width": 64, "height": 32, "num_frames": 4}
+SIZE: dict[str, Any] = {"width": 64, "height": 32, "num_frames": 4}
 WIDTH, HEIGHT = 128, 64
 
 

@@ -11,6 +11,7 @@ from typing import Final
 
 from sgi2v.cli.info import info
 from sgi2v.cli.making import convert, demo, generate, mask, preview, replay
+from sgi2v.cli.measuring import benchmark, features, report
 from sgi2v.cli.studio import studio
 from sgi2v.cli.training import train
 
@@ -26,6 +27,9 @@ COMMANDS: Final = MappingProxyType(
         "replay": replay,
         "demo": demo,
         "studio": studio,
+        "benchmark": benchmark,
+        "report": report,
+        "features": features,
         "info": info,
         "train": train,
     }
@@ -57,8 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"sgi2v: {' '.join(str(error).split()) or 'the machine has too little memory'}", file=sys.stderr
         )
         return SPOILED if isinstance(error, ValueError) else NO_MEMORY
-    except KeyboardInterrupt:
-        print("sgi2v: interrupted; nothing was written", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"sgi2v: {stop or 'interrupted; nothing was written'}", file=sys.stderr)
         return INTERRUPTED
     return 0
 

@@ -19,12 +19,20 @@ from sgi2v.evaluation.weights import load_strictly, read_weights
 class Extractor(Protocol):
     """Anything that describes the frames of a clip, or the clip as a whole, by features."""
 
-    name: str
-    """Which network: a figure made with another one is another figure."""
-    sha256: str
-    """SHA-256 of the file its weights were read from, in hexadecimal digits."""
-    unit: Literal["frame", "clip"]
-    """What a row of features stands for."""
+    @property
+    def name(self) -> str:
+        """Which network: a figure made with another one is another figure."""
+        ...
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the file its weights were read from, in hexadecimal digits."""
+        ...
+
+    @property
+    def unit(self) -> Literal["frame", "clip"]:
+        """What a row of features stands for."""
+        ...
 
     def features(self, frames: Float[Tensor, "f 3 h w"]) -> Float[Tensor, "n d"]:
         """Features of a clip's frames, RGB in 0..1: a row per frame, or one row for the clip."""

@@ -112,7 +112,9 @@ class RowMaker:
         clip_key = row_key(clip)
         tracker = {"name": type(self.tracker).__name__}
         if dataclasses.is_dataclass(self.tracker):
-            tracker |= dataclasses.asdict(self.tracker)
+            values = {f.name: getattr(self.tracker, f.name) for f in dataclasses.fields(self.tracker)}
+            # A network is told by its hash, which is a field too.
+            tracker |= {k: v for k, v in values.items() if isinstance(v, str | int | float | tuple | None)}
         identity = {
             "case": case.name,
             "source": dict(case.source),
@@ -222,6 +224,8 @@ class RowMaker:
     def describe(self, clip_key: str, frames: UInt8[np.ndarray, "f h w 3"] | None = None) -> None:
         """Features of a clip by every extractor, unless they are kept already."""
         for extractor, folder in zip(self.extractors, self.folders, strict=True):
+            about = {name: getattr(extractor, name, None) for name in ("name", "sha256", "unit", "resize")}
+            self.store.save_extractor(folder, about)
             if self.store.load_features(clip_key, folder) is not None:
                 continue
             if frames is None:

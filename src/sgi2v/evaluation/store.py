@@ -91,6 +91,13 @@ class Store:
         with writing(self._features_file(key, extractor)) as temporary:
             temporary.write_bytes(file.getvalue())
 
+    def save_extractor(self, extractor: str, about: Mapping[str, Any]) -> None:
+        """Say beside the features what network they are of (JSON values)."""
+        file = self.clip_folder / "features" / extractor / "extractor.json"
+        if not file.is_file():
+            with writing(file) as temporary:
+                temporary.write_text(json.dumps(dict(about), indent=1) + "\n", encoding="utf-8")
+
     def load_features(self, key: str, extractor: str) -> Float32[np.ndarray, "n d"] | None:
         """What an extractor saw in a clip; None where that is not known yet."""
         try:

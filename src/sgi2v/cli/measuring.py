@@ -1,0 +1,213 @@
+"""Commands that measure: benchmark, report, features."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
+
+from sgi2v.cli.common import default_output, parse, progress_bar, silence
+from sgi2v.cli.measuring_options import BenchmarkOptions, ExtractorOptions, FeaturesOptions, ReportOptions
+
+if TYPE_CHECKING:
+    from sgi2v.evaluation.benchmark import BenchmarkProgress, Summary
+    from sgi2v.evaluation.datasets import Cases
+    from sgi2v.evaluation.extractors import Extractor
+
+
+def benchmark(arguments: Sequence[str]) -> None:
+    """Measure methods on many scenes, resumably."""
+    default = BenchmarkOptions(extractors=ExtractorOptions())
+    options = parse(BenchmarkOptions, "benchmark", arguments, default)
+    from sgi2v.backbones import load_backbone, outline_of, settings_with_recipe
+    from sgi2v.controllers import CONTROLLERS
+    from sgi2v.evaluation.benchmark import MODEL_FREE, methods_of, run_benchmark
+    from sgi2v.evaluation.store import Store
+    from sgi2v.evaluation.trackers import load_tracker
+    from sgi2v.generate import Sampling
+
+    outline = outline_of(options.backbone, device=options.device, dtype=options.dtype)
+    settings = settings_with_recipe(outline.settings, options.recipe)
+    methods = methods_of(options.methods or (*MODEL_FREE, *CONTROLLERS), settings.recommended)
+    size = {
+        name: getattr(options, name) or getattr(settings, name) for name in ("width", "height", "num_frames")
+    }
+    sampling = Sampling(num_steps=options.num_steps, **size)
+    replace(outline, settings=settings).grid(**size)
+    cases = _cases(options, **size)
+    tracker = load_tracker(options.tracker, options.tracker_weights)
+    extractors = _extractors(options.extractors, size["num_frames"])
+    with silence():
+        backbone = load_backbone(
+            options.backbone, device=options.device, dtype=options.dtype, settings=settings
+        )
+    try:
+        with _Line(quiet=options.quiet) as line:
+            summary = run_benchmark(
+                cases,
+                methods,
+                store=Store(rows=options.rows),
+                backbone=backbone,
+                sampling=sampling,
+                seeds=options.seeds,
+                tracker=tracker,
+                extractors=extractors,
+                recipe=options.recipe,
+                retry=options.retry,
+                progress=line,
+            )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"stopped; what is finished is in {options.rows}, and the same command goes on"
+        ) from None
+    _sum_up(summary)
+    print(options.rows)
+
+
+def report(arguments: Sequence[str]) -> None:
+    """Turn a benchmark's rows into tables and a page with all clips side by side."""
+    options = parse(ReportOptions, "report", arguments)
+    from sgi2v.evaluation.report_page import write_report
+
+    written = write_report(
+        options.rows,
+        output=options.output,
+        clips=options.clips,
+        baseline=options.baseline,
+        page=options.page,
+    )
+    for problem in written.problems:
+        print(problem, file=sys.stderr)
+    print(written.text)
+    print(written.folder / ("index.html" if options.page else "table.html"))
+
+
+def features(arguments: Sequence[str]) -> None:
+    """Draw what the network's layers see in a scene, over frames and noise levels."""
+    options = parse(FeaturesOptions, "features", arguments)
+    from sgi2v.backbones import load_backbone, outline_of, settings_with_recipe
+    from sgi2v.controllers import Controller
+    from sgi2v.evaluation.feature_pictures import Look, feature_sheet, read_by_sg_i2v
+    from sgi2v.generate import Sampling, plan
+    from sgi2v.scene_io import load_scene
+    from sgi2v.writing import check_place, writing
+
+    output = options.output or default_output(options.scene, "-features.png")
+    if output.suffix.lower() != ".png":
+        raise ValueError(f"output: {str(output)!r} is no picture that is written here; end its name in .png")
+    check_place(output)
+    scene = load_scene(options.scene)
+    sampling = Sampling(seed=options.seed, num_steps=options.num_steps)
+    outline = outline_of(options.backbone, device=options.device, dtype=options.dtype)
+    settings = settings_with_recipe(outline.settings, options.recipe)
+    plan(scene, replace(outline, settings=settings), controller=Controller(), sampling=sampling)
+    look = Look(attention=options.attention or read_by_sg_i2v(settings), remaining=options.remaining)
+    look.steps(sampling.num_steps or settings.num_steps)
+    with silence():
+        backbone = load_backbone(
+            options.backbone, device=options.device, dtype=options.dtype, settings=settings
+        )
+    with progress_bar(quiet=options.quiet) as bar:
+        sheet = feature_sheet(scene, backbone=backbone, sampling=sampling, look=look, progress=bar)
+    with writing(output) as temporary:
+        sheet.save(temporary)
+    print(output)
+
+
+def _cases(options: BenchmarkOptions, *, width: int, height: int, num_frames: int) -> "Cases":
+    from sgi2v.evaluation.datasets import SceneFolder
+    from sgi2v.evaluation.held_out import HeldOutWorld
+    from sgi2v.evaluation.vipseg import load_vipseg
+    from sgi2v.evaluation.vipseg_list import save_list
+
+    if options.scenes is not None and options.vipseg is not None:
+        raise ValueError("scenes, vipseg: give one of them")
+    if options.scenes is not None:
+        return SceneFolder(folder=options.scenes, num_frames=num_frames, limit=options.limit)
+    if options.vipseg is not None:
+        data = load_vipseg(
+            options.vipseg,
+            width=width,
+            height=height,
+            num_frames=num_frames,
+            limit=options.limit,
+            clips=options.vipseg_clips,
+        )
+        if options.save_vipseg_clips is not None:
+            save_list(data.clips, options.save_vipseg_clips, protocol=asdict(data.protocol))
+        return data
+    return HeldOutWorld(
+        scene_set=options.scene_set,
+        limit=16 if options.limit is None else options.limit,
+        variety=options.variety,
+        kind=options.kind,
+        num_things=options.num_things,
+        width=width,
+        height=height,
+        num_frames=num_frames,
+    )
+
+
+def _extractors(options: ExtractorOptions, num_frames: int) -> "list[Extractor]":
+    from sgi2v.evaluation.extractors import load_i3d, load_inception
+    from sgi2v.evaluation.i3d import LEAST_FRAMES
+    from sgi2v.evaluation.standin import load_standin
+
+    found: list[Extractor] = [load_standin()] if options.standin else []
+    if options.inception is not None:
+        found.append(load_inception(options.inception, sha256=options.inception_sha256))
+    if options.i3d is not None:
+        if num_frames < LEAST_FRAMES:
+            raise ValueError(f"i3d: needs clips of at least {LEAST_FRAMES} frames, not {num_frames}")
+        found.append(load_i3d(options.i3d, sha256=options.i3d_sha256))
+    return found
+
+
+class _Line:
+    """Progress of a benchmark on stderr: which row of how many, and the time left."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        from tqdm import tqdm
+
+        often = 0.1 if sys.stderr.isatty() else 10.0
+        shape = "{desc} |{bar:20}| {n_fmt}/{total_fmt} rows{postfix}"
+        self.bar = tqdm(
+            total=1, bar_format=shape, disable=quiet, mininterval=often, leave=False, file=sys.stderr
+        )
+
+    def __enter__(self) -> "_Line":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def __call__(self, progress: "BenchmarkProgress") -> None:
+        """Show how far it is."""
+        self.bar.total = progress.total
+        what = f"{progress.case} {progress.label}"
+        if progress.inner is not None and progress.inner.num_steps:
+            what += f" step {progress.inner.step}/{progress.inner.num_steps}"
+        left = ""
+        if progress.seconds_left is not None:
+            minutes, seconds = divmod(round(progress.seconds_left), 60)
+            hours, minutes = divmod(minutes, 60)
+            left = f", about {hours}:{minutes:02d}:{seconds:02d} left"
+        self.bar.set_description_str(what, refresh=False)
+        self.bar.set_postfix_str(left.removeprefix(", "), refresh=False)
+        self.bar.update(progress.done - self.bar.n)
+
+
+def _sum_up(summary: "Summary") -> None:
+    """What was measured, what failed and what was left out, on stderr."""
+    print(f"{len(summary.rows)} rows, {summary.num_new} of them new", file=sys.stderr)
+    for row in summary.failed:
+        print(f"failed: {row['case']} {row['method']}: {row['error']}", file=sys.stderr)
+    if summary.failed:
+        print("try them again with --retry", file=sys.stderr)
+    for reason in summary.left_out:
+        print(f"left out: {reason}", file=sys.stderr)
+    if summary.without_truth:
+        print(
+            f"{summary.without_truth} rows of true and reconstructed cannot be: nobody knows what really happens "
+            "in these scenes",
+            file=sys.stderr,
+        )

@@ -1,0 +1,90 @@
+"""The commands that measure: benchmark, report and features, as a person types them."""
+
+from pathlib import Path
+
+import pytest
+
+from sgi2v.cli import main
+from sgi2v.controllers import SGI2V, Controller
+from sgi2v.evaluation.benchmark import methods_of
+from sgi2v.evaluation.rows import read_rows
+from sgi2v.scene_io import save_scene
+from tiny import tiny_svd
+
+SMALL = "--width 64 --height 64 --num-frames 4 --num-steps 1 --device cpu --dtype float32 --quiet".split()
+
+
+def benchmark(rows: Path, *more: str) -> int:
+    model = str(tiny_svd(4, light=True))
+    return main(
+        ["benchmark", "--rows", str(rows), "--backbone", model, "--extractors.no-standin", *SMALL, *more]
+    )
+
+
+def test_a_benchmark_then_its_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = tmp_path / "rows.jsonl"
+    methods = ["still", "true", "none", 'same={"name": "none"}']
+    assert benchmark(rows, "--limit", "2", "--scene-set", "1", "--methods", *methods) == 0
+    said = capsys.readouterr()
+    assert said.out.strip() == str(rows) and "8 rows, 8 of them new" in said.err
+    assert [row["method"] for row in read_rows(rows)[:4]] == ["still", "true", "none", "same"]
+    assert benchmark(rows, "--limit", "2", "--scene-set", "1", "--methods", *methods) == 0
+    assert "8 rows, 0 of them new" in capsys.readouterr().err
+
+    assert main(["report", str(rows), "--no-page"]) == 0
+    said = capsys.readouterr()
+    assert "| same | 2 |" in said.out and "Not comparable with the paper" in said.out
+    assert (tmp_path / "rows.report" / "table.html").is_file()
+
+
+def test_features_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from sgi2v.evaluation.held_out import HeldOutWorld
+
+    scene = save_scene(HeldOutWorld(limit=1, num_frames=4)[0].scene, tmp_path / "thing")
+    output = tmp_path / "f.png"
+    arguments = ["features", str(scene), "--output", str(output), "--backbone", str(tiny_svd(14, light=True))]
+    assert main([*arguments, "--num-steps", "2", "--remaining", "3", "--device", "cpu", "--quiet"]) == 2
+    assert "3 is no step of 2" in capsys.readouterr().err and not output.exists()
+    with pytest.raises(ValueError, match="nonsense"):
+        methods_of(["nonsense"], {})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--methods", "nonsense"], "unknown 'nonsense'"),
+        (["--methods", "none", "none"], "there twice"),
+        (["--methods", "a={"], "not JSON"),
+        (["--methods", 'sg-i2v={"nonsense": 1}'], "unknown field 'nonsense'"),
+        (["--methods", 'still={"x": 1}'], "has no fields"),
+        (["--limit", "0"], "limit"),
+        (["--scenes", "nowhere"], "nowhere is no folder"),
+        (["--vipseg", "nowhere"], "holds neither imgs/"),
+        (["--scenes", "a", "--vipseg", "b"], "give one of them"),
+        (["--recipe", "nonsense"], "nonsense"),
+        (["--width", "63"], "63"),
+    ],
+)
+def test_mistakes_are_found_before_anything_is_loaded(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert benchmark(tmp_path / "rows.jsonl", *arguments) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_methods_as_people_type_them() -> None:
+    values = {"sg-i2v": {"lr": 0.5}}
+    found = methods_of(["still", "none", "sg-i2v", 'x={"name": "sg-i2v", "iterations": 2}'], values)
+    assert list(found) == ["still", "none", "sg-i2v", "x"]
+    assert found["still"] == "still" and type(found["none"]) is Controller
+    assert found["sg-i2v"] == SGI2V(lr=0.5) and found["x"] == SGI2V(lr=0.5, iterations=2)
+
+
+def test_a_report_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(tmp_path / "rows.jsonl")]) == 2
+    assert "cannot read" in capsys.readouterr().err
+    (tmp_path / "rows.jsonl").write_text('{"case": "old"}\n')
+    assert main(["report", str(tmp_path / "rows.jsonl")]) == 2
+    assert "line 1" in capsys.readouterr().err
