@@ -23,7 +23,7 @@
         () => replace(edits.pathThrough(one, [[0, 0], [random(200), random(100)], [random(200), random(100)]])),
         () => replace(edits.pathExtended(one, random(200), random(100))),
         () => replace(edits.keyRemoved(one, Math.floor(random(one.path.length)))),
-        () => replace(edits.keyChanged(one, Math.floor(random(one.path.length)), { time: random(1), x: random(200) })),
+        () => replace(edits.keyChanged(one, Math.floor(random(one.path.length)), { time: random(1), x: random(200), scale: 0.5 + random(2) })),
         () => replace(edits.evened(one)),
         () => replace(edits.startMoved(one, random(40) - 20, random(40) - 20, image)),
         () => ({ type: "duplicate", id: one.id, changes: {} }),

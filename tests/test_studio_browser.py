@@ -172,19 +172,37 @@ def test_camera_presets_become_boxes(visit: Visit) -> None:
     visit.page.click("#tab-camera")
     visit.page.click("[data-preset='zoom-in']")
     visit.wait("s.scene.motions.some((one) => one.kind === 'camera')")
-    few = [motion for motion in visit.motions() if motion["kind"] == "camera"]
+    camera = [motion for motion in visit.motions() if motion["kind"] == "camera"]
+    few = json.dumps(json.dumps(camera, separators=(",", ":")))
     visit.page.click("[data-preset='pan-right']")
-    visit.wait(f"JSON.stringify(s.scene.motions.filter((one) => one.kind === 'camera')) !== {_js(few)}")
+    visit.wait(f"JSON.stringify(s.scene.motions.filter((one) => one.kind === 'camera')) !== {few}")
     camera = [motion for motion in visit.motions() if motion["kind"] == "camera"]
     assert camera and all(motion["path"][-1]["scale"] > 1.1 for motion in camera)
     assert [motion for motion in visit.motions() if motion["kind"] == "object"] == before
-    visit.press("Control+z")
-    visit.press("Control+z")
+    visit.page.click("[data-focus='find-outline']")
+    visit.wait("s.scene.motions[0].mask?.startsWith('upload:')")
+    visit.press(*["Control+z"] * 3)
     assert visit.motions() == before
 
 
-def _js(value: object) -> str:
-    return json.dumps(json.dumps(value, separators=(",", ":")))
+@needs_browser
+def test_what_is_too_fast_is_said_where_it_is(visit: Visit) -> None:
+    example(visit, "rocket")
+    assert visit.page.locator(".fast, .warning, #speed-note.warned").count() == 0
+    visit.page.fill("[aria-label='y of key 2']", "-400")
+    visit.page.press("[aria-label='y of key 2']", "Tab")
+    visit.settle()
+    request = {"scene": visit.state()["scene"], "sampling": {"seed": 1}}
+    plan = visit.page.request.post(f"{visit.url}/api/plan", data=request).json()
+    assert [motion["too_fast"] for motion in plan["motions"]] == [True, False, False]
+    too_fast = [speed > plan["max_speed"] for speed in plan["motions"][0]["speeds"]]
+    assert 0 < sum(too_fast) < len(too_fast)  # it starts slowly
+    assert visit.page.locator(".lane-row.chosen .fast").count() == sum(too_fast)
+    assert (
+        visit.page.locator("#speed-note.warned").count()
+        == visit.page.locator(".object .warning").count()
+        == 1
+    )
 
 
 @needs_browser
@@ -220,7 +238,15 @@ def test_generate_watch_and_open_the_video_again(visit: Visit, tmp_path: Path) -
     visit.photo()
     visit.page.click("#tab-settings")
     visit.page.click("#panel-settings .panel-head button")  # back to the recommended values
-    visit.open(("made.mp4", path.read_bytes()))
+    dropped = visit.page.evaluate_handle(
+        """(bytes) => {
+            const held = new DataTransfer();
+            held.items.add(new File([new Uint8Array(bytes)], "made.mp4"));
+            return held;
+        }""",
+        list(path.read_bytes()),
+    )
+    visit.page.dispatch_event("#stage", "drop", {"dataTransfer": dropped})
     visit.wait("s.doc.motions.length === 3")
     assert visit.motions() == mine and visit.state()["choices"]["sampling"] == {"num_steps": 3}
     visit.photo()
@@ -345,8 +371,11 @@ def test_a_phone_and_a_finger(browser: Browser, studio: StudioProcess) -> None:
     assert motion["box"] == pytest.approx({"left": 56, "top": 36, "right": 64, "bottom": 44}, abs=1)
     for panel in ("settings", "camera", "results", "objects"):
         visit.page.tap(f"#tab-{panel}")
-        assert visit.page.locator(f"#panel-{panel}").is_visible()
-        assert visit.page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+        visit.page.wait_for_selector(f"#panel-{panel}", state="visible")
+        sides = visit.page.evaluate(
+            "[document.documentElement.scrollWidth, document.documentElement.scrollHeight]"
+        )
+        assert sides == list(PHONE.values())
     assert visit.page.locator("#generate").is_visible()
     assert visit.errors == [] and visit.outside == []
     context.close()

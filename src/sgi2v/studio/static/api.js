@@ -29,7 +29,7 @@ async function call(method, path, { json, body, headers = {}, signal } = {}) {
 
 const json = async (...args) => (await call(...args)).json();
 
-export const getInfo = () => json("GET", "/api/info");
+export const getInfo = (recipe = null) => json("GET", recipe ? `/api/info?recipe=${encodeURIComponent(recipe)}` : "/api/info");
 export const getExamples = () => json("GET", "/api/examples");
 export const putImage = (blob) => json("POST", "/api/images", { body: blob });
 export const plan = (request, signal) => json("POST", "/api/plan", { json: request, signal });
@@ -44,6 +44,9 @@ export const getJob = (id) => json("GET", `/api/jobs/${id}`);
 export const cancelJob = (id) => json("POST", `/api/jobs/${id}/cancel`);
 export const retryJob = (id, key) => json("POST", `/api/jobs/${id}/retry`, { headers: { "Idempotency-Key": key } });
 export const deleteJob = (id) => call("DELETE", `/api/jobs/${id}`);
+
+export const outline = (image, box) => json("POST", "/api/mask", { json: { image, box } });
+export const importClip = (blob) => json("POST", "/api/import/clip?masks=false", { body: blob });
 
 export const imageUrl = (upload) => `/api/images/${upload.slice("upload:".length)}`;
 

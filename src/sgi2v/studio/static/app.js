@@ -85,6 +85,14 @@ const app = {
     app.ui.frame = Math.min(app.ui.frame, app.video.num_frames - 1);
     app.changed();
   },
+  /** A recipe has defaults of its own, which the server tells; what was changed by hand stays changed. */
+  async useRecipe(recipe) {
+    if (recipe === app.choices.recipe) return;
+    const info = await app.attempt(() => api.getInfo(recipe));
+    if (!info) return;
+    app.info = info;
+    app.choose({ recipe });
+  },
   /** The scene as the server takes it: pictures by name. */
   scene() {
     return states.toScene(app.doc, app.doc.image?.image ?? "");
@@ -145,7 +153,11 @@ async function start() {
   makePointer(app);
   makeKeys(app);
   app.redraw();
-  app.info = await until(api.getInfo);
+  app.info = await until(() => api.getInfo(app.choices.recipe).catch((error) => {
+    if (!error.status || !app.choices.recipe) throw error;
+    app.choices.recipe = null; // a recipe that is no more
+    return api.getInfo();
+  }));
   const known = app.info.backbones.map((one) => one.name);
   if (!known.includes(app.choices.backbone)) app.choices.backbone = app.info.default_backbone;
   if (!app.backbone.controllers.some((one) => one.name === app.choices.controller)) app.choices.controller = app.info.default_controller;

@@ -23,9 +23,9 @@ export function makeCamera(app) {
     const chip = h("button", { "type": "button", "class": "chip", "aria-pressed": "false", "data-preset": name, "onclick": () => toggle(name) }, icon(name), h("span", {}, label));
     return chip;
   });
-  const fields = new Map([["dx", "Right, widths"], ["dy", "Down, heights"], ["zoom", "Zoom, times"], ["roll", "Roll, degrees"]].map(([name, label]) => {
+  const fields = new Map([["dx", "Right", "In widths of the frame; content moves left"], ["dy", "Down", "In heights of the frame; content moves up"], ["zoom", "Zoom", "Times"], ["roll", "Roll", "Degrees, clockwise"]].map(([name, label, tip]) => {
     const input = h("input", { type: "number", step: "any", id: `camera-${name}`, onchange: () => { if (input.value !== "") change({ [name]: Number(input.value) }); } });
-    return [name, { input, label: h("label", { class: "field", for: `camera-${name}` }, h("span", {}, label), input) }];
+    return [name, { input, label: h("label", { class: "field", for: `camera-${name}`, title: tip }, h("span", {}, label), input) }];
   }));
   const easing = h("select", { id: "camera-easing", onchange: () => change({ easing: easing.value }) },
     [["linear", "Even"], ["ease-in", "Ease in"], ["ease-out", "Ease out"], ["ease-in-out", "Ease in and out"]].map(([value, text]) => h("option", { value }, text)));

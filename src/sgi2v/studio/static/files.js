@@ -98,7 +98,7 @@ export function makeFiles(app) {
     await limit(file, "video_bytes");
     try {
       const made = await api.importVideo(file);
-      takeRun(made, file.name);
+      await takeRun(made);
       show(fromScene(made.scene, { ...made.image, name: file.name }), made.backbone?.here === false
         ? `${file.name}: scene and settings are back; its model (${made.backbone.name}) is not here` : `${file.name}: scene and settings are back`);
     } catch (error) {
@@ -108,13 +108,14 @@ export function makeFiles(app) {
   }
 
   /** The settings of a video or a job become the page's. */
-  function takeRun({ controller, sampling, settings, backbone }) {
+  async function takeRun({ controller, sampling, settings, backbone }) {
+    await app.useRecipe(null);
     const { name, ...values } = controller ?? {};
     const { dtype, ...rest } = sampling ?? {};
     const model = app.info.backbones.find((one) => one.name === (backbone?.name ?? backbone)) ?? app.backbone;
     const known = model.controllers.some((one) => one.name === name);
     app.choose({
-      backbone: model.name, recipe: null, controller: known ? name : app.choices.controller,
+      backbone: model.name, controller: known ? name : app.choices.controller,
       values: known ? { ...app.choices.values, [name]: differing(values, model.controllers.find((one) => one.name === name)) } : app.choices.values,
       sampling: withoutDefaults(rest, model.sampling), settings: withoutDefaults(settings ?? {}, model.settings),
     });

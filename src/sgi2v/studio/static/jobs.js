@@ -139,7 +139,7 @@ export function makeJobs(app) {
     if (!job) return;
     const image = await measured(job.request.scene.image);
     if (!image) return app.say("The picture of this result is gone.", "error");
-    app.files.takeRun({ ...job.request, sampling: job.plan?.sampling ?? job.request.sampling, controller: job.plan?.controller ?? job.request.controller });
+    await app.files.takeRun({ ...job.request, sampling: job.plan?.sampling ?? job.request.sampling, controller: job.plan?.controller ?? job.request.controller });
     app.files.show(fromScene(job.request.scene, { ...image, name: `result ${job.number}` }), `Scene of result ${job.number}`);
     return app.results.show([id]);
   }

@@ -52,10 +52,8 @@ export function makeMasks(app) {
     const shrink = Math.min(1, TINT_SIDE / Math.max(mask.width, mask.height));
     const canvas = sheet(Math.max(1, Math.round(mask.width * shrink)), Math.max(1, Math.round(mask.height * shrink)));
     const context = canvas.getContext("2d");
-    context.globalAlpha = 0.45;
     context.drawImage(mask, 0, 0, canvas.width, canvas.height);
     context.globalCompositeOperation = "source-in";
-    context.globalAlpha = 1;
     context.fillStyle = color;
     context.globalAlpha = 0.45;
     context.fillRect(0, 0, canvas.width, canvas.height);

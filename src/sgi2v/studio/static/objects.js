@@ -1,6 +1,7 @@
 // The list of boxes and, below it, the fields of the selected one: all the plan can do, by keyboard too.
 
 import { speeds } from "./geometry.js";
+import * as api from "./api.js";
 import * as edits from "./edits.js";
 import { button, h, icon, plainNumber, refill } from "./dom.js";
 import { colorOf, titleOf } from "./state.js";
@@ -87,7 +88,8 @@ export function makeObjects(app) {
         number(motion, "Left", box.left, (v) => reshape({ left: limit(v, box.right - 2) })), number(motion, "Top", box.top, (v) => reshape({ top: limit(v, box.bottom - 2) })),
         number(motion, "Width", box.right - box.left, (v) => reshape({ right: limit(box.left + v, image.width) })), number(motion, "Height", box.bottom - box.top, (v) => reshape({ bottom: limit(box.top + v, image.height) })))),
       motion.path.length ? pathFields(motion) : h("p", { class: "note" }, "A pin: what is under it stays. ", button("path", "Give it a path", () => app.setUI({ tool: "path" }), { text: true, kind: "small", disabled: motion.locked })),
-      motion.kind === "camera" ? null : h("div", { class: "row mask" }, h("span", {}, motion.mask ? "Has a mask" : "No mask: the whole box"),
+      motion.kind === "camera" ? null : h("div", { class: "row mask" }, h("span", {}, motion.mask ? "Mask" : "No mask"),
+        button("spark", "Find", () => findOutline(motion), { "text": true, "kind": "small", "title": "Find the thing's outline in its box", "disabled": motion.locked, "data-focus": "find-outline" }),
         button("brush", "Paint", () => app.setUI({ tool: "brush" }), { text: true, kind: "small", disabled: motion.locked }),
         motion.mask ? button("trash", "Remove mask", () => set(motion, { mask: null }), { kind: "small", disabled: motion.locked }) : null),
     ];
@@ -95,6 +97,12 @@ export function makeObjects(app) {
     function move(step) {
       app.dispatch({ type: "order", id: motion.id, to: app.doc.motions.findIndex((one) => one.id === motion.id) + step });
     }
+  }
+
+  /** The server's guess (GrabCut) at which pixels of the box are the thing. */
+  async function findOutline(motion) {
+    const found = await app.attempt(() => api.outline(app.doc.image.image, fresh(motion).box));
+    if (found) set(motion, { mask: found.image });
   }
 
   function pathFields(motion) {

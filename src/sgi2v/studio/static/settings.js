@@ -11,8 +11,15 @@ export function makeSettings(app) {
   panel.append(h("div", { class: "panel-head" }, h("h2", {}, "Settings"), button("undo", "All back to the recommended values", reset, { kind: "small" })), simple, h("div", { class: "section verdict" }, verdict), all);
   let shown = "", checked = "", timer = null, request = null;
 
-  function reset() {
-    app.choose({ recipe: null, values: {}, sampling: {}, settings: {} });
+  const clip = h("input", { type: "file", accept: ".mp4,.gif,video/mp4,image/gif", onchange: async () => {
+    const made = clip.files.length && await app.attempt(() => api.importClip(clip.files[0]));
+    clip.value = "";
+    if (made) app.dispatch({ type: "scene", changes: { reference: { frames: made.pictures } } });
+  } });
+
+  async function reset() {
+    await app.useRecipe(null);
+    app.choose({ values: {}, sampling: {}, settings: {} });
     app.say("Settings are back at the recommended values.");
   }
 
@@ -91,8 +98,11 @@ export function makeSettings(app) {
   function simpleFields() {
     const model = app.backbone;
     const chosen = method();
-    const models = app.info.backbones.length > 1 ? select("Model", "set-backbone", app.info.backbones.map((one) => [one.name, one.name]), model.name, (name) => app.choose({ backbone: name, values: {}, sampling: {}, settings: {}, recipe: null })) : null;
-    const recipes = model.recipes?.length ? select("Recipe", "set-recipe", [["", "usual"], ...model.recipes.map((one) => [one, one])], app.choices.recipe ?? "", (name) => app.choose({ recipe: name || null })) : null;
+    const models = app.info.backbones.length > 1 ? select("Model", "set-backbone", app.info.backbones.map((one) => [one.name, one.name]), model.name, async (name) => {
+      await app.useRecipe(null);
+      app.choose({ backbone: name, values: {}, sampling: {}, settings: {} });
+    }) : null;
+    const recipes = model.recipes?.length ? select("Recipe", "set-recipe", [["", "usual"], ...model.recipes.map((one) => [one, one])], app.choices.recipe ?? "", (name) => app.useRecipe(name || null)) : null;
     return [
       select("Method", "set-controller", model.controllers.map((one) => [one.name, one.name]), chosen.name, (name) => app.choose({ controller: name })),
       h("p", { class: "help" }, chosen.title), models, recipes,
@@ -119,9 +129,12 @@ export function makeSettings(app) {
       h("p", { class: "help" }, "How a photo of another shape meets the model's."),
       h("div", { class: "setting" }, h("label", { for: "set-prompt" }, "Prompt"), h("div", { class: "control" }, prompt)),
       h("p", { class: "help" }, "For models that read text; others leave it unread."),
-      app.doc.reference ? h("div", { class: "setting" }, h("span", {}, "Reference clip"), h("div", { class: "control" }, `${app.doc.reference.frames?.length ?? 0} pictures`,
-        button("trash", "Remove the reference clip", () => app.dispatch({ type: "scene", changes: { reference: null } }), { kind: "small" }))) : null,
-    ].filter(Boolean);
+      h("div", { class: "setting" }, h("span", {}, "Reference clip"), h("div", { class: "control" },
+        app.doc.reference ? h("span", {}, `${app.doc.reference.frames?.length ?? 0} pictures`) : null,
+        button("load", app.doc.reference ? "Another" : "Choose", () => clip.click(), { text: true, kind: "small", disabled: !app.doc.image }),
+        app.doc.reference ? button("trash", "Remove the reference clip", () => app.dispatch({ type: "scene", changes: { reference: null } }), { kind: "small" }) : null)),
+      h("p", { class: "help" }, "A crude video of what is wanted (mp4, gif), which Time-to-Move starts from. Without one it cuts the things out and drags them."),
+    ];
   }
 
   function draw() {
