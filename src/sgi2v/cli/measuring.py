@@ -19,7 +19,7 @@ def benchmark(arguments: Sequence[str]) -> None:
     default = BenchmarkOptions(extractors=ExtractorOptions())
     options = parse(BenchmarkOptions, "benchmark", arguments, default)
     from sgi2v.backbones import load_backbone, outline_of, settings_with_recipe
-    from sgi2v.controllers import CONTROLLERS
+    from sgi2v.controllers import COMBINATIONS, CONTROLLERS
     from sgi2v.evaluation.benchmark import MODEL_FREE, methods_of, run_benchmark
     from sgi2v.evaluation.store import Store
     from sgi2v.evaluation.trackers import load_tracker
@@ -27,7 +27,7 @@ def benchmark(arguments: Sequence[str]) -> None:
 
     outline = outline_of(options.backbone, device=options.device, dtype=options.dtype)
     settings = settings_with_recipe(outline.settings, options.recipe)
-    methods = methods_of(options.methods or (*MODEL_FREE, *CONTROLLERS), settings.recommended)
+    methods = methods_of(options.methods or (*MODEL_FREE, *CONTROLLERS, *COMBINATIONS), settings.recommended)
     size = {
         name: getattr(options, name) or getattr(settings, name) for name in ("width", "height", "num_frames")
     }

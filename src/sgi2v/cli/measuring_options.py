@@ -6,8 +6,6 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from sgi2v.evaluation.held_out import Variety
-
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractorOptions:
@@ -43,7 +41,7 @@ class BenchmarkOptions:
     """Number of scenes; default: 16 rendered ones, or all of a folder."""
     scene_set: int = 0
     """Which set of rendered scenes: 0 is the test split, 1 and up are for choosing settings."""
-    variety: Variety = "one"
+    variety: Literal["one", "mixed"] = "one"
     """Rendered scenes: 'one' kind with one thing, or 'mixed': several things, a part, curves, occlusion, camera."""
     kind: Literal["simple", "rich"] = "simple"
     """Kind of rendered world, with variety one."""

@@ -18,7 +18,9 @@ def train(arguments: Sequence[str]) -> None:
     """Train a model's part, autoencoder or denoiser, or the benchmark's stand-in features."""
     part, *rest = arguments or ["--help"]
     if part in ("-h", "--help"):
-        print("usage: sgi2v train {autoencoder,denoiser,standin} ...      --help after a part explains its options")
+        print(
+            "usage: sgi2v train {autoencoder,denoiser,standin} ...      --help after a part explains its options"
+        )
         return
     from sgi2v.writing import check_place
 
