@@ -158,12 +158,15 @@ class RowMaker:
                 reset_peak_memory(self.device)
                 begun = time.perf_counter()
                 frames = self._make(case, tracks, method, seed, tell)
+                networks = isinstance(method, Controller) or method == "reconstructed"
                 made = {
                     **self.origin,
                     "seconds": round(time.perf_counter() - begun, 3),
                     "peak_memory": peak_memory(self.device),
-                    "recipe": self.recipe,
-                    "model": None if self.backbone is None else public_name(self.backbone.name),
+                    "recipe": self.recipe if isinstance(method, Controller) else None,
+                    "model": public_name(self.backbone.name)
+                    if networks and self.backbone is not None
+                    else None,
                 }
                 self.store.save_clip(clip_key, frames, made)
             else:

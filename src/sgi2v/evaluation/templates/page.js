@@ -18,6 +18,7 @@ data.methods.forEach((m) => option(byId("method"), m, m));
 ["every kind", ...data.kinds].forEach((k) => option(byId("kind"), k, k));
 if (data.methods.includes(data.first)) byId("method").value = data.first;
 byId("frame").max = data.num_frames - 1;
+state.frame = Math.min(Number(new URLSearchParams(location.search).get("frame")) || 0, data.num_frames - 1);
 
 function valueOf(scene, method, metric) {
   const clip = scene.clips[method];
