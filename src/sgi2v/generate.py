@@ -24,7 +24,7 @@ from sgi2v.video import Video
 # A guided iteration (forward and backward, ending early) against a plain step (two forward passes): only the ratio
 # matters, and only to the time left.
 _ITERATION_COST = 1.2
-_PREVIEWS = 12  # at most, in one run
+_PREVIEWS = 6  # at most, in one run: of the bundled model a decoded frame costs a quarter of a plain step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +179,7 @@ def generate(
     ``backbone`` defaults to the bundled model, ``controller`` to SG-I2V with what the backbone recommends.
     ``progress`` is called at every step and guided iteration; ``cancelled`` is asked as often, and the run raises
     :class:`Cancelled` when it answers True. ``preview`` is shown what the middle frame looks like so far, in 0..1, at
-    up to a dozen of the steps, decoded by itself; it changes nothing. The video carries its :class:`Run`.
+    up to six of the steps, decoded by itself; it changes nothing. The video carries its :class:`Run`.
 
     Raises ValueError, before any compute, for a size the model cannot make, a first box outside the picture or a
     guided range without a step; MemoryError, saying what would lower it, when the device is too small.
