@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return SPOILED if isinstance(error, ValueError) else NO_MEMORY
     except KeyboardInterrupt as stop:
-        print(f"sgi2v: {str(stop) or "interrupted; nothing was written"}", file=sys.stderr)
+        print(f"sgi2v: {str(stop) or 'interrupted; nothing was written'}", file=sys.stderr)
         return INTERRUPTED
     return 0
 
