@@ -10,14 +10,22 @@ from urllib.parse import urlsplit
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Request, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    FilePayload,
+    Request,
+    ViewportSize,
+    sync_playwright,
+)
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_browser = pytest.mark.skipif(
     CHROMIUM is None, reason="no Chromium is installed: the page is NOT tested"
 )
 STUDIO = ("-m", "sgi2v.cli", "studio")
-LAPTOP, PHONE = {"width": 1366, "height": 768}, {"width": 390, "height": 844}
+LAPTOP, PHONE = ViewportSize(width=1366, height=768), ViewportSize(width=390, height=844)
 
 
 @contextmanager
@@ -104,17 +112,13 @@ class Visit:
 
     def open(self, *files: tuple[str, bytes]) -> None:
         kinds = {"png": "image/png", "json": "application/json", "mp4": "video/mp4"}
-        self.page.set_input_files(
-            "#file",
-            [
-                {
-                    "name": name,
-                    "mimeType": kinds.get(name.split(".")[-1], "application/octet-stream"),
-                    "buffer": data,
-                }
-                for name, data in files
-            ],
-        )
+        payloads = [
+            FilePayload(
+                name=name, mimeType=kinds.get(name.split(".")[-1], "application/octet-stream"), buffer=data
+            )
+            for name, data in files
+        ]
+        self.page.set_input_files("#file", payloads)
 
     def photo(self, width: int = 120, height: int = 80) -> None:
         self.open(("photo.png", png(width, height)))

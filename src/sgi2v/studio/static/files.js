@@ -64,7 +64,7 @@ export function makeFiles(app) {
   }
 
   async function openScene(file, pictures) {
-    await limit(file, "json_bytes");
+    await limit(file, "scene_bytes");
     let scene;
     try {
       scene = JSON.parse(await file.text());
