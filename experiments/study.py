@@ -5,7 +5,7 @@ import math
 import os
 import platform
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +13,6 @@ from typing import Any, Literal
 import matplotlib
 import torch
 import tyro
-from sgi2v.evaluation.vipseg import load_vipseg
 
 from sgi2v.backbones import Backbone, load_backbone, settings_of, settings_with_recipe
 from sgi2v.controllers import SGI2V, Controller, recommended
@@ -25,6 +24,7 @@ from sgi2v.evaluation.held_out import HeldOutWorld
 from sgi2v.evaluation.metrics import Interval, bootstrap_mean, bootstrap_ratio
 from sgi2v.evaluation.standin import load_standin
 from sgi2v.evaluation.store import Store, folder_name
+from sgi2v.evaluation.vipseg import load_vipseg
 from sgi2v.generate import Sampling
 
 matplotlib.use("Agg")
@@ -84,6 +84,8 @@ class Study:
     """Said below the table."""
     extra: tuple[str, ...] = field(default=())
     """More rows without a model."""
+    costs: bool = False
+    """Say time and memory too, and so make every clip anew: others may have been made on a busy machine."""
 
 
 def base_of(backbone: Backbone) -> SGI2V:
@@ -109,7 +111,8 @@ def main(study: Study, options: Options | None = None) -> None:
     suffix = "" if options.variety == "one" else f"-{options.variety}"
     place = HERE / study.folder if options.shipped else OUT / study.folder
     # Clips are kept once for all studies: no control and the recommended values appear in every one.
-    store = Store(rows=place / f"rows{suffix}.jsonl", clips=OUT / "clips")
+    clips = OUT / (f"clips-{study.folder}" if study.costs else "clips")
+    store = Store(rows=place / f"rows{suffix}.jsonl", clips=clips)
     controllers = study.variants(backbone)
     methods: dict[str, Any] = {name: name for name in (*BASELINES, *study.extra)}
     methods |= {"none": Controller(), **controllers}
@@ -161,6 +164,8 @@ class Finding:
     distance: Interval | None
     """Kernel distance of the stand-in features to the true clips'."""
     background: float | None
+    psnr: float | None
+    """Likeness to what really happened, dB."""
     seconds: float
     memory: float | None
     num: int
@@ -186,20 +191,25 @@ def _findings(rows: Sequence[Mapping[str, Any]], store: Store, extractor: Extrac
         shared = [n for n in names if n in by_label.get("none", {})]
         true = [n for n in names if n in by_label.get("true", {})]
         ours, theirs = (features(label, true), features("true", true)) if true else (None, None)
-        changes = [cases[n]["metrics"]["background_change"] for n in names]
-        known = [c for c in changes if c is not None]
         memory = [cases[n]["peak_memory"] for n in names if cases[n].get("peak_memory")]
         findings[label] = Finding(
             objmc=bootstrap_mean(values(label, names, "objmc")),
             ratio=bootstrap_ratio(values(label, shared, "objmc"), values("none", shared, "objmc")),
             lost=float(values(label, names, "lost").mean()),
             distance=None if ours is None or theirs is None else kernel_interval(ours, theirs),
-            background=sum(known) / len(known) if known else None,
+            background=_mean(cases[n]["metrics"]["background_change"] for n in names),
+            psnr=_mean(cases[n]["metrics"]["psnr"] for n in names),
             seconds=sorted(cases[n]["seconds"] for n in names)[len(names) // 2],
             memory=max(memory) / 2**30 if memory else None,
             num=len(names),
         )
     return findings
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """Of those that are known."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _text(interval: Interval | None, digits: int) -> str:
@@ -210,11 +220,9 @@ def _text(interval: Interval | None, digits: int) -> str:
 
 def _table(study: Study, findings: Mapping[str, Finding], options: Options, backbone: Backbone) -> str:
     size = f"{backbone.settings.num_frames} frames of {backbone.settings.width}×{backbone.settings.height}"
-    lines = [
-        f"| {study.axis} | ObjMC, px | over no control | lost | stand-in distance ×1000 | background change | "
-        "s a clip | peak memory, GiB |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    columns = ["ObjMC, px", "over no control", "lost", "stand-in distance ×1000", "background change"]
+    columns += ["PSNR, dB", "s a clip", "peak memory, GiB"] if study.costs else ["PSNR, dB"]
+    lines = [f"| {study.axis} | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for label, one in findings.items():
         thousand = one.distance and Interval(
             value=one.distance.value * 1e3, low=one.distance.low * 1e3, high=one.distance.high * 1e3
@@ -222,10 +230,10 @@ def _table(study: Study, findings: Mapping[str, Finding], options: Options, back
         ratio = _text(one.ratio, 2) if label not in ("none", *BASELINES, *study.extra) else "–"
         change = "–" if one.background is None else f"{one.background:.3f}"
         memory = "–" if one.memory is None else f"{one.memory:.1f}"
-        lines.append(
-            f"| {label} | {_text(one.objmc, 2)} | {ratio} | {one.lost:.0%} | {_text(thousand, 1)} | {change} | "
-            f"{one.seconds:.1f} | {memory} |"
-        )
+        psnr = "–" if one.psnr is None else f"{one.psnr:.1f}"
+        cells = [_text(one.objmc, 2), ratio, f"{one.lost:.0%}", _text(thousand, 1), change, psnr]
+        cells += [f"{one.seconds:.1f}", memory] if study.costs else []
+        lines.append(f"| {label} | {' | '.join(cells)} |")
     num = max(one.num for one in findings.values())
     dtype = str(backbone.dtype).removeprefix("torch.")
     world = "VIPSeg" if options.vipseg else f"held-out rendered scenes (set {options.scene_set})"

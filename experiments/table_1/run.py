@@ -15,7 +15,12 @@ def variants(backbone: Backbone) -> Mapping[str, Controller]:
 
 
 STUDY = Study(
-    folder="table_1", axis="method", variants=variants, extra=("reconstructed", "paste"), note=ABSENT
+    folder="table_1",
+    axis="method",
+    variants=variants,
+    extra=("reconstructed", "paste"),
+    note=ABSENT,
+    costs=True,
 )
 
 if __name__ == "__main__":
