@@ -5,19 +5,17 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.staticfiles import StaticFiles
 
 from sgi2v.studio import problems
 from sgi2v.studio.guard import Guard
+from sgi2v.studio.questions import Engine
 from sgi2v.studio.routes import files, jobs, pages, scenes
 from sgi2v.studio.settings import StudioSettings
 from sgi2v.studio.studio import Studio
-
-if TYPE_CHECKING:
-    from sgi2v.studio.engine import Engine
 
 STATIC = Path(__file__).parent / "static"
 
@@ -25,7 +23,7 @@ STATIC = Path(__file__).parent / "static"
 def create_app(
     settings: StudioSettings,
     *,
-    engine: "Callable[[StudioSettings], Engine] | None" = None,
+    engine: Callable[[StudioSettings], Engine] | None = None,
     warm_up: bool = True,
 ) -> FastAPI:
     """The application of one studio; its queue runs while the application does.

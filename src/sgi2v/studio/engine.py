@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from functools import cached_property
 from importlib.metadata import version
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final
 
 import numpy as np
 
@@ -33,23 +33,6 @@ MAX_SPEED: Final = 0.1
 _ELSEWHERE: Final = frozenset(
     {"width", "height", "num_frames", "num_steps", "recommended", "recipes", "bfloat16_on_cpu"}
 )
-
-
-@runtime_checkable
-class Engine(Protocol):
-    """What the server asks about models."""
-
-    def info(self, recipe: str | None = None) -> dict[str, Any]:
-        """Models with their methods and all fields; defaults as a recipe has them, where a model knows it."""
-        ...
-
-    def plan(self, request: Mapping[str, Any], scene: Scene) -> dict[str, Any]:
-        """What a job with this request would do, complete; ValueError for what cannot be done."""
-        ...
-
-    def read_record(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """Scene JSON and settings of a run's record; ValueError when it is damaged."""
-        ...
 
 
 class LibraryEngine:

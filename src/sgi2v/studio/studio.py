@@ -7,18 +7,16 @@ import time
 from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sgi2v.studio.events import Hub
 from sgi2v.studio.jobs import Jobs
 from sgi2v.studio.pictures import Pictures, named_pictures
 from sgi2v.studio.problems import Problem
+from sgi2v.studio.questions import Engine
 from sgi2v.studio.settings import StudioSettings
 from sgi2v.studio.shapes import summary_json
 from sgi2v.studio.table import JobTable, Row
-
-if TYPE_CHECKING:
-    from sgi2v.studio.engine import Engine
 
 _LOCK_SECONDS = 20.0  # a worker of a studio that was just killed may still be on its way out
 _UNUSED_SECONDS = 7 * 24 * 3600.0  # a picture that no job names may still be in a page that is open
@@ -28,7 +26,7 @@ class Studio:
     """What the routes work with; nothing of it is shared between two studios."""
 
     def __init__(
-        self, settings: StudioSettings, engine: "Callable[[StudioSettings], Engine] | None" = None
+        self, settings: StudioSettings, engine: Callable[[StudioSettings], Engine] | None = None
     ) -> None:
         """Makes the data folder and takes its lock; ValueError where another studio works in it."""
         self.settings = settings
@@ -51,7 +49,7 @@ class Studio:
         self._engine_lock = threading.Lock()
 
     @property
-    def engine(self) -> "Engine":
+    def engine(self) -> Engine:
         """Made when first asked for, which takes seconds; ValueError when a model's folder is none."""
         with self._engine_lock:
             if self._engine is None:
@@ -114,7 +112,7 @@ class Studio:
             self.hub.tell(kind, job_id, data)
 
 
-def _library(settings: StudioSettings) -> "Engine":
+def _library(settings: StudioSettings) -> Engine:
     from sgi2v.studio.engine import LibraryEngine
 
     return LibraryEngine(settings)

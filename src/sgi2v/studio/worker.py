@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Protocol
+from typing import Any, BinaryIO, Final, Protocol, runtime_checkable
 
 from sgi2v.images import png_bytes
 from sgi2v.scene import Scene
@@ -57,6 +57,7 @@ class Task:
             raise Stopped
 
 
+@runtime_checkable
 class Maker(Protocol):
     """What makes the video of a task."""
 

@@ -4,7 +4,6 @@ from http import HTTPStatus
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, Path, Request
-from fastapi.routing import APIRoute
 
 from sgi2v.studio.shapes import Problems
 from sgi2v.studio.studio import Studio
@@ -20,9 +19,9 @@ def studio_of(request: Request) -> Studio:
     return studio
 
 
-def name_of(route: APIRoute) -> str:
+def name_of(route: Any) -> str:
     """An operation's id in the schema: the function's name."""
-    return route.name
+    return str(route.name)
 
 
 def may_say(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
