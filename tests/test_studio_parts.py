@@ -63,7 +63,7 @@ def test_unused_pictures_go_when_they_are_old(pictures: Pictures) -> None:
     used, old, new = (pictures.add(file_of(picture(seed=seed)))[0] for seed in range(3))
     for name in (used, old):
         os.utime(pictures.folder / f"{name}.png", (0, 0))
-    pictures.remove_unused([used], age=3600)
+    pictures.remove_unused([used], age=3600.0)
     assert {path.stem for path in pictures.folder.iterdir()} == {used, new}
 
 
