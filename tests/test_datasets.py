@@ -141,7 +141,7 @@ def test_hidden_share_allows_for_growth() -> None:
 def test_the_shipped_scenes() -> None:
     cases = SceneFolder(folder=SHIPPED)
     names = [case.name for case in cases]
-    assert names == ["cat", "coffee", "rocket", "galaxies"] and len(cases) == 4
+    assert names == ["cat", "coffee", "rocket", "shapes", "galaxies"] and len(cases) == 5
     assert all(case.truth is None for case in cases)
     assert len(SceneFolder(folder=SHIPPED, limit=2)) == 2
     assert [case.name for case in SceneFolder(folder=SHIPPED / "cat")] == ["cat"]

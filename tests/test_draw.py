@@ -122,7 +122,7 @@ def test_a_large_image_is_previewed_small() -> None:
     assert preview(scene, max_side=100).size == (100, 25)
 
 
-@pytest.mark.parametrize("name", ["cat", "coffee", "galaxies", "rocket"])
+@pytest.mark.parametrize("name", ["cat", "coffee", "galaxies", "rocket", "shapes"])
 def test_shipped_scenes_are_previewed(name: str) -> None:
     scene = load_scene(SHIPPED / name)
     shown = preview(scene)

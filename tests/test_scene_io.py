@@ -95,7 +95,7 @@ def test_a_key_is_one_line_of_the_file(tmp_path: Path) -> None:
     assert '"name": "cat ü"' in text
 
 
-@pytest.mark.parametrize("name", ["cat", "coffee", "galaxies", "rocket"])
+@pytest.mark.parametrize("name", ["cat", "coffee", "galaxies", "rocket", "shapes"])
 def test_shipped_scenes_load(name: str, tmp_path: Path) -> None:
     scene = load_scene(SHIPPED / name)
     assert scene.motions and scene.image.mode == "RGB"

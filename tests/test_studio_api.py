@@ -142,7 +142,7 @@ def test_what_is_offered(studio: StudioProcess) -> None:
 
 def test_shipped_scenes_can_be_planned_as_they_are(studio: StudioProcess) -> None:
     examples = studio.get("/api/examples")["examples"]
-    assert [example["name"] for example in examples] == ["cat", "coffee", "galaxies", "rocket"]
+    assert [example["name"] for example in examples] == ["cat", "coffee", "galaxies", "rocket", "shapes"]
     for example in examples:
         image = studio.http.get(example["image"]["url"])
         assert Image.open(io.BytesIO(image.content)).size == (

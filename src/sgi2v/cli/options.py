@@ -90,8 +90,9 @@ class DemoOptions:
 
     output: Path = Path("out")
     """Folder for demo.mp4, no_control.mp4, side_by_side.mp4 and sheet.png; replaced if they are there."""
-    scene: str = "cat"
-    """Which of the scenes in the package: cat, coffee, galaxies, rocket."""
+    scene: str = "shapes"
+    """Which of the scenes in the package: shapes, which the bundled model can draw, or the photographs cat, coffee,
+    galaxies and rocket, which it blurs."""
     backbone: str = "bundled"
     """The model: bundled, svd, svd-xt, a folder or a hub id."""
     seed: int = 817
