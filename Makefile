@@ -9,7 +9,7 @@ TORCH   := 2.13.0
 WORKERS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install test lint types unit format clean
+.PHONY: help demo studio install test lint types unit format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 18
@@ -18,6 +18,9 @@ install: $(VENV)/.stamp-run  ## set up .venv with the command sgi2v in it
 
 demo: $(VENV)/.stamp-run  ## generate a clip on the bundled model into out/ (CPU, under 3 minutes)
 	$(BIN)/sgi2v demo --output out
+
+studio: $(VENV)/.stamp-studio  ## open the studio on the bundled model (http://127.0.0.1:7860)
+	$(BIN)/sgi2v studio
 
 test: lint types unit  ## everything CI checks
 
@@ -51,6 +54,10 @@ $(VENV)/bin/python:
 $(VENV)/.stamp-run: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==$(TORCH)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.stamp-studio: $(VENV)/.stamp-run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[studio]'
 	@touch $@
 
 $(VENV)/.stamp-test: $(VENV)/.stamp-run
