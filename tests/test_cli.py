@@ -477,3 +477,13 @@ def test_replay_refuses_other_weights(folder: Path, model: str, capsys: pytest.C
     capsys.readouterr()
     line = refused(capsys, "replay", "a.mp4", "--backbone", str(other), "--quiet", "--device", "cpu")
     assert "are not those the video was made with" in line
+
+
+def test_a_studio_without_its_packages_says_how_to_get_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    for name in [name for name in sys.modules if name.startswith("sgi2v.studio")]:
+        monkeypatch.delitem(sys.modules, name)
+    assert main(["studio"]) == SPOILED
+    assert "fastapi is not installed; pip install 'sgi2v[studio]'" in capsys.readouterr().err

@@ -41,9 +41,14 @@ class StudioOptions:
 def studio(arguments: Sequence[str]) -> None:
     """Open the studio: draw boxes, drag paths, watch the result."""
     options = parse(StudioOptions, "studio", arguments)
-    from sgi2v.studio.app import create_app
-    from sgi2v.studio.serve import run
-    from sgi2v.studio.settings import StudioSettings
+    try:
+        from sgi2v.studio.app import create_app
+        from sgi2v.studio.serve import run
+        from sgi2v.studio.settings import StudioSettings
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "sgi2v":
+            raise
+        raise ValueError(f"studio: {error.name} is not installed; pip install 'sgi2v[studio]'") from None
 
     settings = StudioSettings(
         data=options.data or _data(),
