@@ -111,6 +111,15 @@ def test_the_token_becomes_a_cookie_that_other_sites_cannot_use(far: TestClient,
     assert "HttpOnly" in cookie and "SameSite=strict" in cookie and TOKEN not in cookie
     assert far.cookies[COOKIE] == cookie_value(TOKEN)
     assert far.get("/api/jobs").status_code == 200
+    beside = {"Cookie": f'theirs={{"a": [1]}}; {COOKIE}={cookie_value(TOKEN)}; x'}
+    far.cookies.clear()
+    assert far.get("/api/jobs", headers=beside).status_code == 200  # all ports of a machine share its cookies
+
+
+def test_a_person_who_opens_the_page_is_led_to_the_login(far: TestClient) -> None:
+    response = far.get("/", headers={"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+    assert response.status_code == 401 and "url=/login" in response.text
+    assert all(response.headers[name] == value for name, value in HEADERS.items())
 
 
 def test_other_machines_come_by_address_or_by_a_name_that_was_allowed(far: TestClient) -> None:
@@ -241,6 +250,14 @@ def test_a_body_may_be_as_long_as_its_route_allows(tmp_path: Path) -> None:
         assert client.post("/login", content=b"x" * 5000).status_code == 413
 
 
+@pytest.mark.parametrize(
+    "body", [b'{"scene":' * 5000, b'{"scene": {"a": ' + b"9" * 5000 + b"}}", b'{"scene": "\xff"}']
+)
+def test_json_that_python_gives_up_on_is_refused_in_words(client: TestClient, body: bytes) -> None:
+    response = client.post("/api/plan", content=body, headers={"Content-Type": "application/json"})
+    assert response.status_code == 400 and message(response).startswith("body: ")
+
+
 def test_a_full_queue_history_and_disk_say_so(tmp_path: Path) -> None:
     with opened(tmp_path, limits=Limits(queued_jobs=2, history=4)) as client:
         jobs = [client.post("/api/jobs", json=asked(60_000)).json()["id"]]
@@ -264,6 +281,8 @@ def test_a_full_queue_history_and_disk_say_so(tmp_path: Path) -> None:
             client.post("/api/images", content=file_of(picture())),
         ):
             assert response.status_code == 507 and "MiB are free" in message(response)
+        # Whatever way a picture comes, it needs room.
+        assert client.post("/api/plan", json={"scene": scene()}).status_code == 507
 
 
 @pytest.mark.parametrize(

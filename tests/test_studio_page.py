@@ -1,4 +1,5 @@
-"""The page's own sums, run in the browser: geometry against Python's, the reducer, undo and redo, scene JSON."""
+"""The page's own sums, run in the browser: geometry against Python's, the reducer, undo and redo, scene JSON; and
+what stands between page and server: the login, an answer that is lost."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 from PIL import Image
+from playwright.sync_api import Browser, Route
 
 from sgi2v.grid import Grid, tracks_of
 from sgi2v.scene import Box, Curve, Easing, Fit, Key, Kind, Motion, Scene, default_box, frame_times
@@ -19,11 +21,14 @@ NUM_MOTIONS = 200
 
 
 @pytest.fixture(scope="module")
-def visit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visit]:
-    with (
-        StudioProcess(tmp_path_factory.mktemp("page"), STUDIO, "--port", "0") as process,
-        chromium() as browser,
-    ):
+def browser() -> Iterator[Browser]:
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def visit(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visit]:
+    with StudioProcess(tmp_path_factory.mktemp("page"), STUDIO, "--port", "0") as process:
         made = Visit(browser.new_context(viewport=LAPTOP), process.url)
         yield made
         assert made.errors == [] and made.outside == []
@@ -139,3 +144,38 @@ def test_a_gesture_is_one_step(visit: Visit) -> None:
         return [history.past.length, history.past.map((doc) => doc.motions[0].name)];
     }""")
     assert steps == [3, ["", "abc", "abcd"]]
+
+
+def test_an_answer_that_is_lost_makes_no_second_job(visit: Visit) -> None:
+    visit.photo()
+
+    def lose(route: Route) -> None:
+        route.fetch()  # the studio has the job
+        route.abort()
+
+    visit.page.route("**/api/jobs", lose, times=1)
+    visit.page.click("#generate")
+    assert "does not answer" in visit.message()
+    visit.page.click("#generate")
+    visit.wait("s.ui.shown.length === 1")
+    jobs = visit.page.request.get(f"{visit.url}/api/jobs").json()["jobs"]
+    assert [job["id"] for job in jobs] == visit.state()["ui"]["shown"]
+    visit.page.request.post(f"{visit.url}/api/jobs/{jobs[0]['id']}/cancel")
+    assert len(visit.errors) == 1 and "ERR_FAILED" in visit.errors.pop()
+
+
+def test_whoever_opens_the_page_gives_the_token_once(browser: Browser, tmp_path: Path) -> None:
+    token = "sixteen or more characters"
+    with StudioProcess(tmp_path, STUDIO, "--port", "0", token=token) as studio:
+        context = browser.new_context(viewport=LAPTOP)
+        page = context.new_page()
+        page.goto(studio.url)
+        page.fill("[name=token]", token[:-1])
+        page.click("button")
+        page.wait_for_selector("text=That is not the token")
+        page.fill("[name=token]", token)
+        page.click("button")
+        page.wait_for_selector("body[data-ready]", timeout=60_000)
+        assert page.url == f"{studio.url}/"
+        visit = Visit(context, studio.url)  # another page of the same browser
+        assert visit.errors == [] and visit.outside == []

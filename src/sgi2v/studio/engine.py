@@ -52,7 +52,8 @@ class LibraryEngine:
         if recipe is not None and not any(
             recipe in outline.settings.recipes for outline in self._outlines.values()
         ):
-            raise ValueError(f"recipe: unknown {recipe!r}; see the models' recipes")
+            known = sorted({name for outline in self._outlines.values() for name in outline.settings.recipes})
+            raise ValueError(f"recipe: unknown {recipe!r}; known are {', '.join(known) or 'none'}")
         return {
             "version": version("sgi2v"),
             "backbones": [_backbone_info(name, outline, recipe) for name, outline in self._outlines.items()],

@@ -30,7 +30,7 @@ class Hub:
         self._numbers = itertools.count(1)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may come in while its own thread holds it
 
     def start(self) -> None:
         """Called in the event loop whose streams this hub feeds."""

@@ -4,15 +4,16 @@ import hashlib
 import hmac
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
-from http.cookies import CookieError, SimpleCookie
 from ipaddress import ip_address
 from types import MappingProxyType
 from typing import Final
 from urllib.parse import urlsplit
 
+from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sgi2v.studio.problems import Problem, answer
+from sgi2v.studio.reference import page
 from sgi2v.studio.settings import Limits, StudioSettings
 
 COOKIE: Final = "sgi2v_studio"
@@ -25,7 +26,8 @@ HEADERS: Final = MappingProxyType(
         ),
         "X-Content-Type-Options": "nosniff",
         "X-Frame-Options": "DENY",
-        "Referrer-Policy": "no-referrer",
+        # With no-referrer a browser would call the login form's own page "null" in Origin.
+        "Referrer-Policy": "same-origin",
         "Cross-Origin-Opener-Policy": "same-origin",
         "Cross-Origin-Resource-Policy": "same-origin",
         "Permissions-Policy": "camera=(), microphone=(), geolocation=(), usb=()",
@@ -88,10 +90,7 @@ class Guard:
             if int(headers.get("content-length", "0")) > limit:
                 raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _too_large(limit))
         except Problem as problem:
-            response = answer(problem.status_code, str(problem.detail), problem.field)
-            if problem.status_code == HTTPStatus.UNAUTHORIZED:
-                response.headers["WWW-Authenticate"] = "Bearer"
-            await response(scope, receive, guarded_send)
+            await _refusal(problem, scope, headers)(scope, receive, guarded_send)
             return
         await self.app(scope, _counted(receive, limit), guarded_send)
 
@@ -154,6 +153,17 @@ def body_limit(path: str, limits: Limits) -> int:
     }.get(path, limits.json_bytes)
 
 
+def _refusal(problem: Problem, scope: Scope, headers: Mapping[str, str]) -> Response:
+    """The answer to who is not let in: JSON, or the way to the login for a person who opens the page."""
+    response: Response = answer(problem.status_code, str(problem.detail), problem.field)
+    if problem.status_code == HTTPStatus.UNAUTHORIZED:
+        if scope["path"] == "/" and "text/html" in headers.get("accept", ""):
+            to_login = page("sgi2v studio", '<p><a href="/login">Give the token</a></p>', go_to="/login")
+            response = HTMLResponse(to_login, problem.status_code)
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response
+
+
 def _headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     """Names in lower case; of a header that is there twice the first counts."""
     found: dict[str, str] = {}
@@ -175,11 +185,13 @@ def _name(host: str) -> str | None:
 
 
 def _cookie(header: str) -> str:
-    try:
-        morsel = SimpleCookie(header).get(COOKIE)
-    except CookieError:
-        return ""
-    return morsel.value if morsel else ""
+    """The studio's own cookie. Others' stand beside it, for a browser sends them to all ports of a machine: what
+    they look like must not matter."""
+    for part in header.split(";"):
+        name, _, value = part.strip().partition("=")
+        if name == COOKIE:
+            return value
+    return ""
 
 
 def _counted(receive: Receive, limit: int) -> Receive:

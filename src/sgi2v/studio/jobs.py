@@ -289,7 +289,8 @@ class Jobs:
                 time.sleep(_PATIENCE)
         self._live = None
         if row is not None:
-            self._tell("job", job_id, row)
+            with suppress(sqlite3.Error):  # pages that are not told must not end the queue; they ask again
+                self._tell("job", job_id, row)
 
 
 def progress_json(live: Live) -> dict[str, Any]:

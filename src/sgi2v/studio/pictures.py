@@ -26,9 +26,11 @@ _DEPTH: Final = 12
 class Pictures:
     """A folder of PNG files, each named by the SHA-256 of its bytes: the same picture is kept once."""
 
-    def __init__(self, folder: Path, limits: Limits) -> None:
+    def __init__(self, folder: Path, limits: Limits, check_room: Callable[[], None] = lambda: None) -> None:
+        """`check_room` raises where nothing more may be kept; what is here already needs no room."""
         self.folder = folder
         self.limits = limits
+        self._check_room = check_room
         self._decoding = (
             threading.Lock()
         )  # one at a time: 64 megapixels take half a gigabyte while they are read
@@ -56,6 +58,7 @@ class Pictures:
         name = hashlib.sha256(png).hexdigest()
         path = self.folder / f"{name}.png"
         if not path.exists():
+            self._check_room()
             with writing(path) as temporary:
                 temporary.write_bytes(png)
         return name, image

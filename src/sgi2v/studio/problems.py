@@ -52,6 +52,13 @@ def install(app: FastAPI) -> None:
             response = answer(error.status_code, f"{request.url.path}: there is nothing here; see /docs", "")
         elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             response = answer(error.status_code, f"{request.method} is not possible here; see /docs", "")
+        elif (
+            error.status_code == HTTPStatus.BAD_REQUEST
+        ):  # FastAPI's word for a body that Python's parser gives up on
+            message = (
+                "body: this is not UTF-8, is nested too deeply, or holds too long a number; send plainer JSON"
+            )
+            response = answer(error.status_code, message, "body")
         else:
             response = answer(error.status_code, str(error.detail))
         response.headers.update(error.headers or {})

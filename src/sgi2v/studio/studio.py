@@ -40,7 +40,7 @@ class Studio:
             raise ValueError(
                 f"data: {settings.data} cannot be used ({error.strerror}); give another folder"
             ) from error
-        self.pictures = Pictures(settings.data / "images", settings.limits)
+        self.pictures = Pictures(settings.data / "images", settings.limits, self.check_room)
         self.hub = Hub(settings.limits.streams)
         self.table = JobTable(settings.data / "jobs.sqlite")
         self.jobs = Jobs(settings, self.table, self._lock, self._tell)

@@ -215,7 +215,8 @@ def main() -> None:
     parser.add_argument("--device")
     parser.add_argument("--dtype")
     options = parser.parse_args()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the studio's, which ends this process itself
+    for asked in (signal.SIGINT, signal.SIGTERM):  # are the studio's, which ends this process itself
+        signal.signal(asked, signal.SIG_IGN)
     serve(ModelMaker(options.backbone, options.device, options.dtype))
 
 

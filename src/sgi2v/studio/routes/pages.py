@@ -54,7 +54,7 @@ def docs(request: Request) -> HTMLResponse:
 
 @router.get("/login", include_in_schema=False)
 async def login_page(studio: TheStudio, token: str | None = None) -> HTMLResponse:
-    """A form for the token; or with the token in the address, as printed at the start, straight in."""
+    """A form for the token; or with the token in the address (a bookmark, say), straight in."""
     return _form(_ASKED) if token is None else await _enter(studio, token)
 
 

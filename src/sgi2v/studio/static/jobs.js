@@ -15,6 +15,7 @@ export function makeJobs(app) {
   byId("panel-results").append(
     h("div", { class: "panel-head" }, h("h2", {}, "Results"), h("label", { class: "check" }, overlay, "Boxes over results")), offline, list);
   const rows = new Map();
+  const unanswered = new Map(); // what was sent -> its key
   let making = false;
   let shownRows = 0;
 
@@ -60,12 +61,21 @@ export function makeJobs(app) {
     return job;
   };
 
+  /** Send with a key that stays the same until there is an answer: sent again after a lost one, it is still one job. */
+  async function sendOnce(what, send) {
+    if (!unanswered.has(what)) unanswered.set(what, app.newKey());
+    const job = await app.attempt(() => send(unanswered.get(what)));
+    if (job) unanswered.delete(what);
+    return job;
+  }
+
   /** One job from what is on the page. */
   async function generate() {
     if (!app.doc.image || making) return;
     making = true;
     app.redraw();
-    const job = await app.attempt(() => api.submit(app.request(), app.newKey()));
+    const request = app.request();
+    const job = await sendOnce(JSON.stringify(request), (key) => api.submit(request, key));
     making = false;
     app.redraw();
     if (job) app.results.show([put(job).id]);
@@ -122,7 +132,7 @@ export function makeJobs(app) {
   }
 
   async function retry(id) {
-    const job = await app.attempt(() => api.retryJob(id, app.newKey()));
+    const job = await sendOnce(`retry ${id}`, (key) => api.retryJob(id, key));
     if (!job) return;
     put(job);
     app.results.show(app.ui.shown.includes(id) ? app.ui.shown.map((one) => (one === id ? job.id : one)) : [job.id], job.id);
