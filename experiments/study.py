@@ -147,7 +147,7 @@ def _cases(options: Options, backbone: Backbone) -> Cases:
 
 
 def _tell(progress: BenchmarkProgress) -> None:
-    if progress.inner is None:
+    if progress.inner is None and sys.stderr.isatty():
         left = "" if progress.seconds_left is None else f", {progress.seconds_left / 60:.0f} min left"
         line = f"\r{progress.done}/{progress.total}  {progress.case} {progress.label}{left}"
         print(f"{line:79.79}", end="", file=sys.stderr, flush=True)
@@ -220,18 +220,15 @@ def _text(interval: Interval | None, digits: int) -> str:
 
 def _table(study: Study, findings: Mapping[str, Finding], options: Options, backbone: Backbone) -> str:
     size = f"{backbone.settings.num_frames} frames of {backbone.settings.width}×{backbone.settings.height}"
-    columns = ["ObjMC, px", "over no control", "lost", "stand-in distance ×1000", "background change"]
+    columns = ["ObjMC, px", "over no control", "lost", "stand-in distance", "background change"]
     columns += ["PSNR, dB", "s a clip", "peak memory, GiB"] if study.costs else ["PSNR, dB"]
     lines = [f"| {study.axis} | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for label, one in findings.items():
-        thousand = one.distance and Interval(
-            value=one.distance.value * 1e3, low=one.distance.low * 1e3, high=one.distance.high * 1e3
-        )
         ratio = _text(one.ratio, 2) if label not in ("none", *BASELINES, *study.extra) else "–"
         change = "–" if one.background is None else f"{one.background:.3f}"
         memory = "–" if one.memory is None else f"{one.memory:.1f}"
         psnr = "–" if one.psnr is None else f"{one.psnr:.1f}"
-        cells = [_text(one.objmc, 2), ratio, f"{one.lost:.0%}", _text(thousand, 1), change, psnr]
+        cells = [_text(one.objmc, 2), ratio, f"{one.lost:.0%}", _text(one.distance, 2), change, psnr]
         cells += [f"{one.seconds:.1f}", memory] if study.costs else []
         lines.append(f"| {label} | {' | '.join(cells)} |")
     num = max(one.num for one in findings.values())
