@@ -408,6 +408,14 @@ def test_a_step_that_is_not_near_is_an_error_that_shows_the_sigmas() -> None:
     assert DragDiffusion(at=3.0).dragged_step(low) == 1
 
 
+@pytest.mark.parametrize("field", ["at_as", "editable", "pulled", "tracked"])
+def test_an_unknown_word_is_named(field: str) -> None:
+    made = DragDiffusion()
+    object.__setattr__(made, field, "first")  # run-time type checks would refuse it sooner
+    with pytest.raises(ValueError, match=rf"controller\.{field}: 'first' is not known"):
+        made.__post_init__()
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

@@ -349,7 +349,13 @@ def test_files_that_are_no_weights_are_refused_by_name(tmp_path: Path) -> None:
     whole = tmp_path / "whole.pth"
     torch.save(Small().state_dict(), whole)
     (tmp_path / "torn.pth").write_bytes(whole.read_bytes()[:-200])
-    for name in ("text.pth", "text.safetensors", "empty.pth", "list.pth", "epoch.pth", "zip.pth", "torn.pth"):
+    middle = bytearray(whole.read_bytes())
+    start = middle.rindex(b"PK\x01\x02")  # an archive's list of contents; its end is whole
+    middle[start : start + 4] = b"XXXX"
+    (tmp_path / "spoilt.pth").write_bytes(middle)
+    (tmp_path / "codes.pth").write_bytes(b"\x80\x02t.")
+    names = ("text.pth", "text.safetensors", "empty.pth", "list.pth", "epoch.pth", "zip.pth", "torn.pth")
+    for name in (*names, "spoilt.pth", "codes.pth"):
         with pytest.raises(ValueError, match=name.replace(".", r"\.")):
             read_weights(tmp_path / name)
 

@@ -423,6 +423,13 @@ def test_impossible_values_are_refused_by_name(fields: dict[str, object], named:
         FreeTraj(**fields)  # type: ignore[arg-type]
 
 
+def test_an_unknown_clock_is_refused_by_name() -> None:
+    made = FreeTraj()
+    object.__setattr__(made, "guided_as", "sigmas")  # run-time type checks would refuse it sooner
+    with pytest.raises(ValueError, match=r"controller\.guided_as: 'sigmas' is not known"):
+        made.__post_init__()
+
+
 def test_a_range_that_no_step_falls_into_is_an_error_only_where_it_matters(backbone: SVD) -> None:
     never = {"guided": (1e6, 1e7), "guided_as": "sigma"}
     with pytest.raises(ValueError, match=r"controller\.guided: no step of 4"):

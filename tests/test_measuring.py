@@ -4,7 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from sgi2v.backbones import SVDSettings, outline_of
 from sgi2v.cli import main
+from sgi2v.cli.common import parse
+from sgi2v.cli.measuring import default_methods
+from sgi2v.cli.measuring_options import BenchmarkOptions, ExtractorOptions
 from sgi2v.controllers import SGI2V, Controller
 from sgi2v.evaluation.benchmark import methods_of
 from sgi2v.evaluation.rows import read_rows
@@ -49,6 +53,22 @@ def test_features_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         methods_of(["nonsense"], {})
 
 
+def test_what_cannot_run_together_on_a_model_does_not_stop_the_rest() -> None:
+    # The published values of both, at the published schedule: one sets back what the other has optimised.
+    names, absent = default_methods(outline_of(tiny_svd(14, light=True)), SVDSettings(), 50)
+    assert "freetraj+sg-i2v" in names and "sg-i2v" in names and "time-to-move+sg-i2v" not in names
+    assert list(absent) == ["time-to-move+sg-i2v"] and "overwrites" in absent["time-to-move+sg-i2v"]
+    bundled = outline_of("bundled")
+    assert "time-to-move+sg-i2v" in default_methods(bundled, bundled.settings, 12)[0]
+
+
+def test_weights_go_by_the_short_name_too() -> None:
+    default = BenchmarkOptions(extractors=ExtractorOptions())
+    files = ("--inception", "a", "--i3d-sha256", "0f", "--extractors.i3d", "b")
+    found = parse(BenchmarkOptions, "benchmark", files, default).extractors
+    assert found == ExtractorOptions(inception=Path("a"), i3d=Path("b"), i3d_sha256="0f")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -61,6 +81,7 @@ def test_features_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         (["--scenes", "nowhere"], "nowhere is no folder"),
         (["--vipseg", "nowhere"], "holds neither imgs/"),
         (["--scenes", "a", "--vipseg", "b"], "give one of them"),
+        (["--vipseg-clips", "a.json"], "give its folder with --vipseg"),
         (["--recipe", "nonsense"], "nonsense"),
         (["--width", "63"], "63"),
     ],
@@ -68,6 +89,8 @@ def test_features_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 def test_mistakes_are_found_before_anything_is_loaded(
     arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    tiny_svd(4, light=True)
+    capsys.readouterr()  # making it draws a bar where no test before has
     assert benchmark(tmp_path / "rows.jsonl", *arguments) == 2
     said = capsys.readouterr().err
     assert message in said and said.count("\n") == 1

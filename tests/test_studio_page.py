@@ -8,7 +8,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Route
+from playwright.sync_api import Browser, Route, ViewportSize
 
 from sgi2v.grid import Grid, tracks_of
 from sgi2v.scene import Box, Curve, Easing, Fit, Key, Kind, Motion, Scene, default_box, frame_times
@@ -179,3 +179,30 @@ def test_whoever_opens_the_page_gives_the_token_once(browser: Browser, tmp_path:
         assert page.url == f"{studio.url}/"
         visit = Visit(context, studio.url)  # another page of the same browser
         assert visit.errors == [] and visit.outside == []
+
+
+def test_a_4k_screen_and_a_pen(browser: Browser, visit: Visit) -> None:
+    size = ViewportSize(width=3840, height=2160)
+    context = browser.new_context(viewport=size)
+    large = Visit(context, visit.url)
+    large.photo()
+    pen = context.new_cdp_session(large.page)
+    for kind, place, held in (
+        ("mousePressed", (20, 20), 1),
+        ("mouseMoved", (35, 30), 1),
+        ("mouseMoved", (50, 44), 1),
+        ("mouseReleased", (50, 44), 0),
+    ):
+        x, y = large.at(*place)
+        how = {"type": kind, "x": x, "y": y, "button": "left", "buttons": held, "clickCount": 1}
+        pen.send("Input.dispatchMouseEvent", {**how, "pointerType": "pen"})
+    large.settle()
+    (motion,) = large.motions()
+    assert motion["box"] == pytest.approx({"left": 20, "top": 20, "right": 50, "bottom": 44}, abs=0.5)
+    plan = large.page.locator("#plan").bounding_box()
+    assert plan is not None and plan["width"] > 0.6 * size["width"] and plan["height"] > 0.6 * size["height"]
+    sides = "[document.documentElement.scrollWidth, document.documentElement.scrollHeight]"
+    assert large.page.evaluate(sides) == list(size.values())
+    large.page.screenshot(path="/tmp/w/rev/4k.png")
+    assert large.errors == [] and large.outside == []
+    context.close()

@@ -97,8 +97,10 @@ def test_a_thing_that_vanishes_is_not_asked_for(root: Path) -> None:
 def test_a_list_is_saved_shared_and_reloaded(root: Path, tmp_path: Path) -> None:
     data = load_vipseg(root, **SIZE)
     file = save_list(data.clips, tmp_path / "clips.json", protocol={"min_share": 0.01})
-    assert load_list(file) == data.clips
+    assert load_list(file) == (data.clips, {"min_share": 0.01})
     again = load_vipseg(root, **SIZE, clips=file)
+    # A row says how its clips were really chosen.
+    assert again[1].source["protocol"] == {"min_share": 0.01} != data[1].source["protocol"]
     a, b = again[1], data[1]
     assert (
         a.scene == b.scene and a.truth is not None and b.truth is not None and torch.equal(a.truth, b.truth)
@@ -118,6 +120,12 @@ def test_a_list_is_saved_shared_and_reloaded(root: Path, tmp_path: Path) -> None
         ({"format": "x"}, "not a list of VIPSeg clips"),
         ({"version": 2}, "not a list of VIPSeg clips"),
         ({"clips": [{"video": "../../x"}]}, r"clips\[0\] is damaged"),
+        ({"clips": 5}, "clips or protocol is missing"),
+        ({"protocol": None}, "clips or protocol is missing"),
+        (
+            {"clips": [{"video": "x", "frames": [], "things": [], "size": [1, 1]}]},
+            r"clips\[0\] is damaged .*nothing in it",
+        ),
     ],
 )
 def test_a_bad_list_is_named(root: Path, tmp_path: Path, change: dict[str, object], message: str) -> None:

@@ -2,13 +2,14 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from sgi2v.cli.common import default_output, parse, progress_bar, silence
 from sgi2v.cli.measuring_options import BenchmarkOptions, ExtractorOptions, FeaturesOptions, ReportOptions
 
 if TYPE_CHECKING:
+    from sgi2v.backbones.base import Outline
     from sgi2v.evaluation.benchmark import BenchmarkProgress, Summary
     from sgi2v.evaluation.datasets import Cases
     from sgi2v.evaluation.extractors import Extractor
@@ -19,15 +20,18 @@ def benchmark(arguments: Sequence[str]) -> None:
     default = BenchmarkOptions(extractors=ExtractorOptions())
     options = parse(BenchmarkOptions, "benchmark", arguments, default)
     from sgi2v.backbones import load_backbone, outline_of, settings_with_recipe
-    from sgi2v.controllers import COMBINATIONS, CONTROLLERS
-    from sgi2v.evaluation.benchmark import MODEL_FREE, methods_of, run_benchmark
+    from sgi2v.evaluation.benchmark import methods_of, run_benchmark
     from sgi2v.evaluation.store import Store
     from sgi2v.evaluation.trackers import load_tracker
     from sgi2v.generate import Sampling
 
     outline = outline_of(options.backbone, device=options.device, dtype=options.dtype)
     settings = settings_with_recipe(outline.settings, options.recipe)
-    methods = methods_of(options.methods or (*MODEL_FREE, *CONTROLLERS, *COMBINATIONS), settings.recommended)
+    absent: dict[str, str] = {}
+    names = options.methods
+    if not names:
+        names, absent = default_methods(outline, settings, options.num_steps or settings.num_steps)
+    methods = methods_of(names, settings.recommended)
     size = {
         name: getattr(options, name) or getattr(settings, name) for name in ("width", "height", "num_frames")
     }
@@ -60,7 +64,27 @@ def benchmark(arguments: Sequence[str]) -> None:
             f"stopped; what is finished is in {options.rows}, and the same command goes on"
         ) from None
     _sum_up(summary)
+    for name, reason in absent.items():
+        print(f"not measured: {name}: {reason}", file=sys.stderr)
     print(options.rows)
+
+
+def default_methods(
+    outline: "Outline", settings: Any, num_steps: int
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Everything there is; and the combinations whose parts get in each other's way on this model, with the reason."""
+    from sgi2v.controllers import COMBINATIONS, CONTROLLERS, recommended
+    from sgi2v.evaluation.benchmark import MODEL_FREE
+
+    absent: dict[str, str] = {}
+    levels = outline.levels(num_steps)
+    for name in COMBINATIONS:
+        try:
+            recommended(name, settings.recommended).planned_iterations(levels)
+        except ValueError as error:
+            absent[name] = str(error)
+    pairs = (name for name in COMBINATIONS if name not in absent)
+    return (*MODEL_FREE, *CONTROLLERS, *pairs), absent
 
 
 def report(arguments: Sequence[str]) -> None:
@@ -121,6 +145,10 @@ def _cases(options: BenchmarkOptions, *, width: int, height: int, num_frames: in
 
     if options.scenes is not None and options.vipseg is not None:
         raise ValueError("scenes, vipseg: give one of them")
+    if options.vipseg is None and (options.vipseg_clips or options.save_vipseg_clips):
+        raise ValueError(
+            "vipseg_clips, save_vipseg_clips: are lists of VIPSeg's clips; give its folder with --vipseg"
+        )
     if options.scenes is not None:
         return SceneFolder(folder=options.scenes, num_frames=num_frames, limit=options.limit)
     if options.vipseg is not None:
@@ -133,7 +161,7 @@ def _cases(options: BenchmarkOptions, *, width: int, height: int, num_frames: in
             clips=options.vipseg_clips,
         )
         if options.save_vipseg_clips is not None:
-            save_list(data.clips, options.save_vipseg_clips, protocol=asdict(data.protocol))
+            save_list(data.clips, options.save_vipseg_clips, protocol=data.protocol)
         return data
     return HeldOutWorld(
         scene_set=options.scene_set,

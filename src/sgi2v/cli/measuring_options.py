@@ -2,22 +2,22 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractorOptions:
     """Networks that describe clips, so that sets of clips can be compared."""
 
-    inception: Path | None = None
+    inception: Annotated[Path | None, arg(aliases=("--inception",))] = None
     """Weights of the Inception-v3 of 2015 (pt_inception, as a state dict), for FID and KID."""
-    inception_sha256: str | None = None
+    inception_sha256: Annotated[str | None, arg(aliases=("--inception-sha256",))] = None
     """What that file's SHA-256 must be."""
-    i3d: Path | None = None
+    i3d: Annotated[Path | None, arg(aliases=("--i3d",))] = None
     """Weights of I3D trained on Kinetics-400 (as a state dict), for FVD and KVD; clips of at least 9 frames."""
-    i3d_sha256: str | None = None
+    i3d_sha256: Annotated[str | None, arg(aliases=("--i3d-sha256",))] = None
     """What that file's SHA-256 must be."""
     standin: bool = True
     """Describe clips by the small network in the package too; its distances are no FID and no FVD."""

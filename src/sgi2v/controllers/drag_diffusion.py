@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sgi2v.attention import AttentionCall, first_frame_attention
 from sgi2v.backbones.base import CLEAN, Backbone, Level
+from sgi2v.checks import choice
 from sgi2v.controllers.base import Clock, Controller, reading
 from sgi2v.device import HostCopy
 from sgi2v.dragging import (
@@ -107,6 +108,10 @@ class DragDiffusion(Controller):
         for name in ("at", "cell"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"controller.{name}: must be a finite number > 0, got {getattr(self, name)}")
+        choice("controller.at_as", self.at_as, Clock)
+        choice("controller.editable", self.editable, Editable)
+        choice("controller.pulled", self.pulled, Reference)
+        choice("controller.tracked", self.tracked, Reference)
         if self.at_as == "noise-level" and self.at >= 1:
             raise ValueError(f"controller.at: a noise level lies below 1, got {self.at}")
         if not self.layers:

@@ -16,12 +16,14 @@ from torch import Tensor
 
 from sgi2v.attention import AttentionCall, attend
 from sgi2v.backbones.base import Backbone, Level
+from sgi2v.checks import choice
 from sgi2v.controllers.base import Controller, reading
 from sgi2v.grid import Grid, Tracks
 from sgi2v.spectrum import low_pass_3d, merge_frequencies_3d
 from sgi2v.step import Step
 from sgi2v.taps import find_layer
 
+Position = Literal["share", "sigma", "noise-level", "step"]
 _PLACES_AT_ONCE = 2048  # of a map, when attention over time is written out: bounds what that takes
 
 
@@ -58,7 +60,7 @@ class FreeTraj(Controller):
     guided: tuple[float, float] = (0.0, 0.11)
     """Where in the denoising attention is changed, lowest and highest value, both included, in the unit of guided_as.
     The default is the first 6 of 50 steps."""
-    guided_as: Literal["share", "sigma", "noise-level", "step"] = "share"
+    guided_as: Position = "share"
     """Unit of guided: share (steps done, 0 to 1, 0 at pure noise), sigma (noise to signal ratio), noise-level
     (s = noise / (signal + noise), alike for every model), or step (steps still to go: num_steps at pure noise)."""
     layers: tuple[str, ...] = ()
@@ -77,6 +79,7 @@ class FreeTraj(Controller):
             value = getattr(self, name)
             if not smallest <= value < math.inf:
                 raise ValueError(f"controller.{name}: must be a finite number >= {smallest}, got {value}")
+        choice("controller.guided_as", self.guided_as, Position)
 
     @property
     def edits(self) -> bool:

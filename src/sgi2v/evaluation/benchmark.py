@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +26,6 @@ __all__ = [
     "ModelFree",
     "Summary",
     "methods_of",
-    "rows_of",
     "run_benchmark",
 ]
 
@@ -219,11 +218,6 @@ def _check(
         raise ValueError("sampling: without a model, say width, height and num_frames")
     for seed in seeds:
         dataclasses.replace(sampling, seed=seed)
-
-
-def rows_of(summary: Summary, label: str) -> Iterator[dict[str, Any]]:
-    """The rows of one method, in the order of the cases."""
-    return (row for row in summary.rows if row["method"] == label)
 
 
 def methods_of(

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sgi2v.backbones import Backbone
 from sgi2v.controllers import Controller
+from sgi2v.crude import box_cover
 from sgi2v.device import choose_device, peak_memory, reset_peak_memory
 from sgi2v.evaluation.baselines import paste, still
 from sgi2v.evaluation.datasets import Case
@@ -254,6 +255,5 @@ def _covers(case: Case, tracks: Tracks) -> Float[Tensor, "n h w"] | None:
         elif case.masks is not None:
             covers[index] = case.masks[index, 0]
         else:
-            left, top, right, bottom = (round(float(v)) for v in track.boxes[0])
-            covers[index, max(top, 0) : bottom, max(left, 0) : right] = 1
+            covers[index] = torch.from_numpy(box_cover(track.boxes[0], width, height))
     return covers

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, Float64
 from torch import Tensor
 
+from sgi2v.evaluation.flow import dense_flow
 from sgi2v.evaluation.matching import Pose, Score, best_scores, peaks, score_at
 
 
@@ -213,14 +214,7 @@ class _Clip:
         smooth = [cv2.GaussianBlur(frame, (0, 0), 0.7) for frame in pixels]
         eight = np.clip(pixels * 255 + 0.5, 0, 255).astype(np.uint8)
         grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in eight]
-        dense = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-        # DIS works on patches of 8 pixels at several scales and cannot see a smaller picture.
-        if min(grey[0].shape) < 16:
-            flow = [np.zeros((*grey[0].shape, 2), np.float32) for _ in grey[1:]]
-        else:
-            empty = np.zeros((*grey[0].shape, 2), np.float32)
-            flow = [np.asarray(dense.calc(a, b, empty.copy()), np.float32) for a, b in pairwise(grey)]
-        return cls(smooth, grey, flow, factor)
+        return cls(smooth, grey, [dense_flow(a, b) for a, b in pairwise(grey)], factor)
 
     def mask(
         self, mask: Tensor | None, start: np.ndarray, size: np.ndarray, field: str

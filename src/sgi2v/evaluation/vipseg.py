@@ -1,10 +1,10 @@
 """VIPSeg from a local folder: clips, boxes and paths from its masks by a fixed protocol (docs/benchmark.md)."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -54,7 +54,8 @@ class VIPSeg:
     layout: tuple[str, str]
     entries: tuple[Clip | str, ...]
     """Clips in the order of the list of videos, and in their place the reasons of those left out."""
-    protocol: Protocol
+    protocol: Mapping[str, Any]
+    """How they were chosen: a `Protocol`'s fields, or what a list of clips says of itself."""
     width: int
     height: int
     num_frames: int
@@ -102,7 +103,7 @@ class VIPSeg:
             truth=from_uint8(np.stack(frames)),
             masks=torch.from_numpy(np.array(things)).transpose(0, 1).float().contiguous(),
             kinds=path_kinds(tracks_of(scene, grid).tracks),
-            source={"dataset": "vipseg", "protocol": asdict(self.protocol)},
+            source={"dataset": "vipseg", "protocol": dict(self.protocol)},
         )
 
 
@@ -125,9 +126,10 @@ def load_vipseg(
     VIPSeg, or a list of another length of clips.
     """
     protocol = protocol or Protocol()
+    chosen_by: Mapping[str, Any] = asdict(protocol)
     root, layout = _find(folder)
     if clips is not None:
-        listed = load_list(clips)
+        listed, chosen_by = load_list(clips)
         if any(len(clip.frames) != num_frames for clip in listed):
             raise ValueError(f"{clips}: its clips have not {num_frames} frames; choose them anew")
         entries: list[Clip | str] = list(listed[:limit])
@@ -147,7 +149,7 @@ def load_vipseg(
         root=root,
         layout=layout,
         entries=tuple(entries),
-        protocol=protocol,
+        protocol=chosen_by,
         width=width,
         height=height,
         num_frames=num_frames,

@@ -52,23 +52,26 @@ def save_list(clips: Sequence[Clip], file: Path, *, protocol: Mapping[str, Any])
     return file
 
 
-def load_list(file: Path) -> list[Clip]:
-    """The clips of a file; ValueError naming it, and the clip by its number, for anything that is wrong."""
+def load_list(file: Path) -> tuple[list[Clip], dict[str, Any]]:
+    """The clips of a file, and how they were chosen; ValueError naming it, and the clip, for anything that is wrong."""
     try:
         data = json.loads(read_file(file, "vipseg_clips"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file}: not a list of VIPSeg clips ({error})") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT or data.get("version") != VERSION:
         raise ValueError(f"{file}: not a list of VIPSeg clips of version {VERSION} (format {FORMAT})")
+    listed, protocol = data.get("clips"), data.get("protocol")
+    if not isinstance(listed, list) or not isinstance(protocol, dict):
+        raise ValueError(f"{file}: not a list of VIPSeg clips (clips or protocol is missing); fetch it again")
     clips = []
-    for number, clip in enumerate(data.get("clips", [])):
+    for number, clip in enumerate(listed):
         try:
             clips.append(_clip(clip))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{file}: clips[{number}] is damaged ({error!r}); fetch the list again"
             ) from error
-    return clips
+    return clips, protocol
 
 
 def _clip(data: Mapping[str, Any]) -> Clip:
@@ -83,6 +86,8 @@ def _clip(data: Mapping[str, Any]) -> Clip:
         if path and len(path) != len(frames):
             raise ValueError(f"a path of {len(path)} places for {len(frames)} frames")
         things.append(Thing(id=int(thing["id"]), box=(left, top, right, bottom), path=path))
+    if not things:
+        raise ValueError("nothing in it is to move or to stay")
     width, height = (int(side) for side in data["size"])
     return Clip(
         video=names[0],
