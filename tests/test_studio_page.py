@@ -203,6 +203,5 @@ def test_a_4k_screen_and_a_pen(browser: Browser, visit: Visit) -> None:
     assert plan is not None and plan["width"] > 0.6 * size["width"] and plan["height"] > 0.6 * size["height"]
     sides = "[document.documentElement.scrollWidth, document.documentElement.scrollHeight]"
     assert large.page.evaluate(sides) == list(size.values())
-    large.page.screenshot(path="/tmp/w/rev/4k.png")
     assert large.errors == [] and large.outside == []
     context.close()
