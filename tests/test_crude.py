@@ -1,6 +1,7 @@
 """The crude clip: pixel by pixel what scissors would make, and one affine map for a camera."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import PIL.Image
@@ -144,18 +145,19 @@ def test_one_box_gives_shift_and_growth_and_two_a_turn(
         cos, sin = math.cos(turned) * growth, math.sin(turned) * growth
         return np.array([cos * x - sin * y, sin * x + cos * y]) + shift
 
-    def box(x: float, y: float, size: float) -> list[float]:
+    def box(place: Sequence[float] | np.ndarray, size: float) -> list[float]:
+        x, y = place
         return [x - size, y - size, x + size, y + size]
 
-    one = np.array([[box(30, 20, 5), box(*moved(30, 20, 0.0), 5 * growth)]])
+    one = np.array([[box((30, 20), 5), box(moved(30, 20, 0.0), 5 * growth)]])
     for point in ((0.0, 0.0), (10.0, 50.0)):
         assert np.allclose(camera_warps(one)[1] @ (*point, 1), moved(*point, 0.0))
     ends = [(10.0, 10.0), (40.0, 30.0)]
-    two = np.array([[box(*end, 5), box(*moved(*end, turn), 5)] for end in ends])
+    two = np.array([[box(end, 5), box(moved(*end, turn), 5)] for end in ends])
     for point in ((0.0, 0.0), (10.0, 50.0)):
         assert np.allclose(camera_warps(two)[1] @ (*point, 1), moved(*point, turn), atol=1e-6)
     # Three on a line know no more than two.
-    three = np.concatenate([two, np.array([[box(25, 20, 5), box(*moved(25, 20, turn), 5)]])])
+    three = np.concatenate([two, np.array([[box((25, 20), 5), box(moved(25, 20, turn), 5)]])])
     assert np.allclose(camera_warps(three), camera_warps(two), atol=1e-6)
 
 

@@ -245,7 +245,7 @@ def methods_of(
         if name in MODEL_FREE:
             if values:
                 raise ValueError(f"methods: {text!r}: {name} has no fields")
-            found[label] = name  # type: ignore[assignment]
+            found[label] = name
             continue
         with within(f"methods: {label}: "):
             base = controller_to_dict(recommended(name, recommended_values))

@@ -111,9 +111,10 @@ class RowMaker:
                 assert self.backbone is not None
                 clip["backbone"] = {"weights_sha256": self.backbone.weights_sha256}
         clip_key = row_key(clip)
-        tracker = {"name": type(self.tracker).__name__}
-        if dataclasses.is_dataclass(self.tracker):
-            values = {f.name: getattr(self.tracker, f.name) for f in dataclasses.fields(self.tracker)}
+        tracked_by: Any = self.tracker
+        tracker: dict[str, Any] = {"name": type(tracked_by).__name__}
+        if dataclasses.is_dataclass(tracked_by):
+            values = {f.name: getattr(tracked_by, f.name) for f in dataclasses.fields(tracked_by)}
             # A network is told by its hash, which is a field too.
             tracker |= {k: v for k, v in values.items() if isinstance(v, str | int | float | tuple | None)}
         identity = {
