@@ -121,9 +121,7 @@ def test_a_preview_shows_the_middle_frame_and_changes_nothing(
         scene, backbone=backbone, controller=Controller(), sampling=sampling, preview=seen.append
     )
     assert torch.equal(video.frames, plain.frames)
-    wanted = [
-        backbone.decode(x0[1:2])[0] for x0 in estimates[::5]
-    ]  # six of 25 steps at most: every fifth
+    wanted = [backbone.decode(x0[1:2])[0] for x0 in estimates[::5]]  # six of 25 steps at most: every fifth
     assert len(seen) == len(wanted) == 5
     assert all(torch.equal(one, other) for one, other in zip(seen, wanted, strict=True))
 
