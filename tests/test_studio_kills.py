@@ -114,6 +114,20 @@ def test_a_worker_that_dies_fails_its_job_and_is_replaced(tmp_path: Path) -> Non
         assert len({process for _, process in begun(tmp_path)}) == 2
 
 
+def test_what_asks_all_processes_to_end_leaves_the_job_to_the_studio(tmp_path: Path) -> None:
+    with StudioProcess(tmp_path) as studio:
+        job_id = studio.http.post("/api/jobs", json=asked(60_000)).json()["id"]
+        ((_, worker),) = until(lambda: begun(tmp_path))
+        os.kill(worker, signal.SIGTERM)
+        os.kill(worker, signal.SIGINT)
+        time.sleep(0.3)
+        assert studio.get(f"/api/jobs/{job_id}")["state"] == "running"
+        studio.process.send_signal(signal.SIGTERM)
+        studio.process.wait()
+    with StudioProcess(tmp_path) as studio:
+        assert studio.get(f"/api/jobs/{job_id}")["state"] == "interrupted"
+
+
 def test_two_studios_do_not_share_a_folder(tmp_path: Path) -> None:
     program = (
         "import sys; import sgi2v.studio.studio as s; s._LOCK_SECONDS = 0.1\n"

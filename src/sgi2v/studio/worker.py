@@ -132,6 +132,8 @@ def serve(make: Maker) -> None:
 
     The end of stdin is the end of the studio: then this process ends at once, whatever it is doing.
     """
+    for asked in (signal.SIGINT, signal.SIGTERM):  # are the studio's, which ends this process itself
+        signal.signal(asked, signal.SIG_IGN)
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     lock = threading.Lock()
@@ -215,8 +217,6 @@ def main() -> None:
     parser.add_argument("--device")
     parser.add_argument("--dtype")
     options = parser.parse_args()
-    for asked in (signal.SIGINT, signal.SIGTERM):  # are the studio's, which ends this process itself
-        signal.signal(asked, signal.SIG_IGN)
     serve(ModelMaker(options.backbone, options.device, options.dtype))
 
 
