@@ -113,7 +113,7 @@ def main(study: Study, options: Options | None = None) -> None:
     # Clips are kept once for all studies: no control and the recommended values appear in every one.
     clips = OUT / (f"clips-{study.folder}" if study.costs else "clips")
     store = Store(rows=place / f"rows{suffix}.jsonl", clips=clips)
-    controllers = study.variants(backbone)
+    controllers = _that_run(study.variants(backbone), backbone)
     methods: dict[str, Any] = {name: name for name in (*BASELINES, *study.extra)}
     methods |= {"none": Controller(), **controllers}
     standin = load_standin()
@@ -144,6 +144,19 @@ def _cases(options: Options, backbone: Backbone) -> Cases:
     if options.vipseg is not None:
         return load_vipseg(options.vipseg, limit=options.limit, **size)
     return HeldOutWorld(scene_set=options.scene_set, limit=options.limit, variety=options.variety, **size)
+
+
+def _that_run(variants: Mapping[str, Controller], backbone: Backbone) -> dict[str, Controller]:
+    """The variants that can run on this model; the others are named with the reason."""
+    found = {}
+    for label, controller in variants.items():
+        try:
+            controller.planned_iterations(backbone.levels(backbone.settings.num_steps))
+        except ValueError as error:
+            print(f"left out: {label}: {error}", file=sys.stderr)
+        else:
+            found[label] = controller
+    return found
 
 
 def _tell(progress: BenchmarkProgress) -> None:
