@@ -95,6 +95,17 @@ def test_a_mask_cuts_and_what_was_under_it_is_filled() -> None:
                                           clip.masks[:1]))  # fmt: skip
 
 
+def test_the_pasted_row_is_the_crude_clip_under_a_moving_camera_too() -> None:
+    image = smooth_image()
+    thing = np.array([[4.0, 4, 14, 14], [24.0, 14, 34, 24]], dtype=np.float32)
+    ground = np.array([[20.0, 2, 30, 12], [14.0, 4, 24, 14]], dtype=np.float32)
+    tracks = Tracks(image=image, tracks=(Track(boxes=ground, kind="camera"), Track(boxes=thing)))
+    boxes = torch.from_numpy(np.stack([ground, thing]))
+    pasted = paste(pixels_of(image), boxes, camera=[True, False])
+    assert torch.equal(pasted, crude_clip(tracks, 2).frames)
+    assert not torch.equal(pasted, paste(pixels_of(image), boxes))
+
+
 def test_the_first_thing_lies_on_top_and_a_scene_without_motions_stands_still() -> None:
     image = smooth_image()
     moves = np.array([[4.0, 4, 14, 14], [24.0, 14, 34, 24]], dtype=np.float32)

@@ -1,10 +1,12 @@
 """Clips made without a model, which every table carries: the still image, and the object cut out and dragged."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from sgi2v.crude import box_cover, cut_and_drag
+from sgi2v.crude import box_cover, camera_warps, cut_and_drag
 
 
 def still(image: Float[Tensor, "3 h w"], num_frames: int) -> Float[Tensor, "{num_frames} 3 h w"]:
@@ -16,12 +18,14 @@ def paste(
     image: Float[Tensor, "3 h w"],
     boxes: Float[Tensor, "n f 4"],
     masks: Float[Tensor, "n h w"] | None = None,
+    camera: Sequence[bool] | None = None,
 ) -> Float[Tensor, "f 3 h w"]:
     """Cut what lies in the first boxes out of the first frame, and drag it along the boxes over what is left.
 
     image: RGB in 0..1. boxes: (left, top, right, bottom) in pixels per frame; where a box grows, so does its content.
-    masks: the objects' pixels on the first frame, 0..1; the whole boxes when None. The clip is the one that
-    Time-to-Move starts from (:mod:`sgi2v.crude`, which knows camera motions too).
+    masks: the objects' pixels on the first frame, 0..1; the whole boxes when None. camera: which boxes sit on
+    background that the camera moves; none when None. They are not cut, the ground under the others moves with them.
+    The clip is the one that Time-to-Move starts from (:mod:`sgi2v.crude`).
     """
     _, height, width = image.shape
     wanted = boxes.double().numpy(force=True)
@@ -31,4 +35,6 @@ def paste(
             cover[:] = box_cover(box, width, height)
     else:
         covers = np.ascontiguousarray(masks.float().numpy(force=True))
-    return cut_and_drag(image, wanted, covers).frames
+    grounds = np.array(camera if camera is not None else [False] * len(boxes), dtype=bool)
+    warps = camera_warps(wanted[grounds]) if grounds.any() else None
+    return cut_and_drag(image, wanted[~grounds], covers[~grounds], warps).frames

@@ -107,6 +107,8 @@ class RowMaker:
                 clip["truth_sha256"] = content_hash(to_uint8(case.truth).tobytes())
             if method == "paste":
                 clip["masks_sha256"] = masks_sha256
+                if any(motion.kind == "camera" for motion in case.scene.motions):
+                    clip["ground"] = "moves with the camera"  # it did not in earlier rows
             if method == "reconstructed":
                 assert self.backbone is not None
                 clip["backbone"] = {"weights_sha256": self.backbone.weights_sha256}
@@ -215,9 +217,9 @@ class RowMaker:
         if method == "still":
             return to_uint8(still(first, grid.num_frames))
         if method == "paste":
-            return to_uint8(
-                paste(first, torch.from_numpy(tracks.boxes(range(grid.num_frames))), _covers(case, tracks))
-            )
+            boxes = torch.from_numpy(tracks.boxes(range(grid.num_frames)))
+            camera = [track.kind == "camera" for track in tracks.tracks]
+            return to_uint8(paste(first, boxes, _covers(case, tracks), camera))
         assert case.truth is not None
         if method == "true":
             return to_uint8(case.truth)
