@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sgi2v.backbones import SVD, SVDSettings, load_backbone
-    from sgi2v.controllers import SGI2V, Controller
+    from sgi2v.controllers import SGI2V, Controller, DragDiffusion, FreeTraj, InTurn, TimeToMove, recommended
     from sgi2v.draw import preview
     from sgi2v.generate import Progress, Sampling, generate, replay
     from sgi2v.run import Run
@@ -22,6 +22,9 @@ __all__ = [
     "Box",
     "Cancelled",
     "Controller",
+    "DragDiffusion",
+    "FreeTraj",
+    "InTurn",
     "Key",
     "Motion",
     "Progress",
@@ -29,6 +32,7 @@ __all__ = [
     "SVDSettings",
     "Sampling",
     "Scene",
+    "TimeToMove",
     "Video",
     "generate",
     "load_backbone",
@@ -36,6 +40,7 @@ __all__ = [
     "load_scene",
     "load_video",
     "preview",
+    "recommended",
     "replay",
     "save_scene",
 ]
@@ -43,7 +48,15 @@ __all__ = [
 _ROOMS = MappingProxyType(
     {
         "backbones": ("SVD", "SVDSettings", "load_backbone"),
-        "controllers": ("SGI2V", "Controller"),
+        "controllers": (
+            "SGI2V",
+            "Controller",
+            "DragDiffusion",
+            "FreeTraj",
+            "InTurn",
+            "TimeToMove",
+            "recommended",
+        ),
         "draw": ("preview",),
         "generate": ("Progress", "Sampling", "generate", "replay"),
         "run": ("Run",),
