@@ -80,6 +80,8 @@ class Study:
     """Labels are numbers, drawn along an axis."""
     default: str | None = None
     """The label whose figures decide whether the study can say anything; None: that of the recommended values."""
+    method: str = "SG-I2V"
+    """Whose variants they are."""
     note: str = ""
     """Said below the table."""
     extra: tuple[str, ...] = field(default=())
@@ -268,9 +270,7 @@ def _verdict(study: Study, findings: Mapping[str, Finding]) -> str:
         return "Without true clips the tracker's own error is unknown."
     gain = findings["none"].objmc.value - findings[default].objmc.value
     floor = findings["true"].objmc.value
-    said = (
-        f"SG-I2V ({default}) gains {gain:.2f} px over no control; the tracker's own error is {floor:.2f} px"
-    )
+    said = f"{study.method} ({default}) gains {gain:.2f} px over no control; the tracker's own error is {floor:.2f} px"
     return f"{said}." if gain > floor else f"**Undecided:** {said}, which is no less."
 
 

@@ -1,0 +1,30 @@
+"""Time-to-Move's two clocks: where it begins, and how long things are held to the crude clip."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from experiments.study import Study, main
+from sgi2v.backbones import Backbone
+from sgi2v.controllers import Controller, TimeToMove, recommended
+
+SIGMAS = ((10.0, 3.0), (6.0, 2.0), (3.0, 1.0))
+
+
+def variants(backbone: Backbone) -> Mapping[str, Controller]:
+    base = recommended("time-to-move", backbone.settings.recommended)
+    assert isinstance(base, TimeToMove)
+    found = {f"{base.tweak:g} / {base.t_strong:g}": base}
+    found |= {f"{first:g} / {last:g}": replace(base, tweak=first, t_strong=last) for first, last in SIGMAS}
+    return {**found, f"{base.tweak:g} / never held": replace(base, t_strong=None)}
+
+
+STUDY = Study(
+    folder="time_to_move_clocks",
+    axis="begins at / held down to, sigma",
+    variants=variants,
+    method="Time-to-Move",
+    note="The steps' sigmas are 20, 9.2, 3.9, 1.4, 0.45 and below.",
+)
+
+if __name__ == "__main__":
+    main(STUDY)
