@@ -1,13 +1,14 @@
 """How much memory a computation's tensors take at their peak, counted without computing and without a device."""
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -73,15 +74,24 @@ class _Fused(torch.autograd.Function):
         return tuple(torch.empty_like(t) for t in ctx.saved_tensors[:3])
 
 
-class _FusedAttention(TorchFunctionMode):
-    """Attention as a fused kernel allocates it: on the meta device torch would write out all places x places."""
+@contextmanager
+def _fused_attention() -> Iterator[None]:
+    """Attention as a fused kernel allocates it: on the meta device torch would write out all places x places.
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.nn.functional.scaled_dot_product_attention:
-            rest = {k: v for k, v in (kwargs or {}).items() if v not in (None, False, 0.0)}
-            assert len(args) == 3 and not rest, f"a fused kernel was not thought of for {rest}"
-            return _Fused.apply(*args)
-        return func(*args, **(kwargs or {}))
+    Swapped by name rather than by a function mode, which is off while autograd runs checkpointed layers again.
+    """
+
+    def fused(*args: Tensor, **kwargs: Any) -> Any:
+        rest = {k: v for k, v in kwargs.items() if v not in (None, False, 0.0)}
+        assert len(args) == 3 and not rest, f"a fused kernel was not thought of for {rest}"
+        return _Fused.apply(*args)
+
+    plain = F.scaled_dot_product_attention
+    F.scaled_dot_product_attention = fused
+    try:
+        yield
+    finally:
+        F.scaled_dot_product_attention = plain
 
 
 def live_peak(fn: Callable[[], object], held: Iterable[Tensor] = ()) -> Peak:
@@ -93,6 +103,6 @@ def live_peak(fn: Callable[[], object], held: Iterable[Tensor] = ()) -> Peak:
     rounding and fragments.
     """
     count = _Live(held)
-    with count, _FusedAttention():
+    with count, _fused_attention():
         fn()
     return Peak(held=count.before, added=count.peak - count.before)
