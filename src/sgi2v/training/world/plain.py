@@ -1,4 +1,4 @@
-"""The rendered world: clips of textured things that move on known paths, with exact boxes, centres and masks."""
+"""The plain worlds: textured shapes, simple or rich. Reported figures hang on them, so no pixel of them changes."""
 
 import math
 from collections.abc import Sequence
@@ -11,64 +11,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from sgi2v.training.pictures import mixed_pictures
+from sgi2v.training.world.clips import Clip, Clips
+from sgi2v.training.world.layers import Layers, similarity
+from sgi2v.training.world.outlines import NUM_ANGLES, cover_of, outlines
 
-Kind = Literal["simple", "rich"]
-
-# Shapes as (corners, waviness): corners 0 is an ellipse. Training and held-out shapes do not overlap.
-_TRAINING_SHAPES = ((0, 0.0), (3, 0.0), (4, 0.0), (6, 0.0), (0, 0.18), (4, 0.15))
-_HELD_OUT_SHAPES = ((5, 0.0), (0, 0.1), (8, 0.12))
-_NUM_ANGLES = 96
 _TEXTURE = 32
-
-
-@dataclass(frozen=True, kw_only=True)
-class Clip:
-    """One rendered clip and everything that is known about it."""
-
-    frames: Float[Tensor, "f 3 h w"]
-    """Frames, float32, 0..1, RGB."""
-    boxes: Float[Tensor, "n f 4"]
-    """Boxes (left, top, right, bottom) of the whole things in pixels, hidden parts included."""
-    centers: Float[Tensor, "n f 2"]
-    """Centres (x, y) of the boxes in pixels. Thing 0 is the one that always moves unless the clip is still."""
-    masks: Float[Tensor, "n f h w"]
-    """What of each thing is visible, 0..1."""
-    kind: Kind
-    """The kind of scene."""
-    motion: float
-    """Amount of motion: the longest path of a thing over the frame's diagonal."""
-    camera: Float[Tensor, "f 3"]
-    """Where the camera looks: (x, y) in pixels from the first frame's middle, and how much closer (1: as there)."""
-
-    @property
-    def motion_bucket(self) -> int:
-        """The amount of motion as the motion bucket 0..255 of Stable Video Diffusion."""
-        return round(255 * min(1.0, self.motion))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Clips:
-    """A batch of rendered clips: the fields of Clip with a leading batch axis."""
-
-    frames: Float[Tensor, "b f 3 h w"]
-    boxes: Float[Tensor, "b n f 4"]
-    centers: Float[Tensor, "b n f 2"]
-    masks: Float[Tensor, "b n f h w"]
-    kind: Kind
-    motion: Float[Tensor, " b"]
-    camera: Float[Tensor, "b f 3"]
-
-    def __getitem__(self, index: int) -> Clip:
-        """One clip of the batch."""
-        return Clip(
-            frames=self.frames[index],
-            boxes=self.boxes[index],
-            centers=self.centers[index],
-            masks=self.masks[index],
-            kind=self.kind,
-            motion=float(self.motion[index]),
-            camera=self.camera[index],
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +38,7 @@ class World:
     """Chance that a thing other than thing 0 moves."""
     still: float = 0.06
     """Chance of a clip in which nothing moves."""
-    kind: Kind = "simple"
+    kind: Literal["simple", "rich"] = "simple"
     """'simple': smooth backgrounds, upright things of clearly another colour, a still camera. 'rich':
     photograph-like backgrounds, turning and growing things of strong patterns, a camera that pans and zooms."""
     held_out: bool = False
@@ -164,29 +111,11 @@ def _plan(world: World, num: int, generator: torch.Generator) -> dict[str, Tenso
     pan = uniform(-0.2, 0.2, 2) * frame * (uniform(0.0, 1.0, 1) < 0.5)
     zoom = uniform(-0.2, 0.2, 1) * (uniform(0.0, 1.0, 1) < 0.5)
     plan["pan"], plan["zoom"] = (pan, zoom) if rich else (torch.zeros_like(pan), torch.zeros_like(zoom))
-    plan["outline"] = _outlines(world, num, generator)
+    plan["outline"] = outlines((num, world.num_things), generator, held_out=world.held_out)
     colour = torch.rand(num, 3, 1, 1, generator=generator)
     plan["texture"] = _textures(world, colour, generator)
     plan["background"] = _backgrounds(world, colour, generator)
     return plan
-
-
-def _outlines(world: World, num: int, generator: torch.Generator) -> Float[Tensor, "b n a"]:
-    """Radius of each thing's outline over the angle, its largest 1."""
-    shapes = torch.tensor(_HELD_OUT_SHAPES if world.held_out else _TRAINING_SHAPES)
-    choice = shapes[torch.randint(len(shapes), (num, world.num_things), generator=generator)]
-    corners, wave = choice[..., :1], choice[..., 1:]
-    draw = torch.rand(num, world.num_things, 3, generator=generator)
-    angle = torch.arange(_NUM_ANGLES) * (math.tau / _NUM_ANGLES)
-    sector = math.tau / corners.clamp(min=3)
-    polygon = torch.cos(sector / 2) / torch.cos(torch.remainder(angle, sector) - sector / 2)
-    flat = 0.7 + 0.3 * draw[..., :1]
-    ellipse = flat / ((flat * angle.cos()) ** 2 + angle.sin() ** 2).sqrt()
-    lobes = 2 + torch.floor(draw[..., 1:2] * 4)
-    outline = torch.where(corners > 0, polygon, ellipse) * (
-        1 + wave * torch.cos(lobes * angle + math.tau * draw[..., 2:])
-    )
-    return outline / outline.amax(-1, keepdim=True)
 
 
 def _textures(
@@ -268,7 +197,7 @@ def _draw(world: World, plan: dict[str, Tensor], times: Float[Tensor, "b f"]) ->
         turn = angle[:, thing, :, None, None]
         size = scale[:, thing, :, None, None]
         u, v = (dx * turn.cos() + dy * turn.sin()) / size, (dy * turn.cos() - dx * turn.sin()) / size
-        cover = _cover(plan["outline"][:, thing], u, v, size)
+        cover = cover_of(plan["outline"][:, thing], u, v, size)
         texture = plan["texture"][:, thing, None].expand(-1, num_times, -1, -1, -1).flatten(0, 1)
         grid = torch.stack([u, v], -1).flatten(0, 1)
         colour = functional.grid_sample(texture, grid, padding_mode="border", align_corners=True)
@@ -281,26 +210,19 @@ def _draw(world: World, plan: dict[str, Tensor], times: Float[Tensor, "b f"]) ->
         frames=frames,
         boxes=boxes,
         centers=centers,
-        masks=masks,
+        layers=Layers(
+            poses=torch.cat([similarity(angle, scale, place), _ground(frame, pan, zoom)], 1),
+            masks=torch.cat([masks, (1 - masks.sum(1, keepdim=True)).clamp(min=0)], 1),
+        ),
         kind=world.kind,
         motion=_motion(world, plan),
         camera=torch.cat([pan, zoom], -1)[:, 0],
     )
 
 
-def _cover(outline: Tensor, u: Tensor, v: Tensor, size: Tensor) -> Tensor:
-    """How much of each pixel [b, f, h, w] lies inside the outline [b, a], 0..1."""
-    turn = torch.remainder(torch.atan2(v, u), math.tau) * (_NUM_ANGLES / math.tau)
-    low = turn.floor()
-    index = low.long().flatten(1) % _NUM_ANGLES
-    here, after = outline.gather(1, index), outline.gather(1, (index + 1) % _NUM_ANGLES)
-    edge = torch.lerp(here, after, (turn - low).flatten(1)).view_as(u)
-    return ((edge - (u * u + v * v).sqrt()) * size + 0.5).clamp(0, 1)
-
-
 def _boxes(outline: Tensor, place: Tensor, angle: Tensor, scale: Tensor) -> Float[Tensor, "b n f 4"]:
     """Boxes around the outlines [b, n, a] at their places [b, n, f, 2]."""
-    turn = torch.arange(_NUM_ANGLES, device=outline.device) * (math.tau / _NUM_ANGLES) + angle[..., None]
+    turn = torch.arange(NUM_ANGLES, device=outline.device) * (math.tau / NUM_ANGLES) + angle[..., None]
     reach = outline[:, :, None] * scale[..., None]
     across, along = reach * turn.cos(), reach * turn.sin()
     low = torch.stack([across.amin(-1), along.amin(-1)], -1)
@@ -324,6 +246,12 @@ def _background(world: World, canvas: Tensor, pan: Tensor, zoom: Tensor, num_tim
     seen = functional.grid_sample(source, grid, padding_mode="reflection", align_corners=False)
     frames: Tensor = seen.unflatten(0, (-1, num_times))
     return frames
+
+
+def _ground(frame: Tensor, pan: Tensor, zoom: Tensor) -> Float[Tensor, "b 1 f 2 3"]:
+    """The background's pose: its own coordinates are pixels of a camera that has not moved."""
+    flat = zoom[..., 0]
+    return similarity(torch.zeros_like(flat), flat, frame / 2 - (frame / 2 + pan) * zoom)
 
 
 def _motion(world: World, plan: dict[str, Tensor]) -> Float[Tensor, " b"]:

@@ -1,0 +1,7 @@
+"""The rendered world: clips of things that move on known paths, with exact boxes, masks and correspondences."""
+
+from sgi2v.training.world.clips import Clip, Clips, Kind
+from sgi2v.training.world.layers import Correspondence, Layers
+from sgi2v.training.world.plain import HeldOutScene, World, held_out_scenes
+
+__all__ = ["Clip", "Clips", "Correspondence", "HeldOutScene", "Kind", "Layers", "World", "held_out_scenes"]
