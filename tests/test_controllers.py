@@ -96,8 +96,12 @@ def test_names_and_records_that_are_wrong_say_so() -> None:
         controller_from_dict({"name": "magic"})
     with pytest.raises(ValueError, match="unknown field 'speed'"):
         controller_from_dict({"name": "sg-i2v", "speed": 3})
-    with pytest.raises(ValueError, match="wrong kind"):
+    with pytest.raises(ValueError, match=r"controller\.lr: 'fast' is not a number"):
         controller_from_dict({"name": "sg-i2v", "lr": "fast"})
+    with pytest.raises(ValueError, match=r"controller\.iterations: 2\.5 is not a whole number"):
+        controller_from_dict({"name": "sg-i2v", "iterations": 2.5})
+    with pytest.raises(ValueError, match=r"controller\.guided: 3 is not a list"):
+        controller_from_dict({"name": "sg-i2v", "guided": 3})
 
 
 def test_a_models_recommendation_replaces_only_what_it_names() -> None:

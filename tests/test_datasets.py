@@ -167,6 +167,9 @@ def test_a_bad_scene_is_named_and_the_others_stay(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"/a: scene: .*not JSON"):
         cases[0]
     assert cases[1].name == "b"
+    (tmp_path / "b.json").write_text("{}")
+    with pytest.raises(ValueError, match="two scenes called 'b'"):
+        SceneFolder(folder=tmp_path)
     with pytest.raises(ValueError, match="holds no scene"):
         SceneFolder(folder=Path(__file__).parent)
     with pytest.raises(ValueError, match="no folder"):

@@ -13,11 +13,12 @@ import pytest
 from PIL import Image
 
 from sgi2v.controllers import CONTROLLERS, recommended
+from sgi2v.fitting import fitted
 from sgi2v.generate import Sampling
 from sgi2v.images import data_uri
 from sgi2v.scene_io import scene_from_dict
 from sgi2v.studio.events import Hub
-from sgi2v.studio.fields import describe, explanations, fitted
+from sgi2v.studio.fields import describe, explanations
 from sgi2v.studio.pictures import Pictures, named_pictures
 from sgi2v.studio.problems import Problem, field_of
 from sgi2v.studio.settings import Limits

@@ -11,6 +11,7 @@ from sgi2v.controllers.freetraj import FreeTraj
 from sgi2v.controllers.in_turn import InTurn
 from sgi2v.controllers.sg_i2v import SGI2V
 from sgi2v.controllers.time_to_move import TimeToMove
+from sgi2v.fitting import fitted
 
 __all__ = [
     "COMBINATIONS",
@@ -49,7 +50,7 @@ def controller_class(name: str) -> type[Controller]:
     for part in parts:
         if part not in CONTROLLERS:
             known = ", ".join(CONTROLLERS)
-            raise ValueError(f"controller: unknown {part!r}; known are {known}, and two joined by +")
+            raise ValueError(f"controller: unknown {part!r}; known are {known}, and any of them joined by +")
     if len(parts) > MAX_JOINED:
         raise ValueError(f"controller: {len(parts)} joined by +; give at most {MAX_JOINED}")
     return CONTROLLERS[name] if len(parts) == 1 else InTurn
@@ -96,11 +97,7 @@ def controller_from_dict(data: Mapping[str, Any]) -> Controller:
         )
     if kind is InTurn:
         return InTurn(**_both(name, values))
-    frozen = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-    try:
-        return kind(**frozen)
-    except TypeError as error:
-        raise ValueError(f"controller: a field has a value of the wrong kind ({error})") from None
+    return kind(**fitted(kind, values, "controller"))
 
 
 def _both(name: str, values: Mapping[str, Any]) -> dict[str, Controller]:

@@ -123,6 +123,12 @@ class SceneFolder:
             raise ValueError(
                 f"scenes: {self.folder} holds no scene; put scene.json files into it, or folders with traj.npy"
             )
+        names = [_name(place) for place in found]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(
+                f"scenes: {self.folder} holds two scenes called {twice!r}, a file and a folder; rename one"
+            )
         object.__setattr__(self, "files", tuple(found[: self.limit]))
 
     def __len__(self) -> int:
@@ -137,13 +143,17 @@ class SceneFolder:
         except ValueError as error:
             raise ValueError(f"{file}: {error}") from error
         grid = Grid(width=scene.image.width, height=scene.image.height, num_frames=self.num_frames, stride=1)
-        name = file.stem if file.suffix == ".json" else file.name
+        name = _name(file)
         return Case(
             name=name or file.resolve().name,
             scene=scene,
             kinds=path_kinds(tracks_of(scene, grid).tracks),
             source={"dataset": "scenes", "folder": self.folder.resolve().name},
         )
+
+
+def _name(place: Path) -> str:
+    return place.stem if place.suffix == ".json" else place.name
 
 
 def _holds_scene(folder: Path) -> bool:

@@ -111,7 +111,8 @@ class RowMaker:
                     clip["ground"] = "moves with the camera"  # it did not in earlier rows
             if method == "reconstructed":
                 assert self.backbone is not None
-                clip["backbone"] = {"weights_sha256": self.backbone.weights_sha256}
+                dtype = str(self.backbone.dtype).removeprefix("torch.")
+                clip["backbone"] = {"weights_sha256": self.backbone.weights_sha256, "dtype": dtype}
         clip_key = row_key(clip)
         tracked_by: Any = self.tracker
         tracker: dict[str, Any] = {"name": type(tracked_by).__name__}

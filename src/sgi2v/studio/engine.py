@@ -21,10 +21,11 @@ from sgi2v.controllers import (
     controller_to_dict,
     recommended,
 )
+from sgi2v.fitting import fitted
 from sgi2v.generate import Sampling, plan
 from sgi2v.run import Run, public_name
 from sgi2v.scene import Scene, frame_times
-from sgi2v.studio.fields import describe, fitted
+from sgi2v.studio.fields import describe
 from sgi2v.studio.settings import StudioSettings
 
 DEFAULT_CONTROLLER: Final = "sg-i2v"

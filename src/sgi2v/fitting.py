@@ -1,0 +1,77 @@
+"""JSON values as the fields of a dataclass want them, or an error that names the field."""
+
+import math
+from collections.abc import Mapping
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from sgi2v.checks import shown
+
+
+def fitted(kind: type[Any], values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """JSON values as a dataclass's fields want them: 2 as 2.0, a list as a tuple.
+
+    Raises ValueError naming the field for a value of another type; unknown names are left for the class to refuse.
+    """
+    hints = get_type_hints(kind)
+    return {
+        name: _fit(hints[name], value, f"{where}.{name}" if where else name) if name in hints else value
+        for name, value in values.items()
+    }
+
+
+def without_none(hint: Any) -> Any:
+    """A type without its None, where that leaves one."""
+    if get_origin(hint) in (Union, UnionType) and NoneType in get_args(hint):
+        others = [other for other in get_args(hint) if other is not NoneType]
+        return others[0] if len(others) == 1 else hint
+    return hint
+
+
+def _fit(hint: Any, value: Any, field: str) -> Any:
+    bare = without_none(hint)
+    if value is None and bare is not hint:
+        return None
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if bare is float:
+        if not number:
+            raise ValueError(f"{field}: {shown(value)} is not a number; give one")
+        return _float(value, field)
+    if bare is int:
+        if isinstance(value, float) and value.is_integer():
+            return int(value)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ValueError(f"{field}: {shown(value)} is not a whole number; give one")
+        return value
+    if bare is bool and not isinstance(value, bool):
+        raise ValueError(f"{field}: {shown(value)} is neither true nor false; give one of them")
+    if bare is str and not isinstance(value, str):
+        raise ValueError(f"{field}: {shown(value)} is not a text; give one")
+    if get_origin(bare) is Literal and (isinstance(value, list | dict) or value not in get_args(bare)):
+        known = ", ".join(str(choice) for choice in get_args(bare))
+        raise ValueError(f"{field}: {shown(value)} is not known; give one of {known}")
+    if get_origin(bare) is tuple:
+        return _fit_tuple(get_args(bare), value, field)
+    return value
+
+
+def _fit_tuple(inner: tuple[Any, ...], value: Any, field: str) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple) or len(value) > 1000:
+        raise ValueError(f"{field}: {shown(value)} is not a list; give one of bearable length")
+    if inner[-1] is Ellipsis:
+        inner = (inner[0],) * len(value)
+    if len(value) != len(inner):
+        raise ValueError(f"{field}: {len(value)} values; give {len(inner)}")
+    return tuple(
+        _fit(kind, item, f"{field}[{k}]") for k, (kind, item) in enumerate(zip(inner, value, strict=True))
+    )
+
+
+def _float(value: int | float, field: str) -> float:
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"{field}: {shown(value)} is not finite; give a number")
+    return number
