@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from sgi2v.alignment import Weighting, alignment_errors, alignment_loss, alignment_plan
+from sgi2v.alignment import AlignmentPlan, Weighting, alignment_loss, alignment_plan
 from sgi2v.grid import Grid, Track, Tracks
 
 GRID = Grid(width=96, height=64, num_frames=4)  # 8 rows, 12 columns
@@ -71,6 +71,19 @@ def literal_loss(
     return total / weight if weight else None
 
 
+def upsampling_loss(features: list[torch.Tensor], plan: AlignmentPlan) -> torch.Tensor:
+    """The loss by upsampling whole maps and taking every row's two vectors out of them, in float64."""
+    total, num_channels = torch.zeros((), dtype=torch.float64), 0
+    for feature in features:
+        maps = F.interpolate(feature.double(), size=plan.size[1:], mode="bilinear", align_corners=False)
+        vectors = maps.movedim(1, -1).flatten(0, 2)
+        target = (vectors.detach()[plan.sources] * torch.from_numpy(plan.mixture)[..., None]).sum(dim=1)
+        error = (vectors[plan.cells] - target).square().sum(dim=-1)
+        total = total + (error * torch.from_numpy(plan.weights)).sum()
+        num_channels += feature.shape[1]
+    return total / (num_channels * plan.weights.sum())
+
+
 @given(
     seed=st.integers(0, 10_000),
     num_boxes=st.integers(1, 4),
@@ -117,7 +130,74 @@ def test_a_still_box_over_still_features_costs_nothing_and_the_target_takes_no_g
     moved = torch.cat([first, torch.randn(GRID.num_frames - 1, 3, 8, 12)]).requires_grad_(True)
     (gradient,) = torch.autograd.grad(alignment_loss([moved], plan), moved)
     assert not gradient[0].any() and gradient[1:].any()
-    assert alignment_errors([moved], plan).shape == (plan.num_rows,)
+
+
+def crowd(num_boxes: int, grid: Grid, *, resizing: bool) -> Tracks:
+    """Large boxes all over the picture and over one another, each on its way, some half outside."""
+    rng = np.random.default_rng(num_boxes)
+    size = np.array([grid.width, grid.height])
+    boxes = np.empty((num_boxes, grid.num_frames, 4))
+    for track in boxes:
+        side = rng.uniform(0.2, 0.5, 2) * size
+        start = rng.uniform(0, 1, 2) * (size - side)
+        way = rng.uniform(-0.4, 0.4, 2) * size
+        for frame, time in enumerate(np.linspace(0, 1, grid.num_frames)):
+            grown = side * (1 + 0.5 * time * resizing)
+            track[frame] = [*(start + time * way), *(start + time * way + grown)]
+    tracks = tuple(Track(boxes=track.astype(np.float32)) for track in boxes)
+    return Tracks(image=PIL.Image.new("RGB", (grid.width, grid.height)), tracks=tracks)
+
+
+@pytest.mark.parametrize("resizing", [False, True])
+@pytest.mark.parametrize("num_boxes", [1, 2, 64])
+def test_a_crowd_of_boxes_costs_what_upsampling_whole_maps_says(num_boxes: int, resizing: bool) -> None:
+    grid = Grid(width=200, height=136, num_frames=5)  # 17 rows of 25: halved, rounded up
+    plan = alignment_plan(crowd(num_boxes, grid, resizing=resizing), grid, 0.4)
+    generator = torch.Generator().manual_seed(num_boxes)
+    shared = torch.randn(1, 6, 1, 1, generator=generator) * 5  # what all places have in common
+    features = [
+        (torch.randn(5, 6, h, w, generator=generator) + shared).requires_grad_(True)
+        for h, w in ((9, 13), (17, 25), (5, 7))
+    ]
+    fast, slow = alignment_loss(features, plan), upsampling_loss(features, plan)
+    assert fast.item() == pytest.approx(slow.item(), rel=1e-5)
+    for ours, theirs in zip(
+        torch.autograd.grad(fast, features), torch.autograd.grad(slow, features), strict=True
+    ):
+        assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
+
+
+def test_half_precision_features_lose_nothing_on_the_way() -> None:
+    grid = Grid(width=96, height=64, num_frames=4)
+    plan = alignment_plan(crowd(3, grid, resizing=True), grid, 0.4)
+    coarse = torch.randn(4, 8, 4, 6).to(torch.bfloat16).requires_grad_(True)
+    value = alignment_loss([coarse], plan)
+    assert value.dtype == torch.float32
+    assert value.item() == pytest.approx(upsampling_loss([coarse], plan).item(), rel=1e-5)
+    (gradient,) = torch.autograd.grad(value, coarse)
+    assert gradient.dtype == torch.bfloat16 and gradient[1:].any() and not gradient[0].any()
+
+
+def test_many_boxes_keep_no_more_than_one_that_fills_the_picture() -> None:
+    """What the loss keeps for its gradient, and the most it mixes, follow the picture and not the boxes."""
+    grid = Grid(width=200, height=136, num_frames=5)
+    whole = np.tile(np.array([0.0, 0, 200, 136], dtype=np.float32), (5, 1))
+    one = Tracks(image=PIL.Image.new("RGB", (200, 136)), tracks=(Track(boxes=whole),))
+    kept = []
+    for tracks in (one, crowd(64, grid, resizing=True)):
+        plan = alignment_plan(tracks, grid, 0.4)
+        largest = 0
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            nonlocal largest
+            largest = max(largest, tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            alignment_loss([torch.randn(5, 32, 9, 13, requires_grad=True)], plan)
+        kept.append(largest)
+    assert plan.num_rows > 10 * 4 * 17 * 25
+    assert kept[1] <= kept[0] == 4 * 17 * 25 * 32
 
 
 def test_boxes_that_have_all_left_give_an_empty_plan() -> None:

@@ -259,7 +259,7 @@ def compare_losses(boxes: Boxes, features: list[Tensor], heatmap_std: float, wid
     plan = alignment_plan(tracks_from(boxes, width, height), grid, heatmap_std)
     theirs_of = [f.clone().requires_grad_(True) for f in features]
     ours_of = [f.clone().requires_grad_(True) for f in features]
-    theirs = twin.alignment_loss(twin.upsampled(theirs_of, *plan.size), boxes, heatmap_std)
+    theirs = twin.alignment_loss(twin.upsampled(theirs_of, *plan.size[1:]), boxes, heatmap_std)
     if theirs is None:
         assert plan.num_rows == 0
         return

@@ -1,17 +1,17 @@
 """The SG-I2V loss: features inside each moving box are compared with those of its first-frame place, all at once."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import PIL.Image
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from sgi2v.grid import Grid, Tracks
+from sgi2v.mixture import Entries, Mixture, Table
 
 Weighting = Literal["gaussian", "uniform", "mask"]
 """What a box's cells count in the loss."""
@@ -21,34 +21,85 @@ Weighting = Literal["gaussian", "uniform", "mask"]
 class AlignmentPlan:
     """Which cell is compared with which: one row for every cell of every box in every later frame.
 
-    Built once per scene on the host; an iteration then only gathers. Rows are in the order (box, frame, row, column).
+    Built once per scene on the host; :meth:`places` makes of it, once for each resolution that features have, what an
+    iteration needs: only gathering. Rows are in the order (box, frame, row, column).
     """
 
-    size: tuple[int, int]
-    """Rows and columns of the latent grid, to which features are upsampled."""
-    cells: Int64[Tensor, " m"]
+    size: tuple[int, int, int]
+    """Frames, rows and columns of the latent grid, to which features are upsampled."""
+    cells: Int64[np.ndarray, " m"]
     """Flat index (frame, row, column) of the cell that is pulled."""
-    sources: Int64[Tensor, "m k"]
+    sources: Int64[np.ndarray, "m k"]
     """Flat indices (row, column) in the first frame whose mixture is its target; k is 1, or 4 where a box resizes."""
-    mixture: Float[Tensor, "m k"]
+    mixture: Float64[np.ndarray, "m k"]
     """Bilinear weights of the sources, summing to 1."""
-    weights: Float[Tensor, " m"]
-    """Weight of the row, 1 at the largest cell of the uncut box."""
+    weights: Float64[np.ndarray, " m"]
+    """Weight of the row, above 0; 1 at the largest cell of the uncut box."""
+    known: dict[tuple[int, int, torch.device], "Places"] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+    """What :meth:`places` has made."""
 
     @property
     def num_rows(self) -> int:
         """Cells compared; 0 when every box has left the picture."""
         return self.cells.shape[0]
 
-    def to(self, device: torch.device) -> "AlignmentPlan":
-        """The same plan on another device."""
-        return AlignmentPlan(
-            size=self.size,
-            cells=self.cells.to(device),
-            sources=self.sources.to(device),
-            mixture=self.mixture.to(device),
-            weights=self.weights.to(device),
-        )
+    def places(self, height: int, width: int, device: torch.device) -> "Places":
+        """The plan for features of a resolution, on a device; made at the first call."""
+        key = (height, width, device)
+        if key not in self.known:
+            self.known[key] = _places(self, height, width, device)
+        return self.known[key]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """The loss on maps of one resolution, as sums over the cells that are pulled, each once however many boxes pull it.
+
+    Where several do, ``sum_i G_i |a - t_i|^2 = G |a - t|^2 + sum_i G_i |t_i - t|^2`` with G their sum and t their mean
+    target: only the first term has a gradient, and the second, ``spread``, needs but products of neighbouring places in
+    the first frame. So cost and memory follow the picture's size, not the number of boxes.
+    """
+
+    pulled: Mixture
+    """Features at the pulled cells, from a map's places in all frames."""
+    targets: Table
+    """Their mean targets, from the places of the first frame."""
+    weights: Float[Tensor, " u"]
+    """G of each pulled cell."""
+    spread: "Spread | None"
+    """None where no two boxes pull at one cell."""
+
+    def loss(self, maps: Float[Tensor, "f d v u"]) -> Float[Tensor, ""]:
+        """The weighted sum of squared differences, summed over channels too."""
+        vectors = maps.float().movedim(1, -1)
+        first = vectors[0].detach().flatten(0, 1).contiguous()
+        targets = self.targets.mix(first)
+        errors = (self.pulled(vectors.flatten(0, 2).contiguous()) - targets).square().sum(dim=-1)
+        value = (errors * self.weights).sum()
+        return value if self.spread is None else value + self.spread(first, targets)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """How far apart the targets of one and the same cell lie: ``sum_i G_i |t_i - t|^2`` over cells of several boxes."""
+
+    upsampled: Table
+    """The first frame at the latents' size, from a map's places there."""
+    squares: Table
+    """``sum_i G_i v_i v_i^T``, v_i a target's weights over the cells of the first frame."""
+    weights: Float[Tensor, " u"]
+    """G of each pulled cell, 0 where one box pulls."""
+
+    def __call__(self, first: Float[Tensor, "p d"], targets: Float[Tensor, "u d"]) -> Float[Tensor, ""]:
+        """From the first frame's vectors and the mean targets; without gradient."""
+        # The weights of a target sum to 1, so any origin will do; the middle keeps the difference from drowning.
+        middle = first.mean(dim=0)
+        cells = self.upsampled.mix(first - middle)
+        total = (cells * self.squares.mix(cells)).sum()
+        mean = ((targets - middle).square().sum(dim=-1) * self.weights).sum()
+        return (total - mean).clamp(min=0)
 
 
 def gaussian_profile(cells: np.ndarray, length: np.ndarray, std: float) -> np.ndarray:
@@ -134,12 +185,13 @@ def alignment_plan(
             mine = box == index
             share = _mask_share(track.mask, grid, first[index, 0], f"motions[{index}].mask")
             weights[mine] = (share.ravel()[sources[mine]] * mixture[mine]).sum(axis=-1)
+    counts = weights > 0
     return AlignmentPlan(
-        size=(rows, columns),
-        cells=torch.from_numpy(((frame + 1) * rows + y[at_y]) * columns + x[at_x]),
-        sources=torch.from_numpy(sources),
-        mixture=torch.from_numpy(mixture).float(),
-        weights=torch.from_numpy(weights).float(),
+        size=(grid.latent_frames, rows, columns),
+        cells=(((frame + 1) * rows + y[at_y]) * columns + x[at_x])[counts],
+        sources=sources[counts],
+        mixture=mixture[counts],
+        weights=weights[counts],
     )
 
 
@@ -158,30 +210,72 @@ def _mask_share(
     return relative
 
 
-def alignment_errors(
-    features: Iterable[Float[Tensor, "f _ _ _"]], plan: AlignmentPlan
-) -> Float[Tensor, " m"]:
-    """Mean squared difference over channels, one number a row of the plan, unweighted and unreduced.
+def _axis_taps(length: int, native: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places and shares, ``[length, 2]``, that make each cell of an axis when ``native`` places are upsampled to it."""
+    below, above, share = _resized_index(np.arange(length), np.array(length), np.array(native))
+    return np.stack([below, above], axis=-1), np.stack([1 - share, share], axis=-1)
 
-    ``features`` are maps ``[frames, channels, height, width]`` at their own resolutions; each is upsampled
-    bilinearly to the latent grid (align_corners false) and their channels count as one long vector. The target, the
-    first frame, takes no gradient. SG-I2V, equation 2.
-    """
-    total: Tensor | None = None
-    num_channels = 0
-    for feature in features:
-        maps = F.interpolate(feature.float(), size=plan.size, mode="bilinear", align_corners=False)
-        places = maps.movedim(1, -1).flatten(0, 2)
-        target = places.detach()[plan.sources[:, 0]]
-        if plan.sources.shape[1] > 1:
-            target = (places.detach()[plan.sources] * plan.mixture[..., None]).sum(dim=1)
-        error = (places[plan.cells] - target).square().sum(dim=-1)
-        total = error if total is None else total + error
-        num_channels += feature.shape[1]
-    assert total is not None, "at least one feature map"
-    return total / num_channels
+
+def _upsampling(rows: int, columns: int, height: int, width: int) -> Entries:
+    """Bilinear upsampling of one map (align_corners false) as a matrix from its places to the latents' cells."""
+    (y, share_y), (x, share_x) = _axis_taps(rows, height), _axis_taps(columns, width)
+    cells = np.arange(rows * columns).reshape(rows, columns, 1, 1)
+    places = y[:, None, :, None] * width + x[None, :, None, :]
+    shares = share_y[:, None, :, None] * share_x[None, :, None, :]
+    return Entries.of(cells, places, shares, (rows * columns, height * width))
+
+
+def _places(plan: AlignmentPlan, height: int, width: int, device: torch.device) -> Places:
+    num_frames, rows, columns = plan.size
+    upsampling = _upsampling(rows, columns, height, width)
+    cells, index, counts = np.unique(plan.cells, return_inverse=True, return_counts=True)
+    total = np.bincount(index, weights=plan.weights)
+    # The upsampling of the pulled cells alone, each in its own frame.
+    frame, cell = cells // (rows * columns), cells % (rows * columns)
+    each = np.arange(len(cells))
+    chosen = Entries(rows=each, places=cell, shares=np.ones(len(cells)), size=(len(cells), rows * columns))
+    near = chosen.after(upsampling)
+    pulled = Entries(
+        rows=near.rows,
+        places=near.places + frame[near.rows] * height * width,
+        shares=near.shares,
+        size=(len(cells), num_frames * height * width),
+    )
+    share = (plan.weights / total[index])[:, None] * plan.mixture
+    targets = Entries.of(index[:, None], plan.sources, share, (len(cells), rows * columns))
+    spread = None
+    several = counts[index] > 1
+    if several.any():
+        sources, mixture = plan.sources[several], plan.mixture[several]
+        squares = mixture[:, :, None] * mixture[:, None, :] * plan.weights[several][:, None, None]
+        spread = Spread(
+            upsampled=upsampling.table(device),
+            squares=Entries.of(
+                sources[:, :, None], sources[:, None, :], squares, (rows * columns,) * 2
+            ).table(device),
+            weights=torch.from_numpy(total * (counts > 1)).float().to(device),
+        )
+    return Places(
+        pulled=pulled.mixture(device),
+        targets=targets.after(upsampling).table(device),
+        weights=torch.from_numpy(total).float().to(device),
+        spread=spread,
+    )
 
 
 def alignment_loss(features: Iterable[Float[Tensor, "f _ _ _"]], plan: AlignmentPlan) -> Float[Tensor, ""]:
-    """The errors' weighted mean: ``sum(G error) / sum(G)`` over boxes, frames and cells (SG-I2V, equation 2)."""
-    return (alignment_errors(features, plan) * plan.weights).sum() / plan.weights.sum()
+    """The weighted mean of squared differences: ``sum(G error) / sum(G)`` over boxes, frames and cells.
+
+    ``features`` are maps ``[frames, channels, height, width]`` at their own resolutions. The loss is that of the maps
+    upsampled bilinearly to the latent grid (align_corners false), their channels one long vector, of which the mean is
+    taken; but only where boxes are is anything upsampled. The target, the first frame, takes no gradient. SG-I2V,
+    equation 2.
+    """
+    total: Tensor | None = None
+    num_channels = 0
+    for maps in features:
+        value = plan.places(maps.shape[2], maps.shape[3], maps.device).loss(maps)
+        total = value if total is None else total + value
+        num_channels += maps.shape[1]
+    assert total is not None, "at least one feature map"
+    return total / (num_channels * float(plan.weights.sum()))

@@ -94,7 +94,7 @@ class SGI2V(Controller):
         plan = alignment_plan(tracks, grid, self.heatmap_std, self.weighting)
         mask = low_pass(grid.rows, grid.columns, self.cutoff, device=backbone.device)
         return SGI2VState(
-            backbone=backbone, condition=condition, plan=plan.to(backbone.device), low_pass=mask
+            backbone=backbone, condition=condition, plan=plan, low_pass=mask
         )
 
     def loss(
