@@ -1,6 +1,9 @@
 """Training at tiny size: what it computes, that it resumes exactly, and that what it writes is a model."""
 
 import contextlib
+import subprocess
+import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,13 +15,18 @@ from diffusers import (
     UNetSpatioTemporalConditionModel,
 )
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sgi2v.training import autoencoder, denoiser, feed, probe
 from sgi2v.training.autoencoder import AutoencoderTraining
+from sgi2v.training.checkpoint import Stopped, load_checkpoint, save_checkpoint
+from sgi2v.training.denoiser import Drawn
 from sgi2v.training.export import export
 from sgi2v.training.feed import Feeder
-from sgi2v.training.optimiser import MasterAdam, load_checkpoint, save_checkpoint
+from sgi2v.training.journal import history
+from sgi2v.training.networks import build
+from sgi2v.training.optimiser import MasterAdam
 from sgi2v.training.spatial import pictures_only, silence_temporal_layers
 from sgi2v.training.stages import DenoiserTraining, Stage
 
@@ -34,6 +42,7 @@ def _autoencoder(tmp_path: Path) -> AutoencoderTraining:
         channels=(32, 32, 32, 32),
         latent_channels=4,
         checkpoint_every=1,
+        measure_every=3,
         dtype="float32",
     )
 
@@ -85,7 +94,7 @@ def _shake(module: nn.Module) -> None:
 def test_temporal_layers_come_back_after_an_exception_and_change_nothing_meanwhile(
     training: DenoiserTraining,
 ) -> None:
-    unet = denoiser.build(training)["unet"]
+    unet = build(training)["unet"]
     _shake(unet)
     before, modules = _weights(unet), [type(module) for module in unet.modules()]
     with contextlib.suppress(RuntimeError), pictures_only(unet):
@@ -102,7 +111,7 @@ def test_temporal_layers_come_back_after_an_exception_and_change_nothing_meanwhi
 
 
 def test_silent_temporal_layers_do_not_mix_frames(training: DenoiserTraining) -> None:
-    unet = denoiser.build(training)["unet"]
+    unet = build(training)["unet"]
     _shake(unet)
     silence_temporal_layers(unet)
     inputs = _inputs(3)
@@ -115,7 +124,7 @@ def test_loss_of_a_perfect_network_is_zero_and_its_target_is_the_schedulers(
     training: DenoiserTraining, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The v that the loss asks for is the one from which EulerDiscreteScheduler gets the clean latents."""
-    models = denoiser.build(training)
+    models = build(training)
     vae = AutoencoderKLTemporalDecoder.from_pretrained(training.autoencoder)
     batch = Feeder(training, vae)(2)
     seen: dict[str, Tensor] = {}
@@ -129,8 +138,8 @@ def test_loss_of_a_perfect_network_is_zero_and_its_target_is_the_schedulers(
         return type("Output", (), {"sample": seen["v"]})
 
     monkeypatch.setattr(models["unet"], "forward", unet)
-    losses, sigma = denoiser.loss_of(training, models, batch, 2)
-    assert losses.shape == sigma.shape == (2,)
+    losses = denoiser.loss_of(models, batch, Drawn.of(training, 2, torch.device("cpu"), 2))
+    assert losses.shape == (2,)
     assert losses.max() < 1e-6
 
 
@@ -156,40 +165,30 @@ def test_the_given_picture_is_the_first_frame_as_the_pipeline_encodes_it(trainin
     assert batch.added_time_ids[:, 0].eq(training.fps - 1).all()
 
 
-def test_training_resumes_with_identical_results(training: DenoiserTraining) -> None:
-    whole = denoiser.train(training)
-
-    class Stop(Exception):
-        pass
-
-    def stop(*_: object) -> None:
-        raise Stop
-
-    parts = replace(training, output=training.output.with_name("parts"))
-    for at in (1, 3):
-        with contextlib.suppress(Stop):
-            denoiser.train(parts, probe=stop, probe_every=at)
-    assert _same(denoiser.train(parts), whole)
-    assert not _same(denoiser.build(training), whole)
+def test_a_training_that_is_killed_gives_the_weights_of_one_that_is_not(tmp_path: Path) -> None:
+    """SIGKILL within a checkpoint, around it and from outside, then Ctrl-C: the same bits, and a whole log."""
+    victim = Path(__file__).with_name("train_victim.py")
+    done = subprocess.run(
+        [sys.executable, str(victim), str(tmp_path)], capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    whole, killed = (load_file(tmp_path / f"{name}.safetensors") for name in ("whole", "killed"))
+    assert all(torch.equal(value, killed[name]) for name, value in whole.items())
+    assert all(torch.isfinite(value).all() for value in whole.values())
+    for name in ("whole", "killed"):
+        assert [row["step"] for row in history(tmp_path / name / "log.jsonl")] == list(range(1, 7))
 
 
 def test_autoencoder_resumes_with_identical_results_and_standard_latents(tmp_path: Path) -> None:
     training = _autoencoder(tmp_path)
-    lines: list[dict[str, float]] = []
+    lines: list[Mapping[str, float]] = []
     whole = autoencoder.train(training, log=lines.append)
-    assert len(lines) == 2 and all(line["psnr"] > 0 for line in lines)
+    assert [line["step"] for line in lines] == [2, 5, 5]
+    assert all(line.get("psnr", line.get("psnr photographs", 0)) > 0 for line in lines)
     parts = replace(training, output=tmp_path / "parts")
-
-    class Stop(Exception):
-        pass
-
-    def stop(line: dict[str, float]) -> None:
-        raise Stop
-
-    first = replace(parts, num_encoder_steps=2)
-    with contextlib.suppress(Stop):
-        autoencoder.train(first, log=stop)
-    autoencoder.train_encoder(parts)
+    for at, answers in ((1, [True]), (3, [False, True])):
+        with pytest.raises(Stopped, match=f"after step {at} of"):
+            autoencoder.train(parts, stop=lambda answers=answers: answers.pop(0))
     assert _same(autoencoder.train(parts), whole)
     with torch.no_grad():
         pictures = torch.cat([2 * autoencoder.pictures(training, 10**9 + n) - 1 for n in range(16)])
@@ -208,7 +207,7 @@ def test_decoder_training_leaves_the_encoder_alone(tmp_path: Path) -> None:
 
 
 def test_an_export_is_a_pipeline_that_runs(training: DenoiserTraining, tmp_path: Path) -> None:
-    models = denoiser.build(training)
+    models = build(training)
     vae = AutoencoderKLTemporalDecoder.from_pretrained(training.autoencoder)
     folder = export(tmp_path / "model", models, vae, {"width": 64}, sigma_max=50.0, shard_size="200KB")
     export(folder, models, vae, {"width": 64}, sigma_max=50.0, shard_size="200KB")
@@ -230,7 +229,7 @@ def test_an_export_is_a_pipeline_that_runs(training: DenoiserTraining, tmp_path:
 def test_the_image_encoder_sees_what_the_pipeline_shows_it(
     training: DenoiserTraining, tmp_path: Path
 ) -> None:
-    models = denoiser.build(training)
+    models = build(training)
     vae = AutoencoderKLTemporalDecoder.from_pretrained(training.autoencoder)
     folder = export(tmp_path / "model", models, vae, {})
     pipeline = StableVideoDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
@@ -242,10 +241,10 @@ def test_the_image_encoder_sees_what_the_pipeline_shows_it(
 
 
 def test_fine_tuning_starts_from_a_folder(training: DenoiserTraining, tmp_path: Path) -> None:
-    models = denoiser.build(replace(training, seed=5))
+    models = build(replace(training, seed=5))
     vae = AutoencoderKLTemporalDecoder.from_pretrained(training.autoencoder)
     folder = export(tmp_path / "model", models, vae, {})
-    tuned = denoiser.build(replace(training, initial=folder))
+    tuned = build(replace(training, initial=folder))
     assert isinstance(tuned["unet"], UNetSpatioTemporalConditionModel)
     original = models.state_dict()
     for name, value in tuned.state_dict().items():

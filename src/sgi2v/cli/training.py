@@ -1,78 +1,164 @@
-"""The command train: a model's parts on rendered clips."""
+"""The command train: a model's parts on rendered clips or one's own, what they are worth, and how they travel."""
 
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from sgi2v.cli.common import parse
+from tyro.conf import Positional
+
+from sgi2v.cli.common import parse, silence
 from sgi2v.cli.options import to_be_said
 
-if TYPE_CHECKING:
-    from torch.nn import ModuleDict
+_USAGE = """usage: sgi2v train PART ...      --help after a part explains its options
 
-    from sgi2v.training.stages import DenoiserTraining
+  autoencoder  Train the autoencoder: pictures to latents and back.
+  denoiser     Train the denoiser and its image encoder, from nothing or from a model's folder (--initial).
+  standin      Train the benchmark's stand-in features.
+  measure      Say how faithful a folder's autoencoder is, on pictures that training never sees.
+  pack         Write a training's newest checkpoint in files small enough to travel.
+
+Ctrl-C ends a training after the step it is in, saved; the same command goes on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureOptions:
+    """Say how faithful an autoencoder is: its PSNR and sharpness on held-out frames of the world and photographs."""
+
+    folder: Positional[Path]
+    """A folder of an autoencoder, or of a whole model."""
+    num: int = 32
+    """Pictures of each source."""
+    width: int = 320
+    """Width of the pictures."""
+    height: int = 192
+    """Height of the pictures."""
+    seed: int = 0
+    """Seed of the pictures."""
+    device: str = "cpu"
+    """Where to compute."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackOptions:
+    """Write a training's newest checkpoint in files below 14 MB; put into a training's --output, they are gone on from.
+
+    The averaged weights alone in float16 (Adam begins anew), or with --moments all that it needs, rounded.
+    """
+
+    training: Positional[Path]
+    """The training's --output (of the autoencoder: its encoder or decoder folder)."""
+    output: Positional[Path]
+    """Folder for the files; those of an earlier call are replaced."""
+    moments: bool = False
+    """Keep the moments of Adam too: four times the size, no new beginning."""
 
 
 def train(arguments: Sequence[str]) -> None:
     """Train a model's part, autoencoder or denoiser, or the benchmark's stand-in features."""
     part, *rest = arguments or ["--help"]
     if part in ("-h", "--help"):
-        print(
-            "usage: sgi2v train {autoencoder,denoiser,standin} ...      --help after a part explains its options"
-        )
+        print(_USAGE)
         return
+    parts: dict[str, Callable[[Sequence[str]], None]] = {
+        "autoencoder": _autoencoder,
+        "denoiser": _denoiser,
+        "standin": _standin,
+        "measure": _measure,
+        "pack": _pack,
+    }
+    if part not in parts:
+        raise ValueError(f"train: unknown part {part!r}; known are {', '.join(parts)}")
+    parts[part](rest)
+
+
+def _autoencoder(arguments: Sequence[str]) -> None:
+    from sgi2v.training.autoencoder import AutoencoderTraining, train
+    from sgi2v.training.fidelity import measure_autoencoder
+    from sgi2v.training.journal import Journal
     from sgi2v.writing import check_place
 
-    if part == "autoencoder":
-        from sgi2v.training.autoencoder import AutoencoderTraining
-        from sgi2v.training.autoencoder import train as train_autoencoder
-
-        training = parse(AutoencoderTraining, "train autoencoder", rest)
-        check_place(training.output / "autoencoder")
-        train_autoencoder(training, log=_log).save_pretrained(training.output / "autoencoder")
-        print(training.output / "autoencoder")
-    elif part == "denoiser":
-        from sgi2v.training.denoiser import train as train_denoiser
-        from sgi2v.training.stages import DenoiserTraining, Stage
-
-        stages = (
-            Stage(num_steps=2000, num_frames=1, batch_size=16),
-            Stage(num_steps=4000, num_frames=14, batch_size=4),
-        )
-        default = DenoiserTraining(output=Path(), autoencoder=Path(), stages=stages)
-        default = to_be_said(default, "output", "autoencoder")
-        options = parse(DenoiserTraining, "train denoiser", rest, default)
-        check_place(options.output / "model")
-        print(_export(options, train_denoiser(options, log=_log)))
-    elif part == "standin":
-        from sgi2v.training.standin import StandinTraining
-        from sgi2v.training.standin import train as train_standin
-
-        standin = parse(StandinTraining, "train standin", rest)
-        check_place(standin.output / "model.safetensors")
-        train_standin(standin, log=_log)
-        print(standin.output / "model.safetensors")
-    else:
-        raise ValueError(f"train: unknown part {part!r}; known are autoencoder, denoiser, standin")
+    training = parse(AutoencoderTraining, "train autoencoder", arguments)
+    check_place(training.output / "autoencoder")
+    journal = Journal(training.output / "log.jsonl", _say)
+    with silence(), _ended(training.minutes) as stop:
+        model = train(training, log=journal, stop=stop)
+        model.save_pretrained(training.output / "autoencoder")
+    side = max(64, training.size)
+    print(json.dumps(measure_autoencoder(model, width=side, height=side), indent=2))
+    print(training.output / "autoencoder")
 
 
-def _export(training: "DenoiserTraining", models: "ModuleDict") -> Path:
-    """The trained parts as a model folder beside the checkpoints, for --backbone."""
-    from diffusers import AutoencoderKLTemporalDecoder
+def _denoiser(arguments: Sequence[str]) -> None:
+    from sgi2v.training.denoiser import train
+    from sgi2v.training.journal import Journal
+    from sgi2v.training.stages import DenoiserTraining, Stage
+    from sgi2v.training.watch import Watcher, export_average
+    from sgi2v.writing import check_place
 
-    from sgi2v.training.export import export
+    stages = (
+        Stage(num_steps=2000, num_frames=1, batch_size=16),
+        Stage(num_steps=4000, num_frames=14, batch_size=4),
+    )
+    default = to_be_said(DenoiserTraining(output=Path(), stages=stages), "output")
+    training = parse(DenoiserTraining, "train denoiser", arguments, default)
+    check_place(training.output / "model")
+    journal = Journal(training.output / "log.jsonl", _say)
+    with silence(), _ended(training.minutes) as stop:
+        models = train(training, log=journal, watch=Watcher(training), stop=stop)
+        print(export_average(training, models, training.output / "model"))
 
-    autoencoder = AutoencoderKLTemporalDecoder.from_pretrained(training.autoencoder, use_safetensors=True)
-    last = training.stages[-1]
-    settings = {
-        "width": last.width,
-        "height": last.height,
-        "num_frames": training.num_frames,
-        "fps": training.fps,
-    }
-    return export(training.output / "model", models, autoencoder, settings)
+
+def _standin(arguments: Sequence[str]) -> None:
+    from sgi2v.training.journal import readable
+    from sgi2v.training.standin import StandinTraining, train
+    from sgi2v.writing import check_place
+
+    training = parse(StandinTraining, "train standin", arguments)
+    check_place(training.output / "model.safetensors")
+    train(training, log=lambda figures: _say(readable(figures)))
+    print(training.output / "model.safetensors")
 
 
-def _log(figures: dict[str, float]) -> None:
-    print(" ".join(f"{name} {value:.5g}" for name, value in figures.items()), file=sys.stderr, flush=True)
+def _measure(arguments: Sequence[str]) -> None:
+    from sgi2v.training.fidelity import measure_autoencoder
+    from sgi2v.training.networks import load_autoencoder
+
+    options = parse(MeasureOptions, "train measure", arguments)
+    folder = options.folder / "vae" if (options.folder / "vae").is_dir() else options.folder
+    with silence():
+        model = load_autoencoder(folder).to(options.device)
+    figures = measure_autoencoder(
+        model, num=options.num, width=options.width, height=options.height, seed=options.seed
+    )
+    print(json.dumps(figures, indent=2))
+
+
+def _pack(arguments: Sequence[str]) -> None:
+    from sgi2v.training.checkpoint import pack
+
+    options = parse(PackOptions, "train pack", arguments)
+    for path in pack(options.training, options.output, moments=options.moments):
+        print(path)
+
+
+@contextmanager
+def _ended(minutes: float) -> Iterator[Callable[[], bool]]:
+    """Asked after every step whether to end; says how to go on where that was so."""
+    from sgi2v.training.checkpoint import Stopped
+    from sgi2v.training.ending import ending
+
+    with ending(minutes) as asked:
+        try:
+            yield asked
+        except Stopped as stopped:
+            how = f"{stopped}, saved; the same command goes on from there"
+            if asked.interrupted:
+                raise KeyboardInterrupt(how) from None
+            print(how)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

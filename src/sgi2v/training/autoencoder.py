@@ -1,12 +1,16 @@
 """Trains the autoencoder: SVD's AutoencoderKLTemporalDecoder at a small width.
 
 First the encoder, against a linear decoder that is thrown away: a fraction of the cost, and latents that are nearly
-linear in the picture, which a denoiser likes. Then, the encoder frozen, the decoder: on pictures, then on clips.
+linear in the picture, which a denoiser likes. Then, the encoder frozen, the decoder: on pictures, then on clips. Or,
+where a step costs little, both together from the start (`joint`), which keeps more of a picture.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Final
 
 import torch
 from diffusers import AutoencoderKLTemporalDecoder
@@ -14,12 +18,22 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sgi2v.training.optimiser import MasterAdam, load_checkpoint, save_checkpoint, warm_cosine
+from sgi2v.training.checkpoint import Stopped, fingerprint, load_checkpoint, read_checkpoint, save_checkpoint
+from sgi2v.training.draws import normal
+from sgi2v.training.fidelity import measure_autoencoder
+from sgi2v.training.journal import check_loss
+from sgi2v.training.networks import load_autoencoder, type_of
+from sgi2v.training.optimiser import MasterAdam, warm_cosine
 from sgi2v.training.pictures import mixed_pictures
 from sgi2v.training.spatial import pictures_only, silence_temporal_layers
+from sgi2v.training.stages import TrainingType
 from sgi2v.training.world import World
 
-Log = Callable[[dict[str, float]], None]
+Log = Callable[[Mapping[str, float]], None]
+
+_FREE: Final = (
+    "output", "initial", "checkpoint_every", "log_every", "measure_every", "minutes", "device", "dtype"
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +48,12 @@ class AutoencoderTraining:
     """Steps that train the decoder on the frozen encoder."""
     num_clip_steps: int = 0
     """How many of these, at the end, train on short clips, so that the temporal layers of the decoder learn."""
+    num_clip_frames: int = 4
+    """Frames of these clips."""
+    joint: bool = False
+    """Whether encoder and decoder learn together, but for the clip steps; num_encoder_steps counts for nothing then."""
     batch_size: int = 8
-    """Pictures a step (clip steps: frames a step, four of each clip)."""
+    """Pictures a step (clip steps: frames a step)."""
     size: int = 64
     """Height and width of training pictures in pixels."""
     channels: tuple[int, int, int, int] = (64, 64, 96, 128)
@@ -60,27 +78,48 @@ class AutoencoderTraining:
     """Seed of weights and data."""
     checkpoint_every: int = 200
     """Steps between checkpoints."""
+    log_every: int = 20
+    """Steps between lines of the log."""
+    measure_every: int = 1000
+    """Steps between measurements of the averaged weights on held-out pictures; 0: none."""
+    minutes: float = 0.0
+    """Minutes after which to stop, everything saved: the same command goes on. 0: not before the last step."""
     device: str = "cpu"
-    """Where to train."""
-    dtype: str = "bfloat16"
-    """Type the network computes in; the optimiser keeps a float32 copy."""
+    """Where to train: cpu, cuda, cuda:1 …"""
+    dtype: TrainingType = "auto"
+    """Type the network computes in; the optimiser keeps a float32 copy. auto: bfloat16, but float32 on a processor
+    that is not faster at bfloat16; a run goes on in the type it began with."""
 
     def __post_init__(self) -> None:
         if self.num_clip_steps > self.num_steps:
-            raise ValueError(f"num_clip_steps {self.num_clip_steps} is more than num_steps {self.num_steps}")
+            raise ValueError(
+                f"num_clip_steps: {self.num_clip_steps} is more than num_steps, {self.num_steps}"
+            )
         if any(channels % 32 for channels in self.channels):
-            raise ValueError(f"channels must be multiples of 32, not {self.channels}")
+            raise ValueError(f"channels: must be multiples of 32, not {self.channels}")
+        if self.size % 8 or self.size < 32:
+            raise ValueError(f"size: must be a multiple of 8 and at least 32, not {self.size}")
+
+    @property
+    def encoder_first(self) -> int:
+        """Steps that train the encoder alone."""
+        return 0 if self.joint or self.initial is not None else self.num_encoder_steps
+
+    def decided(self, *, decoder: bool) -> dict[str, Any]:
+        """The fields that decide the weights of a part: folders and how a run is watched do not."""
+        fields = asdict(self)
+        of_decoder = () if decoder else ("num_steps", "num_clip_steps", "num_clip_frames", "joint")
+        for name in (*_FREE, *of_decoder):
+            del fields[name]
+        return fields
 
 
 def build(training: AutoencoderTraining) -> AutoencoderKLTemporalDecoder:
     """The autoencoder with random weights of the seed, or the one in `initial`."""
     if training.initial is not None:
-        model: AutoencoderKLTemporalDecoder = AutoencoderKLTemporalDecoder.from_pretrained(
-            training.initial, use_safetensors=True, torch_dtype=torch.float32
-        )
-        return model
+        return load_autoencoder(training.initial).requires_grad_(True)
     torch.manual_seed(training.seed)
-    model = AutoencoderKLTemporalDecoder(
+    model: AutoencoderKLTemporalDecoder = AutoencoderKLTemporalDecoder(
         block_out_channels=training.channels,
         down_block_types=("DownEncoderBlock2D",) * 4,
         layers_per_block=training.layers_per_block,
@@ -107,14 +146,16 @@ def pictures(training: AutoencoderTraining, step: int) -> Float[Tensor, "b 3 h w
         kind="rich" if step % 2 else "simple",
     )
     times = torch.rand(num_world, 1, generator=generator)
-    frames = world.render(num_world, training.seed * 1_000_003 + step, times=times).frames[:, 0]
+    seed = training.seed * 1_000_003 + step
+    frames = world.render(num_world, seed, times=times, device=training.device).frames[:, 0]
     rest = mixed_pictures(training.batch_size - num_world, training.size, training.size, generator)
-    return torch.cat([frames, rest])
+    return torch.cat([frames, rest.to(frames.device)])
 
 
 def clips(training: AutoencoderTraining, step: int) -> Float[Tensor, "b 3 h w"]:
-    """Short clips of one step, four consecutive frames of each, clips one after the other; 0..1."""
-    num = max(1, training.batch_size // 4)
+    """Short clips of one step, consecutive frames of each, clips one after the other; 0..1."""
+    num_frames = training.num_clip_frames
+    num = max(1, training.batch_size // num_frames)
     world = World(
         width=training.size,
         height=training.size,
@@ -122,9 +163,11 @@ def clips(training: AutoencoderTraining, step: int) -> Float[Tensor, "b 3 h w"]:
         kind="rich",
     )
     generator = torch.Generator().manual_seed(training.seed * 1_000_003 + step)
-    first = torch.rand(num, 1, generator=generator) * (1 - 3 / 13)
-    times = first + torch.arange(4) / 13
-    return world.render(num, training.seed * 1_000_003 + step, times=times).frames.flatten(0, 1)
+    apart = min(1 / 13, 1 / num_frames)
+    first = torch.rand(num, 1, generator=generator) * (1 - (num_frames - 1) * apart)
+    times = first + torch.arange(num_frames) * apart
+    seed = training.seed * 1_000_003 + step
+    return world.render(num, seed, times=times, device=training.device).frames.flatten(0, 1)
 
 
 def reconstruction_loss(
@@ -152,93 +195,154 @@ class LinearDecoder(nn.Module):
         return functional.pixel_shuffle(self.conv(latents), 8)
 
 
-def train_encoder(training: AutoencoderTraining, *, log: Log | None = None) -> AutoencoderKLTemporalDecoder:
+def train_encoder(
+    training: AutoencoderTraining, *, log: Log | None = None, stop: Callable[[], bool] = lambda: False
+) -> AutoencoderKLTemporalDecoder:
     """Train the encoder, resuming from `output`/encoder, and return the autoencoder with it, its decoder untrained.
 
     The latents' channels have mean 0 and deviation 1 on the training pictures (set exactly, in the last 1x1
-    convolution), so the scaling factor is 1.
+    convolution), so the scaling factor is 1. Errors and `stop` as of :func:`train`.
     """
-    model = build(training).to(training.device)
+    model = build(training)
     torch.manual_seed(training.seed)
-    linear = LinearDecoder(training.latent_channels).to(training.device)
+    linear = LinearDecoder(training.latent_channels)
     both = nn.ModuleDict({"encoder": model.encoder, "quant_conv": model.quant_conv, "linear": linear})
-    both.to(getattr(torch, training.dtype)).train()
-    optimiser = MasterAdam(both, ema=training.ema)
-    folder = training.output / "encoder"
-    for step in range(load_checkpoint(folder, optimiser), training.num_encoder_steps):
+
+    def losses(step: int) -> tuple[Tensor, Tensor, Tensor]:
         target = (2 * pictures(training, step) - 1).to(training.device)
-        posterior = model.encode(target.to(model.quant_conv.weight.dtype)).latent_dist
-        mean, logvar = posterior.mean.float(), posterior.logvar.float()
-        generator = torch.Generator().manual_seed(training.seed * 1_000_003 + step + 2**40)
-        noise = torch.randn(mean.shape, generator=generator).to(mean.device)
-        decoded = linear((mean + torch.exp(0.5 * logvar) * noise).to(linear.conv.weight.dtype)).float()
-        divergence = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum(1).mean()
+        latents, divergence = _drawn(model, target, training.seed * 1_000_003 + step + 2**40)
+        decoded = linear(latents.to(linear.conv.weight.dtype)).float()
         loss = reconstruction_loss(decoded, target, training.gradient_loss)
-        (loss + training.kl * divergence).backward()
-        optimiser.step(warm_cosine(step, training.num_encoder_steps, training.num_warmup, training.lr))
-        if log is not None and step % 20 == 0:
-            log({"step": step, "kl": float(divergence.detach()), **_figures(loss, decoded, target)})
-        if (step + 1) % training.checkpoint_every == 0 or step + 1 == training.num_encoder_steps:
-            save_checkpoint(folder, optimiser, step + 1)
+        return loss + training.kl * divergence, decoded, target
+
+    optimiser = _run(training, both, "encoder", training.num_encoder_steps, losses, log=log, stop=stop)
     both.float()
     optimiser.write_average(both)
-    _standardise(model, training)
+    mean, deviation = _spread(model, training)
+    convolution, num = model.quant_conv, len(mean)
+    assert convolution.bias is not None
+    with torch.no_grad():
+        convolution.bias[:num] = (convolution.bias[:num] - mean) / deviation
+        convolution.weight[:num] /= deviation[:, None, None, None]
+        convolution.bias[num:] -= 2 * deviation.log()
     return model
+
+
+def _drawn(model: AutoencoderKLTemporalDecoder, target: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Latents drawn from the posterior of pictures in -1..1, and its Kullback-Leibler divergence a cell."""
+    posterior = model.encode(target.to(model.quant_conv.weight.dtype)).latent_dist
+    mean, logvar = posterior.mean.float(), posterior.logvar.float()
+    divergence = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum(1).mean()
+    return mean + torch.exp(0.5 * logvar) * normal(mean.shape, seed, mean.device), divergence
 
 
 @torch.no_grad()
-def _standardise(model: AutoencoderKLTemporalDecoder, training: AutoencoderTraining) -> None:
-    """Move and scale the encoder's outputs so that every latent channel has mean 0 and deviation 1."""
+def _spread(model: AutoencoderKLTemporalDecoder, training: AutoencoderTraining) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of every latent channel on training pictures."""
     batches = [2 * pictures(training, 10**9 + number) - 1 for number in range(16)]
-    latents = torch.cat([model.encode(batch.to(training.device)).latent_dist.mean for batch in batches])
-    mean, deviation = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
-    convolution = model.quant_conv
-    num = len(mean)
-    assert convolution.bias is not None
-    convolution.bias[:num] = (convolution.bias[:num] - mean) / deviation
-    convolution.weight[:num] /= deviation[:, None, None, None]
-    convolution.bias[num:] -= 2 * deviation.log()
+    latents = torch.cat(
+        [model.encode(batch.to(model.device, model.dtype)).latent_dist.mean for batch in batches]
+    )
+    return latents.mean((0, 2, 3)), latents.std((0, 2, 3))
 
 
-def _figures(loss: Tensor, decoded: Tensor, target: Tensor) -> dict[str, float]:
-    """What a log line says of a batch; the peak signal-to-noise ratio is of pictures in 0..1."""
-    error = (decoded.detach().float() - target).div(2).square().mean()
-    return {
-        "loss": loss.detach().item(),
-        "psnr": float(-10 * torch.log10(error)),
-    }
-
-
-def train(training: AutoencoderTraining, *, log: Log | None = None) -> AutoencoderKLTemporalDecoder:
+def train(
+    training: AutoencoderTraining, *, log: Log | None = None, stop: Callable[[], bool] = lambda: False
+) -> AutoencoderKLTemporalDecoder:
     """Train both parts, resuming from the newest checkpoint in `output`; the averaged model in float32.
 
-    Data and noise of a step depend on the seed and the step's number alone, so a resumed run gives the same weights.
+    Data and noise of a step depend on the seed and the step's number alone, so a resumed run gives the same weights on
+    the same machine. `stop` is asked after every step; where it says yes, the step is saved and Stopped raised.
+    ValueError for a checkpoint of other settings.
     """
-    model = build(training) if training.initial is not None else train_encoder(training, log=log)
-    model.to(device=training.device, dtype=getattr(torch, training.dtype)).train()
-    model.encoder.requires_grad_(False)
-    model.quant_conv.requires_grad_(False)
-    optimiser = MasterAdam(model, ema=training.ema)
-    folder = training.output / "decoder"
-    for step in range(load_checkpoint(folder, optimiser), training.num_steps):
+    first = training.encoder_first
+    model = train_encoder(training, log=log, stop=stop) if first else build(training)
+    for part in (model.encoder, model.quant_conv):
+        part.requires_grad_(training.joint)
+
+    def losses(step: int) -> tuple[Tensor, Tensor, Tensor]:
         in_clips = step >= training.num_steps - training.num_clip_steps
         batch = clips(training, step) if in_clips else pictures(training, step)
         target = (2 * batch - 1).to(training.device)
-        with torch.no_grad():
-            latents = model.encode(target.to(model.dtype)).latent_dist.mode()
+        extra: Tensor | float = 0.0
+        if training.joint and not in_clips:
+            latents, divergence = _drawn(model, target, training.seed * 1_000_003 + step + 2**41)
+            latents, extra = latents.to(model.dtype), training.kl * divergence
+        else:
+            with torch.no_grad():
+                latents = model.encode(target.to(model.dtype)).latent_dist.mode()
         if in_clips:
-            decoded = model.decode(latents, num_frames=4).sample
+            decoded = model.decode(latents, num_frames=training.num_clip_frames).sample.float()
         else:
             with pictures_only(model):
-                decoded = model.decode(latents, num_frames=1).sample
-        loss = reconstruction_loss(decoded.float(), target, training.gradient_loss)
-        loss.backward()
-        optimiser.step(warm_cosine(step, training.num_steps, training.num_warmup, training.lr))
-        if log is not None and step % 20 == 0:
-            log({"step": step, **_figures(loss, decoded, target)})
-        if (step + 1) % training.checkpoint_every == 0 or step + 1 == training.num_steps:
-            save_checkpoint(folder, optimiser, step + 1)
+                decoded = model.decode(latents, num_frames=1).sample.float()
+        return reconstruction_loss(decoded, target, training.gradient_loss) + extra, decoded, target
+
+    def measured(optimiser: MasterAdam) -> dict[str, float]:
+        copied = deepcopy(model).float()
+        optimiser.write_average(copied)
+        found = measure_autoencoder(copied.eval(), num=8, width=training.size, height=training.size)
+        return {name: figure["value"] for name, figure in found.items()}
+
+    optimiser = _run(
+        training, model, "decoder", training.num_steps, losses, log=log, stop=stop, measured=measured
+    )
     model.float()
     optimiser.write_average(model)
     model.eval().requires_grad_(False)
+    if training.joint:
+        _, deviation = _spread(model, training)
+        model.register_to_config(scaling_factor=round(float(1 / deviation.square().mean().sqrt()), 5))
     return model
+
+
+def _run(
+    training: AutoencoderTraining,
+    model: nn.Module,
+    part: str,
+    num_steps: int,
+    losses: Callable[[int], tuple[Tensor, Tensor, Tensor]],
+    *,
+    log: Log | None,
+    stop: Callable[[], bool],
+    measured: Callable[[MasterAdam], dict[str, float]] | None = None,
+) -> MasterAdam:
+    """Train a part from its newest checkpoint on; losses: of a step, with what was decoded and its target, -1..1."""
+    decoder, folder = part == "decoder", training.output / part
+    saved = read_checkpoint(folder)
+    begun = None if saved is None or saved["settings"] is None else saved["settings"]["dtype"]
+    shapes = [training.num_clip_frames] if training.num_clip_steps else []
+    dtype = type_of(training.dtype, training.device, begun, shapes)
+    settings = {**training.decided(decoder=decoder), "dtype": str(dtype).removeprefix("torch.")}
+    settings["initial"] = None if training.initial is None else fingerprint(model)
+    model.to(training.device)
+    optimiser = MasterAdam(model, ema=training.ema)
+    model.to(dtype).train()
+    before = training.encoder_first if decoder else 0
+    at, last = time.perf_counter(), load_checkpoint(folder, optimiser, lambda _: settings)
+    for step in range(last, num_steps):
+        loss, decoded, target = losses(step)
+        loss.backward()
+        rate = warm_cosine(step, num_steps, training.num_warmup, training.lr)
+        optimiser.step(rate)
+        done = step + 1
+        stopping = stop()
+        if done % training.checkpoint_every == 0 or done == num_steps or stopping:
+            check_loss(loss, before + done)
+            save_checkpoint(folder, optimiser, done, lambda _: settings)
+        if log is not None and (done % training.log_every == 0 or done == num_steps):
+            error = (decoded.detach() - target).div(2).square().mean()
+            figures = {"loss": float(loss.detach()), "psnr": float(-10 * torch.log10(error)), "lr": rate}
+            now = time.perf_counter()
+            speed = (done - last) / max(now - at, 1e-9)
+            figures["pictures_per_second"] = speed * len(target)
+            figures["seconds_left"] = (num_steps - done) / speed
+            log({"step": before + done, **figures})
+            at, last = now, done
+        every = training.measure_every
+        if log is not None and measured is not None and every > 0 and done % every == 0:
+            log({"step": before + done, **measured(optimiser)})
+            at = time.perf_counter()
+        if stopping and not (decoder and done == num_steps):
+            raise Stopped(before + done, before + num_steps)
+    return optimiser

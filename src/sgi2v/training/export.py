@@ -41,24 +41,33 @@ def export(
     *,
     sigma_max: float = 80.0,
     shard_size: str = "13MB",
+    like: Path | None = None,
 ) -> Path:
     """Write the folder anew: weights in float16 safetensors of at most `shard_size`, and `sgi2v.json` with `settings`.
 
-    models: "unet" and "image_encoder". Files of an earlier export in the folder are replaced, others are left.
+    models: "unet" and "image_encoder". like: a model's folder whose scheduler and picture processor are taken over
+    (`sigma_max` means nothing then). Files of an earlier export in the folder are replaced, others are left.
     """
     # A private copy: the caller's networks keep their type.
     parts = {name: _half(model) for name, model in {**models, "vae": autoencoder}.items()}
-    processor = CLIPImageProcessor(
-        crop_size=CLIP_SIZE,
-        size={"shortest_edge": CLIP_SIZE},
-        image_mean=list(CLIP_MEAN),
-        image_std=list(CLIP_STD),
-    )
+    if like is not None:
+        steps = EulerDiscreteScheduler.from_pretrained(like, subfolder="scheduler", local_files_only=True)
+        processor = CLIPImageProcessor.from_pretrained(
+            like, subfolder="feature_extractor", local_files_only=True
+        )
+    else:
+        steps = scheduler(sigma_max)
+        processor = CLIPImageProcessor(
+            crop_size=CLIP_SIZE,
+            size={"shortest_edge": CLIP_SIZE},
+            image_mean=list(CLIP_MEAN),
+            image_std=list(CLIP_STD),
+        )
     pipeline = StableVideoDiffusionPipeline(
         vae=parts["vae"],
         image_encoder=parts["image_encoder"],
         unet=parts["unet"],
-        scheduler=scheduler(sigma_max),
+        scheduler=steps,
         feature_extractor=processor,
     )
     temporary = folder.with_name(folder.name + ".part")

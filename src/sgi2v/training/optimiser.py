@@ -1,11 +1,12 @@
-"""Adam with a float32 master copy and moving average for networks that compute in bfloat16; checkpoints."""
+"""Adam with a float32 master copy and moving average for networks that compute in bfloat16."""
 
 import math
-import os
-from pathlib import Path
+from typing import Final
 
 import torch
-from torch import distributed, nn
+from torch import nn
+
+_REWARM: Final = 100  # steps over which the rate rises anew where Adam has lost its moments
 
 
 def warm_cosine(step: int, num_steps: int, num_warmup: int, lr: float) -> float:
@@ -40,6 +41,8 @@ class MasterAdam:
         self.average = [value.clone() for value in self.master]
         self.clip, self.ema = clip, ema
         self.num_updates = 0
+        self.cold_since: int | None = None
+        """Number of updates after which Adam's moments were lost."""
         self.adam = torch.optim.Adam(
             self.master,
             lr=0.0,
@@ -55,8 +58,9 @@ class MasterAdam:
         for value, parameter in zip(self.master, self.parameters, strict=True):
             value.grad = None if parameter.grad is None else parameter.grad.float()
             parameter.grad = None
-        self._share()
         nn.utils.clip_grad_norm_(self.master, self.clip, foreach=True)
+        if self.cold_since is not None:
+            lr *= min(1.0, (self.num_updates - self.cold_since + 1) / _REWARM)
         for group in self.adam.param_groups:
             group["lr"] = lr
         self.adam.step()
@@ -66,17 +70,6 @@ class MasterAdam:
         for value, parameter in zip(self.master, self.parameters, strict=True):
             value.grad = None
             parameter.copy_(value)
-
-    def _share(self) -> None:
-        """Average the gradients over the processes of the run, where there are several."""
-        if not (distributed.is_available() and distributed.is_initialized()):
-            return
-        gradients = [value.grad for value in self.master if value.grad is not None]
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
-        distributed.all_reduce(flat)
-        flat /= distributed.get_world_size()
-        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-            gradient.copy_(part.view_as(gradient))
 
     @torch.no_grad()
     def write_average(self, model: nn.Module) -> None:
@@ -93,6 +86,7 @@ class MasterAdam:
             "average": self.average,
             "adam": self.adam.state_dict(),
             "num_updates": self.num_updates,
+            "cold_since": self.cold_since,
         }
 
     @torch.no_grad()
@@ -108,27 +102,6 @@ class MasterAdam:
                 value.copy_(other)
         self.adam.load_state_dict(state["adam"])  # type: ignore[arg-type]
         self.num_updates = int(state["num_updates"])  # type: ignore[call-overload]
+        self.cold_since = state.get("cold_since")  # type: ignore[assignment]
         for value, parameter in zip(self.master, self.parameters, strict=True):
             parameter.copy_(value)
-
-
-def save_checkpoint(folder: Path, optimiser: MasterAdam, step: int) -> Path:
-    """Write the newest checkpoint, whole or not at all; the last one is replaced."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "newest.pt"
-    temporary = path.with_suffix(".part")
-    torch.save({"step": step, "optimiser": optimiser.state()}, temporary)
-    os.replace(temporary, path)
-    return path
-
-
-def load_checkpoint(folder: Path, optimiser: MasterAdam) -> int:
-    """Go on from the newest checkpoint of the folder; the number of steps done, 0 where there is none."""
-    path = folder / "newest.pt"
-    if not path.exists():
-        return 0
-    saved: dict[str, object] = torch.load(path, map_location="cpu", weights_only=True)
-    optimiser.load_state(saved["optimiser"])  # type: ignore[arg-type]
-    step = saved["step"]
-    assert isinstance(step, int)
-    return step

@@ -1,7 +1,6 @@
 """Says whether control can work at all: do features of a noised clip find the object of its first frame?"""
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 
 import torch
 from diffusers import AutoencoderKLTemporalDecoder
@@ -9,6 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sgi2v.attention import attend, first_frame_attention, to_maps
+from sgi2v.taps import Taps
 from sgi2v.training.feed import clip_pixels
 from sgi2v.training.world import Clip
 
@@ -41,71 +42,41 @@ def probe(
     taken to stay, which is what a feature that knows places and nothing else reaches.
     """
     unet, image_encoder = models["unet"], models["image_encoder"]
-    dtype = next(unet.parameters()).dtype
+    device, dtype = next(unet.parameters()).device, next(unet.parameters()).dtype
     found: dict[str, list[float]] = {}
     generator = torch.Generator().manual_seed(seed)
+    parts = {f"{layer}.transformer_blocks.0.attn1": layer.split(".") for layer in layers}
+    names = [f"{attention}.{name}" for attention in parts for name in ("to_q", "to_k", "to_v")]
     for clip in clips:
         height, width = clip.frames.shape[-2:]
-        pixels = (2 * clip.frames - 1).to(autoencoder.dtype)
+        pixels = (2 * clip.frames - 1).to(device, autoencoder.dtype)
         latents = autoencoder.encode(pixels).latent_dist.mode().float()
         clean = latents * autoencoder.config.scaling_factor
         size = (clip.boxes[0, 0, 2:] - clip.boxes[0, 0, :2]).amin() / 2
         moved = (clip.centers[0] - clip.centers[0, :1]).norm(dim=-1)
         frames = [frame for frame in range(1, len(moved)) if moved[frame] > size]
         found.setdefault("still", []).extend(moved[frames].tolist())
-        embedding = image_encoder(clip_pixels(clip.frames[:1]).to(dtype)).image_embeds[:, None]
-        ids = torch.tensor([[fps - 1, clip.motion_bucket, 0.02]])
+        first = clip_pixels(clip.frames[:1].to(device)).to(dtype)
+        embedding = image_encoder(first).image_embeds[:, None]
+        ids = torch.tensor([[fps - 1, clip.motion_bucket, 0.02]], device=device)
+        noise = torch.randn(clean.shape, generator=generator).to(device)
         for level in levels:
-            noise = torch.randn(clean.shape, generator=generator)
-            scale = (level**2 + 1) ** 0.5
-            shown = torch.cat([(clean + level * noise) / scale, latents[:1].expand_as(latents)], 1)[None].to(
-                dtype
-            )
-            time = torch.tensor([0.25]) * torch.tensor(level).log()
-            kept: dict[str, Tensor] = {}
-            with ExitStack() as stack:
-                for layer in layers:
-                    attention = unet.get_submodule(f"{layer}.transformer_blocks.0.attn1")
-                    for name in ("to_q", "to_k", "to_v"):
-                        stack.callback(_keep(getattr(attention, name), kept, f"{layer}:{name}"))
+            noised = (clean + level * noise) / (level**2 + 1) ** 0.5
+            shown = torch.cat([noised, latents[:1].expand_as(latents)], 1)[None].to(dtype)
+            time = 0.25 * torch.tensor([level], device=device).log()
+            with Taps(unet, names) as taps:
                 unet(shown, time, embedding, ids)
-            for layer in layers:
-                attention = unet.get_submodule(f"{layer}.transformer_blocks.0.attn1")
-                assert isinstance(attention.heads, int)
-                heads = attention.heads
-                q, k, v = (
-                    _heads(kept[f"{layer}:{name}"].float(), heads) for name in ("to_q", "to_k", "to_v")
-                )
-                for source, keys, values in (
-                    ("first", k[:1].expand_as(k), v[:1].expand_as(v)),
-                    ("self", k, v),
-                ):
-                    feature = (
-                        functional.scaled_dot_product_attention(q, keys, values).transpose(1, 2).flatten(2)
-                    )
-                    rows = round((feature.shape[1] * height / width) ** 0.5)
-                    maps = feature.transpose(1, 2).unflatten(-1, (rows, -1))
-                    grown = functional.interpolate(maps, (height // 4, width // 4), mode="bilinear")
-                    distances = _distances(grown, clip.centers[0], frames, 4)
-                    block = layer.split(".")
+            for attention, block in parts.items():
+                heads = unet.get_submodule(attention).heads
+                assert isinstance(heads, int)
+                q, k, v = (taps[f"{attention}.{name}"].float() for name in ("to_q", "to_k", "to_v"))
+                features = {"first": first_frame_attention(q, k, v, heads), "self": attend(q, k, v, heads)}
+                for source, tokens in features.items():
+                    maps = to_maps(tokens, *latents.shape[-2:])
+                    grown = functional.interpolate(maps, (height // 4, width // 4), mode="bilinear").cpu()
+                    distances = _distances(grown, clip.centers[0].cpu(), frames, 4)
                     found.setdefault(f"{source} {block[1]}.{block[3]} s{level:g}", []).extend(distances)
     return {name: sum(values) / max(1, len(values)) for name, values in found.items()}
-
-
-def _keep(module: nn.Module, kept: dict[str, Tensor], name: str) -> Callable[[], None]:
-    """Keep what a layer puts out; returns the call that ends it."""
-
-    def hook(_: nn.Module, __: object, output: Tensor) -> None:
-        kept[name] = output
-
-    remove: Callable[[], None] = module.register_forward_hook(hook).remove
-    return remove
-
-
-def _heads(x: Float[Tensor, "f n c"], heads: int) -> Float[Tensor, "f heads n d"]:
-    """Split channels into attention heads."""
-    split: Tensor = x.unflatten(-1, (heads, -1))
-    return split.transpose(1, 2)
 
 
 def _distances(

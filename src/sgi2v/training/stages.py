@@ -1,7 +1,17 @@
 """What decides the denoiser's training: its stages and its fields."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Final, Literal
+
+Trained = Literal["all", "temporal", "attention"]
+TrainingType = Literal["auto", "bfloat16", "float32"]
+
+_FREE: Final = (
+    "output", "initial", "autoencoder", "settings", "videos", "gradient_checkpointing", "checkpoint_every", "log_every",
+    "probe_every", "watch_every", "watch_scenes", "shard_size", "minutes", "device", "dtype",
+)  # fmt: skip
+"""Fields of a training that may change when it goes on; weights and clips that folders hold are compared themselves."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,27 +60,47 @@ class DenoiserTraining:
     """All that decides the denoiser's training."""
 
     output: Path
-    """Folder for checkpoints."""
-    autoencoder: Path
-    """Folder of the trained autoencoder, which is frozen here."""
+    """Folder for checkpoints, the log and the model."""
     stages: tuple[Stage, ...]
-    """What is trained on, in turn: pictures first, then clips, as SVD was trained."""
+    """What is trained on, in turn: pictures first, then clips, as SVD was trained. Stages that have not begun may be
+    changed when a run goes on."""
+    initial: Path | None = None
+    """A folder in diffusers' layout to start from, such as Stable Video Diffusion; none starts from random weights."""
+    autoencoder: Path | None = None
+    """Folder of the trained autoencoder, which is frozen here; that of `initial` by default."""
+    settings: Path | None = None
+    """The sgi2v.json of the model to be: recommended sampling and control, with `sigma_max` beside it. By default
+    that of `initial`, or plain values."""
+    trained: Trained = "all"
+    """Which layers of the denoiser learn: all, temporal (those that mix frames), attention."""
+    freeze_image_encoder: bool = False
+    """Whether the image encoder stays as it is; it cannot be trained from nothing then."""
+    gradient_checkpointing: bool = False
+    """Whether the denoiser computes its activations again in the backward pass: a third slower, far less memory."""
     channels: tuple[int, int, int, int] = (64, 96, 96, 64)
-    """Channels of the four levels, multiples of 32."""
+    """Channels of the four levels, multiples of 32; without `initial`."""
     embedding: int = 64
-    """Length of the image embedding that cross-attention sees."""
+    """Length of the image embedding that cross-attention sees; without `initial`."""
     num_frames: int = 14
     """Frames of a clip the model is meant for; times of shorter stages run 0..1 all the same."""
     fps: int = 7
     """Frames a second that training clips are said to have."""
+    videos: Path | None = None
+    """A folder of one's own clips (mp4, gif, or folders of frames) to train on instead of the rendered world."""
     image_dropout: float = 0.1
     """Chance that the concatenated picture is zero; the embedding is dropped by a draw of its own."""
     noise_aug: tuple[float, float] = (0.005, 0.3)
     """Smallest and largest strength of the noise added to the picture before encoding, drawn log-uniformly."""
     motion_jitter: float = 10.0
     """Deviation of the noise added to the motion bucket."""
-    initial: Path | None = None
-    """A folder in diffusers' layout to start from (its unet and image_encoder); none starts from random weights."""
+    correspondence: float = 0.0
+    """Weight of the loss that teaches spatial self-attention where each place was in the first frame; 0 is off."""
+    correspondence_blocks: tuple[str, ...] = tuple(
+        f"up_blocks.{level}.attentions.{number}" for level in (2, 3) for number in range(3)
+    )
+    """The blocks whose attention is taught."""
+    correspondence_places: int = 128
+    """Places of each clip and block that are taught in a step, half of them on what has moved."""
     ema: float = 0.998
     """Decay of the exponential moving average of the weights, which is what is exported."""
     pool_steps: int = 16
@@ -80,14 +110,44 @@ class DenoiserTraining:
     """Seed of weights, data and noise."""
     checkpoint_every: int = 100
     """Steps between checkpoints."""
+    log_every: int = 20
+    """Steps between lines of the log; losses are read from the device then, and not before."""
+    probe_every: int = 500
+    """Steps between probes of whether features find the object of the first frame; 0: none."""
+    watch_every: int = 0
+    """Steps between looks at held-out clips made by the averaged weights without control and with SG-I2V: a sheet in
+    `output`/samples and the distances from the paths in the log; 0: none."""
+    watch_scenes: int = 2
+    """Scenes looked at each time."""
+    shard_size: str = "5GB"
+    """Largest weight file of the exported model."""
+    minutes: float = 0.0
+    """Minutes after which to stop, everything saved: the same command goes on. 0: not before the last step."""
     device: str = "cpu"
-    """Where to train."""
-    dtype: str = "bfloat16"
-    """Type the networks compute in; the optimiser keeps a float32 copy."""
+    """Where to train: cpu, cuda, cuda:1 …"""
+    dtype: TrainingType = "auto"
+    """Type the networks compute in; the optimiser keeps a float32 copy. auto: bfloat16, but float32 on a processor
+    that is not faster at bfloat16; a run goes on in the type it began with."""
 
     def __post_init__(self) -> None:
         if any(channels % 32 for channels in self.channels):
-            raise ValueError(f"channels must be multiples of 32, not {self.channels}")
+            raise ValueError(f"channels: must be multiples of 32, not {self.channels}")
+        if not self.stages:
+            raise ValueError("stages: give at least one")
+        for name in ("checkpoint_every", "log_every", "pool_steps", "correspondence_places"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: must be at least 1, not {getattr(self, name)}")
+        if self.freeze_image_encoder and self.initial is None:
+            raise ValueError("freeze_image_encoder: needs --initial; random weights must be trained")
+
+    @property
+    def autoencoder_folder(self) -> Path:
+        """Where the autoencoder lies; ValueError where no field says."""
+        if self.autoencoder is not None:
+            return self.autoencoder
+        if self.initial is None:
+            raise ValueError("autoencoder: give its folder, or a whole model with --initial")
+        return self.initial / "vae"
 
     @property
     def num_steps(self) -> int:
@@ -101,3 +161,18 @@ class DenoiserTraining:
                 return stage, step
             step -= stage.num_steps
         raise IndexError(f"training has {self.num_steps} steps")
+
+    def decided(self, num_steps: int) -> dict[str, Any]:
+        """The fields that decide the weights after so many steps: folders and how a run is watched do not."""
+        fields = asdict(self)
+        for name in _FREE:
+            del fields[name]
+        if self.initial is not None:
+            del fields["channels"], fields["embedding"]
+        begun = 0
+        for count, stage in enumerate(self.stages):
+            if begun >= num_steps:
+                fields["stages"] = fields["stages"][:count]
+                break
+            begun += stage.num_steps
+        return fields

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sgi2v.evaluation.standin import NUM_FEATURES, NUM_FRAMES, ClipNetwork, seen
-from sgi2v.training.optimiser import MasterAdam, load_checkpoint, save_checkpoint, warm_cosine
+from sgi2v.training.checkpoint import load_checkpoint, save_checkpoint
+from sgi2v.training.optimiser import MasterAdam, warm_cosine
 from sgi2v.training.world import Kind, World
 
 Log = Callable[[dict[str, float]], None]

@@ -1,0 +1,200 @@
+"""Checkpoints of a training: on the disk whole or not at all, refused where the settings differ; and small ones."""
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from sgi2v.training.optimiser import MasterAdam
+
+Settings = Callable[[int], Mapping[str, Any]]
+"""All that decided the first so many steps of a training, as JSON values."""
+
+_NEWEST: Final = "newest.pt"
+_PARTS: Final = "state-*.part"
+_PART_BYTES: Final = 13_000_000
+
+
+class Stopped(Exception):
+    """A training was asked to end before its last step; all it has done is in its newest checkpoint."""
+
+    def __init__(self, step: int, num_steps: int) -> None:
+        super().__init__(f"stopped after step {step} of {num_steps}")
+        self.step, self.num_steps = step, num_steps
+
+
+def save_checkpoint(folder: Path, optimiser: MasterAdam, step: int, settings: Settings | None = None) -> Path:
+    """Write the newest checkpoint of a folder; the last one is replaced when this one is whole and on the disk.
+
+    settings: what a later run must agree with to go on from it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / _NEWEST
+    temporary = path.with_suffix(".part")
+    known = None if settings is None else _plain(settings(step))
+    with temporary.open("wb") as file:
+        torch.save({"step": step, "settings": known, "optimiser": optimiser.state()}, file)
+        file.flush()
+        os.fsync(file.fileno())  # else a crash of the machine could leave the new name with no content
+    os.replace(temporary, path)
+    return path
+
+
+def read_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """The newest checkpoint of a folder, or else what was packed there; None where there is neither.
+
+    ValueError naming the folder for one that cannot be read.
+    """
+    path = folder / _NEWEST
+    packed = sorted(folder.glob(_PARTS))
+    if not path.exists() and not packed:
+        return None
+    try:
+        source: Any = path if path.exists() else io.BytesIO(_joined(packed))
+        saved: dict[str, Any] = torch.load(source, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"checkpoint: {folder} cannot be gone on from ({reason}); delete it, or copy it again"
+        ) from error
+    return saved
+
+
+def load_checkpoint(folder: Path, optimiser: MasterAdam, settings: Settings | None = None) -> int:
+    """Go on from the newest checkpoint of the folder; the number of steps done, 0 where there is none.
+
+    ValueError naming the first field in which the checkpoint's settings differ from `settings`, or when it is of a
+    network with other parameters.
+    """
+    saved = read_checkpoint(folder)
+    if saved is None:
+        return 0
+    step: int = saved["step"]
+    if settings is not None and saved.get("settings") is not None:
+        found = difference(saved["settings"], _plain(settings(step)))
+        if found is not None:
+            name, theirs, mine = found
+            raise ValueError(
+                f"{name}: the checkpoint in {folder} was trained with {theirs}, not {mine}; "
+                "give that value, or another output folder"
+            )
+    state = saved["optimiser"]
+    if "compact" in saved:
+        state = _expanded(saved["compact"], optimiser)
+    optimiser.load_state(state)
+    return step
+
+
+def difference(theirs: Any, mine: Any, name: str = "settings") -> tuple[str, Any, Any] | None:
+    """The first place in which two JSON values differ: its dotted name and both values; None where they are equal."""
+    if isinstance(theirs, dict) and isinstance(mine, dict):
+        for key in sorted({*theirs, *mine}):
+            inner = key if name == "settings" else f"{name}.{key}"
+            if found := difference(theirs.get(key), mine.get(key), inner):
+                return found
+        return None
+    if isinstance(theirs, list) and isinstance(mine, list) and len(theirs) == len(mine):
+        pairs = enumerate(zip(theirs, mine, strict=True))
+        return next((found for n, (a, b) in pairs if (found := difference(a, b, f"{name}.{n}"))), None)
+    return None if theirs == mine else (name, theirs, mine)
+
+
+def fingerprint(network: nn.Module) -> str:
+    """SHA-256 over a network's parameters: says which weights a training started from, wherever their folder lies."""
+    whole = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        whole.update(name.encode())
+        whole.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return whole.hexdigest()
+
+
+def pack(folder: Path, output: Path, *, moments: bool = False, part_bytes: int = _PART_BYTES) -> list[Path]:
+    """Write the newest checkpoint of a folder in small files that another machine can go on from; their names.
+
+    Without `moments` the averaged weights alone are kept, in float16 (2 bytes a parameter), and the run goes on from
+    them with Adam's moments at zero and its rate rising anew. With them, in 8 bytes a parameter instead of 16, the
+    weights' distance from their average and both moments are kept too, in bfloat16: nothing restarts, and all of them
+    are rounded to three digits. So neither gives the bits of an uninterrupted run. Files of an earlier call are
+    replaced. ValueError where there is no checkpoint.
+    """
+    saved = read_checkpoint(folder)
+    if saved is None or "compact" in saved:
+        raise ValueError(f"checkpoint: {folder} holds no {_NEWEST} to pack; train first")
+    stream = io.BytesIO()
+    small = {key: value for key, value in saved.items() if key != "optimiser"}
+    torch.save({**small, "optimiser": None, "compact": _compact(saved["optimiser"], moments)}, stream)
+    data = stream.getvalue()
+    whole = hashlib.sha256(data).hexdigest()[:16]
+    pieces = [data[start : start + part_bytes] for start in range(0, len(data), part_bytes)]
+    output.mkdir(parents=True, exist_ok=True)
+    for old in output.glob(_PARTS):
+        old.unlink()
+    names = []
+    for number, piece in enumerate(pieces, start=1):
+        names.append(output / f"state-{whole}-{number:03d}-of-{len(pieces):03d}.part")
+        names[-1].write_bytes(piece)
+    return names
+
+
+def _joined(parts: list[Path]) -> bytes:
+    """What was packed; ValueError for a missing, foreign or damaged part."""
+    _, whole, _, _, number = parts[0].stem.split("-")
+    if len(parts) != int(number):
+        raise ValueError(f"{len(parts)} of its {int(number)} parts are there")
+    data = b"".join(part.read_bytes() for part in parts)
+    if hashlib.sha256(data).hexdigest()[:16] != whole:
+        raise ValueError("its parts are damaged, or of two different states")
+    return data
+
+
+def _compact(state: Mapping[str, Any], moments: bool) -> dict[str, Any]:
+    average = [value.half() for value in state["average"]]
+    found: dict[str, Any] = {"names": state["names"], "num_updates": state["num_updates"], "average": average}
+    if moments:
+        of_adam = state["adam"]["state"]
+        found["away"] = [(m - a.float()).bfloat16() for m, a in zip(state["master"], average, strict=True)]
+        found["adam"] = {
+            number: {key: _short(value) for key, value in values.items()}
+            for number, values in of_adam.items()
+        }
+        found["cold_since"] = state.get("cold_since")
+    return found
+
+
+def _short(value: Tensor) -> Tensor:
+    """A moment in bfloat16; a count of steps as it is."""
+    return value.bfloat16() if value.ndim else value
+
+
+def _expanded(compact: Mapping[str, Any], optimiser: MasterAdam) -> dict[str, object]:
+    average = [value.float() for value in compact["average"]]
+    adam = optimiser.adam.state_dict()
+    if "away" not in compact:
+        master, cold = [value.clone() for value in average], compact["num_updates"]
+        adam["state"] = {}
+    else:
+        master = [a + away.float() for a, away in zip(average, compact["away"], strict=True)]
+        adam["state"] = {
+            number: {key: value.float() for key, value in values.items()}
+            for number, values in compact["adam"].items()
+        }
+        cold = compact["cold_since"]
+    return {
+        "names": compact["names"],
+        "master": master,
+        "average": average,
+        "adam": adam,
+        "num_updates": compact["num_updates"],
+        "cold_since": cold,
+    }
+
+
+def _plain(value: Mapping[str, Any]) -> Any:
+    """As JSON would give it back: tuples as lists, paths as text."""
+    return json.loads(json.dumps(value, default=str))

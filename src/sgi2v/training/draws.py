@@ -1,0 +1,17 @@
+"""What a step draws at random, on the device that trains, and host values on their way there without a wait."""
+
+import torch
+from torch import Tensor
+
+
+def onto(value: Tensor, device: torch.device | str) -> Tensor:
+    """A host tensor on the device; an accelerator gets it from pinned memory, or the copy would wait for its work."""
+    if torch.device(device).type == "cpu":
+        return value
+    return value.pin_memory().to(device, non_blocking=True)
+
+
+def normal(shape: tuple[int, ...] | torch.Size, seed: int, device: torch.device | str) -> Tensor:
+    """Unit noise, drawn on the device itself: the same for the same seed and device."""
+    generator = torch.Generator(torch.device(device)).manual_seed(seed)
+    return torch.randn(shape, generator=generator, device=device)

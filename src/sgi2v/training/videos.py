@@ -1,0 +1,105 @@
+"""A person's own clips as training data: mp4, gif or folders of frames, cut to a stage's size and length."""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from sgi2v.evaluation.flow import dense_flow, grey_frames
+from sgi2v.video import load_video
+
+_SUFFIXES: Final = frozenset({".mp4", ".gif"})
+_KEPT: Final = 8  # clips held decoded
+
+
+def find_videos(folder: Path) -> tuple[Path, ...]:
+    """The clips of a folder in the order of their names; ValueError where there is none."""
+    if not folder.is_dir():
+        raise ValueError(f"videos: {folder} is no folder")
+    found = [
+        path
+        for path in sorted(folder.iterdir())
+        if path.suffix.lower() in _SUFFIXES or (path.is_dir() and any(path.glob("frame_*.png")))
+    ]
+    if not found:
+        raise ValueError(
+            f"videos: {folder} holds no clip; put mp4 or gif files into it, or folders of frame_0000.png, …"
+        )
+    return tuple(found)
+
+
+def check_videos(folder: Path) -> str:
+    """SHA-256 over names and sizes of a folder's clips, so that a run goes on with the clips it began with."""
+    whole = hashlib.sha256()
+    for path in find_videos(folder):
+        files = sorted(path.glob("frame_*.png")) if path.is_dir() else [path]
+        whole.update(f"{path.name} {len(files)} {sum(file.stat().st_size for file in files)}\n".encode())
+    return whole.hexdigest()
+
+
+class Footage:
+    """Cuts clips from a folder's videos: a random stretch of time, the largest middle of the wanted shape."""
+
+    def __init__(self, folder: Path) -> None:
+        """ValueError where the folder holds no clip."""
+        self.paths = find_videos(folder)
+        self._decoded: dict[Path, Tensor] = {}
+
+    def cut(
+        self, num: int, seed: int, *, width: int, height: int, times: Float[Tensor, "b f"], num_frames: int
+    ) -> tuple[Float[Tensor, "b f 3 h w"], Float[Tensor, " b"]]:
+        """`num` clips, RGB in 0..1, and how much moves in each (see :func:`amount_of_motion`).
+
+        times: 0..1 over a stretch of `num_frames` frames of the video (all of it where it is shorter), which begins
+        anywhere. ValueError naming a file that cannot be read.
+        """
+        generator = torch.Generator().manual_seed(seed % 2**63)
+        chosen = torch.randint(len(self.paths), (num,), generator=generator).tolist()
+        start = torch.rand(num, generator=generator).tolist()
+        clips, motion = [], []
+        for index, begin, when in zip(chosen, start, times, strict=True):
+            video = self._frames(self.paths[index])
+            span = min(num_frames, len(video)) - 1
+            first = int(begin * (len(video) - span))
+            stretch = video[first : first + span + 1]
+            motion.append(amount_of_motion(stretch[[0, len(stretch) // 2, -1]]))
+            clips.append(_shaped(stretch[(when * span).round().long()], width, height))
+        return torch.stack(clips), torch.tensor(motion)
+
+    def _frames(self, path: Path) -> Tensor:
+        if path not in self._decoded:
+            while len(self._decoded) >= _KEPT:
+                self._decoded.pop(next(iter(self._decoded)))
+            self._decoded[path] = load_video(path).frames
+        return self._decoded[path]
+
+
+def amount_of_motion(frames: Float[Tensor, "f 3 h w"]) -> float:
+    """How far the fastest twentieth of the picture goes over the frames, by optical flow, over the frame's diagonal.
+
+    The same measure as the rendered world's, where it is known: the longest path of a thing.
+    """
+    grey: Sequence[np.ndarray] = grey_frames(frames)
+    far = 0.0
+    for before, after in pairwise(grey):
+        far += float(np.quantile(np.linalg.norm(dense_flow(before, after), axis=-1), 0.95))
+    return far / math.hypot(*frames.shape[-2:])
+
+
+def _shaped(frames: Tensor, width: int, height: int) -> Tensor:
+    """The largest middle of the wanted shape, at the wanted size."""
+    tall, wide = frames.shape[-2:]
+    scale = min(tall / height, wide / width)
+    high, broad = max(1, round(height * scale)), max(1, round(width * scale))
+    top, left = (tall - high) // 2, (wide - broad) // 2
+    window = frames[..., top : top + high, left : left + broad]
+    small = functional.interpolate(window, (height, width), mode="bicubic", antialias=True)
+    return small.clamp(0, 1)

@@ -1,0 +1,154 @@
+"""Looks at a training from outside: whether features find things, what the averaged weights draw, whether it obeys."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sgi2v.backbones import SVD, load_backbone
+from sgi2v.controllers import Controller, recommended
+from sgi2v.draw import draw_tracks
+from sgi2v.evaluation.held_out import HeldOutWorld
+from sgi2v.evaluation.measuring import measure
+from sgi2v.evaluation.tracker import TemplateTracker
+from sgi2v.generate import Sampling, generate, plan
+from sgi2v.training.export import export
+from sgi2v.training.networks import averaged, load_autoencoder
+from sgi2v.training.optimiser import MasterAdam
+from sgi2v.training.probe import probe
+from sgi2v.training.stages import DenoiserTraining
+from sgi2v.video import to_uint8
+from sgi2v.writing import writing
+
+_SIGMA_MAX: Final = 80.0
+_PROBED: Final = 4  # clips
+_SHOWN: Final = 5  # frames of a clip on a sheet
+_VALIDATION: Final = 1  # the set of scenes: 0 is the test split
+
+
+def settings_of(training: DenoiserTraining) -> dict[str, Any]:
+    """What the model's sgi2v.json is to say, with `sigma_max` beside it; ValueError naming a file that is unusable.
+
+    Of the training's `settings`, or else of `initial`; without either the size, and SG-I2V from a tenth of the highest
+    noise level up.
+    """
+    last = training.stages[-1]
+    size = {
+        "width": last.width,
+        "height": last.height,
+        "num_frames": training.num_frames,
+        "fps": training.fps,
+    }
+    file = training.settings
+    if file is None and training.initial is not None:
+        file = training.initial / "sgi2v.json"
+        if not file.is_file():
+            return size  # the published defaults hold
+    if file is None:
+        guided = {"sg-i2v": {"guided": [_SIGMA_MAX / 10, _SIGMA_MAX]}}
+        return {**size, "sigma_max": _SIGMA_MAX, "recommended": guided}
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"settings: {file} cannot be read ({error})") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"settings: {file} holds no JSON object")
+    return {**found, **size}
+
+
+def export_average(training: DenoiserTraining, models: nn.ModuleDict, folder: Path) -> Path:
+    """Write the averaged networks as a model that `--backbone` takes."""
+    settings = settings_of(training)
+    return export(
+        folder,
+        models,
+        load_autoencoder(training.autoencoder_folder),
+        {name: value for name, value in settings.items() if name != "sigma_max"},
+        sigma_max=settings.get("sigma_max", _SIGMA_MAX),
+        shard_size=training.shard_size,
+        like=training.initial,
+    )
+
+
+class Watcher:
+    """Called after every step; does something at `probe_every` and `watch_every` alone. It changes no weights."""
+
+    def __init__(self, training: DenoiserTraining) -> None:
+        """ValueError for settings that cannot be used."""
+        self.training = training
+        settings_of(training)
+        last = training.stages[-1]
+        self._scenes = HeldOutWorld(
+            scene_set=_VALIDATION,
+            limit=max(1, training.watch_scenes),
+            width=last.width,
+            height=last.height,
+            num_frames=training.num_frames,
+        )
+
+    def __call__(self, optimiser: MasterAdam, step: int) -> dict[str, float]:
+        """What was found at this step, nothing at most of them."""
+        training = self.training
+        probing, watching = (
+            every > 0 and step % every == 0 for every in (training.probe_every, training.watch_every)
+        )
+        if not (probing or watching):
+            return {}
+        models = averaged(training, optimiser)
+        figures: dict[str, float] = {}
+        if probing:
+            figures |= self._probe(models)
+        if watching:
+            # The model is looked at as a person would use it.
+            folder = export_average(training, models, training.output / "model")
+            place = training.output / "samples" / f"step-{step:06d}.png"
+            figures |= look(load_backbone(folder, device=training.device), self._scenes, place)
+        return figures
+
+    def _probe(self, models: nn.ModuleDict) -> dict[str, float]:
+        world = replace(self._scenes.world(), num_things=1)
+        clips = [world.render(1, 9_000_000 + number)[0] for number in range(_PROBED)]
+        device, dtype = self.training.device, next(models.parameters()).dtype
+        autoencoder: Any = load_autoencoder(self.training.autoencoder_folder).to(device=device, dtype=dtype)
+        found = probe(models.to(device), autoencoder, clips, fps=self.training.fps)
+        models.cpu()
+        return {f"probe {name}": value for name, value in found.items()}
+
+
+def look(backbone: SVD, scenes: HeldOutWorld, place: Path, *, seed: int = 817) -> dict[str, float]:
+    """Make the scenes' clips without control and with SG-I2V as recommended; write a sheet of them; mean distances.
+
+    The sheet has three rows a scene: what really happened, no control, SG-I2V; the wanted boxes are drawn. Distances
+    ("objmc none", "objmc sg-i2v") are between wanted and found paths in pixels (ObjMC), by the built-in tracker.
+    """
+    methods = {"none": Controller(), "sg-i2v": recommended("sg-i2v", backbone.settings.recommended)}
+    sampling, tracker = Sampling(seed=seed), TemplateTracker()
+    distances: dict[str, list[float]] = {name: [] for name in methods}
+    rows = []
+    for number in range(len(scenes)):
+        case = scenes[number]
+        tracks = plan(case.scene, backbone, sampling=sampling, controller=methods["none"]).tracks
+        assert case.truth is not None
+        masks = None if case.masks is None else case.masks[:, 0]
+        rows.append(_row(case.truth, tracks.tracks))
+        for name, controller in methods.items():
+            frames = generate(case.scene, backbone=backbone, controller=controller, sampling=sampling).frames
+            distances[name].append(measure(frames, tracks, tracker, masks=masks)["objmc"])
+            rows.append(_row(frames, tracks.tracks))
+    with writing(place) as temporary:
+        Image.fromarray(to_uint8(torch.cat(rows, -2)[None])[0]).save(temporary)
+    return {f"objmc {name}": sum(found) / len(found) for name, found in distances.items()}
+
+
+def _row(frames: Tensor, tracks: Any) -> Tensor:
+    """A few frames of a clip side by side, twice as large where they are small, the wanted boxes drawn."""
+    scale = 2 if frames.shape[-1] < 160 else 1
+    large = functional.interpolate(frames.float(), scale_factor=float(scale), mode="nearest")
+    drawn = draw_tracks(large, [replace(track, boxes=track.boxes * scale) for track in tracks])
+    picked = [round(k * (len(frames) - 1) / (_SHOWN - 1)) for k in range(_SHOWN)]
+    return torch.cat(list(drawn[picked]), dim=-1)
