@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from sgi2v.training import autoencoder, denoiser, feed, probe
 from sgi2v.training.autoencoder import AutoencoderTraining
-from sgi2v.training.checkpoint import Stopped, load_checkpoint, save_checkpoint
+from sgi2v.training.checkpoint import Stopped
 from sgi2v.training.denoiser import Drawn
 from sgi2v.training.export import export
 from sgi2v.training.feed import Feeder
@@ -270,14 +270,6 @@ def test_master_adam_is_adam_and_averages() -> None:
     assert torch.allclose(mine.weight, theirs.weight, atol=1e-6)
     ours.write_average(mine)
     assert torch.allclose(mine.weight, average, atol=1e-6)
-
-
-def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path, MasterAdam(nn.Linear(3, 2)), 7)
-    assert load_checkpoint(tmp_path, MasterAdam(nn.Linear(3, 2))) == 7
-    assert not list(tmp_path.glob("*.part"))
-    with pytest.raises(ValueError, match="another output folder"):
-        load_checkpoint(tmp_path, MasterAdam(nn.Sequential(nn.Linear(3, 2))))
 
 
 def test_the_probe_finds_a_feature_that_moves_with_the_object() -> None:

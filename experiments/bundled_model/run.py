@@ -1,118 +1,110 @@
-"""Trains the bundled model from nothing and exports it: the whole recipe, resumable at any time.
+"""Trains a model of this project's own from nothing and exports it, in calls that each go on where the last one ended.
 
-    python experiments/bundled_model/run.py OUTPUT [encoder|decoder|denoiser|export]...
+    python -m experiments.bundled_model.run wide out/wide --device cuda --minutes 9
 
-Without parts named, all of them in this order. The decoder and the denoiser need the encoder alone and may run at
-the same time. Under torchrun the denoiser's gradients are averaged over the processes.
+does what is left to do of the parts, in their order, until the minutes are over; the same line again goes on. The last
+part writes OUTPUT/model, a folder for --backbone, from the averaged weights of the denoiser's newest checkpoint.
 """
 
-import json
-import os
+import dataclasses
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import torch
-from diffusers import AutoencoderKLTemporalDecoder
-from torch import distributed, nn
+import tyro
+from tyro.conf import Positional
 
+from experiments.bundled_model.recipes import RECIPES, Recipe
 from sgi2v.training import autoencoder, denoiser
-from sgi2v.training.autoencoder import AutoencoderTraining
-from sgi2v.training.export import export
-from sgi2v.training.optimiser import MasterAdam, load_checkpoint
-from sgi2v.training.stages import DenoiserTraining, Stage
+from sgi2v.training.checkpoint import Stopped, load_checkpoint, read_checkpoint
+from sgi2v.training.ending import Ending, ending
+from sgi2v.training.journal import Journal
+from sgi2v.training.networks import averaged, build
+from sgi2v.training.optimiser import MasterAdam
+from sgi2v.training.watch import Watcher, export_average
 
-HERE = Path(__file__).parent
-ASSETS = HERE.parents[1] / "src" / "sgi2v" / "assets"
-
-PICTURES: dict[str, Any] = {"num_frames": 1}
-SQUARE: dict[str, Any] = {"width": 64, "height": 64}
-PAIRS: dict[str, Any] = {**PICTURES, **SQUARE, "num_things": 2, "log_sigma": (0.5, 1.2)}
-CLIPS: dict[str, Any] = {**SQUARE, "num_frames": 8, "batch_size": 6, "log_sigma": (0.7, 1.3)}
-# What was run. The first two stages ran as two processes (twice the batch); until step 1450 the simple world's things
-# had stronger patterns, a fifth of them pictures, and colours that could be near the background's, and the average of
-# the weights had decay 0.998. The README tells the story.
-STAGES = (
-    Stage(**PICTURES, num_steps=400, batch_size=24, lr=1e-3, final_lr=7e-4, num_warmup=60),
-    Stage(**PAIRS, num_steps=200, batch_size=48, lr=1e-3, final_lr=9.5e-4, num_warmup=20),
-    Stage(**PAIRS, num_steps=250, batch_size=64, lr=9.5e-4, final_lr=9e-4, num_warmup=0),
-    Stage(**CLIPS, num_steps=550, lr=8e-4, final_lr=7e-4, num_warmup=60),
-    Stage(**CLIPS, num_steps=1200, lr=7e-4, final_lr=5.5e-4, num_warmup=1),
-    Stage(**CLIPS, num_steps=850, lr=5.5e-4, final_lr=2e-5, num_warmup=1),
-)
+Part = Literal["encoder", "autoencoder", "denoiser", "export"]
 
 
-def encoder_training(output: Path) -> AutoencoderTraining:
-    """The encoder against a linear decoder."""
-    return AutoencoderTraining(
-        output=output / "autoencoder", num_encoder_steps=700, lr=1e-3, num_warmup=60, ema=0.98
-    )
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Train a recipe's parts, or what is left of them."""
+
+    recipe: Positional[Literal["first", "wide"]]
+    """first: what is in the package. wide: 320x192, 14 frames, for one GPU."""
+    output: Positional[Path]
+    """Folder for everything."""
+    parts: tuple[Part, ...] = ("encoder", "autoencoder", "denoiser", "export")
+    """What to do, in this order."""
+    minutes: float = 0.0
+    """Stop after so many minutes, everything saved; 0: at the end."""
+    scale: float = 1.0
+    """All numbers of steps times this; keep it when going on."""
+    device: str = "cpu"
+    """Where to train: cpu, cuda …"""
+    threads: int | None = None
+    """CPU threads."""
+    model: Path | None = None
+    """Where the model is written; OUTPUT/model by default."""
 
 
-def decoder_training(output: Path) -> AutoencoderTraining:
-    """The decoder on the frozen encoder."""
-    return AutoencoderTraining(
-        output=output / "autoencoder",
-        initial=output / "encoder",
-        num_steps=1600,
-        lr=8e-4,
-        num_warmup=60,
-        ema=0.99,
-        batch_size=6,
-    )
+def encoder_of(recipe: Recipe, device: str, asked: Ending) -> None:
+    """The encoder by itself, where the recipe has one."""
+    if recipe.encoder is not None:
+        training = dataclasses.replace(recipe.encoder, device=device)
+        log = Journal(training.output / "encoder.jsonl", say)
+        autoencoder.train_encoder(training, log=log, stop=asked).save_pretrained(training.output / "linear")
 
 
-def denoiser_training(output: Path) -> DenoiserTraining:
+def autoencoder_of(recipe: Recipe, device: str, asked: Ending) -> None:
+    """The autoencoder, or its decoder alone."""
+    training = dataclasses.replace(recipe.autoencoder, device=device)
+    log = Journal(training.output / "log.jsonl", say)
+    autoencoder.train(training, log=log, stop=asked).save_pretrained(training.output / "model")
+
+
+def denoiser_of(recipe: Recipe, device: str, asked: Ending) -> None:
     """The denoiser and the image encoder."""
-    return DenoiserTraining(
-        output=output / "denoiser", autoencoder=output / "encoder", stages=STAGES, num_frames=8, ema=0.995
-    )
+    training = dataclasses.replace(recipe.denoiser, device=device)
+    log = Journal(training.output / "log.jsonl", say)
+    denoiser.train(training, log=log, watch=Watcher(training), stop=asked)
 
 
-def log_to(file: Path) -> autoencoder.Log:
-    """Append each figure to a file, one JSON object a line."""
-
-    def log(figures: dict[str, float]) -> None:
-        with file.open("a") as stream:
-            stream.write(json.dumps({name: round(value, 4) for name, value in figures.items()}) + "\n")
-
-    return log
-
-
-def averaged(training: DenoiserTraining) -> nn.ModuleDict:
-    """The averaged weights of the newest checkpoint."""
-    models = denoiser.build(training)
-    optimiser = MasterAdam(models)
-    load_checkpoint(training.output, optimiser)
-    optimiser.write_average(models)
-    return models
+def export_of(recipe: Recipe, folder: Path) -> None:
+    """The newest averaged weights, finished or not, with the finished autoencoder."""
+    training = recipe.denoiser
+    optimiser = MasterAdam(build(training))
+    steps = load_checkpoint(training.output, optimiser)
+    finished = dataclasses.replace(training, autoencoder=recipe.autoencoder.output / "model")
+    print(export_average(finished, averaged(training, optimiser), folder), f"after {steps} steps")
 
 
-def main(output: Path, parts: list[str]) -> None:
-    """Run the named parts."""
-    output.mkdir(parents=True, exist_ok=True)
-    if "encoder" in parts:
-        found = autoencoder.train_encoder(encoder_training(output), log=log_to(output / "encoder.jsonl"))
-        found.save_pretrained(output / "encoder")
-    if "decoder" in parts:
-        found = autoencoder.train(decoder_training(output), log=log_to(output / "decoder.jsonl"))
-        found.save_pretrained(output / "decoder")
-    if "denoiser" in parts:
-        if "RANK" in os.environ:
-            distributed.init_process_group("gloo")
-        denoiser.train(denoiser_training(output), log=log_to(output / "denoiser.jsonl"))
-    if "export" in parts:
-        settings = json.loads((HERE / "settings.json").read_text())
-        vae = AutoencoderKLTemporalDecoder.from_pretrained(output / "decoder")
-        export(
-            ASSETS,
-            averaged(denoiser_training(output)),
-            vae,
-            settings["sgi2v"],
-            sigma_max=settings["sigma_max"],
-        )
+def main(options: Options) -> None:
+    """Do the parts that are not done."""
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    recipe = RECIPES[options.recipe](options.output, options.scale)
+    try:
+        with ending(options.minutes) as asked:
+            for part, work in (
+                ("encoder", encoder_of),
+                ("autoencoder", autoencoder_of),
+                ("denoiser", denoiser_of),
+            ):
+                if part in options.parts:
+                    work(recipe, options.device, asked)
+    except Stopped as stopped:
+        say(f"{stopped}, saved; the same command goes on from there")
+    if "export" in options.parts and read_checkpoint(recipe.denoiser.output) is not None:
+        export_of(recipe, options.model or options.output / "model")
+
+
+def say(line: str) -> None:
+    """One line of progress."""
+    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
-    main(Path(sys.argv[1]), sys.argv[2:] or ["encoder", "decoder", "denoiser", "export"])
+    main(tyro.cli(Options))

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Final
 
 import torch
@@ -58,8 +59,8 @@ def read_checkpoint(folder: Path) -> dict[str, Any] | None:
     try:
         source: Any = path if path.exists() else io.BytesIO(_joined(packed))
         saved: dict[str, Any] = torch.load(source, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError) as error:
+        reason = str(error).partition(".")[0]
         raise ValueError(
             f"checkpoint: {folder} cannot be gone on from ({reason}); delete it, or copy it again"
         ) from error

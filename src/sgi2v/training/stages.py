@@ -8,8 +8,9 @@ Trained = Literal["all", "temporal", "attention"]
 TrainingType = Literal["auto", "bfloat16", "float32"]
 
 _FREE: Final = (
-    "output", "initial", "autoencoder", "settings", "videos", "gradient_checkpointing", "checkpoint_every", "log_every",
-    "probe_every", "watch_every", "watch_scenes", "shard_size", "minutes", "device", "dtype",
+    "output", "initial", "autoencoder", "settings", "sigma_max", "videos", "gradient_checkpointing",
+    "checkpoint_every", "log_every", "probe_every", "watch_every", "watch_scenes", "shard_size", "minutes", "device",
+    "dtype",
 )  # fmt: skip
 """Fields of a training that may change when it goes on; weights and clips that folders hold are compared themselves."""
 
@@ -69,8 +70,10 @@ class DenoiserTraining:
     autoencoder: Path | None = None
     """Folder of the trained autoencoder, which is frozen here; that of `initial` by default."""
     settings: Path | None = None
-    """The sgi2v.json of the model to be: recommended sampling and control, with `sigma_max` beside it. By default
-    that of `initial`, or plain values."""
+    """The sgi2v.json of the model to be: recommended sampling and control. By default that of `initial`, or plain
+    values."""
+    sigma_max: float = 80.0
+    """Highest noise level of the model's scheduler, where sampling starts; that of `initial` counts before it."""
     trained: Trained = "all"
     """Which layers of the denoiser learn: all, temporal (those that mix frames), attention."""
     freeze_image_encoder: bool = False

@@ -25,14 +25,13 @@ from sgi2v.training.stages import DenoiserTraining
 from sgi2v.video import to_uint8
 from sgi2v.writing import writing
 
-_SIGMA_MAX: Final = 80.0
 _PROBED: Final = 4  # clips
 _SHOWN: Final = 5  # frames of a clip on a sheet
 _VALIDATION: Final = 1  # the set of scenes: 0 is the test split
 
 
 def settings_of(training: DenoiserTraining) -> dict[str, Any]:
-    """What the model's sgi2v.json is to say, with `sigma_max` beside it; ValueError naming a file that is unusable.
+    """What the model's sgi2v.json is to say; ValueError naming a file that is unusable.
 
     Of the training's `settings`, or else of `initial`; without either the size, and SG-I2V from a tenth of the highest
     noise level up.
@@ -50,8 +49,8 @@ def settings_of(training: DenoiserTraining) -> dict[str, Any]:
         if not file.is_file():
             return size  # the published defaults hold
     if file is None:
-        guided = {"sg-i2v": {"guided": [_SIGMA_MAX / 10, _SIGMA_MAX]}}
-        return {**size, "sigma_max": _SIGMA_MAX, "recommended": guided}
+        guided = {"sg-i2v": {"guided": [training.sigma_max / 10, training.sigma_max]}}
+        return {**size, "recommended": guided}
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -63,13 +62,12 @@ def settings_of(training: DenoiserTraining) -> dict[str, Any]:
 
 def export_average(training: DenoiserTraining, models: nn.ModuleDict, folder: Path) -> Path:
     """Write the averaged networks as a model that `--backbone` takes."""
-    settings = settings_of(training)
     return export(
         folder,
         models,
         load_autoencoder(training.autoencoder_folder),
-        {name: value for name, value in settings.items() if name != "sigma_max"},
-        sigma_max=settings.get("sigma_max", _SIGMA_MAX),
+        settings_of(training),
+        sigma_max=training.sigma_max,
         shard_size=training.shard_size,
         like=training.initial,
     )
