@@ -11,6 +11,10 @@ from torch.nn import functional
 # Each is CC0 or in the public domain by the docstring of the function of the same name in skimage.data.
 TRAINING_PHOTOGRAPHS = ("astronaut", "coffee", "camera", "brick", "grass", "hubble_deep_field")
 HELD_OUT_PHOTOGRAPHS = ("chelsea", "rocket", "gravel")
+# The lifelike world sees more: CC0 (retina), in the public domain (clock), without known copyright restrictions
+# (immunohistochemistry, coins), by the same docstrings.
+MORE_TRAINING_PHOTOGRAPHS = (*TRAINING_PHOTOGRAPHS, "retina", "immunohistochemistry")
+MORE_HELD_OUT_PHOTOGRAPHS = (*HELD_OUT_PHOTOGRAPHS, "coins", "clock")
 
 
 @cache
@@ -19,20 +23,27 @@ def photographs(held_out: bool = False, height: int = 256) -> tuple[Tensor, ...]
 
     Raises ValueError when scikit-image, where they come from, is not installed.
     """
+    return tuple(
+        photograph(name, height) for name in (HELD_OUT_PHOTOGRAPHS if held_out else TRAINING_PHOTOGRAPHS)
+    )
+
+
+def photograph(name: str, height: int) -> Float[Tensor, "3 {height} w"]:
+    """A photograph of skimage.data, 0..1, RGB, resized to a height, its shape kept.
+
+    Raises ValueError when scikit-image is not installed.
+    """
     try:
         from skimage import data
     except ImportError as error:
         raise ValueError(
             "training needs the photographs of scikit-image: pip install scikit-image"
         ) from error
-    pictures = []
-    for name in HELD_OUT_PHOTOGRAPHS if held_out else TRAINING_PHOTOGRAPHS:
-        pixels = torch.from_numpy(getattr(data, name)()).float() / 255
-        picture = pixels.permute(2, 0, 1) if pixels.ndim == 3 else pixels.expand(3, -1, -1)
-        size = (height, round(picture.shape[2] * height / picture.shape[1]))
-        resized = functional.interpolate(picture[None, :3], size, mode="bicubic", antialias=True)
-        pictures.append(resized[0].clamp(0, 1))
-    return tuple(pictures)
+    pixels = torch.from_numpy(getattr(data, name)()).float() / 255
+    picture = pixels.permute(2, 0, 1) if pixels.ndim == 3 else pixels.expand(3, -1, -1)
+    size = (height, round(picture.shape[2] * height / picture.shape[1]))
+    resized = functional.interpolate(picture[None, :3], size, mode="bicubic", antialias=True)
+    return resized[0].clamp(0, 1)
 
 
 def photograph_crops(
@@ -59,36 +70,47 @@ def photograph_crops(
 
 
 def fractal_noise(
-    num: int, height: int, width: int, generator: torch.Generator
+    num: int, height: int, width: int, generator: torch.Generator, *, device: str = "cpu"
 ) -> Float[Tensor, "num 3 height width"]:
-    """Coloured noise whose amplitude falls as one over frequency to a random power; 0..1."""
-    total = torch.zeros(num, 3, height, width)
-    roughness = 0.35 + 0.45 * torch.rand(num, 1, 1, 1, generator=generator)
+    """Coloured noise whose amplitude falls as one over frequency to a random power; 0..1.
+
+    Random numbers are drawn on the CPU and the picture on `device`.
+    """
+    total = torch.zeros(num, 3, height, width, device=device)
+    roughness = 0.35 + 0.45 * torch.rand(num, 1, 1, 1, generator=generator).to(device)
     for octave in range(6):
         cells = 2 ** (octave + 1)
         size = (min(cells, height), min(max(2, cells * width // height), width))
-        noise = torch.randn(num, 3, *size, generator=generator)
+        noise = torch.randn(num, 3, *size, generator=generator).to(device)
         # Half of every octave is grey, as in natural pictures, whose channels vary together.
         noise = 0.6 * noise + 0.8 * noise[:, :1]
         total += roughness**octave * functional.interpolate(noise, (height, width), mode="bicubic")
-    mean = torch.rand(num, 3, 1, 1, generator=generator)
+    mean = torch.rand(num, 3, 1, 1, generator=generator).to(device)
     return (mean + 0.18 * total).clamp_(0, 1)
 
 
 def dead_leaves(
-    num: int, height: int, width: int, generator: torch.Generator, *, num_leaves: int = 48
+    num: int,
+    height: int,
+    width: int,
+    generator: torch.Generator,
+    *,
+    num_leaves: int = 48,
+    smallest: float = 2.0,
+    device: str = "cpu",
 ) -> Float[Tensor, "num 3 height width"]:
     """Overlapping discs and rectangles with power-law sizes, which stand in for natural pictures; 0..1.
 
+    smallest: radius of the smallest ones in pixels. Random numbers are drawn on the CPU and the picture on `device`.
     Source: Lee, Mumford, Huang, "Occlusion models for natural images", IJCV 2001.
     """
-    y = torch.arange(height).view(1, height, 1) + 0.5
-    x = torch.arange(width).view(1, 1, width) + 0.5
-    pictures = fractal_noise(num, height, width, generator)
+    y = torch.arange(height, device=device).view(1, height, 1) + 0.5
+    x = torch.arange(width, device=device).view(1, 1, width) + 0.5
+    pictures = fractal_noise(num, height, width, generator, device=device)
     for _ in range(num_leaves):
-        draw = torch.rand(num, 12, 1, 1, generator=generator)
+        draw = torch.rand(num, 12, 1, 1, generator=generator).to(device)
         # Inverse of the cumulative distribution of r^-3 between r_min and r_max.
-        small, large = 2.0, 0.45 * height
+        small, large = smallest, 0.45 * height
         radius = (small**-2 + draw[:, 0] * (large**-2 - small**-2)) ** -0.5
         turn = math.tau * draw[:, 1]
         dx, dy = x - draw[:, 2] * width, y - draw[:, 3] * height

@@ -2,6 +2,17 @@
 
 from sgi2v.training.world.clips import Clip, Clips, Kind
 from sgi2v.training.world.layers import Correspondence, Layers
+from sgi2v.training.world.lifelike import LifelikeWorld
 from sgi2v.training.world.plain import HeldOutScene, World, held_out_scenes
 
-__all__ = ["Clip", "Clips", "Correspondence", "HeldOutScene", "Kind", "Layers", "World", "held_out_scenes"]
+__all__ = [
+    "Clip",
+    "Clips",
+    "Correspondence",
+    "HeldOutScene",
+    "Kind",
+    "Layers",
+    "LifelikeWorld",
+    "World",
+    "held_out_scenes",
+]

@@ -7,6 +7,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
+Index = slice | list[int] | Tensor
+
 
 @dataclass(frozen=True, kw_only=True)
 class Correspondence:
@@ -38,15 +40,15 @@ class Layers:
     stride: int = 1
     """Side of a cell in pixels."""
 
-    def __getitem__(self, clips: object) -> "Layers":
-        """The layers of some of the clips, by a slice or an index tensor."""
-        return Layers(poses=self.poses[clips], masks=self.masks[clips], stride=self.stride)  # type: ignore[index]
+    def __getitem__(self, clips: Index) -> "Layers":
+        """The layers of some of the clips, by their numbers."""
+        return Layers(poses=self.poses[clips], masks=self.masks[clips], stride=self.stride)
 
-    def at(self, frames: object) -> "Layers":
-        """The layers in some of the frames, by a slice."""
+    def at(self, frames: Index) -> "Layers":
+        """The layers in some of the frames, by their numbers."""
         return Layers(
-            poses=self.poses[:, :, frames],  # type: ignore[index]
-            masks=self.masks[:, :, frames],  # type: ignore[index]
+            poses=self.poses[:, :, frames],
+            masks=self.masks[:, :, frames],
             stride=self.stride,
         )
 
@@ -100,10 +102,13 @@ def similarity(
 
 
 def compose(outer: Tensor, inner: Tensor) -> Tensor:
-    """The affine map [..., 2, 3] that applies `inner`, then `outer`."""
-    linear = outer[..., :2] @ inner[..., :2]
-    offset = (outer[..., :2] @ inner[..., 2:]) + outer[..., 2:]
-    return torch.cat([linear, offset], -1)
+    """The affine map [..., 2, 3] that applies `inner`, then `outer`.
+
+    Written out, as all geometry here: matrix products may be rounded to ten bits on a GPU, half a pixel in 500.
+    """
+    columns = [outer[..., 0] * inner[..., :1, n] + outer[..., 1] * inner[..., 1:, n] for n in range(3)]
+    columns[2] = columns[2] + outer[..., 2]
+    return torch.stack(columns, -1)
 
 
 def inverse(pose: Tensor) -> Tensor:
@@ -117,5 +122,7 @@ def inverse(pose: Tensor) -> Tensor:
 
 def apply(pose: Tensor, points: Float[Tensor, "*n 2"]) -> Tensor:
     """Points (x, y) [..., 2] under affine maps [..., 2, 3], both broadcast."""
-    x, y = points[..., :1], points[..., 1:]
-    return pose[..., 0] * x + pose[..., 1] * y + pose[..., 2]
+    x, y = points[..., 0].contiguous(), points[..., 1].contiguous()
+    a, b, c = pose.unbind(-1)
+    moved = [a[..., n] * x + b[..., n] * y + c[..., n] for n in range(2)]
+    return torch.stack(moved, -1)
