@@ -15,6 +15,7 @@ import torch
 import tyro
 
 from sgi2v.backbones import Backbone, load_backbone, settings_of, settings_with_recipe
+from sgi2v.backbones.base import settings_with
 from sgi2v.controllers import SGI2V, Controller, recommended
 from sgi2v.evaluation.benchmark import BenchmarkProgress, run_benchmark
 from sgi2v.evaluation.datasets import Cases
@@ -86,6 +87,8 @@ class Study:
     """Said below the table."""
     extra: tuple[str, ...] = field(default=())
     """More rows without a model."""
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Label -> the model's settings that this variant changes."""
     costs: bool = False
     """Say time and memory too, and so make every clip anew: others may have been made on a busy machine."""
 
@@ -115,26 +118,30 @@ def main(study: Study, options: Options | None = None) -> None:
     # Clips are kept once for all studies: no control and the recommended values appear in every one.
     clips = OUT / (f"clips-{study.folder}" if study.costs else "clips")
     store = Store(rows=place / f"rows{suffix}.jsonl", clips=clips)
-    controllers = _that_run(study.variants(backbone), backbone)
-    methods: dict[str, Any] = {name: name for name in (*BASELINES, *study.extra)}
-    methods |= {"none": Controller(), **controllers}
     standin = load_standin()
-    summary = run_benchmark(
-        cases,
-        methods,
-        store=store,
-        backbone=backbone,
-        sampling=Sampling(seed=options.seed),
-        extractors=(standin,),
-        recipe=options.recipe,
-        progress=None if options.report else _tell,
-        cancelled=None,
-    )
-    for reason in summary.left_out:
-        print(f"left out: {reason}", file=sys.stderr)
-    for row in summary.failed:
-        print(f"failed: {row['case']} {row['method']}: {row['error']}", file=sys.stderr)
-    findings = _findings(summary.rows, store, standin)
+    fixed: dict[str, Any] = {name: name for name in (*BASELINES, *study.extra)} | {"none": Controller()}
+    rows: list[dict[str, Any]] = []
+    for changes, variants in _by_settings(study, study.variants(backbone)):
+        backbone.settings = settings_with(settings, changes, study.folder)
+        summary = run_benchmark(
+            cases,
+            fixed | _that_run(variants, backbone),
+            store=store,
+            backbone=backbone,
+            sampling=Sampling(seed=options.seed),
+            extractors=(standin,),
+            recipe=options.recipe,
+            progress=None if options.report else _tell,
+            cancelled=None,
+        )
+        fixed = {}
+        rows += summary.rows
+        for reason in summary.left_out:
+            print(f"left out: {reason}", file=sys.stderr)
+        for row in summary.failed:
+            print(f"failed: {row['case']} {row['method']}: {row['error']}", file=sys.stderr)
+    backbone.settings = settings
+    findings = _findings(rows, store, standin)
     text = _table(study, findings, options, backbone)
     print(text)
     _write_between_marks(place / "README.md", text, suffix)
@@ -146,6 +153,21 @@ def _cases(options: Options, backbone: Backbone) -> Cases:
     if options.vipseg is not None:
         return load_vipseg(options.vipseg, limit=options.limit, **size)
     return HeldOutWorld(scene_set=options.scene_set, limit=options.limit, variety=options.variety, **size)
+
+
+def _by_settings(
+    study: Study, variants: Mapping[str, Controller]
+) -> list[tuple[Mapping[str, Any], dict[str, Controller]]]:
+    """The variants that run under the same settings, each time with those; the model's own settings first."""
+    groups: list[tuple[Mapping[str, Any], dict[str, Controller]]] = [({}, {})]
+    for label, controller in variants.items():
+        changes = study.settings.get(label, {})
+        found = next((group for known, group in groups if known == changes), None)
+        if found is None:
+            found = {}
+            groups.append((changes, found))
+        found[label] = controller
+    return groups
 
 
 def _that_run(variants: Mapping[str, Controller], backbone: Backbone) -> dict[str, Controller]:

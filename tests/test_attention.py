@@ -6,10 +6,19 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import Tensor
 
 from sgi2v import SVD
-from sgi2v.attention import AttentionCall, AttentionEdit, attend, first_frame_attention, map_size, to_maps
+from sgi2v.attention import (
+    AttentionCall,
+    AttentionEdit,
+    LeanAttention,
+    attend,
+    first_frame_attention,
+    map_size,
+    to_maps,
+)
 from sgi2v.backbones.base import Level
 from sgi2v.backbones.svd import SVDCondition
 from test_no_trace import Broken, nothing_is_left
@@ -36,6 +45,67 @@ def literal(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, num_hea
 def test_attend_is_softmax_attention() -> None:
     query, key, value = torch.randn(3, 2, 5, 12)
     assert torch.allclose(attend(query, key, value, 3), literal(query, key, value, 3), atol=1e-5)
+
+
+class Block(torch.nn.Module):
+    """One attention of diffusers' class under a processor."""
+
+    def __init__(self, processor: object, cross: int | None) -> None:
+        super().__init__()
+        self.attention: Any = Attention(12, cross_attention_dim=cross, heads=3, dim_head=4)
+        self.attention.set_processor(processor)
+
+    def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
+        out: Tensor = self.attention(x, encoder_hidden_states=context)
+        return out
+
+
+@pytest.mark.parametrize("written_out", [True, False])
+@pytest.mark.parametrize("num_tokens", [None, 1, 5])
+def test_the_lean_attention_is_diffusers_own(
+    num_tokens: int | None, written_out: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sgi2v.attention._WRITTEN_OUT", 2**22 if written_out else 0)
+    cross = None if num_tokens is None else 7
+    lean, own = Block(LeanAttention(), cross), Block(AttnProcessor2_0(), cross)
+    own.load_state_dict(lean.state_dict())
+    context = None if num_tokens is None else torch.randn(2, num_tokens, 7)
+    found = []
+    for block in (lean.requires_grad_(False), own.requires_grad_(False)):
+        leaf = torch.linspace(-2, 2, 2 * 6 * 12).reshape(2, 6, 12).requires_grad_(True)
+        out = block(leaf, context) + leaf
+        with torch.no_grad():
+            assert torch.allclose(block(leaf, context) + leaf, out, atol=1e-6)
+        (gradient,) = torch.autograd.grad(out.square().sum(), leaf)
+        found.append((out, gradient))
+    assert torch.allclose(found[0][0], found[1][0], atol=1e-6)
+    assert torch.allclose(found[0][1], found[1][1], atol=1e-5)
+
+
+def test_one_token_takes_no_query_and_no_gradient() -> None:
+    block = Block(LeanAttention(), 7).requires_grad_(False)
+    ran: list[int] = []
+    block.attention.to_q.register_forward_hook(lambda *_: ran.append(1))
+    leaf = torch.randn(2, 6, 12, requires_grad=True)
+    assert not block(leaf, torch.randn(2, 1, 7)).requires_grad and not ran
+    assert block(leaf, torch.randn(2, 2, 7)).requires_grad and ran
+
+
+def test_the_fused_kernel_serves_where_there_is_no_gradient_or_too_much_to_write_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    block, leaf = Block(LeanAttention(), None), torch.randn(2, 6, 12, requires_grad=True)
+    written: list[int] = []
+    monkeypatch.setattr(
+        "sgi2v.attention._written_out", lambda q, k, v, n: written.append(1) or attend(q, k, v, n)
+    )
+    with torch.no_grad():
+        block(leaf, None)
+    assert not written
+    block(leaf, None)
+    assert len(written) == 1
+    block(torch.randn(2, 900, 12, requires_grad=True), None)  # 2 x 3 heads x 900 x 900 logits
+    assert len(written) == 1
 
 
 def test_first_frame_attention_reads_the_first_frame_everywhere_and_sends_it_no_gradient() -> None:

@@ -370,6 +370,6 @@ def test_what_an_iteration_runs_has_no_loop_but_over_layers() -> None:
             over = node.iter if isinstance(node, ast.For) else getattr(node, "generators", [None])[0]
             over = over.iter if isinstance(over, ast.comprehension) else over
             names = ast.unparse(over) if over is not None else "while"
-            assert names in ("features", "(key, value)", "(t for t in (key, value))"), (
+            assert names in ("features", "(key, value)", "(query, key, value)"), (
                 f"{function.__name__} loops over {names}"
             )

@@ -142,12 +142,21 @@ class Backbone(Protocol):
         ...
 
     def features(
-        self, x: Float[Tensor, "n c y x"], level: Level, condition: Any, layers: Sequence[str]
+        self,
+        x: Float[Tensor, "n c y x"],
+        level: Level,
+        condition: Any,
+        layers: Sequence[str],
+        deep: dict[str, Tensor] | None = None,
     ) -> Mapping[str, Float[Tensor, "n d v u"]]:
         """Named features of the conditional branch, differentiable in ``x``, each at its own resolution.
 
         A name is ``<block>:<source>``, source one of first-frame, self, temporal, output; or ``x0`` (:data:`CLEAN`),
         the conditional branch's estimate of the clean latents from the same pass, which then runs to its end.
+
+        ``deep`` makes passes after the first cheaper, and an approximation: given empty, it is filled with what the
+        network's deep blocks put out; given filled, those blocks do not run, and that is a constant in their place.
+        ValueError where no block is deeper than the layers.
         """
         ...
 
@@ -169,7 +178,8 @@ def settings_with(settings: Settings, values: Mapping[str, Any], where: str) -> 
     unknown = sorted(set(values) - known)
     if unknown:
         raise ValueError(f"{where}: unknown setting {unknown[0]!r}; known are {', '.join(sorted(known))}")
-    return dataclasses.replace(settings, **values)
+    frozen = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return dataclasses.replace(settings, **frozen)
 
 
 def settings_with_recipe(settings: Settings, name: str | None, where: str = "recipe") -> Any:

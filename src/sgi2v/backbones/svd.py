@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,12 +17,14 @@ from torch import Tensor, nn
 from sgi2v.attention import (
     AttentionEdit,
     AttentionSource,
+    LeanAttention,
     attend,
     edited,
     first_frame_attention,
     to_maps,
 )
 from sgi2v.backbones.base import CLEAN, Level
+from sgi2v.backbones.deep import last_deep_block, without_deep
 from sgi2v.backbones.folder import find_folder, variant_of, weights_sha256
 from sgi2v.backbones.svd_outline import SVDOutline, SVDSettings
 from sgi2v.device import choose_device, choose_dtype
@@ -71,6 +73,7 @@ class SVD:
         self.denoiser: nn.Module = pipeline.unet
         for network in (pipeline.unet, pipeline.vae, pipeline.image_encoder):
             network.eval().requires_grad_(False)
+        pipeline.unet.set_attn_processor(LeanAttention())
         if self.dtype == torch.float16 and pipeline.vae.config.force_upcast:
             # The autoencoder's encoder overflows in half precision; it runs once, so it stays in float32.
             pipeline.vae.encoder.float()
@@ -220,9 +223,13 @@ class SVD:
     def denoise(
         self, x: Float[Tensor, "n c y x"], level: Level, condition: SVDCondition
     ) -> Float[Tensor, "n c y x"]:
-        """Guided ``x0``: v-prediction as in EDM, guidance growing over the frames (SVD, section 4.2)."""
+        """Guided ``x0``: v-prediction as in EDM, guidance growing over the frames (SVD, section 4.2).
+
+        Outside ``settings.guidance_interval`` the conditional branch alone (Kynkäänniemi et al., arXiv 2404.07724).
+        """
         velocity = self._velocity(x, level, condition)
-        if condition.guided:
+        low, high = self.settings.guidance_interval
+        if condition.guided and low <= level.noise_level <= high:
             plain = self._velocity(x, level, condition, conditional=False)
             velocity = plain + condition.guidance * (velocity - plain)
         return self._clean(x, velocity, level)
@@ -234,7 +241,12 @@ class SVD:
         return x / variance - velocity * (sigma / variance**0.5)
 
     def features(
-        self, x: Float[Tensor, "n c y x"], level: Level, condition: SVDCondition, layers: Sequence[str]
+        self,
+        x: Float[Tensor, "n c y x"],
+        level: Level,
+        condition: SVDCondition,
+        layers: Sequence[str],
+        deep: dict[str, Tensor] | None = None,
     ) -> Mapping[str, Float[Tensor, "n d v u"]]:
         """Named features of the conditional branch, differentiable in ``x``, each at its own resolution.
 
@@ -242,13 +254,24 @@ class SVD:
         ``:self`` and ``:temporal`` are its attention before the output projection, ``:first-frame`` is the spatial
         one with the first frame's keys and values (SG-I2V, section 4.2). ``x0`` is the estimate of the clean latents
         without guidance, of the same pass. The pass ends at the last layer read, with ``x0`` at the network's own end.
-        Raises ValueError for a name the network does not have.
+        ``deep`` keeps what the up block before the layers' first one puts out (:mod:`sgi2v.backbones.deep`). Raises
+        ValueError for a name the network does not have.
         """
         plans = {layer: self._tapped(layer) for layer in layers if layer != CLEAN}
         names = list(dict.fromkeys(name for tapped in plans.values() for name in tapped))
         clean: dict[str, Tensor] = {}
-        with Taps(self.denoiser, names, early_exit=CLEAN not in layers) as taps:
+        reused: AbstractContextManager[None] = nullcontext()
+        kept = []
+        if deep is not None:
+            last = last_deep_block(self.denoiser, names)
+            if last in deep:
+                reused = without_deep(self.denoiser, last, deep[last])
+            else:
+                kept = [last]
+        with reused, Taps(self.denoiser, [*names, *kept], early_exit=CLEAN not in layers) as taps:
             clean[CLEAN] = self._clean(x, self._velocity(x, level, condition), level)
+        if deep is not None:
+            deep.update((name, taps[name].detach()) for name in kept)
         read = {
             layer: self._feature(layer, [taps[name] for name in tapped], x) for layer, tapped in plans.items()
         }

@@ -1,0 +1,137 @@
+"""Deep blocks that another pass has run: what stands in for them, its gradient, and that the network stays whole."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sgi2v import SVD
+from sgi2v.backbones.base import CLEAN, Level
+from sgi2v.backbones.svd import SVDCondition
+from test_no_trace import Broken, broken_layer, nothing_is_left
+from tiny import EMBEDDING, tiny_svd
+
+LEVEL = Level(signal=1.0, noise=3.0)
+MID = ("up_blocks.2.attentions.1:first-frame", "up_blocks.2.attentions.2:first-frame")
+LAYERS = {
+    "up_blocks.1": MID,
+    "up_blocks.2": ("up_blocks.3.attentions.0:self",),
+    "up_blocks.0": ("up_blocks.3.attentions.0:self", "up_blocks.1.attentions.2:temporal"),
+}
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["plain", "checkpointing"])
+def backbone(request: pytest.FixtureRequest) -> SVD:
+    model = SVD.load(tiny_svd(3), device="cpu", dtype="float32")
+    if request.param:
+        model.denoiser.enable_gradient_checkpointing()  # type: ignore[operator]
+    return model
+
+
+@pytest.fixture(scope="module", params=[(8, 6), (5, 7)], ids=["even", "odd"])
+def x(request: pytest.FixtureRequest) -> Tensor:
+    return 3 * torch.randn(3, 4, *request.param, generator=torch.Generator().manual_seed(3))
+
+
+def condition_of(x: Tensor) -> SVDCondition:
+    generator = torch.Generator().manual_seed(2)
+    return SVDCondition(
+        image_latents=torch.randn(x.shape[1:], generator=generator),
+        embedding=torch.randn(1, 1, EMBEDDING, generator=generator),
+        time_ids=torch.tensor([[6.0, 127.0, 0.02]]),
+        guidance=torch.ones(3, 1, 1, 1),
+        guided=False,
+    )
+
+
+def read(
+    backbone: SVD, x: Tensor, layers: tuple[str, ...], deep: dict[str, Tensor] | None
+) -> tuple[list[Tensor], Tensor]:
+    """Features and the gradient of what they amount to."""
+    leaf = x.clone().requires_grad_(True)
+    with torch.enable_grad():
+        found = list(backbone.features(leaf, LEVEL, condition_of(x), layers, deep).values())
+        (gradient,) = torch.autograd.grad(sum((f.square().sum() for f in found), torch.zeros(())), leaf)
+    return [f.detach() for f in found], gradient
+
+
+@contextmanager
+def constant(backbone: SVD, name: str) -> Iterator[None]:
+    """The block runs, but what it puts out takes no gradient."""
+    handle = backbone.denoiser.get_submodule(name).register_forward_hook(lambda _m, _i, out: out.detach())
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize("last", LAYERS)
+def test_the_first_pass_is_whole_and_the_next_takes_its_deep_part_for_constant(
+    backbone: SVD, x: Tensor, last: str
+) -> None:
+    layers, deep = LAYERS[last], dict[str, Tensor]()
+    whole, gradient = read(backbone, x, layers, None)
+    first, first_gradient = read(backbone, x, layers, deep)
+    assert all(torch.equal(a, b) for a, b in zip(first, whole, strict=True))
+    assert torch.equal(first_gradient, gradient)
+    assert list(deep) == [last] and not deep[last].requires_grad
+    # At the same place what stands in is what would be computed; only the gradient knows the difference.
+    with nothing_is_left(backbone):
+        again, shallow = read(backbone, x, layers, deep)
+    assert all(torch.equal(a, b) for a, b in zip(again, whole, strict=True))
+    with constant(backbone, last):
+        _, wanted = read(backbone, x, layers, None)
+    assert torch.equal(shallow, wanted) and not torch.equal(shallow, gradient)
+    elsewhere, _ = read(backbone, x + 1, layers, deep)
+    assert not torch.equal(elsewhere[0], whole[0]), "the shallow part sees where it is"
+
+
+def test_deep_blocks_do_not_run_again(backbone: SVD, x: Tensor) -> None:
+    ran: list[str] = []
+    blocks = [*(f"down_blocks.{k}" for k in range(4)), "mid_block", *(f"up_blocks.{k}" for k in range(4))]
+    deep: dict[str, Tensor] = {}
+    read(backbone, x, MID, deep)
+    handles = [
+        backbone.denoiser.get_submodule(name).register_forward_pre_hook(
+            lambda *_, name=name: ran.append(name)
+        )
+        for name in blocks
+    ]
+    try:
+        read(backbone, x, MID, deep)
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert ran == ["down_blocks.0", "down_blocks.1", "up_blocks.2"]
+
+
+def test_the_estimate_of_the_same_pass_has_the_same_deep_part(backbone: SVD, x: Tensor) -> None:
+    deep: dict[str, Tensor] = {}
+    with torch.no_grad():
+        whole = backbone.features(x, LEVEL, condition_of(x), (*MID, CLEAN), deep)
+        again = backbone.features(x, LEVEL, condition_of(x), (*MID, CLEAN), deep)
+    assert all(torch.equal(again[name], whole[name]) for name in whole) and CLEAN in whole
+
+
+@pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
+def test_nothing_is_left_after_a_shallow_pass_that_fails(backbone: SVD, x: Tensor, backward: bool) -> None:
+    deep: dict[str, Tensor] = {}
+    read(backbone, x, MID, deep)
+    with (
+        nothing_is_left(backbone),
+        broken_layer(backbone.denoiser, "down_blocks.1.resnets.0", backward=backward),
+        pytest.raises(Broken),
+    ):
+        read(backbone, x, MID, deep)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [("up_blocks.0.resnets.1:output",), ("down_blocks.1.attentions.0:self", *MID), ("mid_block:output",)],
+)
+def test_layers_with_nothing_below_them_are_refused(backbone: SVD, x: Tensor, layers: Any) -> None:
+    with nothing_is_left(backbone), pytest.raises(ValueError, match="reuse_deep: nothing lies deeper"):
+        read(backbone, x, layers, {})
