@@ -1,96 +1,312 @@
-"""Stable Video Diffusion's published architecture on the meta device: every shape and number format, no weights."""
+"""Full-size Stable Video Diffusion, random weights: what the phases of a guided generation take, and a whole run."""
 
-from collections.abc import Iterator
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
-from diffusers import (
-    AutoencoderKLTemporalDecoder,
-    EulerDiscreteScheduler,
-    StableVideoDiffusionPipeline,
-    UNetSpatioTemporalConditionModel,
+import tyro
+from architecture import (
+    META,
+    NUM_PARAMETERS,
+    Scale,
+    condition_of,
+    held_tensors,
+    published_svd,
+    published_unet,
 )
-from torch import Tensor
-from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+from counting import Count, count_phases
+from phases import BACKWARD, FORWARD, Generation, tracks_over
+from timing import Timing, free_unused, matrix_peak, time_phases
+from yardstick import Yardstick
 
-from sgi2v.backbones.svd import SVD, SVDCondition
-from sgi2v.backbones.svd_outline import SVDOutline, SVDSettings
-from sgi2v.grid import Grid
+from sgi2v.backbones.base import settings_with_recipe
+from sgi2v.backbones.svd import SVD
+from sgi2v.backbones.svd_outline import SVDSettings
+from sgi2v.controllers import Controller, recommended
+from sgi2v.device import choose_device, choose_dtype, device_name
 
-NUM_PARAMETERS = 1_524_623_082
-META = torch.device("meta")
+__all__ = ["META", "NUM_PARAMETERS", "condition_of", "held_tensors", "published_svd", "published_unet"]
+
+Row = Mapping[str, Any]
+Recipe = Literal["paper", "quick", "yardstick"]
 
 
-def published_unet() -> UNetSpatioTemporalConditionModel:
-    """The denoiser of stable-video-diffusion-img2vid; 1.52 B parameters."""
-    attentive = ("CrossAttnDownBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal")
-    unet = UNetSpatioTemporalConditionModel(
-        sample_size=96,
-        in_channels=8,
-        out_channels=4,
-        down_block_types=(*[attentive[0]] * 3, "DownBlockSpatioTemporal"),
-        up_block_types=("UpBlockSpatioTemporal", *[attentive[1]] * 3),
-        block_out_channels=(320, 640, 1280, 1280),
-        num_attention_heads=(5, 10, 20, 20),
-        layers_per_block=2,
-        transformer_layers_per_block=1,
-        cross_attention_dim=1024,
-        addition_time_embed_dim=256,
-        projection_class_embeddings_input_dim=768,
-        num_frames=14,
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to measure. Results come as lines of JSON while they are made, then as tables."""
+
+    scale: Scale = "full"
+    """full: the published architecture. small: the same classes with fewer channels, for a CPU."""
+    device: str | None = None
+    """Where to run; the best there is unless named."""
+    dtype: str | None = None
+    """float16, bfloat16 or float32; what suits the device unless named."""
+    width: int | None = None
+    """Pixels; 1024, or 256 at small scale."""
+    height: int | None = None
+    """Pixels; 576, or 128 at small scale."""
+    num_frames: tuple[int, ...] = (14,)
+    """Clip lengths, one after the other."""
+    num_steps: int | None = None
+    """Denoising steps instead of the recipe's."""
+    recipes: tuple[Literal["paper", "quick"], ...] = ("paper", "quick")
+    """Settings of SG-I2V: as published, and the cheaper ones."""
+    memory: tuple[str, ...] = ("fast",)
+    """Ways to hold the model; the first one is used for every recipe, the others for the first recipe."""
+    yardstick: bool = False
+    """Measure the published procedure's cost too, with the first way to hold the model."""
+    num_boxes: int = 2
+    """Boxes of 0.4 x 0.4 of the picture."""
+    repeats: int = 5
+    """Repetitions of a phase; medians are told."""
+    warm_up: int = 2
+    """Repetitions before those, which do not count."""
+    whole: bool = True
+    """Also run every case once from picture to frames, to confirm the sum of its phases."""
+    count_only: bool = False
+    """Count operations and live tensors, and run nothing."""
+    assumed_peak: float = 790.0
+    """TFLOP a second that a count's times by arithmetic are made with."""
+    rows: Path | None = None
+    """Also append the lines to this file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    recipe: Recipe
+    memory: str
+    num_frames: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.recipe}, {self.memory}, {self.num_frames} frames"
+
+
+@dataclass
+class Log:
+    """Lines of JSON, printed and kept as soon as they are there: a run that is cut short leaves what it has."""
+
+    file: Path | None
+    rows: list[Row] = field(default_factory=list)
+
+    def add(self, **row: Any) -> None:
+        self.rows.append(row)
+        line = json.dumps(row)
+        print(line, flush=True)
+        if self.file is not None:
+            with self.file.open("a") as stream:
+                stream.write(line + "\n")
+
+
+def cases_of(options: Options) -> Iterator[Case]:
+    """The most telling first: the published settings, their yardstick, the cheap ones, then other memory."""
+    for num_frames in options.num_frames:
+        first, *others = options.memory
+        for k, recipe in enumerate(options.recipes):
+            yield Case(recipe=recipe, memory=first, num_frames=num_frames)
+            if k == 0 and options.yardstick:
+                yield Case(recipe="yardstick", memory=first, num_frames=num_frames)
+        for memory in others:
+            yield Case(recipe=options.recipes[0], memory=memory, num_frames=num_frames)
+
+
+def _settings(recipe: Recipe) -> SVDSettings:
+    settings = SVDSettings()
+    named = recipe if recipe in settings.recipes else None
+    assert named or recipe != "quick", "no recipe of that name"
+    with_recipe: SVDSettings = settings_with_recipe(settings, named)
+    return with_recipe
+
+
+def generation_of(backbone: SVD, case: Case, options: Options) -> Generation:
+    """The case on a backbone: its steps, its controller, boxes that cross the picture."""
+    settings = _settings(case.recipe)
+    small = options.scale == "small"
+    width, height = options.width or (256 if small else 1024), options.height or (128 if small else 576)
+    grid = backbone.grid(width, height, case.num_frames)
+    controller: Controller = recommended("sg-i2v", settings.recommended)
+    if case.recipe == "yardstick":
+        controller = Yardstick()
+    return Generation(
+        backbone=backbone,
+        controller=controller,
+        grid=grid,
+        tracks=tracks_over(grid, 0.4, options.num_boxes),
+        num_steps=options.num_steps or settings.num_steps,
     )
-    count = sum(p.numel() for p in unet.parameters())
-    assert count == NUM_PARAMETERS, f"{count} parameters"
-    return unet
 
 
-def published_svd(dtype: torch.dtype = torch.float16) -> SVD:
-    """The model behind the backbone contract; its autoencoder and image encoder are only there to be named."""
-    with META:
-        unet = published_unet().to(META, dtype)
-        vae = AutoencoderKLTemporalDecoder()
-        image_encoder = CLIPVisionModelWithProjection(CLIPVisionConfig(num_hidden_layers=1))
-    pipeline = StableVideoDiffusionPipeline(
-        vae=vae,
-        image_encoder=image_encoder,
-        unet=unet,
-        scheduler=EulerDiscreteScheduler(),
-        feature_extractor=CLIPImageProcessor(),
+def _hold(backbone: SVD, memory: str) -> None:
+    if hasattr(backbone, "use_memory"):
+        backbone.use_memory(memory)
+
+
+def counts_of(case: Case, options: Options, dtype: torch.dtype) -> tuple[dict[str, Count], Generation]:
+    """Operations and live tensors of each phase, on the meta device; per iteration where a phase has several."""
+    backbone = published_svd(dtype, scale=options.scale)
+    _hold(backbone, case.memory)
+    generation = generation_of(backbone, case, options)
+    generation.prepare()
+    pipeline: Any = backbone._pipeline
+    held = [
+        tensor
+        for network in (pipeline.unet, pipeline.vae, pipeline.image_encoder)
+        for tensor in network.parameters()
+    ]
+    counts: dict[str, Count] = {}
+    for part in generation.parts:
+        counts |= count_phases(part, [*held, generation.x], device=META)
+    return counts, generation
+
+
+def _per_unit(phase: str, generation: Generation) -> int:
+    """How many units of a phase one measurement of it holds: a guided step holds several iterations."""
+    return max(generation.planned) if phase in (FORWARD, BACKWARD) else 1
+
+
+def _gigabytes(value: int | None) -> float | None:
+    return None if value is None else round(value / 1e9, 3)
+
+
+def count(case: Case, options: Options, dtype: torch.dtype, log: Log) -> None:
+    """One row a phase, and one of the run, by arithmetic alone."""
+    counts, generation = counts_of(case, options, dtype)
+    total = 0.0
+    for phase, value in counts.items():
+        tflop = value.flop / 1e12 / _per_unit(phase, generation)
+        times = generation.times[phase]
+        total += tflop * times
+        log.add(
+            what="count",
+            case=case.name,
+            phase=phase,
+            times=times,
+            tflop=tflop,
+            kinds={kind: flop / 1e12 / _per_unit(phase, generation) for kind, flop in value.kinds.items()},
+            held_gb=_gigabytes(value.held),
+            live_gb=_gigabytes(value.total),
+        )
+    log.add(what="count of a run", case=case.name, tflop=total, seconds=total / options.assumed_peak)
+
+
+def measure(
+    case: Case, options: Options, backbone: SVD, flop: Mapping[str, float], peak: float, log: Log
+) -> None:
+    """One row a phase, one of their sum, one of the whole run."""
+    device = backbone.device
+    _hold(backbone, case.memory)
+    generation = generation_of(backbone, case, options)
+    generation.prepare()
+    total = 0.0
+    for part in generation.parts:
+        for phase, timing in time_phases(
+            part, device, repeats=options.repeats, warm_up=options.warm_up
+        ).items():
+            seconds = timing.seconds / _per_unit(phase, generation)
+            times, tflop = generation.times[phase], flop.get(phase, 0.0)
+            total += seconds * times
+            log.add(
+                what="phase",
+                case=case.name,
+                phase=phase,
+                times=times,
+                seconds=seconds,
+                spread=timing.spread / _per_unit(phase, generation),
+                repeats=timing.repeats,
+                tflop=tflop,
+                share=tflop * 1e12 / seconds / peak,
+                **_memory_of(timing),
+            )
+    tflop = sum(flop.get(phase, 0.0) * times for phase, times in generation.times.items())
+    log.add(what="sum", case=case.name, seconds=total, tflop=tflop, share=tflop * 1e12 / total / peak)
+    if options.whole:
+        free_unused(device)
+        start = time.perf_counter()
+        (timing,) = time_phases(generation.whole, device, repeats=1, warm_up=0).values()
+        wall = time.perf_counter() - start
+        log.add(
+            what="whole run",
+            case=case.name,
+            seconds=wall,
+            tflop=tflop,
+            share=tflop * 1e12 / wall / peak,
+            **_memory_of(timing),
+        )
+
+
+def _memory_of(timing: Timing) -> dict[str, float | None]:
+    return {"steady_gb": _gigabytes(timing.steady), "peak_gb": _gigabytes(timing.peak)}
+
+
+def _cell(value: float | None, digits: int = 3) -> str:
+    return "" if value is None else f"{value:.{digits}g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def tables(rows: Sequence[Row]) -> str:
+    """The lines of JSON as tables: one a case, then one of the runs."""
+    text = []
+    for case in dict.fromkeys(row["case"] for row in rows if "phase" in row):
+        mine = [row for row in rows if row.get("case") == case and "phase" in row]
+        counted = mine[0]["what"] == "count"
+        text.append(f"\n{case}\n")
+        if counted:
+            text.append("| phase | times | TFLOP | product | convolution | attention | live tensors, GB |")
+        else:
+            text.append("| phase | times | seconds | spread | TFLOP | of the peak | steady, GB | peak, GB |")
+        text.append("|" + "---|" * text[-1].count(" |"))
+        for row in mine:
+            if counted:
+                kinds = [row["kinds"].get(k, 0.0) for k in ("matrix product", "convolution", "attention")]
+                cells = [_cell(v) for v in (row["tflop"], *kinds, row["live_gb"])]
+            else:
+                keys = ("seconds", "spread", "tflop", "share", "steady_gb", "peak_gb")
+                cells = [_cell(row[key]) for key in keys]
+            text.append(f"| {row['phase']} | {row['times']} | " + " | ".join(cells) + " |")
+    runs = [row for row in rows if row["what"] in ("sum", "whole run", "count of a run")]
+    text.append("\n| run | | TFLOP | seconds | of the peak | peak, GB |\n|---|---|---|---|---|---|")
+    for row in runs:
+        cells = [_cell(row.get(key)) for key in ("tflop", "seconds", "share", "peak_gb")]
+        text.append(f"| {row['case']} | {row['what']} | " + " | ".join(cells) + " |")
+    text += [
+        f"| {row['case']} | did not run: {row['error']} | | | | |" for row in rows if row["what"] == "error"
+    ]
+    return "\n".join(text)
+
+
+def main(options: Options) -> None:
+    log = Log(options.rows)
+    cases = list(cases_of(options))
+    if options.count_only:
+        dtype = choose_dtype(options.dtype or "float16", META)
+        for case in cases:
+            count(case, options, dtype, log)
+        print(tables(log.rows))
+        return
+    device = choose_device(options.device)
+    dtype = choose_dtype(options.dtype, device)
+    peak = matrix_peak(device, dtype)
+    log.add(
+        what="machine",
+        device=device_name(device),
+        torch=torch.__version__,
+        dtype=str(dtype).removeprefix("torch."),
+        peak_tflops=peak / 1e12,
     )
-    scheduler = {
-        "num_train_timesteps": 1000,
-        "beta_start": 0.00085,
-        "beta_end": 0.012,
-        "beta_schedule": "scaled_linear",
-        "prediction_type": "v_prediction",
-        "use_karras_sigmas": True,
-        "sigma_min": 0.002,
-        "sigma_max": 700.0,
-        "timestep_spacing": "leading",
-        "timestep_type": "continuous",
-        "steps_offset": 1,
-    }
-    outline = SVDOutline(
-        folder=Path("published"), settings=SVDSettings(), stride=8, channels=4, scheduler=scheduler
-    )
-    return SVD(pipeline, outline, "svd")
+    backbone = published_svd(dtype, device=device, scale=options.scale)
+    for case in cases:
+        try:
+            counts, counted = counts_of(case, options, dtype)
+            flop = {phase: c.flop / 1e12 / _per_unit(phase, counted) for phase, c in counts.items()}
+            measure(case, options, backbone, flop, peak, log)
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            log.add(what="error", case=case.name, error=str(error).splitlines()[0])
+        free_unused(device)
+    print(tables(log.rows))
 
 
-def condition_of(backbone: SVD, grid: Grid, *, guided: bool = True) -> SVDCondition:
-    """What the network sees beside the latents, in shape only; guided: both branches run, one after the other."""
-    dtype = backbone.dtype
-    channels = backbone.denoiser.config.cross_attention_dim
-    return SVDCondition(
-        image_latents=torch.empty(grid.channels, grid.rows, grid.columns, dtype=dtype, device=META),
-        embedding=torch.empty(1, 1, channels, dtype=dtype, device=META),
-        time_ids=torch.empty(1, 3, dtype=dtype, device=META),
-        guidance=torch.empty(grid.num_frames, 1, 1, 1, device=META),
-        guided=guided,
-    )
-
-
-def held_tensors(backbone: SVD, condition: SVDCondition, x: Tensor) -> Iterator[Tensor]:
-    """What is alive before a step begins: the denoiser's weights, the condition, the latents."""
-    yield from backbone.denoiser.parameters()
-    yield from backbone.denoiser.buffers()
-    yield from (condition.image_latents, condition.embedding, condition.time_ids, condition.guidance, x)
+if __name__ == "__main__":
+    main(tyro.cli(Options))

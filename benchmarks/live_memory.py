@@ -4,29 +4,16 @@ import gc
 from collections.abc import Callable
 from typing import Literal
 
-import numpy as np
 import torch
 import tyro
-from full_size import META, condition_of, held_tensors, published_svd
-from live import Peak, live_peak
-from PIL import Image
+from architecture import META, condition_of, held_tensors, published_svd
+from counting import Count, count
+from phases import tracks_over
 
 from sgi2v.backbones.svd import SVD
 from sgi2v.controllers import Controller, FreeTraj
-from sgi2v.grid import Grid, Track, Tracks
+from sgi2v.grid import Grid, Tracks
 from sgi2v.step import Reporter, Step, euler
-
-
-def tracks_over(grid: Grid, share: float, num_boxes: int) -> Tracks:
-    """Boxes of a share of the picture's width and height, each on a straight way across; all fit in throughout."""
-    width, height = grid.width * share, grid.height * share
-    tracks = []
-    for k in range(num_boxes):
-        way = np.linspace(0, 1, grid.num_frames)[:, None]
-        x = (grid.width - width) * (way if k % 2 == 0 else 1 - way)
-        y = np.full_like(way, (grid.height - height) * (k + 0.5) / num_boxes)
-        tracks.append(Track(boxes=np.concatenate([x, y, x + width, y + height], axis=1).astype(np.float32)))
-    return Tracks(image=Image.new("RGB", (grid.width, grid.height)), tracks=tuple(tracks))
 
 
 def step_peak(
@@ -37,7 +24,7 @@ def step_peak(
     *,
     guided: bool = True,
     num_steps: int = 50,
-) -> Peak:
+) -> Count:
     """The first step's peak: steering, both branches of guidance, and the step itself."""
     condition = condition_of(backbone, grid, guided=guided)
     levels = backbone.levels(num_steps)
@@ -53,7 +40,7 @@ def step_peak(
             euler(moved, x0, step.level, step.next_level)
 
     gc.collect()
-    return live_peak(run, held_tensors(backbone, condition, x))
+    return count(run, held_tensors(backbone, condition, x))
 
 
 def main(

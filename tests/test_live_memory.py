@@ -24,7 +24,7 @@ KIB = 1024
 @pytest.fixture(scope="module")
 def counting() -> Iterator[Any]:
     """benchmarks/live_memory.py, which is no part of the package."""
-    names = ("live", "full_size", "live_memory")
+    names = ("counting", "architecture", "phases", "live_memory")
     sys.path.insert(0, str(BENCHMARKS))
     try:
         yield importlib.import_module("live_memory")
@@ -52,7 +52,7 @@ def test_what_is_let_go_of_does_not_count_and_views_count_once(counting: Any, de
         d = floats(150, device)  # 150
         del d
 
-    peak = counting.live_peak(run, [weight, weight[:3]])
+    peak = counting.count(run, [weight, weight[:3]])
     assert (peak.held, peak.added, peak.total) == (100 * KIB, 200 * KIB, 300 * KIB)
 
 
@@ -71,8 +71,8 @@ def test_what_autograd_keeps_for_its_backward_pass_counts(counting: Any) -> None
             for _ in range(8):
                 y = y.exp()
 
-    assert counting.live_peak(kept, [x]).added >= 80 * KIB
-    assert counting.live_peak(not_kept, [x]).added == 20 * KIB
+    assert counting.count(kept, [x]).added >= 80 * KIB
+    assert counting.count(not_kept, [x]).added == 20 * KIB
 
 
 def test_attention_counts_as_a_fused_kernel_and_written_out_with_all_its_logits(counting: Any) -> None:
@@ -86,8 +86,8 @@ def test_attention_counts_as_a_fused_kernel_and_written_out_with_all_its_logits(
         return tokens
 
     tokens, logits = query.numel() * 4, 2 * 4 * 512 * 512 * 4
-    assert counting.live_peak(fused).added == tokens + 2 * 4 * 512 * 4
-    assert counting.live_peak(written_out).added >= 2 * logits
+    assert counting.count(fused).added == tokens + 2 * 4 * 512 * 4
+    assert counting.count(written_out).added >= 2 * logits
 
 
 class Naive(FreeTraj):
@@ -116,9 +116,9 @@ def test_a_freetraj_step_takes_at_most_a_fifth_more_than_a_plain_one(
     counting: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The tiny network at the full picture's size: a mask would be 3 x 9216 x 9216. benchmarks/ has the full one."""
-    full_size = sys.modules["full_size"]
-    monkeypatch.setattr(full_size, "published_unet", tiny_unet)
-    backbone = full_size.published_svd()
+    architecture = sys.modules["architecture"]
+    monkeypatch.setattr(architecture, "published_unet", lambda scale: tiny_unet())
+    backbone = architecture.published_svd()
     grid = Grid(width=1024, height=576, num_frames=3)
     tracks = counting.tracks_over(grid, 0.4, 2)
     none = counting.step_peak(backbone, Controller(), grid, tracks, guided=False)

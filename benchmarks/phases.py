@@ -1,0 +1,191 @@
+"""A guided generation in its phases: what is timed on a device and counted without one, always the same calls."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from counting import Lap
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from sgi2v.backbones.svd import SVD, SVDCondition
+from sgi2v.controllers import Controller
+from sgi2v.grid import Grid, Track, Tracks
+from sgi2v.sampling import sample
+from sgi2v.step import Reporter, Step, euler
+
+ENCODE, PLAIN, DECODE = "encode", "plain step", "decode"
+FORWARD, BACKWARD, REST = "guided iteration, forward", "guided iteration, backward", "rest of a guided step"
+PHASES = (ENCODE, PLAIN, FORWARD, BACKWARD, REST, DECODE)
+
+
+def tracks_over(grid: Grid, share: float, num_boxes: int) -> Tracks:
+    """Boxes of a share of the picture's width and height, each on a straight way across; all fit in throughout."""
+    width, height = grid.width * share, grid.height * share
+    tracks = []
+    for k in range(num_boxes):
+        way = np.linspace(0, 1, grid.num_frames)[:, None]
+        x = (grid.width - width) * (way if k % 2 == 0 else 1 - way)
+        y = np.full_like(way, (grid.height - height) * (k + 0.5) / num_boxes)
+        tracks.append(Track(boxes=np.concatenate([x, y, x + width, y + height], axis=1).astype(np.float32)))
+    pixels = np.random.default_rng(0).integers(0, 256, (grid.height, grid.width, 3), dtype=np.uint8)
+    return Tracks(image=Image.fromarray(pixels), tracks=tuple(tracks))
+
+
+@dataclass
+class _Iterations(Reporter):
+    """Tells a lap where a guided iteration begins."""
+
+    lap: Lap
+
+    def check_cancelled(self) -> None:
+        self.lap(FORWARD)
+
+
+@contextmanager
+def _split_at_gradients(lap: Lap) -> Iterator[None]:
+    """Ends the forward part of an iteration where the package asks autograd for gradients, the backward part after."""
+    plain = {name: getattr(torch.autograd, name) for name in ("grad", "backward")}
+
+    def split(call: Callable[..., Any]) -> Callable[..., Any]:
+        def asked(*args: Any, **kwargs: Any) -> Any:
+            lap(BACKWARD)
+            try:
+                return call(*args, **kwargs)
+            finally:
+                lap(REST)
+
+        return asked
+
+    for name, call in plain.items():
+        setattr(torch.autograd, name, split(call))
+    try:
+        yield
+    finally:
+        for name, call in plain.items():
+            setattr(torch.autograd, name, call)
+
+
+@dataclass(kw_only=True)
+class Generation:
+    """One guided generation: which model, what steers it, how large, how many steps."""
+
+    backbone: SVD
+    controller: Controller
+    grid: Grid
+    tracks: Tracks
+    num_steps: int
+    seed: int = 817
+    planned: tuple[int, ...] = field(init=False)
+    """Guided iterations at each step."""
+
+    def __post_init__(self) -> None:
+        self.levels = self.backbone.levels(self.num_steps)
+        self.planned = tuple(self.controller.planned_iterations(self.levels))
+
+    @property
+    def num_guided(self) -> int:
+        return sum(n > 0 for n in self.planned)
+
+    @property
+    def times(self) -> Mapping[str, int]:
+        """How often each phase happens in a whole run."""
+        return MappingProxyType(
+            {
+                ENCODE: 1,
+                PLAIN: self.num_steps,
+                FORWARD: sum(self.planned),
+                BACKWARD: sum(self.planned),
+                REST: self.num_guided,
+                DECODE: 1,
+            }
+        )
+
+    @cached_property
+    def condition(self) -> SVDCondition:
+        return self._encode(torch.Generator().manual_seed(self.seed))
+
+    @cached_property
+    def _state(self) -> Any:
+        return self.controller.prepare(self.backbone, self.condition, self.tracks, self.grid)
+
+    @cached_property
+    def x(self) -> Float[Tensor, "n c y x"]:
+        """Latents at the level of the guided step that is measured."""
+        noise = torch.randn(self.grid.latent_shape, generator=torch.Generator().manual_seed(self.seed))
+        return (noise * self.levels[self._index].pure_noise_scale).to(self.backbone.device)
+
+    @property
+    def _index(self) -> int:
+        guided = [k for k, n in enumerate(self.planned) if n]
+        return guided[len(guided) // 2]
+
+    def _step(self, lap: Lap) -> Step:
+        level, next_level = list(pairwise(self.levels))[self._index]
+        return Step(
+            index=self._index,
+            count=self.num_steps,
+            level=level,
+            next_level=next_level,
+            reporter=_Iterations(lap),
+        )
+
+    def _encode(self, generator: torch.Generator) -> SVDCondition:
+        return self.backbone.encode(self.tracks.image, "", self.grid, generator)
+
+    def prepare(self) -> None:
+        """What a run computes once, outside the phases: the condition, the plan of the loss, latents to begin with."""
+        self.condition, self._state, self.x  # noqa: B018
+
+    def encode(self, lap: Lap) -> None:
+        lap(ENCODE)
+        self._encode(torch.Generator().manual_seed(self.seed))
+
+    @torch.no_grad()
+    def plain(self, lap: Lap) -> None:
+        """A denoising step without the steering: both branches of guidance, and the step itself."""
+        lap(PLAIN)
+        step = self._step(lap)
+        with self.controller.during(step, self._state):
+            x0 = self.backbone.denoise(self.x, step.level, self.condition)
+        euler(self.x, x0, step.level, step.next_level)
+
+    @torch.no_grad()
+    def guided(self, lap: Lap) -> None:
+        """The steering of one guided step: all its iterations, and the merge of frequencies."""
+        lap(REST)
+        with _split_at_gradients(lap):
+            self.controller.steer(self.x, self._step(lap), self._state)
+
+    def decode(self, lap: Lap) -> None:
+        lap(DECODE)
+        self.backbone.decode(self.x)
+
+    @property
+    def parts(self) -> tuple[Callable[[Lap], None], ...]:
+        """What a whole run is made of; each names its phases."""
+        return self.encode, self.plain, self.guided, self.decode
+
+    def whole(self, lap: Lap) -> Tensor:
+        """The run itself, from picture and noise to frames."""
+        lap("whole run")
+        generator = torch.Generator().manual_seed(self.seed)
+        condition = self._encode(generator)
+        noise = torch.randn(self.grid.latent_shape, generator=generator, dtype=self.backbone.dtype)
+        latents = sample(
+            self.backbone,
+            self.controller,
+            condition,
+            self.tracks,
+            self.grid,
+            noise=noise.float().to(self.backbone.device),
+            num_steps=self.num_steps,
+        )
+        return self.backbone.decode(latents).cpu()
