@@ -233,11 +233,12 @@ def test_the_image_encoder_sees_what_the_pipeline_shows_it(
     vae = AutoencoderKLTemporalDecoder.from_pretrained(training.autoencoder)
     folder = export(tmp_path / "model", models, vae, {})
     pipeline = StableVideoDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
-    pixels = torch.randint(0, 256, (64, 128, 3), dtype=torch.uint8)
-    theirs = pipeline._encode_image(Image.fromarray(pixels.numpy()), "cpu", 1, False)
-    shown = feed.clip_pixels(pixels.permute(2, 0, 1)[None].float() / 255)
-    ours = pipeline.image_encoder(shown).image_embeds[:, None]
-    assert torch.allclose(theirs, ours, atol=2e-3)
+    for height, width in ((64, 128), (256, 320)):
+        pixels = torch.randint(0, 256, (height, width, 3), dtype=torch.uint8)
+        theirs = pipeline._encode_image(Image.fromarray(pixels.numpy()), "cpu", 1, False)
+        shown = feed.clip_pixels(pixels.permute(2, 0, 1)[None].float() / 255)
+        ours = pipeline.image_encoder(shown).image_embeds[:, None]
+        assert torch.allclose(theirs, ours, atol=2e-3)
 
 
 def test_fine_tuning_starts_from_a_folder(training: DenoiserTraining, tmp_path: Path) -> None:

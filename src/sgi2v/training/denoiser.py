@@ -77,13 +77,12 @@ def loss_of(models: nn.ModuleDict, batch: Batch, drawn: Drawn) -> Float[Tensor, 
     image = image[:, None].expand(-1, noisy.shape[1], -1, -1, -1)
     embedding = image_encoder(batch.clip_pixels.to(dtype)).image_embeds
     embedding = (embedding * drawn.shown[1].view(-1, 1).to(dtype))[:, None]
-    with pictures_only(unet) if noisy.shape[1] == 1 else nullcontext():
-        predicted = unet(
-            torch.cat([noisy / scale, image], 2).to(dtype),
-            0.25 * drawn.log_sigma,
-            embedding,
-            batch.added_time_ids,
-        ).sample
+    predicted = unet(
+        torch.cat([noisy / scale, image], 2).to(dtype),
+        0.25 * drawn.log_sigma,
+        embedding,
+        batch.added_time_ids,
+    ).sample
     return (predicted.float() - target).square().mean((1, 2, 3, 4))
 
 
@@ -131,11 +130,13 @@ def train(
         stage, number = training.stage_of(step)
         batch = feeder(step)
         drawn = Drawn.of(training, len(batch.latents), batch.latents.device, step)
-        with TaughtAttention(training, models["unet"], batch, step) as taught:
-            losses = loss_of(models, batch, drawn)
-        missed = taught.loss(drawn.shown[0])
-        total = losses.mean() if missed is None else losses.mean() + training.correspondence * missed
-        total.backward()
+        # Around the backward pass as well: checkpointed layers run again in it.
+        with pictures_only(models["unet"]) if stage.num_frames == 1 else nullcontext():
+            with TaughtAttention(training, models["unet"], batch, step) as taught:
+                losses = loss_of(models, batch, drawn)
+            missed = taught.loss(drawn.shown[0])
+            total = losses.mean() if missed is None else losses.mean() + training.correspondence * missed
+            total.backward()
         rate = stage.rate(number)
         optimiser.step(rate)
         meter.add(losses, drawn.sigma, missed)

@@ -34,7 +34,9 @@ class Stage:
     radius: tuple[float, float] = (12.0, 20.0)
     """Smallest and largest half size of a thing in pixels."""
     rich: float = 0.0
-    """Share of steps that show the rich world."""
+    """Share of steps that show the rich world, of those that do not show the lifelike one."""
+    lifelike: float = 0.0
+    """Share of steps that show the lifelike world: photographs, cut-outs, composed things, a camera."""
     log_sigma: tuple[float, float] = (0.8, 1.5)
     """Mean and deviation of the natural logarithm of the noise level."""
     lr: float = 5e-4
@@ -140,6 +142,10 @@ class DenoiserTraining:
         for name in ("checkpoint_every", "log_every", "pool_steps", "correspondence_places"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: must be at least 1, not {getattr(self, name)}")
+        if self.trained == "temporal" and any(s.num_steps and s.num_frames == 1 for s in self.stages):
+            raise ValueError(
+                "trained: temporal layers learn nothing from single pictures; leave out such stages"
+            )
         if self.freeze_image_encoder and self.initial is None:
             raise ValueError("freeze_image_encoder: needs --initial; random weights must be trained")
 
