@@ -2,6 +2,8 @@
 
 import os
 import time
+from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -80,10 +82,59 @@ class HostCopy:
         return bool(self._value)
 
 
+def has_own_memory(device: torch.device) -> bool:
+    """Whether weights that lie on the host take none of the device's memory: not on a CPU, nor where they share it."""
+    return device.type not in ("cpu", "mps")
+
+
+def at_home(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor's data on the host, where it can set out for the device without waiting."""
+    if device.type == "cuda":
+        return tensor.data.to("cpu").pin_memory()
+    return tensor.data
+
+
+class Carrier:
+    """Takes tensors from the host to a device, on CUDA beside what is being computed there."""
+
+    def __init__(self, device: torch.device) -> None:
+        """A carrier with one way of its own."""
+        self._device = device
+        self._way = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._paces: deque[torch.cuda.Event] = deque()
+
+    def send(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Copies of them that set out now; see :meth:`await_arrival`.
+
+        The host keeps at most two sendings ahead of what is computed, or all would be on the device at once.
+        """
+        if self._way is None:
+            return [tensor.to(self._device, copy=True) for tensor in tensors]
+        if len(self._paces) == 2:
+            self._paces.popleft().synchronize()
+        pace = torch.cuda.Event()
+        pace.record(torch.cuda.current_stream(self._device))
+        self._paces.append(pace)
+        with torch.cuda.stream(self._way):
+            return [tensor.to(self._device, non_blocking=True, copy=True) for tensor in tensors]
+
+    def await_arrival(self, sent: Sequence[torch.Tensor]) -> None:
+        """What is computed from now on finds these arrived; the host does not wait."""
+        if self._way is not None:
+            computing = torch.cuda.current_stream(self._device)
+            computing.wait_stream(self._way)
+            for tensor in sent:
+                tensor.record_stream(computing)
+
+
 def free_memory(device: torch.device) -> int | None:
     """Free bytes on the device; None where the machine does not tell."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
+    with suppress(OSError, ValueError, IndexError, StopIteration):
+        # Linux: what can be had without swapping. What the kernel keeps of files is not in the count below.
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]) * 1024
     if hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return None

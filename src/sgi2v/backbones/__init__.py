@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from sgi2v.backbones.base import Backbone, Level, Settings, settings_with_recipe
+from sgi2v.backbones.memory import Memory
 from sgi2v.backbones.svd import SVD
 from sgi2v.backbones.svd_outline import SVDOutline, SVDSettings, settings_of
 
@@ -28,9 +29,10 @@ def load_backbone(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     settings: SVDSettings | None = None,
+    memory: Memory = "auto",
 ) -> SVD:
     """A backbone by name (``bundled``, ``svd``, ``svd-xt``), folder or hub id; see :meth:`SVD.load`."""
-    return SVD.load(source, device=device, dtype=dtype, settings=settings)
+    return SVD.load(source, device=device, dtype=dtype, settings=settings, memory=memory)
 
 
 def outline_of(

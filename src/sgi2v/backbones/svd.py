@@ -24,9 +24,12 @@ from sgi2v.attention import (
     to_maps,
 )
 from sgi2v.backbones.base import CLEAN, Level
+from sgi2v.backbones.decoding import decode_in_slices
 from sgi2v.backbones.deep import last_deep_block, without_deep
 from sgi2v.backbones.folder import find_folder, variant_of, weights_sha256
+from sgi2v.backbones.memory import Arrangement, Memory, Mode, plan_memory
 from sgi2v.backbones.svd_outline import SVDOutline, SVDSettings
+from sgi2v.checks import choice
 from sgi2v.device import choose_device, choose_dtype
 from sgi2v.grid import Grid
 from sgi2v.taps import Taps, find_layer
@@ -64,8 +67,19 @@ class SVD:
     ``dtype``. One run at a time: hooks sit on the network while features are read.
     """
 
-    def __init__(self, pipeline: StableVideoDiffusionPipeline, outline: SVDOutline, name: str) -> None:
-        """Wraps the loaded parts of a pipeline; :meth:`load` is the way to make one."""
+    def __init__(
+        self,
+        pipeline: StableVideoDiffusionPipeline,
+        outline: SVDOutline,
+        name: str,
+        *,
+        device: torch.device | None = None,
+        memory: Mode = "fast",
+    ) -> None:
+        """Wraps the loaded parts of a pipeline; :meth:`load` is the way to make one.
+
+        ``device`` is where to compute, by default where the denoiser lies.
+        """
         self._pipeline = pipeline
         self._outline = outline
         self.settings = outline.settings
@@ -78,6 +92,8 @@ class SVD:
             # The autoencoder's encoder overflows in half precision; it runs once, so it stays in float32.
             pipeline.vae.encoder.float()
             pipeline.vae.quant_conv.float()
+        self._device = device or next(pipeline.unet.parameters()).device
+        self._arranged = Arrangement(memory, pipeline, self._device)
 
     @staticmethod
     def outline(
@@ -99,17 +115,24 @@ class SVD:
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
         settings: SVDSettings | None = None,
+        memory: Memory = "auto",
     ) -> "SVD":
         """A model by name (``bundled``, ``svd``, ``svd-xt``), folder or hub id; safetensors only.
 
         ``device`` and ``dtype`` default to what the machine is good at. ``settings`` defaults to what the folder
-        recommends. Raises ValueError, before loading, for a folder that is incomplete, corrupt or pickled.
+        recommends. ``memory`` is fast, balanced or low, or auto: the first that fits clips of the settings' size, low
+        if none does; see :mod:`sgi2v.backbones.memory`.
+
+        Raises ValueError, before loading, for a folder that is incomplete, corrupt or pickled.
         """
         place = choose_device(device)
         outline = cls.outline(source, device=place, dtype=dtype, settings=settings)
         folder = outline.folder
         if not isinstance(dtype, torch.dtype):
             dtype = choose_dtype(dtype, place, bfloat16_on_cpu=outline.settings.bfloat16_on_cpu)
+        size = outline.settings
+        grid = outline.grid(size.width, size.height, size.num_frames)
+        mode = plan_memory(memory, outline, grid, place, dtype, must_fit=False).mode
         try:
             pipeline = StableVideoDiffusionPipeline.from_pretrained(
                 folder,
@@ -127,12 +150,23 @@ class SVD:
                 f"backbone: {folder} is no Stable Video Diffusion model (its files lack weights that its "
                 "configuration asks for)"
             )
-        return cls(pipeline.to(place), outline, str(source))
+        return cls(pipeline, outline, str(source), device=place, memory=mode)
+
+    @property
+    def memory(self) -> Mode:
+        """How sparing of memory it is; see :mod:`sgi2v.backbones.memory`."""
+        return self._arranged.mode
+
+    def use_memory(self, memory: Mode) -> None:
+        """Change to another mode, between two runs; ValueError when there is none of that name."""
+        choice("memory", memory, Mode)
+        self._arranged.undo()
+        self._arranged = Arrangement(memory, self._pipeline, self._device)
 
     @property
     def device(self) -> torch.device:
-        """Where the networks lie."""
-        return next(self.denoiser.parameters()).device
+        """Where the networks compute."""
+        return self._device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -164,7 +198,8 @@ class SVD:
             raise ValueError(f"prompt: Stable Video Diffusion takes no text; leave it empty, got {prompt!r}")
         assert image.size == (grid.width, grid.height), f"image {image.size}, grid {grid}"
         settings, device, dtype = self.settings, self.device, self.dtype
-        embedding = self._pipeline._encode_image(image, device, 1, False)
+        with self._arranged.using("image encoder"):
+            embedding = self._pipeline._encode_image(image, device, 1, False)
         pixels = self._pipeline.video_processor.preprocess(image, height=grid.height, width=grid.width)
         pixels = pixels + settings.noise_aug_strength * torch.randn(
             pixels.shape, generator=generator, dtype=pixels.dtype
@@ -182,7 +217,8 @@ class SVD:
     def _mode(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c y x"]:
         vae = self._pipeline.vae
         dtype = next(vae.encoder.parameters()).dtype
-        mode: Tensor = vae.encode(pixels.to(self.device, dtype)).latent_dist.mode()
+        with self._arranged.using("encoder"):
+            mode: Tensor = vae.encode(pixels.to(self.device, dtype)).latent_dist.mode()
         return mode
 
     @torch.no_grad()
@@ -322,8 +358,13 @@ class SVD:
         """Frames with values in 0..1, float32, decoded in chunks."""
         vae = self._pipeline.vae
         latents = (x / vae.config.scaling_factor).to(self.dtype)
-        frames = [
-            vae.decode(chunk, num_frames=len(chunk)).sample.float()
-            for chunk in latents.split(self.settings.decode_chunk_size)
-        ]
+
+        def decoded(chunk: Tensor) -> Tensor:
+            if self.memory == "low":
+                return decode_in_slices(vae.decoder, chunk).float()
+            frames: Tensor = vae.decode(chunk, num_frames=len(chunk)).sample
+            return frames.float()
+
+        with self._arranged.using("decoder"):
+            frames = [decoded(chunk) for chunk in latents.split(self.settings.decode_chunk_size)]
         return (torch.cat(frames) / 2 + 0.5).clamp(0, 1)
