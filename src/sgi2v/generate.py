@@ -228,7 +228,7 @@ def _memory_advice(backbone: Backbone, sampling: Sampling) -> str:
     return (
         f"{backbone.device} has too little memory for {sampling.num_frames} frames of "
         f"{sampling.width}x{sampling.height} in {str(backbone.dtype).removeprefix('torch.')}; "
-        "lower --num-frames, --width and --height, or --settings.decode-chunk-size, or choose a 16-bit --dtype"
+        "lower --num-frames, --width and --height, or choose --memory low or a 16-bit --dtype"
     )
 
 

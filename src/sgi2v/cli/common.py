@@ -7,13 +7,16 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import tyro
 
 from sgi2v.cli.bar import Bar
 
 if TYPE_CHECKING:
+    from sgi2v.backbones.memory import Memory, Mode
+    from sgi2v.backbones.svd_outline import SVDOutline
+    from sgi2v.generate import Sampling
     from sgi2v.video import Video
 
 T = TypeVar("T")
@@ -64,6 +67,30 @@ def silence() -> Iterator[None]:
     finally:
         for logging in (of_diffusers, of_transformers):
             logging.enable_progress_bar()
+
+
+def memory_for(
+    wanted: "Memory",
+    outline: "SVDOutline",
+    sampling: "Sampling",
+    *,
+    device: str | None,
+    dtype: Any,
+    quiet: bool,
+) -> "Mode":
+    """The memory mode for clips of that size, said on stderr; ValueError when it cannot fit."""
+    from sgi2v.backbones.memory import plan_memory
+    from sgi2v.device import choose_device, choose_dtype
+
+    place, settings = choose_device(device), outline.settings
+    size = {
+        name: getattr(sampling, name) or getattr(settings, name) for name in ("width", "height", "num_frames")
+    }
+    number = choose_dtype(dtype, place, bfloat16_on_cpu=settings.bfloat16_on_cpu)
+    planned = plan_memory(wanted, outline, outline.grid(**size), place, number)
+    if not quiet:
+        print(f"memory: {planned}", file=sys.stderr)
+    return planned.mode
 
 
 def default_output(scene: Path, suffix: str) -> Path:

@@ -11,6 +11,7 @@ from tyro.conf import OmitArgPrefixes, Positional, Suppress
 
 from sgi2v.backbones import SVDSettings, settings_of, settings_with_recipe
 from sgi2v.backbones.folder import BUNDLED, HUB_IDS
+from sgi2v.backbones.memory import Memory
 from sgi2v.cli.options import to_be_said
 from sgi2v.controllers import COMBINATIONS, CONTROLLERS, Controller, InTurn, recommended
 from sgi2v.generate import Sampling
@@ -54,6 +55,9 @@ class GenerateOptions:
     """cpu, cuda, cuda:1, mps …; default: the best that this machine has."""
     dtype: Literal["float32", "float16", "bfloat16"] | None = None
     """Number format of the networks; default: what suits the device."""
+    memory: Memory = "auto"
+    """How sparing of the device's memory: fast, balanced, low, or auto: the first of these that fits what is free. The
+    video is the same; the time is not."""
     quiet: bool = False
     """Show no progress."""
     sampling: OmitArgPrefixes[Sampling]

@@ -4,9 +4,10 @@ import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from sgi2v.cli.bar import Bar
-from sgi2v.cli.common import default_output, parse, progress_bar, say, silence
+from sgi2v.cli.common import default_output, memory_for, parse, progress_bar, say, silence
 from sgi2v.cli.options import ConvertOptions, DemoOptions, MaskOptions, PreviewOptions, ReplayOptions
 
 
@@ -30,11 +31,12 @@ def generate(arguments: Sequence[str]) -> None:
     outline = outline_of(options.backbone, device=options.device, dtype=options.dtype)
     settings = settings_with_recipe(outline.settings, options.recipe)
     settings = settings_with(settings, o.changed_settings(options, default), "settings")
-    plan(scene, replace(outline, settings=settings), controller=controller, sampling=options.sampling)
+    outline = replace(outline, settings=settings)
+    plan(scene, outline, controller=controller, sampling=options.sampling)
+    place: dict[str, Any] = {"device": options.device, "dtype": options.dtype}
+    mode = memory_for(options.memory, outline, options.sampling, quiet=options.quiet, **place)
     with silence():
-        backbone = load_backbone(
-            options.backbone, device=options.device, dtype=options.dtype, settings=settings
-        )
+        backbone = load_backbone(options.backbone, settings=settings, memory=mode, **place)
     with progress_bar(quiet=options.quiet) as bar:
         video = generate(
             scene, backbone=backbone, controller=controller, sampling=options.sampling, progress=bar
@@ -102,15 +104,18 @@ def replay(arguments: Sequence[str]) -> None:
     output = options.output or source.with_name(f"{source.stem}-replay{source.suffix}")
     record = read_run(source)
     check_writable(output)
-    from sgi2v.backbones import load_backbone
-    from sgi2v.generate import replay
+    from sgi2v.backbones import load_backbone, outline_of
+    from sgi2v.generate import Sampling, replay
     from sgi2v.run import Run, trusted_source
 
     run = Run.from_dict(record)
     begun = time.perf_counter()
     model = options.backbone or trusted_source(run)
+    place: dict[str, Any] = {"device": options.device, "dtype": run.sampling.get("dtype")}
+    sampling = Sampling(**{name: run.sampling.get(name) for name in ("width", "height", "num_frames")})
+    mode = memory_for(options.memory, outline_of(model, **place), sampling, quiet=options.quiet, **place)
     with silence():
-        backbone = load_backbone(model, device=options.device, dtype=run.sampling.get("dtype"))
+        backbone = load_backbone(model, memory=mode, **place)
     with progress_bar(quiet=options.quiet) as bar:
         video = replay(run, backbone=backbone, progress=bar)
         video.save(output)
@@ -121,7 +126,7 @@ def replay(arguments: Sequence[str]) -> None:
 def demo(arguments: Sequence[str]) -> None:
     """Make a shipped scene move on the bundled model, without control and with it."""
     options = parse(DemoOptions, "demo", arguments)
-    from sgi2v.backbones import load_backbone
+    from sgi2v.backbones import load_backbone, outline_of
     from sgi2v.demo import TITLES, make_demo, shipped_scene
     from sgi2v.evaluation.tracker import TemplateTracker
     from sgi2v.generate import Sampling
@@ -134,8 +139,12 @@ def demo(arguments: Sequence[str]) -> None:
     scene = load_scene(shipped_scene(options.scene))
     sampling = Sampling(seed=options.seed, num_steps=options.num_steps)
     begun = time.perf_counter()
+    outline = outline_of(options.backbone, device=options.device)
+    mode = memory_for(
+        options.memory, outline, sampling, device=options.device, dtype=None, quiet=options.quiet
+    )
     with silence():
-        backbone = load_backbone(options.backbone, device=options.device)
+        backbone = load_backbone(options.backbone, device=options.device, memory=mode)
     with contextlib.ExitStack() as bars:
 
         def next_bar(title: str) -> Bar:

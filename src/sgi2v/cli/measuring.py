@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sgi2v.cli.common import default_output, parse, progress_bar, silence
+from sgi2v.cli.common import default_output, memory_for, parse, progress_bar, silence
 from sgi2v.cli.measuring_options import BenchmarkOptions, ExtractorOptions, FeaturesOptions, ReportOptions
 
 if TYPE_CHECKING:
@@ -36,14 +36,14 @@ def benchmark(arguments: Sequence[str]) -> None:
         name: getattr(options, name) or getattr(settings, name) for name in ("width", "height", "num_frames")
     }
     sampling = Sampling(num_steps=options.num_steps, **size)
-    replace(outline, settings=settings).grid(**size)
+    outline = replace(outline, settings=settings)
+    place: dict[str, Any] = {"device": options.device, "dtype": options.dtype}
+    mode = memory_for(options.memory, outline, sampling, quiet=options.quiet, **place)
     cases = _cases(options, **size)
     tracker = load_tracker(options.tracker, options.tracker_weights)
     extractors = _extractors(options.extractors, size["num_frames"])
     with silence():
-        backbone = load_backbone(
-            options.backbone, device=options.device, dtype=options.dtype, settings=settings
-        )
+        backbone = load_backbone(options.backbone, settings=settings, memory=mode, **place)
     try:
         with _Line(quiet=options.quiet) as line:
             summary = run_benchmark(

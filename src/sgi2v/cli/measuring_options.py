@@ -71,6 +71,9 @@ class BenchmarkOptions:
     """cpu, cuda, cuda:1, mps …; default: the best that this machine has."""
     dtype: Literal["float32", "float16", "bfloat16"] | None = None
     """Number format of the networks; default: what suits the device."""
+    memory: Literal["fast", "balanced", "low", "auto"] = "auto"
+    """How sparing of the device's memory: fast, balanced, low, or auto: the first of these that fits what is free. The
+    video is the same; the time is not."""
     tracker: Literal["template", "points", "flow", "cotracker3"] = "template"
     """What follows the things; cotracker3 needs its weights and its authors' package."""
     tracker_weights: Path | None = None
