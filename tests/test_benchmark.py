@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from sgi2v.backbones import SVD, load_backbone
-from sgi2v.controllers import SGI2V, Controller
+from sgi2v.controllers import SGI2V, Controller, InTurn
 from sgi2v.evaluation.benchmark import BenchmarkProgress, Method, Summary, run_benchmark
 from sgi2v.evaluation.datasets import Case
 from sgi2v.evaluation.held_out import HeldOutWorld
@@ -120,6 +120,18 @@ def test_rows_say_what_decides_them_and_are_made_once(tmp_path: Path, backbone: 
     )
     assert other.num_new == 2 and other.rows[0]["clip"] == true["clip"]
     assert {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*.npz")} == times
+
+
+def test_rows_from_before_a_field_was_there_are_still_found(tmp_path: Path, backbone: SVD) -> None:
+    one = Case(name="one", scene=WORLD[0].scene)
+    guided = SGI2V(guided=(0.0, 1000.0), iterations=1)
+    pair = InTurn(first=Controller(), second=guided)
+    methods: dict[str, Method] = {"off": guided, "on": dataclasses.replace(guided, settled=0.5), "pair": pair}
+    rows = {row["method"]: row for row in bench(tmp_path, [one], methods, backbone=backbone).rows}
+    assert {"settled", "reuse_deep", "shrink"}.isdisjoint(rows["off"]["controller"])
+    assert {"settled", "reuse_deep", "shrink"}.isdisjoint(rows["pair"]["controller"]["second"])
+    assert "guidance_interval" not in rows["off"]["backbone"]["settings"]
+    assert rows["on"]["controller"]["settled"] == 0.5 and "shrink" not in rows["on"]["controller"]
 
 
 def test_a_field_of_the_controller_is_another_clip(tmp_path: Path, backbone: SVD) -> None:

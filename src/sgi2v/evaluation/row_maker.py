@@ -3,8 +3,9 @@
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final, Literal, get_args
 
 import numpy as np
@@ -38,6 +39,10 @@ MODEL_FREE: Final[tuple[ModelFree, ...]] = get_args(ModelFree)
 """Rows without a model: the first frame repeated, the object cut out and dragged, the true clip, and the true clip
 through the model's autoencoder (which needs the model, but not its denoiser)."""
 Method = Controller | ModelFree
+_OFF: Final[Mapping[str, Any]] = MappingProxyType(
+    {"settled": 0.0, "reuse_deep": False, "shrink": 1, "guidance_interval": [0.0, 1.0]}
+)
+"""Fields that rows were once without, and what says nothing about a clip: so those rows are still found."""
 
 
 @dataclass(kw_only=True)
@@ -97,9 +102,9 @@ class RowMaker:
             blank = Scene(image=Image.new("RGB", (1, 1)))
             run = Run.of(blank, self.backbone, method, record).to_dict()
             clip |= {
-                "controller": run["controller"],
+                "controller": _without_off(run["controller"]),
                 "sampling": run["sampling"],
-                "backbone": {k: v for k, v in run["backbone"].items() if k != "name"},
+                "backbone": _without_off({k: v for k, v in run["backbone"].items() if k != "name"}),
             }
         else:
             clip["without_model"] = method
@@ -244,6 +249,15 @@ class RowMaker:
             with torch.no_grad():
                 features = extractor.features(from_uint8(frames))
             self.store.save_features(clip_key, folder, features.float().cpu().numpy())
+
+
+def _without_off(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values without those of :data:`_OFF`, at every depth."""
+    return {
+        name: _without_off(value) if isinstance(value, Mapping) else value
+        for name, value in values.items()
+        if name not in _OFF or value != _OFF[name]
+    }
 
 
 def _covers(case: Case, tracks: Tracks) -> Float[Tensor, "n h w"] | None:
