@@ -27,7 +27,7 @@ from sgi2v.training.optimiser import MasterAdam, warm_cosine
 from sgi2v.training.pictures import mixed_pictures
 from sgi2v.training.spatial import pictures_only, silence_temporal_layers
 from sgi2v.training.stages import TrainingType
-from sgi2v.training.world import World
+from sgi2v.training.world import LifelikeWorld, World
 
 Log = Callable[[Mapping[str, float]], None]
 
@@ -56,6 +56,8 @@ class AutoencoderTraining:
     """Pictures a step (clip steps: frames a step)."""
     size: int = 64
     """Height and width of training pictures in pixels."""
+    lifelike: float = 0.0
+    """Share of steps whose frames of the world are lifelike: photographs, cut-outs, composed things."""
     channels: tuple[int, int, int, int] = (64, 64, 96, 128)
     """Channels of the four levels, multiples of 32."""
     layers_per_block: int = 1
@@ -135,39 +137,38 @@ def build(training: AutoencoderTraining) -> AutoencoderKLTemporalDecoder:
 
 
 def pictures(training: AutoencoderTraining, step: int) -> Float[Tensor, "b 3 h w"]:
-    """The pictures of one step: half frames of simple and rich worlds, half photographs and pictures by rule; 0..1."""
-    generator = torch.Generator().manual_seed(training.seed * 1_000_003 + step)
+    """The pictures of one step: half frames of the worlds, half photographs and pictures by rule; 0..1."""
+    seed, size = training.seed * 1_000_003 + step, training.size
+    generator = torch.Generator().manual_seed(seed)
     num_world = training.batch_size // 2
-    world = World(
-        width=training.size,
-        height=training.size,
-        radius=(training.size * 0.12, training.size * 0.4),
-        num_things=3,
-        kind="rich" if step % 2 else "simple",
-    )
+    world = _world(training, step, radius=(size * 0.12, size * 0.4), num_things=3)
     times = torch.rand(num_world, 1, generator=generator)
-    seed = training.seed * 1_000_003 + step
     frames = world.render(num_world, seed, times=times, device=training.device).frames[:, 0]
-    rest = mixed_pictures(training.batch_size - num_world, training.size, training.size, generator)
-    return torch.cat([frames, rest.to(frames.device)])
+    rest = mixed_pictures(training.batch_size - num_world, size, size, generator, device=training.device)
+    return torch.cat([frames, rest])
 
 
 def clips(training: AutoencoderTraining, step: int) -> Float[Tensor, "b 3 h w"]:
     """Short clips of one step, consecutive frames of each, clips one after the other; 0..1."""
-    num_frames = training.num_clip_frames
+    seed, size, num_frames = training.seed * 1_000_003 + step, training.size, training.num_clip_frames
     num = max(1, training.batch_size // num_frames)
-    world = World(
-        width=training.size,
-        height=training.size,
-        radius=(training.size * 0.15, training.size * 0.35),
-        kind="rich",
-    )
-    generator = torch.Generator().manual_seed(training.seed * 1_000_003 + step)
+    world = _world(training, 2 * step + 1, radius=(size * 0.15, size * 0.35), num_things=2)
+    generator = torch.Generator().manual_seed(seed)
     apart = min(1 / 13, 1 / num_frames)
     first = torch.rand(num, 1, generator=generator) * (1 - (num_frames - 1) * apart)
     times = first + torch.arange(num_frames) * apart
-    seed = training.seed * 1_000_003 + step
     return world.render(num, seed, times=times, device=training.device).frames.flatten(0, 1)
+
+
+def _world(
+    training: AutoencoderTraining, number: int, *, radius: tuple[float, float], num_things: int
+) -> World | LifelikeWorld:
+    """The lifelike world in its share of the numbers, else the rich one for odd and the simple one for even ones."""
+    size: dict[str, Any] = {"width": training.size, "height": training.size}
+    # The golden ratio spreads any run of numbers evenly over 0..1.
+    if number * 0.6180339887 % 1 < training.lifelike:
+        return LifelikeWorld(**size, radius=radius, num_things=num_things)
+    return World(**size, radius=radius, num_things=num_things, kind="rich" if number % 2 else "simple")
 
 
 def reconstruction_loss(

@@ -30,7 +30,7 @@ def missed_attention(
     num = key.shape[1]
     q, k = (t.float().unflatten(-1, (num_heads, -1)) for t in (query, key))
     scores = torch.einsum("bphd,bnhd->bphn", q, k) / math.sqrt(q.shape[-1])
-    limit = torch.tensor([num_columns - 1.0, num / num_columns - 1.0]).tolist()
+    limit = (num_columns - 1.0, num / num_columns - 1.0)
     x, y = (source[..., axis].clamp(0, most) for axis, most in enumerate(limit))
     cells, shares = [], []
     for right in (0, 1):

@@ -128,15 +128,21 @@ def dead_leaves(
 
 
 def mixed_pictures(
-    num: int, height: int, width: int, generator: torch.Generator, *, held_out: bool = False
+    num: int,
+    height: int,
+    width: int,
+    generator: torch.Generator,
+    *,
+    held_out: bool = False,
+    device: str = "cpu",
 ) -> Float[Tensor, "num 3 height width"]:
-    """Photograph crops, dead leaves and fractal noise in turn (half, three and one eighths); 0..1."""
+    """Photograph crops, dead leaves and fractal noise in turn (half, three and one eighths); 0..1, on the device."""
     num_photographs = (num + 1) // 2
     num_noise = num // 8
     num_leaves = num - num_photographs - num_noise
-    parts = [photograph_crops(num_photographs, height, width, generator, held_out=held_out)]
+    parts = [photograph_crops(num_photographs, height, width, generator, held_out=held_out).to(device)]
     if num_leaves:
-        parts.append(dead_leaves(num_leaves, height, width, generator))
+        parts.append(dead_leaves(num_leaves, height, width, generator, device=device))
     if num_noise:
-        parts.append(fractal_noise(num_noise, height, width, generator))
+        parts.append(fractal_noise(num_noise, height, width, generator, device=device))
     return torch.cat(parts)
