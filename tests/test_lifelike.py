@@ -13,6 +13,7 @@ from sgi2v.training import pictures, textures
 from sgi2v.training.world import Clips, Correspondence, LifelikeWorld, lifelike, scenery, sprites
 from sgi2v.training.world.layers import apply, compose, inverse, similarity
 from sgi2v.training.world.motion import eased
+from sgi2v.training.world.paint import paint
 
 SMALL = LifelikeWorld(width=96, height=64, radius=(9.0, 20.0), num_frames=4)
 CLEAR = replace(SMALL, shadow=0.0, blurred=0.0, lighting=0.0, still=0.0)
@@ -159,7 +160,7 @@ def test_a_photograph_is_whole_until_something_in_it_moves() -> None:
     assert cast.is_cut.all()
     scene = scenery.scenery(canvas, cast, 52, generator, held_out=False)
     look = lifelike._look(chosen, 4, torch.zeros(4, dtype=torch.bool), generator)
-    clips = lifelike.paint(cast, look, scene, torch.tensor([[0.0, 1.0]]).expand(4, -1), (64, 96), "cpu")
+    clips = paint(cast, look, scene, torch.tensor([[0.0, 1.0]]).expand(4, -1), (64, 96), "cpu")
     whole = canvas[:, :, 19:-19, 29:-29]
     assert (clips.frames[:, 0] - whole).abs().max() < 0.03
     left = (clips.masks[:, 0, 0] > 0.99) & (clips.masks[:, 0, 1] < 0.01)
@@ -198,8 +199,8 @@ def test_training_and_held_out_share_nothing() -> None:
     u, v = torch.meshgrid(torch.linspace(-1, 1, 9), torch.linspace(-1, 1, 9), indexing="xy")
 
     def seen(held_out: bool) -> Tensor:
-        many = (part.expand(40, 9, 9) for part in (u, v))
-        return sprites._patterns(*many, torch.Generator().manual_seed(2), held_out=held_out)
+        generator = torch.Generator().manual_seed(2)
+        return sprites._patterns(u.expand(40, 9, 9), v.expand(40, 9, 9), generator, held_out=held_out)
 
     # The same draws make other patterns, in every one of them.
     assert ((seen(False) - seen(True)).abs().amax((1, 2, 3)) > 0.01).all()
@@ -248,13 +249,9 @@ def test_what_is_known_is_carried_over_what_is_not() -> None:
 
 def test_maps_are_composed_and_inverted() -> None:
     generator = torch.Generator().manual_seed(0)
-    one, other = (
-        similarity(
-            *(torch.rand(5, generator=generator) + 0.5 for _ in range(2)),
-            torch.rand(5, 2, generator=generator),
-        )
-        for _ in range(2)
-    )
+    angles, scales = torch.rand(2, 5, generator=generator), torch.rand(2, 5, generator=generator) + 0.5
+    places = torch.rand(2, 5, 2, generator=generator)
+    one, other = similarity(angles, scales, places)
     points = torch.rand(5, 2, generator=generator)
     assert torch.allclose(apply(compose(one, other), points), apply(one, apply(other, points)), atol=1e-5)
     assert torch.allclose(apply(inverse(one), apply(one, points)), points, atol=1e-5)

@@ -8,15 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sgi2v.training import pictures
-from sgi2v.training.world import Clip, Clips, Kind, World, held_out_scenes, outlines
+from sgi2v.training.world import Clip, Clips, World, held_out_scenes, outlines
 
-KINDS = st.sampled_from(["simple", "rich"])
+Plain = Literal["simple", "rich"]
+KINDS: st.SearchStrategy[Plain] = st.sampled_from(["simple", "rich"])
 
 
 @settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 2**40), kind=KINDS, held_out=st.booleans())
 def test_the_same_seed_gives_the_same_clip_and_another_seed_another(
-    seed: int, kind: Kind, held_out: bool
+    seed: int, kind: Plain, held_out: bool
 ) -> None:
     chosen = World(width=64, height=48, radius=(8.0, 14.0), num_frames=3, kind=kind, held_out=held_out)
     once, again, other = chosen.render(1, seed), chosen.render(1, seed), chosen.render(1, seed + 1)
@@ -27,7 +28,7 @@ def test_the_same_seed_gives_the_same_clip_and_another_seed_another(
 
 @settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 2**40), kind=KINDS, num=st.integers(1, 3))
-def test_values_are_in_range_and_shapes_as_said(seed: int, kind: Kind, num: int) -> None:
+def test_values_are_in_range_and_shapes_as_said(seed: int, kind: Plain, num: int) -> None:
     clips = World(width=64, height=48, radius=(8.0, 14.0), num_frames=3, num_things=num, kind=kind).render(
         2, seed
     )
@@ -40,7 +41,7 @@ def test_values_are_in_range_and_shapes_as_said(seed: int, kind: Kind, num: int)
 
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**40), kind=KINDS)
-def test_a_box_is_the_extent_of_its_mask(seed: int, kind: Kind) -> None:
+def test_a_box_is_the_extent_of_its_mask(seed: int, kind: Plain) -> None:
     # Thing 0 is drawn on top and starts within the frame, so in frame 0 all of it is seen.
     clip = World(width=96, height=80, radius=(10.0, 18.0), num_frames=2, kind=kind).render(1, seed)[0]
     mask = clip.masks[0, 0] > 0.5
@@ -91,7 +92,7 @@ def fingerprint(clip: Clip | Clips) -> list[float]:
 
 
 # Made before the lifelike world was added, and the same to the last bit then; other processors round otherwise.
-FINGERPRINTS: dict[tuple[Literal["simple", "rich"], bool], list[float]] = {
+FINGERPRINTS: dict[tuple[Plain, bool], list[float]] = {
     ("simple", False): [-11.5028, 56.5739, 32.1678, 12.4731, 0.1102],
     ("simple", True): [-4.9266, -13.6845, -20.5257, -2.575, 0.1102],
     ("rich", False): [-6.751, 24.1313, 9.8588, -12.3084, -4.1235],
@@ -104,9 +105,7 @@ HELD_OUT_FINGERPRINTS = (
 
 
 @pytest.mark.parametrize(("kind", "held_out"), FINGERPRINTS)
-def test_the_plain_worlds_render_what_they_always_did(
-    kind: Literal["simple", "rich"], held_out: bool
-) -> None:
+def test_the_plain_worlds_render_what_they_always_did(kind: Plain, held_out: bool) -> None:
     chosen = World(
         width=64, height=48, radius=(8.0, 14.0), num_frames=3, num_things=2, kind=kind, held_out=held_out
     )
@@ -154,7 +153,7 @@ def disagreement(clips: Clips) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("kind", ["simple", "rich"])
-def test_the_field_leads_each_visible_pixel_back_to_where_it_was(kind: Literal["simple", "rich"]) -> None:
+def test_the_field_leads_each_visible_pixel_back_to_where_it_was(kind: Plain) -> None:
     clips = World(num_frames=4, kind=kind, num_things=2, still=0.0).render(4, 3)
     warped, still = disagreement(clips)
     assert warped < 0.02 and warped < still / 3

@@ -1,7 +1,18 @@
 """What a step draws at random, on the device that trains, and host values on their way there without a wait."""
 
+import hashlib
+
 import torch
 from torch import Tensor
+
+
+def seed_of(purpose: str, *numbers: int) -> int:
+    """A seed for one purpose, such as "pool", and its numbers, such as the training's seed and the step.
+
+    A processor's generator heeds 32 bits of a seed, so adding 2**40 for another purpose would give the same draws.
+    """
+    digest = hashlib.sha256(f"{purpose} {numbers}".encode()).digest()
+    return int.from_bytes(digest[:4], "little")
 
 
 def onto(value: Tensor, device: torch.device | str) -> Tensor:

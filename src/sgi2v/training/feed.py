@@ -1,20 +1,31 @@
 """Feeds the denoiser's training: renders clips, encodes them, and draws the batch of any step from them."""
 
+import math
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from diffusers import AutoencoderKLTemporalDecoder
+from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion import (
+    _resize_with_antialiasing,
+)
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional
 
+from sgi2v.training.draws import normal, onto, seed_of
 from sgi2v.training.stages import DenoiserTraining, Stage
-from sgi2v.training.world import Kind, World
+from sgi2v.training.videos import Footage
+from sgi2v.training.world import Correspondence, Layers, LifelikeWorld, World
 
 # The mean and deviation by which CLIP's processor normalises pictures, per channel.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 CLIP_SIZE = 224
+
+CELL: Final = 8
+"""Side in pixels of a latent cell, over which a pool keeps what layers are seen."""
+_AT_ONCE: Final = 2**25  # pixels rendered and encoded in one go, about 40 clips of 14 frames of 320x192
+_ENCODED: Final = (16, 256)  # frames encoded in one go, on a processor and on an accelerator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,68 +40,123 @@ class Batch:
     """The first frame as CLIP's processor gives it."""
     added_time_ids: Float[Tensor, "b 3"]
     """Frames a second less one, motion bucket, strength of the noise on the first frame."""
+    layers: Layers | None = None
+    """The layers of the frames, over latent cells; None of footage, whose layers nobody knows."""
+    given: Layers | None = None
+    """The same of the given picture, one frame."""
+
+    def matches(self, stride: int = CELL) -> Correspondence:
+        """Which cell of the given picture each cell of the frames shows, and how far that can be seen there.
+
+        stride: side of a cell in pixels, CELL for latents, twice as much for each level of the denoiser below.
+        ValueError where nobody knows.
+        """
+        if self.layers is None or self.given is None:
+            raise ValueError("correspondences are known of rendered clips alone, not of footage")
+        return self.layers.pooled(stride).correspondence(self.given.pooled(stride))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pool:
     """Encoded clips that several steps draw from, since encoding costs as much as a training step."""
 
-    frames: Float[Tensor, "p f 3 h w"]
-    """The clips, 0..1."""
+    given: Float[Tensor, "p k 3 h w"]
+    """The frames that can be the given picture, 0..1: in stages of pictures all, in those of clips the first and the
+    last."""
     latents: Float[Tensor, "p f c h8 w8"]
     """Their scaled latents."""
     images: Float[Tensor, "p k c h8 w8"]
-    """Unscaled latents of the frames that can be the given picture: for stages of pictures every frame, as it is;
-    for clips the first and the last one, noised."""
+    """Unscaled latents of those, in stages of clips noised."""
     strength: Float[Tensor, "p k"]
     """Strength of the noise on them."""
     motion: Float[Tensor, " p"]
     """Amount of motion of each clip."""
+    layers: Layers | None
+    """The layers of all frames, over latent cells; None of footage."""
 
 
 @torch.no_grad()
 def pool_of(
-    training: DenoiserTraining, autoencoder: AutoencoderKLTemporalDecoder, stage: Stage, number: int
+    training: DenoiserTraining,
+    autoencoder: AutoencoderKLTemporalDecoder,
+    stage: Stage,
+    number: int,
+    footage: Footage | None = None,
 ) -> Pool:
-    """Render and encode a pool; a function of the arguments alone."""
-    seed = training.seed * 1_000_003 + number
-    generator = torch.Generator().manual_seed(seed)
+    """Render a pool, or cut it from footage, and encode it; a function of the arguments alone."""
+    generator = torch.Generator().manual_seed(seed_of("pool", training.seed, number))
     uses = 8 if stage.num_frames == 1 else 4
     num = max(1, stage.batch_size * training.pool_steps // uses)
-    kind: Kind = "rich" if float(torch.rand((), generator=generator)) < stage.rich else "simple"
-    world = World(
-        width=stage.width,
-        height=stage.height,
-        num_things=1 + number % stage.num_things,
-        radius=stage.radius,
-        kind=kind,
-    )
+    world = _world(stage, number, float(torch.rand((), generator=generator)))
     if stage.num_frames == 1:
         # Four looks at a scene give twelve pairs of a picture and a later (or earlier) one.
         times = torch.rand(num, 4, generator=generator)
+        strength = torch.zeros(num, 4)
     else:
         times = torch.linspace(0, 1, stage.num_frames).expand(num, -1)
-    clips = world.render(num, seed, times=times, device=training.device)
-    latents = _encode(autoencoder, clips.frames)
-    if stage.num_frames == 1:
-        images, strength = latents, torch.zeros(num, 4)
-    else:
         low, high = (torch.tensor(value).log() for value in training.noise_aug)
         strength = torch.exp(low + (high - low) * torch.rand(num, 2, generator=generator))
-        ends = clips.frames[:, [0, -1]]
-        noise = torch.randn(ends.shape, generator=generator).to(ends.device)
-        # In -1..1 the noise has the stated strength, in 0..1 half of it.
-        images = _encode(autoencoder, ends + noise * strength.to(ends.device)[..., None, None, None] / 2)
-    scaled = latents * autoencoder.config.scaling_factor
+    parts: list[tuple[Tensor, ...]] = []
+    known: list[Layers] = []
+    for part in torch.arange(num).chunk(math.ceil(times.numel() * stage.width * stage.height / _AT_ONCE)):
+        # No two parts, and no two pools, are of the same clips.
+        own, when = seed_of("clips", training.seed, number, int(part[0])), times[part]
+        layers: Layers | None = None
+        if footage is None:
+            clips = world.render(len(part), own, times=when, device=training.device)
+            frames, motion, layers = clips.frames, clips.motion.cpu(), clips.layers.pooled(CELL)
+        else:
+            frames, motion = footage.cut(
+                len(part),
+                own,
+                width=stage.width,
+                height=stage.height,
+                times=when,
+                num_frames=training.num_frames,
+            )
+            frames = frames.to(training.device)
+        latents = _encode(autoencoder, frames)
+        given, images = frames, latents
+        if stage.num_frames > 1:
+            given = frames[:, [0, -1]]
+            noise = normal(given.shape, seed_of("noise", own), given.device)
+            # In -1..1 the noise has the stated strength, in 0..1 half of it.
+            strong = strength[part].to(given.device)[..., None, None, None]
+            images = _encode(autoencoder, given + noise * strong / 2)
+        parts.append((given, latents * autoencoder.config.scaling_factor, images, motion))
+        known += [] if layers is None else [layers]
+    given, latents, images, motion = (torch.cat(same) for same in zip(*parts, strict=True))
     return Pool(
-        frames=clips.frames, latents=scaled, images=images, strength=strength, motion=clips.motion.cpu()
+        given=given,
+        latents=latents,
+        images=images,
+        strength=strength,
+        motion=motion,
+        layers=Layers.joined(known) if known else None,
+    )
+
+
+def _world(stage: Stage, number: int, draw: float) -> World | LifelikeWorld:
+    """The world of a pool; draw: 0..1, at random."""
+    num_things = 1 + number % stage.num_things
+    if draw >= 1 - stage.lifelike:
+        return LifelikeWorld(
+            width=stage.width, height=stage.height, num_things=num_things, radius=stage.radius
+        )
+    return World(
+        width=stage.width,
+        height=stage.height,
+        num_things=num_things,
+        radius=stage.radius,
+        kind="rich" if draw < stage.rich * (1 - stage.lifelike) else "simple",
     )
 
 
 def _encode(autoencoder: AutoencoderKLTemporalDecoder, frames: Float[Tensor, "b f 3 h w"]) -> Tensor:
-    """Unscaled latents [b, f, c, h, w] of frames in 0..1, sixteen at a time."""
+    """Unscaled latents [b, f, c, h, w] of frames in 0..1, some at a time."""
     pixels = (2 * frames.flatten(0, 1) - 1).to(autoencoder.dtype)
-    latents = torch.cat([autoencoder.encode(part).latent_dist.mode() for part in pixels.split(16)])
+    at_once = _ENCODED[pixels.device.type != "cpu"]
+    latents = torch.cat([autoencoder.encode(part).latent_dist.mode() for part in pixels.split(at_once)])
     encoded: Tensor = latents.float().unflatten(0, frames.shape[:2])
     return encoded
 
@@ -100,6 +166,7 @@ class Feeder:
 
     def __init__(self, training: DenoiserTraining, autoencoder: AutoencoderKLTemporalDecoder) -> None:
         self.training, self.autoencoder = training, autoencoder
+        self._footage = None if training.videos is None else Footage(training.videos)
         self._pool: tuple[int, Pool] | None = None
 
     @torch.no_grad()
@@ -110,9 +177,9 @@ class Feeder:
         # Pools begin at the first step of a stage, and never span two.
         index = (step - number) + number // training.pool_steps
         if self._pool is None or self._pool[0] != index:
-            self._pool = index, pool_of(training, self.autoencoder, stage, index)
+            self._pool = index, pool_of(training, self.autoencoder, stage, index, self._footage)
         pool = self._pool[1]
-        generator = torch.Generator().manual_seed(training.seed * 1_000_003 + step + 2**41)
+        generator = torch.Generator().manual_seed(seed_of("batch", training.seed, step))
         num = stage.batch_size
         row = torch.randint(len(pool.latents), (num,), generator=generator)
         if stage.num_frames == 1:
@@ -120,34 +187,34 @@ class Feeder:
             # One in eight is the given picture itself, which the model must give back as it is.
             other = (given + torch.randint(1, 4, (num,), generator=generator)) % 4
             shown = torch.where(torch.rand(num, generator=generator) < 0.125, given, other)
-            first, latents, image = (
-                pool.frames[row, given],
-                pool.latents[row, shown][:, None],
-                pool.images[row, given],
-            )
-            strength = pool.strength[row, given]
+            kept, frames = given, shown[:, None]
         else:
             # Every other clip runs backwards.
-            end = torch.randint(2, (num,), generator=generator)
-            first, latents = pool.frames[row, -end], pool.latents[row]
-            latents = torch.where(end.view(-1, 1, 1, 1, 1).to(latents.device) == 1, latents.flip(1), latents)
-            image, strength = pool.images[row, end], pool.strength[row, end]
+            kept = torch.randint(2, (num,), generator=generator)
+            order = torch.arange(stage.num_frames)
+            frames = torch.where(kept[:, None] == 1, order.flip(0), order)
+            given = frames[:, 0]
+        strength = pool.strength[row, kept]
         bucket = 255 * pool.motion[row].clamp(max=1) + training.motion_jitter * torch.randn(
             num, generator=generator
         )
         ids = torch.stack([torch.full((num,), float(training.fps - 1)), bucket.clamp(0, 255), strength], 1)
+        device = pool.latents.device
+        clip, picked, frame = (onto(value, device) for value in (row, kept, frames))
+        known = pool.layers
         return Batch(
-            latents=latents,
-            image_latents=image,
-            clip_pixels=clip_pixels(first),
-            added_time_ids=ids.to(training.device),
+            latents=pool.latents[clip[:, None], frame],
+            image_latents=pool.images[clip, picked],
+            clip_pixels=clip_pixels(pool.given[clip, picked]),
+            added_time_ids=onto(ids, device),
+            layers=None if known is None else known.picked(clip, frame),
+            given=None if known is None else known.picked(clip, onto(given[:, None], device)),
         )
 
 
 def clip_pixels(frames: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 224 224"]:
-    """Pictures in 0..1 as diffusers' pipeline hands them to the image encoder (for frames no larger than 224)."""
-    size = (CLIP_SIZE, CLIP_SIZE)
-    resized = functional.interpolate(2 * frames - 1, size, mode="bicubic", align_corners=True)
+    """Pictures in 0..1 as diffusers' pipeline hands them to the image encoder."""
+    resized: Tensor = _resize_with_antialiasing(2 * frames - 1, (CLIP_SIZE, CLIP_SIZE))
     mean = torch.tensor(CLIP_MEAN, device=frames.device).view(1, 3, 1, 1)
     std = torch.tensor(CLIP_STD, device=frames.device).view(1, 3, 1, 1)
     return ((resized + 1) / 2 - mean) / std

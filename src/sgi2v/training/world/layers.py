@@ -1,5 +1,6 @@
 """Layers of a rendered clip: where each is and what is seen of it; from these, which point is where in which frame."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -50,6 +51,24 @@ class Layers:
             poses=self.poses[:, :, frames],
             masks=self.masks[:, :, frames],
             stride=self.stride,
+        )
+
+    def picked(self, clips: Int64[Tensor, " k"], frames: Int64[Tensor, "k g"]) -> "Layers":
+        """The layers of some of the clips, of each in its own frames, by their numbers."""
+        one = clips[:, None]
+        return Layers(
+            poses=self.poses[one, :, frames].transpose(1, 2),
+            masks=self.masks[one, :, frames].transpose(1, 2),
+            stride=self.stride,
+        )
+
+    @staticmethod
+    def joined(parts: Sequence["Layers"]) -> "Layers":
+        """The layers of several batches of clips as those of one."""
+        return Layers(
+            poses=torch.cat([part.poses for part in parts]),
+            masks=torch.cat([part.masks for part in parts]),
+            stride=parts[0].stride,
         )
 
     def pooled(self, stride: int) -> "Layers":
