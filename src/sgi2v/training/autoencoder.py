@@ -141,7 +141,7 @@ def pictures(training: AutoencoderTraining, step: int) -> Float[Tensor, "b 3 h w
     seed, size = training.seed * 1_000_003 + step, training.size
     generator = torch.Generator().manual_seed(seed)
     num_world = training.batch_size // 2
-    world = _world(training, step, radius=(size * 0.12, size * 0.4), num_things=3)
+    world = _world(training, step, radius=(max(4.0, size * 0.12), size * 0.4), num_things=3)
     times = torch.rand(num_world, 1, generator=generator)
     frames = world.render(num_world, seed, times=times, device=training.device).frames[:, 0]
     rest = mixed_pictures(training.batch_size - num_world, size, size, generator, device=training.device)
