@@ -1,7 +1,7 @@
 """What is known of a Stable Video Diffusion model before its networks are loaded: settings, sizes, schedule."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,12 @@ from diffusers import EulerDiscreteScheduler
 from sgi2v.backbones.base import Level, Settings, settings_with
 from sgi2v.backbones.folder import SETTINGS_FILE, check_folder, find_folder, read_json
 from sgi2v.grid import Grid
+
+
+def _recipes() -> dict[str, dict[str, Any]]:
+    """Ways to draw with the full-size model; what each costs is counted in benchmarks/README.md."""
+    cheap = {"iterations": 3, "lr": 0.35, "reuse_deep": True}
+    return {"paper": {"num_steps": 50}, "quick": {"num_steps": 25, "recommended": {"sg-i2v": cheap}}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +39,8 @@ class SVDSettings(Settings):
     """Frames decoded at a time; the decoder mixes the frames of a chunk, so this changes the result."""
     bfloat16_on_cpu: bool = False
     """Whether this model's pictures bear bfloat16, so that a CPU that is fast at it may use it unasked."""
+    recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=_recipes)
+    """Name of a recipe -> the settings it changes: paper, SG-I2V as published, and quick, a third of its operations."""
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -70,7 +78,7 @@ def folder_settings(folder: Path) -> SVDSettings:
     """The settings in a folder's sgi2v.json; without one the published, with as many frames as its network."""
     file = folder / SETTINGS_FILE
     if file.is_file():
-        settings = settings_with(SVDSettings(), read_json(file), str(file))
+        settings = settings_with(SVDSettings(recipes={}), read_json(file), str(file))
         assert isinstance(settings, SVDSettings)
         return settings
     config = folder / "unet" / "config.json"
@@ -96,11 +104,11 @@ class SVDOutline:
         """Read a folder; ValueError naming the file when it is incomplete, corrupt, or no Stable Video Diffusion."""
         check_folder(folder)
         scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
-        for field, wanted in (("prediction_type", "v_prediction"), ("timestep_type", "continuous")):
-            if scheduler.get(field) != wanted:
+        for name, wanted in (("prediction_type", "v_prediction"), ("timestep_type", "continuous")):
+            if scheduler.get(name) != wanted:
                 raise ValueError(
-                    f"backbone: {folder}/scheduler/scheduler_config.json: {field} must be {wanted!r} as in SVD, "
-                    f"got {scheduler.get(field)!r}"
+                    f"backbone: {folder}/scheduler/scheduler_config.json: {name} must be {wanted!r} as in SVD, "
+                    f"got {scheduler.get(name)!r}"
                 )
         levels = read_json(folder / "vae" / "config.json").get("block_out_channels")
         channels = read_json(folder / "unet" / "config.json").get("out_channels")

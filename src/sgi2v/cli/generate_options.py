@@ -42,7 +42,8 @@ class GenerateOptions:
     backbone: str = "bundled"
     """The model: bundled, svd, svd-xt, a folder in diffusers' Stable Video Diffusion layout, or a hub id."""
     recipe: str | None = None
-    """One of the model's recipes: other steps and controller values than its own. See sgi2v info."""
+    """One of the model's recipes: paper (SG-I2V's published settings), quick (far fewer operations), or another that
+    sgi2v info names; default: its own settings."""
     reference: Path | None = None
     """A crude clip of what is wanted, for time-to-move, in place of the one that the scene makes or carries: an mp4,
     a gif, a picture, or a folder of pictures in the order of their names."""

@@ -40,4 +40,5 @@ def _found_models() -> Iterator[tuple[str, str]]:
         yield BUNDLED, str(error)
     for name, hub_id in HUB_IDS.items():
         here = isinstance(try_to_load_from_cache(hub_id, "model_index.json"), str)
-        yield name, f"{hub_id}, {'downloaded' if here else 'not downloaded; the first use fetches it'}"
+        state = "downloaded" if here else "not downloaded; the first use fetches it"
+        yield name, f"{hub_id}, {state}; recipes: {', '.join(settings_of(name).recipes)}"

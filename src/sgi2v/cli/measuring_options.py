@@ -56,7 +56,8 @@ class BenchmarkOptions:
     save_vipseg_clips: Path | None = None
     """Write the chosen VIPSeg clips and boxes to this file (.json), for others to use."""
     recipe: str | None = None
-    """One of the model's recipes: other steps and controller values than its own. See sgi2v info."""
+    """One of the model's recipes: paper (SG-I2V's published settings), quick (far fewer operations), or another that
+    sgi2v info names; default: its own settings."""
     num_steps: int | None = None
     """Denoising steps; default: what the model recommends."""
     width: int | None = None
