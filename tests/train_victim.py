@@ -89,7 +89,7 @@ def training_in(folder: Path) -> DenoiserTraining:
         embedding=32,
         num_frames=3,
         pool_steps=2,
-        correspondence=0.0,
+        correspondence=0.1,
         checkpoint_every=1,
         log_every=1,
         dtype="bfloat16",

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sgi2v.training.checkpoint import Stopped, fingerprint, load_checkpoint, read_checkpoint, save_checkpoint
-from sgi2v.training.draws import normal
+from sgi2v.training.draws import normal, seed_of
 from sgi2v.training.fidelity import measure_autoencoder
 from sgi2v.training.journal import check_loss
 from sgi2v.training.networks import load_autoencoder, type_of
@@ -138,7 +138,7 @@ def build(training: AutoencoderTraining) -> AutoencoderKLTemporalDecoder:
 
 def pictures(training: AutoencoderTraining, step: int) -> Float[Tensor, "b 3 h w"]:
     """The pictures of one step: half frames of the worlds, half photographs and pictures by rule; 0..1."""
-    seed, size = training.seed * 1_000_003 + step, training.size
+    seed, size = seed_of("pictures", training.seed, step), training.size
     generator = torch.Generator().manual_seed(seed)
     num_world = training.batch_size // 2
     world = _world(training, step, radius=(max(4.0, size * 0.12), size * 0.4), num_things=3)
@@ -150,7 +150,7 @@ def pictures(training: AutoencoderTraining, step: int) -> Float[Tensor, "b 3 h w
 
 def clips(training: AutoencoderTraining, step: int) -> Float[Tensor, "b 3 h w"]:
     """Short clips of one step, consecutive frames of each, clips one after the other; 0..1."""
-    seed, size, num_frames = training.seed * 1_000_003 + step, training.size, training.num_clip_frames
+    seed, size, num_frames = seed_of("clips", training.seed, step), training.size, training.num_clip_frames
     num = max(1, training.batch_size // num_frames)
     world = _world(training, 2 * step + 1, radius=(size * 0.15, size * 0.35), num_things=2)
     generator = torch.Generator().manual_seed(seed)
@@ -211,7 +211,7 @@ def train_encoder(
 
     def losses(step: int) -> tuple[Tensor, Tensor, Tensor]:
         target = (2 * pictures(training, step) - 1).to(training.device)
-        latents, divergence = _drawn(model, target, training.seed * 1_000_003 + step + 2**40)
+        latents, divergence = _drawn(model, target, seed_of("encoder", training.seed, step))
         decoded = linear(latents.to(linear.conv.weight.dtype)).float()
         loss = reconstruction_loss(decoded, target, training.gradient_loss)
         return loss + training.kl * divergence, decoded, target
@@ -267,7 +267,7 @@ def train(
         target = (2 * batch - 1).to(training.device)
         extra: Tensor | float = 0.0
         if training.joint and not in_clips:
-            latents, divergence = _drawn(model, target, training.seed * 1_000_003 + step + 2**41)
+            latents, divergence = _drawn(model, target, seed_of("joint", training.seed, step))
             latents, extra = latents.to(model.dtype), training.kl * divergence
         else:
             with torch.no_grad():

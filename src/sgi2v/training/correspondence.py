@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sgi2v.attention import map_size
 from sgi2v.taps import Taps
-from sgi2v.training.draws import normal
+from sgi2v.training.draws import normal, seed_of
 from sgi2v.training.feed import Batch
 from sgi2v.training.stages import DenoiserTraining
 
@@ -113,7 +113,7 @@ class TaughtAttention:
         )
         moved = ((source - home).norm(dim=-1) > 0.5).flatten(1)
         source, seen = source.flatten(1, 3), seen.flatten(1)
-        draw = normal(seen.shape, self._training.seed * 1_000_003 + self._step + 2**43, query.device)
+        draw = normal(seen.shape, seed_of("places", self._training.seed, self._step), query.device)
         half = max(1, self._training.correspondence_places // 2)
         groups = []
         for weight in (seen * moved, seen * ~moved):

@@ -19,7 +19,7 @@ from sgi2v.training.checkpoint import (
     save_checkpoint,
 )
 from sgi2v.training.correspondence import TaughtAttention
-from sgi2v.training.draws import normal, onto
+from sgi2v.training.draws import normal, onto, seed_of
 from sgi2v.training.feed import Batch, Feeder
 from sgi2v.training.journal import Journal, Meter
 from sgi2v.training.networks import averaged, build, load_autoencoder, type_of
@@ -48,8 +48,7 @@ class Drawn:
     @classmethod
     def of(cls, training: DenoiserTraining, num: int, device: torch.device, step: int) -> "Drawn":
         """A function of the arguments alone."""
-        seed = training.seed * 1_000_003 + step + 2**40
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed_of("levels", training.seed, step))
         mean, deviation = training.stage_of(step)[0].log_sigma
         log_sigma = mean + deviation * torch.randn(num, generator=generator)
         shown = torch.rand(2, num, generator=generator) >= training.image_dropout
@@ -57,7 +56,7 @@ class Drawn:
             sigma=log_sigma.exp(),
             log_sigma=onto(log_sigma, device),
             shown=onto(shown.float(), device),
-            seed=seed,
+            seed=seed_of("noise of a step", training.seed, step),
         )
 
 
