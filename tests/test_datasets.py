@@ -1,5 +1,6 @@
 """Cases of a benchmark: the rendered world agrees with its own exact tracks, and a folder's bad scene is named."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from sgi2v.evaluation.datasets import Case, Cases, SceneFolder, bend, hidden_share
 from sgi2v.evaluation.held_out import WANTED, HeldOutWorld, camera_motion
 from sgi2v.grid import Grid, tracks_of
-from sgi2v.training.world import World, held_out_scenes
+from sgi2v.training.world import LifelikeWorld, World, held_out_scenes
 from sgi2v.video import to_uint8
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "examples"
@@ -181,3 +182,25 @@ def test_wrong_numbers_are_refused() -> None:
         HeldOutWorld(limit=0)
     with pytest.raises(ValueError, match="limit: at most"):
         HeldOutWorld(limit=100_000)
+
+
+def test_lifelike_scenes_ask_for_what_happens_in_them() -> None:
+    small = HeldOutWorld(kind="lifelike", width=128, height=64, num_frames=5)
+    one = replace(small, limit=3, num_things=2)
+    assert [case.name for case in every(one)] == [f"world-0-{n:02d}-lifelike-2" for n in range(3)]
+    assert all(case.source["world"]["kind"] == "lifelike" for case in every(one))
+    mixed = replace(small, variety="mixed", limit=6)
+    for wanted, case in zip(WANTED, every(mixed), strict=True):
+        assert case.name.endswith("-lifelike") and (not wanted or wanted in case.kinds)
+        assert ("camera" in case.kinds) == (wanted == "camera")
+        assert case.masks is not None and case.masks[0, 0].sum() > 20
+    # The box that is asked to follow a rolling camera is where its ground is.
+    clip = LifelikeWorld(
+        width=128, height=64, radius=(8.0, 20.0), camera=1.0, num_frames=6, held_out=True
+    ).render(9, 1)
+    rolling = next(clip[n] for n in range(9) if clip.layers.poses[n, -1, -1, 0, 1].abs() > 0.02)
+    motion = camera_motion(rolling)
+    view = rolling.layers.poses[0, -1].double()
+    ends = [torch.tensor([motion.path[n].x, motion.path[n].y]) for n in (0, -1)]
+    first = torch.linalg.solve(view[0, :, :2], ends[0] - view[0, :, 2])
+    assert torch.allclose(view[-1, :, :2] @ first + view[-1, :, 2], ends[1].double(), atol=1e-3)

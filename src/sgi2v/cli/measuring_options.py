@@ -43,8 +43,8 @@ class BenchmarkOptions:
     """Which set of rendered scenes: 0 is the test split, 1 and up are for choosing settings."""
     variety: Literal["one", "mixed"] = "one"
     """Rendered scenes: 'one' kind with one thing, or 'mixed': several things, a part, curves, occlusion, camera."""
-    kind: Literal["simple", "rich"] = "simple"
-    """Kind of rendered world, with variety one."""
+    kind: Literal["simple", "rich", "lifelike"] = "simple"
+    """Kind of rendered world; with variety mixed lifelike, or else simple and, where the camera moves, rich."""
     num_things: int = 1
     """Things in a rendered scene, with variety one."""
     scenes: Path | None = None

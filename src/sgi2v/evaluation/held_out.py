@@ -1,7 +1,7 @@
 """Cases of the rendered world that training never saw: true clips, boxes, paths and masks known exactly."""
 
-from dataclasses import asdict, dataclass, replace
-from typing import Final, Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from sgi2v.evaluation.datasets import HIDDEN, Case, hidden_share, path_kinds, with_kinds
 from sgi2v.grid import Grid, tracks_of
 from sgi2v.scene import Box, Key, Motion, Scene, frame_times
-from sgi2v.training.world import Clip, World
+from sgi2v.training.world import Clip, Kind, LifelikeWorld, World
 from sgi2v.video import from_uint8, to_uint8
 
 Variety = Literal["one", "mixed"]
@@ -38,8 +38,8 @@ class HeldOutWorld:
     variety: Variety = "one"
     """'one': every scene of the kind and number of things below, thing 0 asked to move. 'mixed': in turn one thing,
     several, a part of one, a curved path, a thing that goes behind another, and a moving camera."""
-    kind: Literal["simple", "rich"] = "simple"
-    """Kind of rendered world, with variety 'one'."""
+    kind: Kind = "simple"
+    """Kind of rendered world; with variety 'mixed' lifelike, or else simple and, where the camera moves, rich."""
     num_things: int = 1
     """Things in a scene, with variety 'one'; the one that is asked to move lies on top."""
     width: int = 64
@@ -77,34 +77,35 @@ class HeldOutWorld:
             f"world-{self.scene_set}-{index:02d}{suffix}", world, clip, (thing_motion(clip, 0),), (0,)
         )
 
-    def world(self, **changes: object) -> World:
+    def world(self, **changes: object) -> World | LifelikeWorld:
         """The world that is rendered, some of its fields changed."""
-        radius = World.radius
         most = min(self.width, self.height) / 2.2
+        shape = {"width": self.width, "height": self.height, "num_frames": self.num_frames}
+        common: dict[str, Any] = {**shape, "num_things": self.num_things, "held_out": True, "still": 0.0}
+        if self.kind == "lifelike":
+            # What is asked to move stays in view, and a camera that nobody asks to move stays.
+            calm = {"camera": 0.0, "passing": 0.0, "occluder": 0.0}
+            return LifelikeWorld(**{**common, "radius": (0.23 * most, 0.73 * most), **calm, **changes})
+        radius = World.radius
         if radius[1] > most:  # a smaller frame than the bundled model's
             radius = (0.6 * most, most)
-        world = World(
-            width=self.width,
-            height=self.height,
-            num_frames=self.num_frames,
-            kind=self.kind,
-            num_things=self.num_things,
-            radius=radius,
-            held_out=True,
-            still=0.0,
-        )
-        return replace(world, **changes)  # type: ignore[arg-type]
+        return World(**{**common, "kind": self.kind, "radius": radius, **changes})
 
     def _mixed(self, index: int) -> Case:
         """The scene of a number in a mixed set: the first drawn one that has what is wanted, or else the last."""
         wanted = WANTED[index % len(WANTED)]
         several = wanted in ("several objects", "occlusion")
-        world = self.world(
-            kind="rich" if wanted == "camera" else "simple",
-            num_things=2 if several else 1,
-            moving_others=1.0 if several else 0.5,
-        )
-        name = f"world-{self.scene_set}-mixed-{index:02d}"
+        changes: dict[str, object] = {
+            "num_things": 2 if several else 1,
+            "moving_others": 1.0 if several else 0.5,
+        }
+        if self.kind == "lifelike":
+            changes |= {"camera": float(wanted == "camera"), "occluder": float(wanted == "occlusion")}
+        else:
+            changes["kind"] = "rich" if wanted == "camera" else "simple"
+        world = self.world(**changes)
+        suffix = "-lifelike" if self.kind == "lifelike" else ""
+        name = f"world-{self.scene_set}-mixed-{index:02d}{suffix}"
         case: Case | None = None
         for attempt in range(_ATTEMPTS):
             seed = _STRIDE * (self.scene_set + 1) + _STRIDE // 2 + _ATTEMPTS * index + attempt
@@ -129,7 +130,12 @@ class HeldOutWorld:
         return tuple(thing_motion(clip, thing) for thing in things), things
 
     def _case(
-        self, name: str, world: World, clip: Clip, motions: tuple[Motion, ...], things: tuple[int | None, ...]
+        self,
+        name: str,
+        world: World | LifelikeWorld,
+        clip: Clip,
+        motions: tuple[Motion, ...],
+        things: tuple[int | None, ...],
     ) -> Case:
         # A clip is what a camera would have stored; then the true clip is exactly what is written down of it.
         pixels = to_uint8(clip.frames)
@@ -153,7 +159,11 @@ class HeldOutWorld:
             scene=scene,
             truth=from_uint8(pixels),
             masks=masks,
-            source={"dataset": "world", "scene_set": self.scene_set, "world": asdict(world)},
+            source={
+                "dataset": "world",
+                "scene_set": self.scene_set,
+                "world": {**asdict(world), "kind": world.kind},
+            },
         )
         return with_kinds(case, *kinds)
 
@@ -195,12 +205,12 @@ def camera_motion(clip: Clip) -> Motion:
     """A box on the background that stays in the frame, as far from the things as may be, moved by the camera."""
     height, width = clip.frames.shape[-2:]
     frame = np.array([width, height], dtype=np.float64)
-    pan, zoom = clip.camera[:, :2].double().numpy(), clip.camera[:, 2:].double().numpy()
+    zoom = clip.camera[:, 2:].double().numpy()
     half = 0.14 * frame
-    best, found = -np.inf, np.zeros((len(pan), 2))
+    best, found = -np.inf, np.zeros((len(zoom), 2))
     for x in np.linspace(0.15, 0.85, 8):
         for y in np.linspace(0.15, 0.85, 8):
-            centers = (np.array([x, y]) * frame - frame / 2 - pan) * zoom + frame / 2
+            centers = _seen(clip, np.array([x, y]) * frame)
             edge = np.minimum(centers - half * zoom, frame - centers - half * zoom).min()
             far = np.abs(clip.centers.double().numpy() - centers).max(-1).min()
             if (score := min(edge, 0.0) * 4 + far) > best:
@@ -210,6 +220,19 @@ def camera_motion(clip: Clip) -> Motion:
     if not np.ptp(found, axis=0).any() and not np.ptp(zoom):
         return Motion(box=box, kind="camera", name="background")
     return Motion(box=box, kind="camera", path=_keys(found, zoom[:, 0].tolist()), name="background")
+
+
+def _seen(clip: Clip, place: np.ndarray) -> np.ndarray:
+    """Where a place (x, y) on the first frame's background is in every frame [f, 2], in pixels."""
+    if clip.kind == "lifelike":  # whose camera rolls and shakes, too
+        view = clip.layers.poses[0, -1].double().numpy()
+        first = np.linalg.solve(view[0, :, :2], place - view[0, :, 2])
+        rolled: np.ndarray = view[..., :2] @ first + view[..., 2]
+        return rolled
+    pan, zoom = clip.camera[:, :2].double().numpy(), clip.camera[:, 2:].double().numpy()
+    middle = np.array(clip.frames.shape[:-3:-1]) / 2
+    moved: np.ndarray = (place - middle - pan) * zoom + middle
+    return moved
 
 
 def _keys(centers: np.ndarray, scales: list[float]) -> tuple[Key, ...]:
