@@ -6,11 +6,9 @@ from typing import Final
 
 import torch
 from diffusers import AutoencoderKLTemporalDecoder
-from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion import (
-    _resize_with_antialiasing,
-)
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 from sgi2v.training.draws import normal, onto, seed_of
 from sgi2v.training.stages import DenoiserTraining, Stage
@@ -213,8 +211,18 @@ class Feeder:
 
 
 def clip_pixels(frames: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 224 224"]:
-    """Pictures in 0..1 as diffusers' pipeline hands them to the image encoder."""
-    resized: Tensor = _resize_with_antialiasing(2 * frames - 1, (CLIP_SIZE, CLIP_SIZE))
-    mean = torch.tensor(CLIP_MEAN, device=frames.device).view(1, 3, 1, 1)
-    std = torch.tensor(CLIP_STD, device=frames.device).view(1, 3, 1, 1)
+    """Pictures in 0..1 as diffusers' pipeline hands them to the image encoder: blurred as much as they shrink."""
+    device, pixels = frames.device, 2 * frames - 1
+    for axis, side in enumerate(frames.shape[-2:]):
+        sigma = max((side / CLIP_SIZE - 1) / 2, 0.001)
+        reach = int(max(4 * sigma, 3)) // 2
+        bell = torch.exp(-(torch.arange(-reach, reach + 1) ** 2) / (2 * sigma**2))
+        kernel = onto(bell / bell.sum(), device).view(1, 1, *((-1, 1) if axis == 0 else (1, -1)))
+        pad = (0, 0, reach, reach) if axis == 0 else (reach, reach, 0, 0)
+        pixels = functional.conv2d(
+            functional.pad(pixels, pad, mode="reflect"), kernel.expand(3, -1, -1, -1), groups=3
+        )
+    size = (CLIP_SIZE, CLIP_SIZE)
+    resized = functional.interpolate(pixels, size, mode="bicubic", align_corners=True)
+    mean, std = (onto(torch.tensor(value).view(1, 3, 1, 1), device) for value in (CLIP_MEAN, CLIP_STD))
     return ((resized + 1) / 2 - mean) / std

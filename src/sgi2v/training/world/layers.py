@@ -8,6 +8,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
+from sgi2v.training.draws import onto
+
 Index = slice | list[int] | Tensor
 
 
@@ -95,7 +97,7 @@ class Layers:
         y = (torch.arange(height, device=device) + 0.5) * self.stride
         x = (torch.arange(width, device=device) + 0.5) * self.stride
         points = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)
-        size = torch.tensor([width, height], device=device) * self.stride
+        size = onto(torch.tensor([width, height]), device) * self.stride
         share, owner = self.masks.max(1)
         back = compose(given.poses, inverse(self.poses))
         source, visible = torch.zeros(*owner.shape, 2, device=device), torch.zeros_like(share)
