@@ -29,7 +29,7 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 # Peaks counted in live tensors on Stable Video Diffusion (benchmarks/memory_modes.py), in multiples of the widest
 # tensor: frames x latent places x channels of a guided pass's first level; frames of a chunk x pixels x channels of
 # decoding's last. Attention is fused, so all grows linearly, and other networks of this kind differ little.
-_GUIDED: Mapping[Mode, float] = MappingProxyType({"fast": 403, "balanced": 120, "low": 58})
+_GUIDED: Mapping[Mode, float] = MappingProxyType({"fast": 361, "balanced": 117, "low": 54})
 _DECODE: Mapping[Mode, float] = MappingProxyType({"fast": 8.0, "balanced": 8.0, "low": 3.5})
 _STAY = 0.15  # of the denoiser's weights, under low: what belongs to no block, and the blocks that visit
 _SLACK = 1.1  # an allocator's rounding and fragments, and the workspace of kernels
@@ -114,7 +114,7 @@ def plan_memory(
     With ``must_fit`` raises ValueError, saying what would help, when the wanted one or none does.
     """
     choice("memory", wanted, Memory)
-    needed = memory_needed(outline, grid, device, dtype)
+    needed = memory_needed(Sizes.of(outline), grid, outline.settings.decode_chunk_size, device, dtype)
     free = free_memory(device)
     fitting = [mode for mode in MODES if free is None or needed[mode] <= free]
     mode: Mode = wanted if wanted != "auto" else fitting[0] if fitting else "low"
@@ -129,44 +129,62 @@ def plan_memory(
     return MemoryPlan(mode=mode, needed=needed, free=free)
 
 
-def memory_needed(
-    outline: SVDOutline, grid: Grid, device: torch.device, dtype: torch.dtype
-) -> Mapping[Mode, int]:
-    """Bytes at the peak of a guided run, for every mode, from the sizes of the networks alone.
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """What a model's need of memory follows from."""
 
-    Linear in frames and latent places; the multiples are counted ones (docs/memory.md).
-    """
-    weights = _num_weights(outline)
-    width, pixel_width = (
-        read_json(outline.folder / part / "config.json")["block_out_channels"][0] for part in ("unet", "vae")
-    )
+    weights: Mapping[str, int]
+    """Numbers in each network's weights: unet, vae, image_encoder."""
+    width: int
+    """Channels at the denoiser's first level."""
+    pixel_width: int
+    """Channels at the autoencoder's."""
+    stride: int
+    """Pixels per latent cell, both ways."""
+
+    @classmethod
+    def of(cls, outline: SVDOutline) -> "Sizes":
+        """From a folder's configuration and the headers of its weights."""
+        shapes: dict[str, dict[str, list[int]]] = {"unet": {}, "vae": {}, "image_encoder": {}}
+        for file in weight_files(outline.folder):
+            with safetensors.safe_open(file, framework="pt") as opened:
+                # By name, since the same tensor may be there once more in half precision.
+                shapes[file.parent.name] |= {n: opened.get_slice(n).get_shape() for n in opened.keys()}  # noqa: SIM118
+        width, pixel_width = (
+            read_json(outline.folder / part / "config.json")["block_out_channels"][0]
+            for part in ("unet", "vae")
+        )
+        return cls(
+            weights={part: sum(prod(shape) for shape in named.values()) for part, named in shapes.items()},
+            width=width,
+            pixel_width=pixel_width,
+            stride=outline.stride,
+        )
+
+
+def memory_needed(
+    sizes: Sizes, grid: Grid, decode_chunk_size: int, device: torch.device, dtype: torch.dtype
+) -> Mapping[Mode, int]:
+    """Bytes at the peak of a guided run, for every mode: counted multiples of the widest tensors (docs/memory.md)."""
+    weights = sizes.weights
     places = grid.rows * grid.columns
-    chunk = min(outline.settings.decode_chunk_size, grid.num_frames)
-    guided = grid.num_frames * places * width
-    decoded = chunk * places * outline.stride**2 * pixel_width
+    guided = grid.num_frames * places * sizes.width
+    decoded = min(decode_chunk_size, grid.num_frames) * places * sizes.stride**2 * sizes.pixel_width
     apart = has_own_memory(device)
 
     def peak(mode: Mode) -> int:
-        stay = weights["unet"]
+        stay: float = weights["unet"]
         if mode == "low" and apart:
             stay *= _STAY
-        guests = weights["vae"] + weights["image_encoder"]
         if mode == "fast" or not apart:
-            stay, guests = stay + guests, 0
-        working = max(guided * _GUIDED[mode], decoded * _DECODE[mode] + weights["vae"] * (guests > 0), guests)
+            stay += weights["vae"] + weights["image_encoder"]
+            encode = decoder = 0
+        else:
+            encode, decoder = weights["image_encoder"], weights["vae"]
+        working = max(guided * _GUIDED[mode], decoded * _DECODE[mode] + decoder, encode)
         return int((stay + working) * dtype.itemsize * _SLACK)
 
     return {mode: peak(mode) for mode in MODES}
-
-
-def _num_weights(outline: SVDOutline) -> dict[str, float]:
-    """Numbers in each network's files, from their headers."""
-    shapes: dict[str, dict[str, list[int]]] = {"unet": {}, "vae": {}, "image_encoder": {}}
-    for file in weight_files(outline.folder):
-        with safetensors.safe_open(file, framework="pt") as opened:
-            # The same tensor may be there once more in half precision.
-            shapes[file.parent.name] |= {name: opened.get_slice(name).get_shape() for name in opened.keys()}  # noqa: SIM118
-    return {part: float(sum(prod(shape) for shape in named.values())) for part, named in shapes.items()}
 
 
 def _gigabytes(count: int) -> str:
