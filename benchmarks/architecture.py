@@ -137,7 +137,7 @@ def published_svd(
         channels=4,
         scheduler=dict(_SCHEDULER),
     )
-    return SVD(pipeline, outline, "svd")
+    return SVD(pipeline, outline, "svd", device=device)
 
 
 def condition_of(backbone: SVD, grid: Grid, *, guided: bool = True) -> SVDCondition:

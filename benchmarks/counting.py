@@ -16,7 +16,13 @@ from torch.utils.flop_counter import flop_registry
 
 aten = torch.ops.aten
 
-# torch's own table has no formula for a CPU's fused attention, and so takes it for free.
+
+def _sampling(_vectors: Any, places: Any, *_rest: Any, out_val: Any, **_named: Any) -> int:
+    """Weighted sums of vectors: one multiplication and one addition for each number that is taken."""
+    return 2 * int(places.numel()) * int(out_val[0].shape[-1])
+
+
+# torch's own table has no formula for a CPU's fused attention, and so takes it for free; nor for weighted sums.
 FORMULAS: Mapping[Any, Callable[..., int]] = MappingProxyType(
     {
         **flop_registry,
@@ -26,6 +32,8 @@ FORMULAS: Mapping[Any, Callable[..., int]] = MappingProxyType(
         aten._scaled_dot_product_flash_attention_for_cpu_backward: flop_registry[
             aten._scaled_dot_product_flash_attention_backward
         ],
+        aten._embedding_bag: _sampling,
+        aten._embedding_bag_forward_only: _sampling,
     }
 )
 
@@ -38,9 +46,9 @@ class Count:
     """What one phase of a computation came to."""
 
     flop: int = 0
-    """Operations of matrix products, convolutions and attention, a multiplication and an addition as two."""
+    """Operations of matrix products, convolutions, attention and weighted sums, multiplications and additions alike."""
     kinds: dict[str, int] = field(default_factory=dict)
-    """The same by kind: matrix product, convolution, attention."""
+    """The same by kind: matrix product, convolution, attention, sampling."""
     times: int = 0
     """How often the phase began."""
     held: int = 0
@@ -57,6 +65,8 @@ class Count:
 def _kind(name: str) -> str:
     if "attention" in name:
         return "attention"
+    if "embedding_bag" in name:
+        return "sampling"
     return "convolution" if "conv" in name else "matrix product"
 
 

@@ -1,5 +1,6 @@
 """Full-size Stable Video Diffusion, random weights: what the phases of a guided generation take, and a whole run."""
 
+import dataclasses
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,27 +10,18 @@ from typing import Any, Literal
 
 import torch
 import tyro
-from architecture import (
-    META,
-    NUM_PARAMETERS,
-    Scale,
-    condition_of,
-    held_tensors,
-    published_svd,
-    published_unet,
-)
+from architecture import META, Scale, published_svd
 from counting import Count, count_phases
-from phases import BACKWARD, FORWARD, Generation, tracks_over
+from phases import Generation, tracks_over
 from timing import Timing, free_unused, matrix_peak, time_phases
 from yardstick import Yardstick
 
 from sgi2v.backbones.base import settings_with_recipe
+from sgi2v.backbones.memory import Mode
 from sgi2v.backbones.svd import SVD
 from sgi2v.backbones.svd_outline import SVDSettings
 from sgi2v.controllers import Controller, recommended
 from sgi2v.device import choose_device, choose_dtype, device_name
-
-__all__ = ["META", "NUM_PARAMETERS", "condition_of", "held_tensors", "published_svd", "published_unet"]
 
 Row = Mapping[str, Any]
 Recipe = Literal["paper", "quick", "yardstick"]
@@ -55,7 +47,7 @@ class Options:
     """Denoising steps instead of the recipe's."""
     recipes: tuple[Literal["paper", "quick"], ...] = ("paper", "quick")
     """Settings of SG-I2V: as published, and the cheaper ones."""
-    memory: tuple[str, ...] = ("fast",)
+    memory: tuple[Mode, ...] = ("fast",)
     """Ways to hold the model; the first one is used for every recipe, the others for the first recipe."""
     yardstick: bool = False
     """Measure the published procedure's cost too, with the first way to hold the model."""
@@ -78,7 +70,7 @@ class Options:
 @dataclass(frozen=True, kw_only=True)
 class Case:
     recipe: Recipe
-    memory: str
+    memory: Mode
     num_frames: int
 
     @property
@@ -128,7 +120,8 @@ def generation_of(backbone: SVD, case: Case, options: Options) -> Generation:
     small = options.scale == "small"
     width, height = options.width or (256 if small else 1024), options.height or (128 if small else 576)
     grid = backbone.grid(width, height, case.num_frames)
-    controller: Controller = recommended("sg-i2v", settings.recommended)
+    # Random weights say nothing about when a loss stops falling, so every iteration is made.
+    controller: Controller = dataclasses.replace(recommended("sg-i2v", settings.recommended), settled=0.0)
     if case.recipe == "yardstick":
         controller = Yardstick()
     return Generation(
@@ -140,32 +133,17 @@ def generation_of(backbone: SVD, case: Case, options: Options) -> Generation:
     )
 
 
-def _hold(backbone: SVD, memory: str) -> None:
-    if hasattr(backbone, "use_memory"):
-        backbone.use_memory(memory)
-
-
 def counts_of(case: Case, options: Options, dtype: torch.dtype) -> tuple[dict[str, Count], Generation]:
     """Operations and live tensors of each phase, on the meta device; per iteration where a phase has several."""
     backbone = published_svd(dtype, scale=options.scale)
-    _hold(backbone, case.memory)
+    backbone.use_memory(case.memory)
     generation = generation_of(backbone, case, options)
     generation.prepare()
-    pipeline: Any = backbone._pipeline
-    held = [
-        tensor
-        for network in (pipeline.unet, pipeline.vae, pipeline.image_encoder)
-        for tensor in network.parameters()
-    ]
+    held = [*backbone._arranged.staying, generation.x]
     counts: dict[str, Count] = {}
     for part in generation.parts:
-        counts |= count_phases(part, [*held, generation.x], device=META)
+        counts |= count_phases(part, held, device=META)
     return counts, generation
-
-
-def _per_unit(phase: str, generation: Generation) -> int:
-    """How many units of a phase one measurement of it holds: a guided step holds several iterations."""
-    return max(generation.planned) if phase in (FORWARD, BACKWARD) else 1
 
 
 def _gigabytes(value: int | None) -> float | None:
@@ -177,7 +155,7 @@ def count(case: Case, options: Options, dtype: torch.dtype, log: Log) -> None:
     counts, generation = counts_of(case, options, dtype)
     total = 0.0
     for phase, value in counts.items():
-        tflop = value.flop / 1e12 / _per_unit(phase, generation)
+        tflop = value.flop / 1e12 / generation.per_unit(phase)
         times = generation.times[phase]
         total += tflop * times
         log.add(
@@ -186,7 +164,7 @@ def count(case: Case, options: Options, dtype: torch.dtype, log: Log) -> None:
             phase=phase,
             times=times,
             tflop=tflop,
-            kinds={kind: flop / 1e12 / _per_unit(phase, generation) for kind, flop in value.kinds.items()},
+            kinds={kind: flop / 1e12 / generation.per_unit(phase) for kind, flop in value.kinds.items()},
             held_gb=_gigabytes(value.held),
             live_gb=_gigabytes(value.total),
         )
@@ -198,7 +176,7 @@ def measure(
 ) -> None:
     """One row a phase, one of their sum, one of the whole run."""
     device = backbone.device
-    _hold(backbone, case.memory)
+    backbone.use_memory(case.memory)
     generation = generation_of(backbone, case, options)
     generation.prepare()
     total = 0.0
@@ -206,7 +184,7 @@ def measure(
         for phase, timing in time_phases(
             part, device, repeats=options.repeats, warm_up=options.warm_up
         ).items():
-            seconds = timing.seconds / _per_unit(phase, generation)
+            seconds = timing.seconds / generation.per_unit(phase)
             times, tflop = generation.times[phase], flop.get(phase, 0.0)
             total += seconds * times
             log.add(
@@ -215,7 +193,7 @@ def measure(
                 phase=phase,
                 times=times,
                 seconds=seconds,
-                spread=timing.spread / _per_unit(phase, generation),
+                spread=timing.spread / generation.per_unit(phase),
                 repeats=timing.repeats,
                 tflop=tflop,
                 share=tflop * 1e12 / seconds / peak,
@@ -300,7 +278,7 @@ def main(options: Options) -> None:
     for case in cases:
         try:
             counts, counted = counts_of(case, options, dtype)
-            flop = {phase: c.flop / 1e12 / _per_unit(phase, counted) for phase, c in counts.items()}
+            flop = {phase: c.flop / 1e12 / counted.per_unit(phase) for phase, c in counts.items()}
             measure(case, options, backbone, flop, peak, log)
         except (torch.OutOfMemoryError, RuntimeError) as error:
             log.add(what="error", case=case.name, error=str(error).splitlines()[0])

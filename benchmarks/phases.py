@@ -108,6 +108,10 @@ class Generation:
             }
         )
 
+    def per_unit(self, phase: str) -> int:
+        """Units of a phase in one measurement of it: a guided step holds several iterations."""
+        return max(self.planned) if phase in (FORWARD, BACKWARD) else 1
+
     @cached_property
     def condition(self) -> SVDCondition:
         return self._encode(torch.Generator().manual_seed(self.seed))
@@ -120,17 +124,18 @@ class Generation:
     def x(self) -> Float[Tensor, "n c y x"]:
         """Latents at the level of the guided step that is measured."""
         noise = torch.randn(self.grid.latent_shape, generator=torch.Generator().manual_seed(self.seed))
-        return (noise * self.levels[self._index].pure_noise_scale).to(self.backbone.device)
+        return (noise * self.levels[self.index].pure_noise_scale).to(self.backbone.device)
 
     @property
-    def _index(self) -> int:
+    def index(self) -> int:
+        """The guided step that is measured: the middle one."""
         guided = [k for k, n in enumerate(self.planned) if n]
         return guided[len(guided) // 2]
 
     def _step(self, lap: Lap) -> Step:
-        level, next_level = list(pairwise(self.levels))[self._index]
+        level, next_level = list(pairwise(self.levels))[self.index]
         return Step(
-            index=self._index,
+            index=self.index,
             count=self.num_steps,
             level=level,
             next_level=next_level,

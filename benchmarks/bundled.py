@@ -1,0 +1,252 @@
+"""The bundled model on a CPU: what makes a guided step faster than the method written literally, and a whole clip."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+from unittest.mock import patch
+
+import torch
+import tyro
+from phases import Generation
+from timing import time_phases
+
+from sgi2v.alignment import AlignmentPlan, alignment_loss
+from sgi2v.backbones import load_backbone
+from sgi2v.backbones.base import settings_with_recipe
+from sgi2v.backbones.folder import bundled_folder
+from sgi2v.backbones.svd import SVD
+from sgi2v.controllers import SGI2V, recommended
+from sgi2v.demo import shipped_scene
+from sgi2v.device import device_name
+from sgi2v.grid import tracks_of
+from sgi2v.scene_io import load_scene
+from sgi2v.spectrum import merge_frequencies
+from sgi2v.step import Reporter, Step
+from sgi2v.taps import Taps
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from reference import sg_i2v as twin
+from reference import svd as plain
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Medians, on as many threads as torch takes (OMP_NUM_THREADS)."""
+
+    what: Literal["causes", "clip"] = "causes"
+    """causes: one guided step of the literal twin, then with one part after the other exchanged for the package's.
+    clip: a whole guided clip with the model's recipe, by its phases and at once."""
+    scene: str = "shapes"
+    """One of the scenes in the package."""
+    recipe: str | None = None
+    """One of the model's recipes; its own way unless named."""
+    dtype: str | None = None
+    """Number format of the clip; what suits the machine unless named. Causes are measured in float32."""
+    iterations: int = 2
+    """Of the guided step whose causes are measured."""
+    repeats: int = 5
+    """Repetitions, after one that does not count."""
+
+
+def generation_of(backbone: SVD, options: Options) -> Generation:
+    backbone.settings = settings_with_recipe(backbone.settings, options.recipe)
+    settings = backbone.settings
+    grid = backbone.grid(settings.width, settings.height, settings.num_frames)
+    return Generation(
+        backbone=backbone,
+        controller=recommended("sg-i2v", settings.recommended),
+        grid=grid,
+        tracks=tracks_of(load_scene(shipped_scene(options.scene)), grid),
+        num_steps=settings.num_steps,
+    )
+
+
+class EndsEarly:
+    """The twin's network, ended where the last layer that is read has spoken."""
+
+    def __init__(self, unet: Any, layers: tuple[str, ...]) -> None:
+        self._unet = unet
+        self._names = [f"{layer}.transformer_blocks.0.attn1" for layer in layers]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._unet, name)
+
+    def __call__(self, *inputs: Any, **named: Any) -> None:
+        with Taps(self._unet, self._names):
+            self._unet(*inputs, **named)
+
+
+def settings_of(generation: Generation, controller: SGI2V) -> plain.Settings:
+    """The twin's settings for the same step."""
+    settings, grid = generation.backbone.settings, generation.grid
+    assert controller.guided_as == "sigma", "the twin knows no other clock"
+    return plain.Settings(
+        width=grid.width,
+        height=grid.height,
+        num_frames=grid.num_frames,
+        num_steps=generation.num_steps,
+        sigmas=controller.guided,
+        iterations=controller.iterations,
+        lr=controller.lr,
+        weight_decay=controller.weight_decay,
+        layers=tuple(layer.removesuffix(":first-frame") for layer in controller.layers),
+        gamma=controller.cutoff,
+        heatmap_std=controller.heatmap_std,
+        fps=settings.fps,
+        motion_bucket=settings.motion_bucket_id,
+        noise_augmentation=settings.noise_aug_strength,
+        guidance=(settings.min_guidance_scale, settings.max_guidance_scale),
+        decode_chunk=settings.decode_chunk_size,
+    )
+
+
+@contextmanager
+def exchanged(**parts: Callable[..., Any]) -> Iterator[None]:
+    """The twin with some of its functions exchanged."""
+    with patch.multiple(twin, **parts):
+        yield
+
+
+def rungs(generation: Generation) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """A guided step each: from the twin's own to the package's, one part exchanged after the other."""
+    controller, backbone, grid = generation.controller, generation.backbone, generation.grid
+    assert isinstance(controller, SGI2V)
+    settings = settings_of(generation, controller)
+    models = plain.load_models(bundled_folder())
+    for network in (models.unet, models.vae, models.image_encoder):
+        network.float()  # the files hold 16 bit
+    condition, _ = plain.start(models, generation.tracks.image, settings)
+    boxes = generation.tracks.boxes(range(grid.num_frames))
+    index = generation.index
+    level = generation.levels[index]
+    timestep = models.scheduler.timesteps[index]
+    models.scheduler.set_timesteps(settings.num_steps)
+    x = generation.x[None]
+    early = replace(models, unet=EndsEarly(models.unet, settings.layers))
+    state: Any = controller.prepare(backbone, generation.condition, generation.tracks, grid)
+    plan: AlignmentPlan = state.plan
+    parts: dict[str, Callable[..., Any]] = {}
+
+    def step(networks: plain.Models) -> Callable[[], Any]:
+        now = dict(parts)
+
+        def run() -> Any:
+            with exchanged(**now) if now else exchanged(merge=twin.merge):
+                models.scheduler._step_index = None
+                return twin.guided_step(networks, x, timestep, condition, boxes, settings)[0][0]
+
+        return run
+
+    yield "the literal twin, float32", step(models)
+    yield "ends its pass at the last layer that is read", step(early)
+    parts["alignment_loss"] = lambda features, _boxes, _std: alignment_loss([features], plan)
+    yield "a vectorised loss instead of loops over cells", step(early)
+    parts["upsampled"] = lambda native, _height, _width: native
+    parts["alignment_loss"] = lambda native, _boxes, _std: alignment_loss(native, plan)
+    yield "features sampled where boxes are, not upsampled whole", step(early)
+    parts["native_features"] = lambda _models, z, _t, _c, _layers: list(
+        backbone.features(z[0], level, generation.condition, controller.layers).values()
+    )
+    yield (
+        "the package's pass: attention in one call, none to one token, small attention written out",
+        step(early),
+    )
+    parts["merge"] = lambda z, before, _gamma: merge_frequencies(z, before, state.low_pass)
+    yield "one transform of all frames in the merge", step(early)
+
+    @torch.no_grad()
+    def ours() -> Any:
+        now = Step(
+            index=index,
+            count=settings.num_steps,
+            level=level,
+            next_level=generation.levels[index + 1],
+            reporter=Reporter(),
+        )
+        return controller.steer(x[0], now, state)
+
+    yield "the package, float32", ours
+
+
+def causes(options: Options) -> None:
+    """The same step, ever faster, and still the same latents."""
+    backbone = load_backbone(device="cpu", dtype="float32")
+    generation = generation_of(backbone, options)
+    generation.controller = replace(generation.controller, iterations=options.iterations)
+    assert isinstance(generation.controller, SGI2V)
+    generation.prepare()
+    machine(backbone)
+    lines = ["| a guided step | seconds | gain over the line above | over the twin with the same exit |"]
+    lines.append("|---|---|---|---|")
+    seconds: list[float] = []
+    first = None
+    before = generation.x
+    for name, run in rungs(generation):
+        after = run()
+        first = after if first is None else first
+        moved = float((first - before).abs().max())
+        off = float((after - first).abs().max()) / moved
+        assert off < 0.05, f"{name}: latents {off:.1%} of their way off the twin's"
+        seconds.append(median_of(run, options.repeats))
+        against_above = f"{seconds[-2] / seconds[-1]:.2f}" if len(seconds) > 1 else ""
+        against_exit = f"{seconds[1] / seconds[-1]:.2f}" if len(seconds) > 1 else ""
+        print(json.dumps({"step": name, "seconds": seconds[-1], "off": off}), flush=True)
+        lines.append(f"| {name} | {seconds[-1]:.3f} | {against_above} | {against_exit} |")
+    half = load_backbone(device="cpu", dtype="bfloat16")
+    generation = generation_of(half, options)
+    generation.controller = replace(generation.controller, iterations=options.iterations)
+    generation.prepare()
+    seconds.append(median_of(lambda: generation.guided(lambda _: None), options.repeats))
+    name = "the package, bfloat16"
+    print(json.dumps({"step": name, "seconds": seconds[-1]}), flush=True)
+    lines.append(
+        f"| {name} | {seconds[-1]:.3f} | {seconds[-2] / seconds[-1]:.2f} | {seconds[1] / seconds[-1]:.2f} |"
+    )
+    print(f"\n{options.iterations} iterations, scene {options.scene}, medians of {options.repeats}\n")
+    print("\n".join(lines))
+
+
+def median_of(run: Callable[[], Any], repeats: int) -> float:
+    def named(lap: Callable[[str], None]) -> None:
+        lap("it")
+        run()
+
+    return time_phases(named, torch.device("cpu"), repeats=repeats, warm_up=1)["it"].seconds
+
+
+def machine(backbone: SVD) -> None:
+    print(json.dumps({"device": device_name(backbone.device), "torch": torch.__version__}), flush=True)
+
+
+def clip(options: Options) -> None:
+    """A whole guided clip, and the phases it is made of."""
+    backbone = load_backbone(device="cpu", dtype=options.dtype)
+    generation = generation_of(backbone, options)
+    generation.prepare()
+    machine(backbone)
+    whole = time_phases(generation.whole, backbone.device, repeats=options.repeats, warm_up=0)["whole run"]
+    lines = ["| phase | times | seconds |", "|---|---|---|"]
+    total = 0.0
+    for part in generation.parts:
+        for phase, timing in time_phases(part, backbone.device, repeats=options.repeats, warm_up=1).items():
+            seconds = timing.seconds / generation.per_unit(phase)
+            total += seconds * generation.times[phase]
+            print(json.dumps({"phase": phase, "seconds": seconds}), flush=True)
+            lines.append(f"| {phase} | {generation.times[phase]} | {seconds:.4f} |")
+    lines.append(f"| sum | | {total:.2f} |")
+    lines.append(f"| whole clip | 1 | {whole.seconds:.2f} |")
+    print(
+        f"\n{str(backbone.dtype).removeprefix('torch.')}, scene {options.scene}, medians of {options.repeats}, "
+        f"whole clips within {whole.spread:.2f} s of each other\n"
+    )
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    chosen = tyro.cli(Options)
+    {"causes": causes, "clip": clip}[chosen.what](chosen)
