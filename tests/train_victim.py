@@ -68,11 +68,24 @@ def after_it_has_its_name(nth: int) -> None:
     checkpoint.os.replace = last  # type: ignore[attr-defined]
 
 
-HAZARDS: tuple[Callable[[int], None] | None, ...] = (
-    in_the_middle_of_a_checkpoint,
-    before_it_gets_its_name,
-    None,  # at some moment, from outside
-    after_it_has_its_name,
+def never_more_than(num_steps: int) -> Callable[[], bool]:
+    """Asked after every step: holds still after so many, until it is killed from outside."""
+    left = iter(range(num_steps - 1))
+
+    def hold() -> bool:
+        if next(left, None) is None:
+            time.sleep(600)
+        return False
+
+    return hold
+
+
+# How many checkpoints each lets pass first; None dies at some moment, from outside.
+HAZARDS: tuple[tuple[Callable[[int], None], int] | None, ...] = (
+    (in_the_middle_of_a_checkpoint, 1),
+    (before_it_gets_its_name, 0),
+    None,
+    (after_it_has_its_name, 0),
 )
 
 
@@ -107,16 +120,21 @@ def main(folder: Path) -> None:
         return denoiser.train(training_in(folder / name), log=log, **named).state_dict()
 
     save_file(run("whole"), folder / "whole.safetensors")
+    log = folder / "killed" / "log.jsonl"
     for death, hazard in enumerate(HAZARDS):
-        random.seed(death)
+        before = log.stat().st_size if log.exists() else 0
         child = os.fork()
         if not child:
-            if hazard is not None:
-                hazard(1)
-            run("killed")
+            if hazard is None:
+                run("killed", stop=never_more_than(2))
+            else:
+                hazard[0](hazard[1])
+                run("killed")
             os._exit(0)
         if hazard is None:
-            time.sleep(random.uniform(0.3, 1.0))
+            while log.stat().st_size == before:
+                time.sleep(0.01)
+            time.sleep(random.Random(death).uniform(0, 0.2))
             os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, f"death {death} did not come"
