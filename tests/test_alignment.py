@@ -81,7 +81,7 @@ def upsampling_loss(features: list[torch.Tensor], plan: AlignmentPlan) -> torch.
         error = (vectors[plan.cells] - target).square().sum(dim=-1)
         total = total + (error * torch.from_numpy(plan.weights)).sum()
         num_channels += feature.shape[1]
-    return total / (num_channels * plan.weights.sum())
+    return total / (num_channels * float(plan.weights.sum()))
 
 
 @given(

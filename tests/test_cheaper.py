@@ -94,11 +94,11 @@ def test_reuse_changes_only_iterations_after_the_first(backbone: SVD, tracks: Tr
         steered(backbone, dataclasses.replace(one, reuse_deep=r), tracks)[0] for r in (False, True)
     )
     assert torch.equal(plain, reused)
-    many, reused = (
+    many, later = (
         steered(backbone, dataclasses.replace(BASE, reuse_deep=r), tracks)[1] for r in (False, True)
     )
-    assert reused[0] == many[0] and reused[1:] != many[1:]
-    assert reused[-1] < reused[0], "the loss falls all the same"
+    assert later[0] == many[0] and later[1:] != many[1:]
+    assert later[-1] < later[0], "the loss falls all the same"
 
 
 # ---------------------------------------------------------------- half the size
@@ -141,10 +141,10 @@ def test_a_size_that_does_not_divide_is_refused(backbone: SVD, tracks: Tracks) -
         prepared(backbone, dataclasses.replace(BASE, shrink=3), tracks)
 
 
-@pytest.mark.parametrize("field", ["settled", "shrink"])
-def test_values_that_make_no_sense_are_refused(field: str) -> None:
+@pytest.mark.parametrize(("field", "value"), [("settled", -0.1), ("shrink", 0)])
+def test_values_that_make_no_sense_are_refused(field: str, value: float) -> None:
     with pytest.raises(ValueError, match=rf"controller\.{field}"):
-        SGI2V(**{field: -1})  # type: ignore[arg-type]
+        SGI2V(**{field: value})  # type: ignore[arg-type]
 
 
 # ---------------------------------------------------------------- guidance in an interval
@@ -175,7 +175,7 @@ def test_guidance_outside_its_interval_is_the_conditional_branch_alone(backbone:
             assert torch.equal(found, everywhere if inside else alone)
 
 
-@pytest.mark.parametrize("interval", [(0.5, 0.2), (-0.1, 0.5), (0.5, 1.5), (0.5,)])
+@pytest.mark.parametrize("interval", [(0.5, 0.2), (-0.1, 0.5), (0.5, 1.5)])
 def test_an_interval_that_is_none_is_refused(interval: Any) -> None:
     with pytest.raises(ValueError, match=r"settings\.guidance_interval"):
         SVDSettings(guidance_interval=interval)

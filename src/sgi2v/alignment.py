@@ -43,7 +43,7 @@ class AlignmentPlan:
     @property
     def num_rows(self) -> int:
         """Cells compared; 0 when every box has left the picture."""
-        return self.cells.shape[0]
+        return len(self.cells)
 
     def places(self, height: int, width: int, device: torch.device) -> "Places":
         """The plan for features of a resolution, on a device; made at the first call."""

@@ -47,8 +47,9 @@ class LeanAttention:
         """Tokens ``[batch, places, channels]`` to what the output projection makes of their attention."""
         assert attention_mask is None, "no mask is known here"
         if encoder_hidden_states is not None and encoder_hidden_states.shape[1] == 1:
-            tokens = _projected(attn, attn.to_v(encoder_hidden_states))
-            return tokens.expand(-1, hidden_states.shape[1], -1)
+            token = _projected(attn, attn.to_v(encoder_hidden_states))
+            tokens: Tensor = token.expand(-1, hidden_states.shape[1], -1)
+            return tokens
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         query, key, value = attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context)
         num_logits = query.shape[0] * attn.heads * query.shape[1] * key.shape[1]
@@ -58,16 +59,16 @@ class LeanAttention:
 
 
 def _projected(attn: Any, tokens: Tensor) -> Tensor:
-    for part in attn.to_out:
-        tokens = part(tokens)
-    return tokens
+    projected: Tensor = attn.to_out[0](tokens)  # what follows it is dropout, which a frozen network has not
+    return projected
 
 
 def _written_out(query: Tensor, key: Tensor, value: Tensor, num_heads: int) -> Tensor:
     """What :func:`attend` computes, by two products and a softmax."""
     query, key, value = (_split(t, num_heads) for t in (query, key, value))
     weights = ((query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)).softmax(dim=-1)
-    return (weights @ value).transpose(1, 2).flatten(2)
+    tokens: Tensor = weights @ value
+    return tokens.transpose(1, 2).flatten(2)
 
 
 def first_frame_attention(

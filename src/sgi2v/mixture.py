@@ -87,7 +87,7 @@ class Mixture:
 
     def __call__(self, vectors: Float[Tensor, "p d"]) -> Float[Tensor, "r d"]:
         """Each row's weighted sum of float32 vectors."""
-        mixed: Tensor = _Mix.apply(vectors, self)
+        mixed: Tensor = _Mix.apply(vectors, self)  # type: ignore[no-untyped-call]
         return mixed
 
 
