@@ -75,7 +75,7 @@ def wide(output: Path, scale: float) -> Recipe:
     """
     small: dict[str, Any] = {"width": 192, "height": 128, "radius": (10.0, 32.0)}
     whole: dict[str, Any] = {"width": 320, "height": 192, "radius": (14.0, 48.0)}
-    things: dict[str, Any] = {"num_things": 3, "rich": 0.4}
+    things: dict[str, Any] = {"num_things": 3, "rich": 0.4, "lifelike": 0.5}
     stages = (
         # Pictures: a frame, given another one of its scene; the spatial layers alone.
         Stage(**small, **things, num_frames=1, batch_size=128, num_steps=3000, log_sigma=(0.5, 1.2), lr=5e-4),
@@ -106,6 +106,7 @@ def wide(output: Path, scale: float) -> Recipe:
             num_steps=times(16000, scale),
             num_clip_steps=times(3000, scale),
             num_clip_frames=8,
+            lifelike=0.5,
             lr=4e-4,
             ema=0.999,
         ),

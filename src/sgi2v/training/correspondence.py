@@ -88,8 +88,8 @@ class TaughtAttention:
             heads = self._unet.get_submodule(_attention(block)).heads
             assert isinstance(heads, int)
             query, key = (self._taps[f"{_attention(block)}.{part}"] for part in ("to_q", "to_k"))
-            num_clips, num_frames = self._batch.latents.shape[:2]
-            rows, columns = map_size(*self._batch.latents.shape[-2:], query.shape[1])
+            num_clips, num_frames, _, height, width = self._batch.latents.shape
+            rows, columns = map_size(height, width, query.shape[1])
             query = query.unflatten(0, (num_clips, num_frames)).flatten(1, 2)
             key = key.unflatten(0, (num_clips, num_frames))[:, 0]
             losses.append(self._of(query, key, heads, rows, columns, given))
@@ -128,7 +128,8 @@ class TaughtAttention:
             )
             share = weight.gather(1, place)
             groups.append((share * missed).sum() / share.sum().clamp(min=1e-3))
-        return (groups[0] + groups[1]) / 2
+        mean: Tensor = (groups[0] + groups[1]) / 2
+        return mean
 
 
 def _attention(block: str) -> str:

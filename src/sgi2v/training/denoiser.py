@@ -82,7 +82,8 @@ def loss_of(models: nn.ModuleDict, batch: Batch, drawn: Drawn) -> Float[Tensor, 
         embedding,
         batch.added_time_ids,
     ).sample
-    return (predicted.float() - target).square().mean((1, 2, 3, 4))
+    losses: Tensor = (predicted.float() - target).square().mean((1, 2, 3, 4))
+    return losses
 
 
 def train(

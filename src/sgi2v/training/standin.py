@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import torch
 from jaxtyping import Float
@@ -14,7 +14,7 @@ from torch.nn import functional
 from sgi2v.evaluation.standin import NUM_FEATURES, NUM_FRAMES, ClipNetwork, seen
 from sgi2v.training.checkpoint import load_checkpoint, save_checkpoint
 from sgi2v.training.optimiser import MasterAdam, warm_cosine
-from sgi2v.training.world import Kind, World
+from sgi2v.training.world import World
 
 Log = Callable[[dict[str, float]], None]
 
@@ -97,7 +97,7 @@ class _Pool:
 @torch.no_grad()
 def _pool(training: StandinTraining, number: int) -> _Pool:
     """The clips of 40 steps: simple and rich, square and wide, one to three things; a function of the arguments."""
-    kind: Kind = "rich" if number % 3 == 2 else "simple"
+    kind: Literal["simple", "rich"] = "rich" if number % 3 == 2 else "simple"
     num_things = 1 + number % 2 if kind == "simple" else 1 + (number // 3) % 3
     world = World(
         width=(64, 128)[(number // 2) % 2],

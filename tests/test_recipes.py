@@ -1,0 +1,56 @@
+"""The bundled model's recipes: what they add up to, before anybody spends a GPU on them."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from sgi2v.backbones.base import settings_with
+from sgi2v.backbones.svd_outline import SVDSettings
+from sgi2v.controllers import recommended
+from sgi2v.training import autoencoder
+from sgi2v.training.export import scheduler
+from sgi2v.training.networks import build
+
+
+@pytest.fixture
+def recipes(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """experiments/bundled_model/recipes.py, which is no part of the package."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+    name = "experiments.bundled_model.recipes"
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    return importlib.import_module(name)
+
+
+def test_the_wide_model_fits_into_forty_megabytes(recipes: ModuleType, tmp_path: Path) -> None:
+    recipe = recipes.wide(tmp_path, 1.0)
+    with torch.device("meta"):
+        vae = autoencoder.build(recipe.autoencoder)
+        vae.save_config(tmp_path / "autoencoder" / "model")
+        models = build(recipe.denoiser)
+    num = sum(parameter.numel() for network in (vae, *models.values()) for parameter in network.parameters())
+    assert 38.5e6 < 2 * num < 39.5e6  # bytes in float16; the README says 39.1 MB
+
+
+def test_every_recipe_is_of_its_models_size_and_scales(recipes: ModuleType, tmp_path: Path) -> None:
+    for make in recipes.RECIPES.values():
+        recipe, half = make(tmp_path, 1.0), make(tmp_path, 0.5)
+        last = recipe.denoiser.stages[-1]
+        assert recipe.denoiser.settings is not None
+        said = json.loads(recipe.denoiser.settings.read_text())
+        assert (said["width"], said["height"], said["num_frames"]) == (
+            last.width,
+            last.height,
+            last.num_frames,
+        )
+        assert half.denoiser.num_steps == recipe.denoiser.num_steps / 2
+        settings = settings_with(SVDSettings(), said, "settings")
+        levels = scheduler(recipe.denoiser.sigma_max)
+        levels.set_timesteps(said["num_steps"])
+        low, high = said["recommended"]["sg-i2v"]["guided"]
+        assert any(low <= float(sigma) <= high for sigma in levels.sigmas)
+        recommended("sg-i2v", settings.recommended)
