@@ -42,7 +42,7 @@ def _stages(decoder: Any, size: int) -> Iterator[Stage]:
 
         def mix(x: Tensor) -> Tensor:
             spatial = x.transpose(0, 1)[None]
-            temporal = block.temporal_res_block(spatial, None)
+            temporal: Tensor = block.temporal_res_block(spatial, None)
             for start in range(0, len(x), size):
                 some = slice(start, start + size)
                 temporal[:, :, some] = block.time_mixer(
@@ -53,7 +53,8 @@ def _stages(decoder: Any, size: int) -> Iterator[Stage]:
         yield mix
 
     def out(x: Tensor) -> Tensor:
-        return decoder.conv_out(decoder.conv_act(decoder.conv_norm_out(x)))
+        frames: Tensor = decoder.conv_out(decoder.conv_act(decoder.conv_norm_out(x)))
+        return frames
 
     first, *others = decoder.mid_block.resnets
     yield framewise(decoder.conv_in)

@@ -138,9 +138,9 @@ def fine_blocks(unet: nn.Module) -> list[nn.Module]:
     return fine
 
 
-def _blocks(unet: nn.Module) -> list[nn.Module]:
+def _blocks(unet: nn.Module) -> list[Any]:
     """Residual and attention blocks of a spatio-temporal U-Net, in the order in which they run."""
-    levels: list[Any] = [*unet.down_blocks, unet.mid_block, *unet.up_blocks]  # type: ignore[misc,list-item]
+    levels: list[Any] = [*unet.down_blocks, unet.mid_block, *unet.up_blocks]  # type: ignore[misc]
     return [
         block
         for level in levels

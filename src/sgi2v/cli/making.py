@@ -112,7 +112,8 @@ def replay(arguments: Sequence[str]) -> None:
     begun = time.perf_counter()
     model = options.backbone or trusted_source(run)
     place: dict[str, Any] = {"device": options.device, "dtype": run.sampling.get("dtype")}
-    sampling = Sampling(**{name: run.sampling.get(name) for name in ("width", "height", "num_frames")})
+    size: dict[str, Any] = {name: run.sampling.get(name) for name in ("width", "height", "num_frames")}
+    sampling = Sampling(**size)
     mode = memory_for(options.memory, outline_of(model, **place), sampling, quiet=options.quiet, **place)
     with silence():
         backbone = load_backbone(model, memory=mode, **place)
