@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 
 import PIL.Image
 import torch
@@ -18,29 +17,20 @@ from sgi2v.attention import (
     AttentionEdit,
     AttentionSource,
     LeanAttention,
-    attend,
     edited,
-    first_frame_attention,
-    to_maps,
 )
 from sgi2v.backbones.base import CLEAN, Level
 from sgi2v.backbones.decoding import decode_in_slices
 from sgi2v.backbones.deep import last_deep_block, without_deep
+from sgi2v.backbones.features import feature, tapped
 from sgi2v.backbones.folder import find_folder, variant_of, weights_sha256
 from sgi2v.backbones.memory import Arrangement, Memory, Mode, plan_memory
 from sgi2v.backbones.svd_outline import SVDOutline, SVDSettings
 from sgi2v.checks import choice
 from sgi2v.device import choose_device, choose_dtype
 from sgi2v.grid import Grid
-from sgi2v.taps import Taps, find_layer
+from sgi2v.taps import Taps
 
-_ATTENTION = MappingProxyType(
-    {
-        "first-frame": "transformer_blocks.0.attn1",
-        "self": "transformer_blocks.0.attn1",
-        "temporal": "temporal_transformer_blocks.0.attn1",
-    }
-)
 _SELF_ATTENTION = re.compile(r"(.+)\.(temporal_)?transformer_blocks\.\d+\.attn1")
 
 
@@ -293,8 +283,8 @@ class SVD:
         ``deep`` keeps what the up block before the layers' first one puts out (:mod:`sgi2v.backbones.deep`). Raises
         ValueError for a name the network does not have.
         """
-        plans = {layer: self._tapped(layer) for layer in layers if layer != CLEAN}
-        names = list(dict.fromkeys(name for tapped in plans.values() for name in tapped))
+        plans = {layer: tapped(self.denoiser, layer) for layer in layers if layer != CLEAN}
+        names = list(dict.fromkeys(name for modules in plans.values() for name in modules))
         clean: dict[str, Tensor] = {}
         reused: AbstractContextManager[None] = nullcontext()
         kept = []
@@ -309,40 +299,10 @@ class SVD:
         if deep is not None:
             deep.update((name, taps[name].detach()) for name in kept)
         read = {
-            layer: self._feature(layer, [taps[name] for name in tapped], x) for layer, tapped in plans.items()
+            layer: feature(self.denoiser, layer, [taps[name] for name in modules], *x.shape[-2:])
+            for layer, modules in plans.items()
         }
         return {layer: (clean if layer == CLEAN else read)[layer] for layer in layers}
-
-    def _tapped(self, layer: str) -> list[str]:
-        """The modules whose outputs a feature is made of."""
-        block, _, source = layer.partition(":")
-        find_layer(self.denoiser, block)
-        if source == "output":
-            return [block]
-        if source not in _ATTENTION:
-            known = ", ".join([*_ATTENTION, "output"])
-            raise ValueError(f"layers: {layer!r} must be <block>:<source> with source one of {known}")
-        attention = f"{block}.{_ATTENTION[source]}"
-        find_layer(self.denoiser, attention)
-        return [f"{attention}.{part}" for part in ("to_q", "to_k", "to_v")]
-
-    def _feature(self, layer: str, kept: list[Tensor], x: Tensor) -> Tensor:
-        block, _, source = layer.partition(":")
-        if source == "output":
-            return kept[0]
-        attention = self.denoiser.get_submodule(f"{block}.{_ATTENTION[source]}")
-        num_heads = attention.heads
-        assert isinstance(num_heads, int)
-        query, key, value = kept
-        if source == "first-frame":
-            tokens = first_frame_attention(query, key, value, num_heads)
-        else:
-            tokens = attend(query, key, value, num_heads)
-        if source == "temporal":
-            tokens = tokens.transpose(
-                0, 1
-            )  # the network lays temporal attention out as [places, frames, channels]
-        return to_maps(tokens, *x.shape[-2:])
 
     def editing(self, edit: AttentionEdit, grid: Grid) -> AbstractContextManager[None]:
         """While open, every self-attention of the denoiser, spatial and temporal, goes through ``edit``."""
