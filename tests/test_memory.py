@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from sgi2v import SVD, Box, FreeTraj, Key, Motion, Sampling, Scene, generate
 from sgi2v.backbones import memory as memory_module
 from sgi2v.backbones import outline_of
+from sgi2v.backbones import svd as svd_module
 from sgi2v.backbones.decoding import decode_in_slices
 from sgi2v.backbones.memory import MODES, Sizes, memory_needed, plan_memory
 from sgi2v.backbones.visiting import Sparing, Visitors, fine_blocks, spare
@@ -149,6 +150,29 @@ def test_frames_decoded_few_at_a_time_are_those_of_the_whole_chunk(
     assert num_frames == 1 or not torch.allclose(alone, whole[:1], atol=1e-3), "frames are mixed"
 
 
+def test_both_branches_in_one_pass_are_those_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float64, since guidance and a small network make much of a last bit."""
+    fast = model("fast")
+    fast.denoiser.double()
+    grid = fast.grid(32, 32, 2)
+    image = Image.linear_gradient("L").resize((32, 32)).convert("RGB")
+    condition = fast.encode(image, "", grid, torch.Generator().manual_seed(0))
+    x, level = torch.randn(grid.latent_shape) * 30, fast.levels(6)[2]
+    passes: list[int] = []
+    hook = fast.denoiser.register_forward_pre_hook(lambda _, inputs: passes.append(len(inputs[0])))
+    in_turn = fast.denoise(x, level, condition)
+    monkeypatch.setattr(svd_module, "has_own_memory", lambda _: True)
+    at_once = fast.denoise(x, level, condition)
+    with fast.editing(lambda _: None, grid):
+        edited = fast.denoise(x, level, condition)
+    monkeypatch.setattr(svd_module, "_FILLS_A_DEVICE", 31)
+    fast.denoise(x, level, condition)
+    hook.remove()
+    assert passes == [1, 1, 2, 1, 1, 1, 1]
+    torch.testing.assert_close(at_once, in_turn, rtol=0, atol=1e-6)
+    torch.testing.assert_close(edited, in_turn, rtol=0, atol=1e-6)
+
+
 # ---------------------------------------------------------------- weights that visit
 
 
@@ -241,8 +265,6 @@ def test_a_mode_can_be_changed_and_leaves_nothing(scene: Scene) -> None:
                 assert backbone.memory == mode
                 assert sum(hasattr(m, "_diffusers_hook") for m in backbone.denoiser.modules()) > 5
         backbone.use_memory("fast")
-    with pytest.raises(ValueError, match="memory: 'huge' is not known; give one of fast, balanced, low"):
-        backbone.use_memory("huge")  # type: ignore[arg-type]
     assert backbone.memory == "fast"
 
 
@@ -269,8 +291,6 @@ def test_auto_takes_the_first_mode_that_fits(monkeypatch: pytest.MonkeyPatch) ->
     assert plan_memory("auto", outline, grid, card, dtype, must_fit=False).mode == "low"
     monkeypatch.setattr(memory_module, "free_memory", lambda _: None)
     assert plan_memory("auto", outline, grid, card, dtype).mode == "fast"
-    with pytest.raises(ValueError, match="memory: 'huge' is not known"):
-        plan_memory("huge", outline, grid, card, dtype)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,8 @@
 """Stable Video Diffusion, full size or small: any folder in diffusers' layout behind the backbone contract."""
 
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,10 +27,12 @@ from sgi2v.backbones.folder import find_folder, variant_of, weights_sha256
 from sgi2v.backbones.memory import Arrangement, Memory, Mode, plan_memory
 from sgi2v.backbones.svd_outline import SVDOutline, SVDSettings
 from sgi2v.checks import choice
-from sgi2v.device import choose_device, choose_dtype
+from sgi2v.device import choose_device, choose_dtype, has_own_memory
 from sgi2v.grid import Grid
 from sgi2v.taps import Taps
 
+_FILLS_A_DEVICE = 2**14
+"""Latent cells of all frames, above which one pass is taken to keep an accelerator busy."""
 _SELF_ATTENTION = re.compile(r"(.+)\.(temporal_)?transformer_blocks\.\d+\.attn1")
 
 
@@ -82,6 +84,7 @@ class SVD:
             # The autoencoder's encoder overflows in half precision; it runs once, so it stays in float32.
             pipeline.vae.encoder.float()
             pipeline.vae.quant_conv.float()
+        self._num_edits = 0
         self._device = device or next(pipeline.unet.parameters()).device
         self._arranged = Arrangement(memory, pipeline, self._device)
 
@@ -227,23 +230,41 @@ class SVD:
         return torch.full((), level.noise, dtype=torch.float32, device=x.device)
 
     def _velocity(
-        self, x: Float[Tensor, "n c y x"], level: Level, condition: SVDCondition, *, conditional: bool = True
-    ) -> Float[Tensor, "n c y x"]:
-        """The network's raw output at ``x``: the v of v-prediction, float32."""
-        image, embedding = condition.image_latents, condition.embedding
-        if not conditional:
-            image, embedding = torch.zeros_like(image), torch.zeros_like(embedding)
+        self,
+        x: Float[Tensor, "n c y x"],
+        level: Level,
+        condition: SVDCondition,
+        *,
+        branches: Sequence[bool] = (True,),
+    ) -> Float[Tensor, "b n c y x"]:
+        """The network's raw output at ``x``, the v of v-prediction, float32: with the condition (True) or without.
+
+        Several branches go through the network side by side.
+        """
+
+        def of(given: Tensor) -> list[Tensor]:
+            return [given if conditional else torch.zeros_like(given) for conditional in branches]
+
         sigma = self._sigma(x, level)
         scaled = (x / (sigma**2 + 1) ** 0.5).to(self.dtype)
+        images = of(condition.image_latents.expand(x.shape[0], -1, -1, -1))
         (output,) = self.denoiser(
-            torch.cat([scaled, image.expand(x.shape[0], -1, -1, -1)], dim=1)[None],
+            torch.stack([torch.cat([scaled, image], dim=1) for image in images]),
             0.25 * sigma.log(),
-            encoder_hidden_states=embedding,
-            added_time_ids=condition.time_ids,
+            encoder_hidden_states=torch.cat(of(condition.embedding)),
+            added_time_ids=condition.time_ids.expand(len(branches), -1),
             return_dict=False,
         )
-        velocity: Tensor = output[0]
+        velocity: Tensor = output
         return velocity.float()
+
+    def _both_at_once(self, x: Tensor) -> bool:
+        """Whether guidance's branches share a pass: by size, so that a run does not depend on how much memory is free.
+
+        On a CPU that was slower; large latents fill a device by themselves; an edit of attention sees one branch.
+        """
+        small = x.shape[0] * x.shape[-2] * x.shape[-1] <= _FILLS_A_DEVICE
+        return small and has_own_memory(self.device) and not self._num_edits
 
     @torch.no_grad()
     def denoise(
@@ -253,11 +274,15 @@ class SVD:
 
         Outside ``settings.guidance_interval`` the conditional branch alone (Kynkäänniemi et al., arXiv 2404.07724).
         """
-        velocity = self._velocity(x, level, condition)
         low, high = self.settings.guidance_interval
         if condition.guided and low <= level.noise_level <= high:
-            plain = self._velocity(x, level, condition, conditional=False)
-            velocity = plain + condition.guidance * (velocity - plain)
+            passes = [(True, False)] if self._both_at_once(x) else [(True,), (False,)]
+            given, plain = (
+                v for branches in passes for v in self._velocity(x, level, condition, branches=branches)
+            )
+            velocity = plain + condition.guidance * (given - plain)
+        else:
+            (velocity,) = self._velocity(x, level, condition)
         return self._clean(x, velocity, level)
 
     def _clean(self, x: Tensor, velocity: Tensor, level: Level) -> Tensor:
@@ -295,7 +320,7 @@ class SVD:
             else:
                 kept = [last]
         with reused, Taps(self.denoiser, [*names, *kept], early_exit=CLEAN not in layers) as taps:
-            clean[CLEAN] = self._clean(x, self._velocity(x, level, condition), level)
+            clean[CLEAN] = self._clean(x, self._velocity(x, level, condition)[0], level)
         if deep is not None:
             deep.update((name, taps[name].detach()) for name in kept)
         read = {
@@ -304,14 +329,20 @@ class SVD:
         }
         return {layer: (clean if layer == CLEAN else read)[layer] for layer in layers}
 
-    def editing(self, edit: AttentionEdit, grid: Grid) -> AbstractContextManager[None]:
+    @contextmanager
+    def editing(self, edit: AttentionEdit, grid: Grid) -> Iterator[None]:
         """While open, every self-attention of the denoiser, spatial and temporal, goes through ``edit``."""
         attentions: list[tuple[str, AttentionSource, nn.Module]] = [
             (found[1], "temporal" if found[2] else "self", module)
             for name, module in self.denoiser.named_modules()
             if (found := _SELF_ATTENTION.fullmatch(name))
         ]
-        return edited(attentions, edit, grid.rows, grid.columns)
+        with edited(attentions, edit, grid.rows, grid.columns):
+            self._num_edits += 1
+            try:
+                yield
+            finally:
+                self._num_edits -= 1
 
     @torch.no_grad()
     def decode(self, x: Float[Tensor, "n c y x"]) -> Float[Tensor, "f 3 h w"]:
