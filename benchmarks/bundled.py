@@ -11,10 +11,12 @@ from unittest.mock import patch
 
 import torch
 import tyro
+from diffusers.models.attention_processor import AttnProcessor2_0
 from phases import Generation
 from timing import time_phases
 
 from sgi2v.alignment import AlignmentPlan, alignment_loss
+from sgi2v.attention import _WRITTEN_OUT
 from sgi2v.backbones import load_backbone
 from sgi2v.backbones.base import settings_with_recipe
 from sgi2v.backbones.folder import bundled_folder
@@ -149,13 +151,25 @@ def rungs(generation: Generation) -> Iterator[tuple[str, Callable[[], Any]]]:
     parts["upsampled"] = lambda native, _height, _width: native
     parts["alignment_loss"] = lambda native, _boxes, _std: alignment_loss(native, plan)
     yield "features sampled where boxes are, not upsampled whole", step(early)
-    parts["native_features"] = lambda _models, z, _t, _c, _layers: list(
-        backbone.features(z[0], level, generation.condition, controller.layers).values()
-    )
-    yield (
-        "the package's pass: attention in one call, none to one token, small attention written out",
-        step(early),
-    )
+    denoiser: Any = backbone.denoiser
+    lean = dict(denoiser.attn_processors)
+
+    def taps(written_out: int, processors: Any = None) -> Callable[..., list[torch.Tensor]]:
+        def features(_models: Any, z: torch.Tensor, *_rest: Any) -> list[torch.Tensor]:
+            denoiser.set_attn_processor(processors or dict(lean))
+            with patch("sgi2v.attention._WRITTEN_OUT", written_out):
+                found = backbone.features(z[0], level, generation.condition, controller.layers)
+            denoiser.set_attn_processor(dict(lean))
+            return list(found.values())
+
+        return features
+
+    parts["native_features"] = taps(0, AttnProcessor2_0())
+    yield "queries, keys and values tapped, first-frame attention in one call", step(early)
+    parts["native_features"] = taps(0)
+    yield "no queries to the one image token", step(early)
+    parts["native_features"] = taps(_WRITTEN_OUT)
+    yield "small attention written out where a gradient is wanted", step(early)
     parts["merge"] = lambda z, before, _gamma: merge_frequencies(z, before, state.low_pass)
     yield "one transform of all frames in the merge", step(early)
 

@@ -37,6 +37,22 @@ FORMULAS: Mapping[Any, Callable[..., int]] = MappingProxyType(
     }
 )
 
+_STILL = frozenset(
+    {
+        "_unsafe_view",
+        "empty",
+        "empty_like",
+        "empty_strided",
+        "empty_permuted",
+        "new_empty",
+        "new_empty_strided",
+    }
+)
+"""Operations that neither read nor write, besides views."""
+
+H200 = (790e12, 4.3e12)
+"""Measured on one: operations a second of a large 16-bit matrix product, bytes a second of a large copy."""
+
 Lap = Callable[[str], None]
 """Called with a phase's name where it begins; what follows belongs to it until the next call."""
 
@@ -49,6 +65,10 @@ class Count:
     """Operations of matrix products, convolutions, attention and weighted sums, multiplications and additions alike."""
     kinds: dict[str, int] = field(default_factory=dict)
     """The same by kind: matrix product, convolution, attention, sampling."""
+    moved: int = 0
+    """Bytes that its operations read and write when each is a kernel of its own; views move none."""
+    floor: float = 0.0
+    """Seconds on an H200 if each operation took the longer of its arithmetic and its bytes (:data:`H200`)."""
     times: int = 0
     """How often the phase began."""
     held: int = 0
@@ -60,6 +80,12 @@ class Count:
     def total(self) -> int:
         """Bytes alive at the highest."""
         return self.held + self.added
+
+
+def _bytes_of(values: Any) -> int:
+    """Bytes of tensors; of an expanded one those that are in memory."""
+    tensors = (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
+    return sum(min(t.nbytes, t.untyped_storage().nbytes()) for t in tensors)
 
 
 def _kind(name: str) -> str:
@@ -111,8 +137,12 @@ class _Counter(TorchDispatchMode):
                 self._see(leaf)
         packet = func._overloadpacket
         self._phase.added = max(self._phase.added, self._now - self._held)
-        if packet in FORMULAS:
-            flop = FORMULAS[packet](*args, **kwargs, out_val=out)
+        flop = FORMULAS[packet](*args, **kwargs, out_val=out) if packet in FORMULAS else 0
+        still = func.is_view or packet.__name__ in _STILL
+        moved = 0 if still else _bytes_of(out) + _bytes_of((args, kwargs))
+        self._phase.moved += moved
+        self._phase.floor += max(flop / H200[0], moved / H200[1])
+        if flop:
             kind = _kind(packet.__name__)
             self._phase.flop += flop
             self._phase.kinds[kind] = self._phase.kinds.get(kind, 0) + flop

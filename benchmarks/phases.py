@@ -22,6 +22,7 @@ from sgi2v.sampling import sample
 from sgi2v.step import Reporter, Step, euler
 
 ENCODE, PLAIN, DECODE = "encode", "plain step", "decode"
+UNGUIDED = "plain step without guidance"
 FORWARD, BACKWARD, REST = "guided iteration, forward", "guided iteration, backward", "rest of a guided step"
 PHASES = (ENCODE, PLAIN, FORWARD, BACKWARD, REST, DECODE)
 
@@ -100,13 +101,20 @@ class Generation:
         return MappingProxyType(
             {
                 ENCODE: 1,
-                PLAIN: self.num_steps,
+                PLAIN: self.num_steps - len(self._without_guidance),
+                UNGUIDED: len(self._without_guidance),
                 FORWARD: sum(self.planned),
                 BACKWARD: sum(self.planned),
                 REST: self.num_guided,
                 DECODE: 1,
             }
         )
+
+    @property
+    def _without_guidance(self) -> list[int]:
+        """Indices of steps outside the model's interval of classifier-free guidance: they have one branch."""
+        low, high = self.backbone.settings.guidance_interval
+        return [k for k, level in enumerate(self.levels[:-1]) if not low <= level.noise_level <= high]
 
     def per_unit(self, phase: str) -> int:
         """Units of a phase in one measurement of it: a guided step holds several iterations."""
@@ -132,10 +140,10 @@ class Generation:
         guided = [k for k, n in enumerate(self.planned) if n]
         return guided[len(guided) // 2]
 
-    def _step(self, lap: Lap) -> Step:
-        level, next_level = list(pairwise(self.levels))[self.index]
+    def _step(self, lap: Lap, index: int) -> Step:
+        level, next_level = list(pairwise(self.levels))[index]
         return Step(
-            index=self.index,
+            index=index,
             count=self.num_steps,
             level=level,
             next_level=next_level,
@@ -153,11 +161,19 @@ class Generation:
         lap(ENCODE)
         self._encode(torch.Generator().manual_seed(self.seed))
 
-    @torch.no_grad()
     def plain(self, lap: Lap) -> None:
-        """A denoising step without the steering: both branches of guidance, and the step itself."""
-        lap(PLAIN)
-        step = self._step(lap)
+        """A denoising step without the steering, with both branches of guidance, and one with one if a run has such."""
+        without = self._without_guidance
+        for phase, indices in (
+            (PLAIN, [k for k in range(self.num_steps) if k not in without]),
+            (UNGUIDED, without),
+        ):
+            if indices:
+                lap(phase)
+                self._plain(self._step(lap, indices[len(indices) // 2]))
+
+    @torch.no_grad()
+    def _plain(self, step: Step) -> None:
         with self.controller.during(step, self._state):
             x0 = self.backbone.denoise(self.x, step.level, self.condition)
         euler(self.x, x0, step.level, step.next_level)
@@ -167,7 +183,7 @@ class Generation:
         """The steering of one guided step: all its iterations, and the merge of frequencies."""
         lap(REST)
         with _split_at_gradients(lap):
-            self.controller.steer(self.x, self._step(lap), self._state)
+            self.controller.steer(self.x, self._step(lap, self.index), self._state)
 
     def decode(self, lap: Lap) -> None:
         lap(DECODE)

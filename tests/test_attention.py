@@ -91,6 +91,17 @@ def test_one_token_takes_no_query_and_no_gradient() -> None:
     assert block(leaf, torch.randn(2, 2, 7)).requires_grad and ran
 
 
+def test_one_token_given_to_every_place_is_projected_once() -> None:
+    """As SVD's temporal layers are given it: expanded, in memory once."""
+    block = Block(LeanAttention(), 7).requires_grad_(False)
+    rows: list[int] = []
+    block.attention.to_v.register_forward_hook(lambda _module, inputs, _out: rows.append(len(inputs[0])))
+    x, token = torch.randn(9, 6, 12), torch.randn(1, 1, 7)
+    once, every = block(x, token.expand(9, 1, 7)), block(x, token.repeat(9, 1, 1))
+    assert rows == [1, 9]
+    assert once.shape == every.shape and torch.allclose(once, every, atol=1e-6)
+
+
 def test_the_fused_kernel_serves_where_there_is_no_gradient_or_too_much_to_write_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

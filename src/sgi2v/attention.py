@@ -47,8 +47,10 @@ class LeanAttention:
         """Tokens ``[batch, places, channels]`` to what the output projection makes of their attention."""
         assert attention_mask is None, "no mask is known here"
         if encoder_hidden_states is not None and encoder_hidden_states.shape[1] == 1:
-            token = _projected(attn, attn.to_v(encoder_hidden_states))
-            tokens: Tensor = token.expand(-1, hidden_states.shape[1], -1)
+            # Temporal layers get the same token for every place, in memory once: then one of them is enough.
+            same = encoder_hidden_states.stride(0) == 0
+            token = _projected(attn, attn.to_v(encoder_hidden_states[:1] if same else encoder_hidden_states))
+            tokens: Tensor = token.expand(*hidden_states.shape[:2], -1)
             return tokens
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         query, key, value = attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context)
