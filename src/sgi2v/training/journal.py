@@ -23,7 +23,7 @@ class Journal:
         read_rows(file)  # cuts off a line torn by a kill
         self.file, self._say = file, say
 
-    def __call__(self, figures: Mapping[str, float]) -> None:
+    def __call__(self, figures: Mapping[str, float | int]) -> None:
         """Write figures down; "step" is among them."""
         rounded = {name: float(f"{value:.6g}") for name, value in figures.items()}
         append_row(self.file, {**rounded, "step": int(figures["step"])})
@@ -31,7 +31,7 @@ class Journal:
             self._say(readable(figures))
 
 
-def readable(figures: Mapping[str, float]) -> str:
+def readable(figures: Mapping[str, float | int]) -> str:
     """Figures as one line for a person: the step first, times in words, the rest to four digits."""
     words = [f"step {figures['step']:.0f}"]
     for name, value in figures.items():

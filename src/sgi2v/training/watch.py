@@ -78,7 +78,7 @@ class Watcher:
 
     def __init__(self, training: DenoiserTraining) -> None:
         """ValueError for settings that cannot be used."""
-        self.training = training
+        self._training = training
         settings_of(training)
         last = training.stages[-1]
         self._scenes = HeldOutWorld(
@@ -91,7 +91,7 @@ class Watcher:
 
     def __call__(self, optimiser: MasterAdam, step: int) -> dict[str, float]:
         """What was found at this step, nothing at most of them."""
-        training = self.training
+        training = self._training
         probing, watching = (
             every > 0 and step % every == 0 for every in (training.probe_every, training.watch_every)
         )
@@ -111,9 +111,9 @@ class Watcher:
     def _probe(self, models: nn.ModuleDict) -> dict[str, float]:
         world = replace(self._scenes.world(), num_things=1)
         clips = [world.render(1, 9_000_000 + number)[0] for number in range(_PROBED)]
-        device, dtype = self.training.device, next(models.parameters()).dtype
-        autoencoder: Any = load_autoencoder(self.training.autoencoder_folder).to(device=device, dtype=dtype)
-        found = probe(models.to(device), autoencoder, clips, fps=self.training.fps)
+        device, dtype = self._training.device, next(models.parameters()).dtype
+        autoencoder: Any = load_autoencoder(self._training.autoencoder_folder).to(device=device, dtype=dtype)
+        found = probe(models.to(device), autoencoder, clips, fps=self._training.fps)
         models.cpu()
         return {f"probe {name}": value for name, value in found.items()}
 
