@@ -30,9 +30,10 @@ def load_backbone(
     dtype: str | torch.dtype | None = None,
     settings: SVDSettings | None = None,
     memory: Memory = "auto",
+    compiled: bool = False,
 ) -> SVD:
     """A backbone by name (``bundled``, ``svd``, ``svd-xt``), folder or hub id; see :meth:`SVD.load`."""
-    return SVD.load(source, device=device, dtype=dtype, settings=settings, memory=memory)
+    return SVD.load(source, device=device, dtype=dtype, settings=settings, memory=memory, compiled=compiled)
 
 
 def outline_of(

@@ -20,6 +20,7 @@ from sgi2v.attention import (
     edited,
 )
 from sgi2v.backbones.base import CLEAN, Level
+from sgi2v.backbones.compiling import REFUSED, any_compiled, check_readable, compile_blocks
 from sgi2v.backbones.decoding import decode_in_slices
 from sgi2v.backbones.deep import last_deep_block, without_deep
 from sgi2v.backbones.features import feature, tapped
@@ -109,12 +110,14 @@ class SVD:
         dtype: str | torch.dtype | None = None,
         settings: SVDSettings | None = None,
         memory: Memory = "auto",
+        compiled: bool = False,
     ) -> "SVD":
         """A model by name (``bundled``, ``svd``, ``svd-xt``), folder or hub id; safetensors only.
 
         ``device`` and ``dtype`` default to what the machine is good at. ``settings`` defaults to what the folder
         recommends. ``memory`` is fast, balanced or low, or auto: the first that fits clips of the settings' size, low
-        if none does; see :mod:`sgi2v.backbones.memory`.
+        if none does; see :mod:`sgi2v.backbones.memory`. ``compiled`` has torch compile blocks as they first run, which
+        takes minutes; see :mod:`sgi2v.backbones.compiling`.
 
         Raises ValueError, before loading, for a folder that is incomplete, corrupt or pickled.
         """
@@ -126,6 +129,8 @@ class SVD:
         size = outline.settings
         grid = outline.grid(size.width, size.height, size.num_frames)
         mode = plan_memory(memory, outline, grid, place, dtype, must_fit=False).mode
+        if compiled and mode == "low":
+            raise ValueError(REFUSED)
         try:
             pipeline = StableVideoDiffusionPipeline.from_pretrained(
                 folder,
@@ -143,7 +148,10 @@ class SVD:
                 f"backbone: {folder} is no Stable Video Diffusion model (its files lack weights that its "
                 "configuration asks for)"
             )
-        return cls(pipeline, outline, str(source), device=place, memory=mode)
+        backbone = cls(pipeline, outline, str(source), device=place, memory=mode)
+        if compiled:
+            compile_blocks(backbone.denoiser)
+        return backbone
 
     @property
     def memory(self) -> Mode:
@@ -151,8 +159,10 @@ class SVD:
         return self._arranged.mode
 
     def use_memory(self, memory: Mode) -> None:
-        """Change to another mode, between two runs; ValueError when there is none of that name."""
+        """Change to another mode, between two runs; ValueError for a name that is none, and for low when compiled."""
         choice("memory", memory, Mode)
+        if memory == "low" and any_compiled(self.denoiser):
+            raise ValueError(REFUSED)
         self._arranged.undo()
         self._arranged = Arrangement(memory, self._pipeline, self._device)
 
@@ -310,6 +320,8 @@ class SVD:
         """
         plans = {layer: tapped(self.denoiser, layer) for layer in layers if layer != CLEAN}
         names = list(dict.fromkeys(name for modules in plans.values() for name in modules))
+        for name in names:
+            check_readable(self.denoiser, name)
         clean: dict[str, Tensor] = {}
         reused: AbstractContextManager[None] = nullcontext()
         kept = []

@@ -59,6 +59,8 @@ class GenerateOptions:
     memory: Memory = "auto"
     """How sparing of the device's memory: fast, balanced, low, or auto: the first of these that fits what is free. The
     video is the same; the time is not."""
+    compile: bool = False
+    """Have torch compile parts of the network as they first run: minutes, so for many clips on a GPU. Not with low."""
     quiet: bool = False
     """Show no progress."""
     sampling: OmitArgPrefixes[Sampling]

@@ -36,7 +36,9 @@ def generate(arguments: Sequence[str]) -> None:
     place: dict[str, Any] = {"device": options.device, "dtype": options.dtype}
     mode = memory_for(options.memory, outline, options.sampling, quiet=options.quiet, **place)
     with silence():
-        backbone = load_backbone(options.backbone, settings=settings, memory=mode, **place)
+        backbone = load_backbone(
+            options.backbone, settings=settings, memory=mode, compiled=options.compile, **place
+        )
     with progress_bar(quiet=options.quiet) as bar:
         video = generate(
             scene, backbone=backbone, controller=controller, sampling=options.sampling, progress=bar

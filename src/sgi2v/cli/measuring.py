@@ -43,7 +43,9 @@ def benchmark(arguments: Sequence[str]) -> None:
     tracker = load_tracker(options.tracker, options.tracker_weights)
     extractors = _extractors(options.extractors, size["num_frames"])
     with silence():
-        backbone = load_backbone(options.backbone, settings=settings, memory=mode, **place)
+        backbone = load_backbone(
+            options.backbone, settings=settings, memory=mode, compiled=options.compile, **place
+        )
     try:
         with _Line(quiet=options.quiet) as line:
             summary = run_benchmark(

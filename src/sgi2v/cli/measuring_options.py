@@ -75,6 +75,8 @@ class BenchmarkOptions:
     memory: Literal["fast", "balanced", "low", "auto"] = "auto"
     """How sparing of the device's memory: fast, balanced, low, or auto: the first of these that fits what is free. The
     video is the same; the time is not."""
+    compile: bool = False
+    """Have torch compile parts of the network as they first run: minutes, so for many clips on a GPU. Not with low."""
     tracker: Literal["template", "points", "flow", "cotracker3"] = "template"
     """What follows the things; cotracker3 needs its weights and its authors' package."""
     tracker_weights: Path | None = None
