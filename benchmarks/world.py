@@ -5,6 +5,7 @@ import statistics
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import tyro
@@ -47,7 +48,11 @@ class Options:
 
 def main(options: Options) -> None:
     """Print one line of JSON, or write the sheet."""
-    shape = {"width": options.width, "height": options.height, "num_frames": options.num_frames}
+    shape: dict[str, Any] = {
+        "width": options.width,
+        "height": options.height,
+        "num_frames": options.num_frames,
+    }
     world: World | LifelikeWorld = (
         LifelikeWorld(num_things=options.num_things, **shape)
         if options.kind == "lifelike"

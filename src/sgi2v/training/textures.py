@@ -171,18 +171,20 @@ def varied_pictures(
     bounds = torch.tensor(shares).cumsum(0)
     kind = (draw[:, None] >= bounds).sum(1)
     pictures = torch.empty(num, 3, *size, device=device)
-    counts = [int((kind == number).sum()) for number in range(4)]
-    if counts[0]:
-        windows = photograph_windows(counts[0], size, core, generator, held_out=held_out, device=device)
-        pictures[(kind == 0).to(device)] = windows
-    if counts[1]:
-        leaves = dead_leaves(
-            counts[1], *size, generator, num_leaves=72, smallest=0.05 * size[0], device=device
+    # Which are of a kind is known without asking the device.
+    places = [(kind == number).nonzero()[:, 0].to(device) for number in range(4)]
+    photographs, leaves, noises, walls = (len(place) for place in places)
+    if photographs:
+        pictures[places[0]] = photograph_windows(
+            photographs, size, core, generator, held_out=held_out, device=device
         )
-        pictures[(kind == 1).to(device)] = recoloured(_dulled(leaves, generator), generator)
-    if counts[2]:
-        noise = fractal_noise(counts[2], *size, generator, device=device)
-        pictures[(kind == 2).to(device)] = recoloured(_dulled(noise, generator), generator)
-    if counts[3]:
-        pictures[(kind == 3).to(device)] = smooth_pictures(counts[3], size, generator, device)
+    if leaves:
+        smallest = 0.05 * size[0]
+        made = dead_leaves(leaves, *size, generator, num_leaves=72, smallest=smallest, device=device)
+        pictures[places[1]] = recoloured(_dulled(made, generator), generator)
+    if noises:
+        made = fractal_noise(noises, *size, generator, device=device)
+        pictures[places[2]] = recoloured(_dulled(made, generator), generator)
+    if walls:
+        pictures[places[3]] = smooth_pictures(walls, size, generator, device)
     return pictures
