@@ -22,6 +22,7 @@ from sgi2v.backbones.compiling import compile_blocks
 from sgi2v.backbones.decoding import decode_in_slices
 from sgi2v.backbones.memory import MODES, Sizes, memory_needed, plan_memory
 from sgi2v.backbones.visiting import Sparing, Visitors, attention_blocks, fine_blocks, spare
+from sgi2v.cli.common import memory_for
 from sgi2v.grid import tracks_of
 from test_no_trace import CONTROLLER, Broken, broken_layer, nothing_is_left
 from tiny import tiny_svd
@@ -292,6 +293,14 @@ def test_auto_takes_the_first_mode_that_fits(monkeypatch: pytest.MonkeyPatch) ->
     assert plan_memory("auto", outline, grid, card, dtype, must_fit=False).mode == "low"
     monkeypatch.setattr(memory_module, "free_memory", lambda _: None)
     assert plan_memory("auto", outline, grid, card, dtype).mode == "fast"
+
+
+def test_a_command_says_what_it_picked(capsys: pytest.CaptureFixture[str]) -> None:
+    outline = outline_of(tiny_svd(2, light=True))
+    place: dict[str, Any] = {"device": "cpu", "dtype": "float32"}
+    assert memory_for("auto", outline, SMALL, quiet=False, **place) == "fast"
+    assert memory_for("low", outline, SMALL, quiet=True, **place) == "low"
+    assert capsys.readouterr().err.startswith("memory: fast, about 0.0 GB")
 
 
 @pytest.fixture(scope="module")
