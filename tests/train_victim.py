@@ -95,7 +95,7 @@ def training_in(folder: Path) -> DenoiserTraining:
         output=folder,
         autoencoder=folder.parent / "vae",
         stages=(
-            Stage(num_frames=1, num_steps=2, **shape),  # type: ignore[arg-type]
+            Stage(num_frames=1, num_steps=1, **shape),  # type: ignore[arg-type]
             Stage(num_frames=3, num_steps=4, num_things=2, **shape),  # type: ignore[arg-type]
         ),
         channels=(32, 32, 32, 32),
