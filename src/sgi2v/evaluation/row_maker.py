@@ -191,7 +191,7 @@ class RowMaker:
             )
             self.describe(clip_key, frames)
             boxes = [[[round(float(v), 2) for v in box] for box in track.boxes] for track in tracks.tracks]
-            return {**made, "metrics": figures, "boxes": boxes}
+            return {**made, "metrics": _rounded(figures), "boxes": boxes}
         except Cancelled:
             raise
         except Exception as error:  # whatever is wrong with one scene, the others go on
@@ -249,6 +249,15 @@ class RowMaker:
             with torch.no_grad():
                 features = extractor.features(from_uint8(frames))
             self.store.save_features(clip_key, folder, features.float().cpu().numpy())
+
+
+def _rounded(value: Any) -> Any:
+    """Every number to six significant digits, which is more than any measurement here is good for."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, Mapping):
+        return {name: _rounded(part) for name, part in value.items()}
+    return [_rounded(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def _without_off(values: Mapping[str, Any]) -> dict[str, Any]:

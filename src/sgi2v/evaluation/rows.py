@@ -49,6 +49,6 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
     """Add one row at the end of the file, on the disk before this returns. Call read_rows once before the first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
-        file.write(json.dumps(row, sort_keys=True, allow_nan=False).encode() + b"\n")
+        file.write(json.dumps(row, sort_keys=True, allow_nan=False, separators=(",", ":")).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
