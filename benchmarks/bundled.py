@@ -1,6 +1,7 @@
 """The bundled model on a CPU: what makes a guided step faster than the method written literally, and a whole clip."""
 
 import json
+import statistics
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import torch
 import tyro
 from diffusers.models.attention_processor import AttnProcessor2_0
 from phases import Generation
-from timing import time_phases
+from timing import median_seconds, time_phases
 
 from sgi2v.alignment import AlignmentPlan, alignment_loss
 from sgi2v.attention import _WRITTEN_OUT
@@ -195,42 +196,34 @@ def causes(options: Options) -> None:
     assert isinstance(generation.controller, SGI2V)
     generation.prepare()
     machine(backbone)
-    lines = ["| a guided step | seconds | gain over the line above | over the twin with the same exit |"]
-    lines.append("|---|---|---|---|")
-    seconds: list[float] = []
-    first = None
     before = generation.x
-    for name, run in rungs(generation):
+    runs = dict(rungs(generation))
+    half = generation_of(load_backbone(device="cpu", dtype="bfloat16"), options)
+    half.controller = replace(half.controller, iterations=options.iterations)
+    half.prepare()
+    first = None
+    for name, run in runs.items():  # which also warms up
         after = run()
         first = after if first is None else first
-        moved = float((first - before).abs().max())
-        off = float((after - first).abs().max()) / moved
+        off = float((after - first).abs().max() / (first - before).abs().max())
+        print(json.dumps({"step": name, "off": off}), flush=True)
         assert off < 0.05, f"{name}: latents {off:.1%} of their way off the twin's"
-        seconds.append(median_of(run, options.repeats))
-        against_above = f"{seconds[-2] / seconds[-1]:.2f}" if len(seconds) > 1 else ""
-        against_exit = f"{seconds[1] / seconds[-1]:.2f}" if len(seconds) > 1 else ""
-        print(json.dumps({"step": name, "seconds": seconds[-1], "off": off}), flush=True)
-        lines.append(f"| {name} | {seconds[-1]:.3f} | {against_above} | {against_exit} |")
-    half = load_backbone(device="cpu", dtype="bfloat16")
-    generation = generation_of(half, options)
-    generation.controller = replace(generation.controller, iterations=options.iterations)
-    generation.prepare()
-    seconds.append(median_of(lambda: generation.guided(lambda _: None), options.repeats))
-    name = "the package, bfloat16"
-    print(json.dumps({"step": name, "seconds": seconds[-1]}), flush=True)
-    lines.append(
-        f"| {name} | {seconds[-1]:.3f} | {seconds[-2] / seconds[-1]:.2f} | {seconds[1] / seconds[-1]:.2f} |"
-    )
+    runs["the package, bfloat16"] = lambda: half.guided(lambda _: None)
+    runs["the package, bfloat16"]()
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(options.repeats):  # in turn, so that whatever else the machine does meets all alike
+        for name, run in runs.items():
+            times[name].append(median_seconds(run, repeats=1, warm_up=0))
+            print(json.dumps({"step": name, "seconds": times[name][-1]}), flush=True)
+    seconds = [statistics.median(values) for values in times.values()]
     print(f"\n{options.iterations} iterations, scene {options.scene}, medians of {options.repeats}\n")
-    print("\n".join(lines))
-
-
-def median_of(run: Callable[[], Any], repeats: int) -> float:
-    def named(lap: Callable[[str], None]) -> None:
-        lap("it")
-        run()
-
-    return time_phases(named, torch.device("cpu"), repeats=repeats, warm_up=1)["it"].seconds
+    print(
+        "| a guided step | seconds | spread | gain over the line above | over the twin with the same exit |"
+    )
+    print("|---|---|---|---|---|")
+    for k, (name, values) in enumerate(times.items()):
+        gains = [f"{seconds[k - 1] / seconds[k]:.2f}", f"{seconds[1] / seconds[k]:.2f}"] if k else ["", ""]
+        print(f"| {name} | {seconds[k]:.3f} | {max(values) - min(values):.3f} | {' | '.join(gains)} |")
 
 
 def machine(backbone: SVD) -> None:
