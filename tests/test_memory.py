@@ -20,7 +20,7 @@ from sgi2v.backbones import outline_of
 from sgi2v.backbones import svd as svd_module
 from sgi2v.backbones.compiling import compile_blocks
 from sgi2v.backbones.decoding import decode_in_slices
-from sgi2v.backbones.memory import MODES, Sizes, memory_needed, plan_memory
+from sgi2v.backbones.memory import MODES, Mode, Sizes, memory_needed, plan_memory
 from sgi2v.backbones.visiting import Sparing, Visitors, attention_blocks, fine_blocks, spare
 from sgi2v.cli.common import memory_for
 from sgi2v.grid import tracks_of
@@ -263,7 +263,7 @@ def test_a_mode_can_be_changed_and_leaves_nothing(scene: Scene) -> None:
     with nothing_is_left(backbone):
         with weights_apart(Visitors):
             for mode in ("low", "balanced"):
-                backbone.use_memory(mode)  # type: ignore[arg-type]
+                backbone.use_memory(mode)
                 assert backbone.memory == mode
                 assert sum(hasattr(m, "_diffusers_hook") for m in backbone.denoiser.modules()) > 5
         backbone.use_memory("fast")
@@ -318,7 +318,8 @@ def test_at_full_size_balanced_fits_14_gb_and_low_8(benchmark: Any) -> None:
     backbone = benchmark.published_svd(torch.float16)
     grid = backbone.grid(1024, 576, 14)
     needed = memory_needed(benchmark.sizes_of(backbone), grid, 8, backbone.device, torch.float16)
-    for mode, most in (("balanced", 14e9), ("low", 8e9)):
+    goals: dict[Mode, float] = {"balanced": 14e9, "low": 8e9}
+    for mode, most in goals.items():
         peak = max(c.total for c in benchmark.peaks_of(backbone, mode, grid).values())
         assert peak < most
         assert peak < needed[mode] < 1.25 * peak

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -186,9 +187,9 @@ def test_autoencoder_resumes_with_identical_results_and_standard_latents(tmp_pat
     assert [line["step"] for line in lines] == [2, 5, 5]
     assert all(line.get("psnr", line.get("psnr photographs", 0)) > 0 for line in lines)
     parts = replace(training, output=tmp_path / "parts")
-    for at, answers in ((1, [True]), (3, [False, True])):
+    for at, answers in ((1, iter([True])), (3, iter([False, True]))):
         with pytest.raises(Stopped, match=f"after step {at} of"):
-            autoencoder.train(parts, stop=lambda answers=answers: answers.pop(0))
+            autoencoder.train(parts, stop=partial(next, answers))
     assert _same(autoencoder.train(parts), whole)
     with torch.no_grad():
         pictures = torch.cat([2 * autoencoder.pictures(training, 10**9 + n) - 1 for n in range(16)])

@@ -107,7 +107,7 @@ def test_a_step_never_waits_for_the_device(autoencoder: Path, tmp_path: Path) ->
     models = build(training).to("cuda")
     optimiser = MasterAdam(models)
     models.to(torch.bfloat16).train()
-    vae = load_autoencoder(autoencoder).to("cuda", torch.bfloat16)  # type: ignore[call-arg]
+    vae = load_autoencoder(autoencoder).to("cuda", torch.bfloat16)
     feeder = Feeder(training, vae)
     for step in range(3):
         torch.cuda.set_sync_debug_mode("default" if step == 0 else "error")

@@ -178,7 +178,9 @@ def settings_with(settings: Settings, values: Mapping[str, Any], where: str) -> 
     unknown = sorted(set(values) - known)
     if unknown:
         raise ValueError(f"{where}: unknown setting {unknown[0]!r}; known are {', '.join(sorted(known))}")
-    frozen = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    frozen: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+    }
     return dataclasses.replace(settings, **frozen)
 
 
