@@ -12,29 +12,24 @@ from torch import Tensor, nn
 
 AttentionSource = Literal["self", "temporal"]
 
-# Logits written out at most, where they are written out at all: 8 MB in a 16-bit format.
-_WRITTEN_OUT = 2**22
-
 
 def attend(
     query: Float[Tensor, "b q d"], key: Float[Tensor, "b k d"], value: Float[Tensor, "b k d"], num_heads: int
 ) -> Float[Tensor, "b q d"]:
     """``softmax(Q K^T / sqrt(d_head)) V`` with the heads concatenated again, before any output projection."""
-    query, key, value = (_split(t, num_heads) for t in (query, key, value))
-    return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
 
+    def split(t: Tensor) -> Tensor:
+        heads: Tensor = t.unflatten(-1, (num_heads, -1))
+        return heads.transpose(1, 2)
 
-def _split(tokens: Tensor, num_heads: int) -> Tensor:
-    heads: Tensor = tokens.unflatten(-1, (num_heads, -1))
-    return heads.transpose(1, 2)
+    return F.scaled_dot_product_attention(split(query), split(key), split(value)).transpose(1, 2).flatten(2)
 
 
 class LeanAttention:
     """Attention processor that computes what diffusers' own does, but for what cannot matter in a frozen network.
 
     Attending to one single token (SVD's cross-attention to the image) gives that token's value whatever the query: no
-    queries, no logits, no gradient. On a CPU small attention is written out where a gradient is wanted, because the
-    fused kernel's backward pass is slow there. Equal to diffusers' own up to rounding.
+    queries, no logits, no gradient. Equal to diffusers' own up to rounding.
     """
 
     def __call__(
@@ -54,23 +49,12 @@ class LeanAttention:
             return tokens
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         query, key, value = attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context)
-        num_logits = query.shape[0] * attn.heads * query.shape[1] * key.shape[1]
-        if torch.is_grad_enabled() and query.device.type == "cpu" and num_logits <= _WRITTEN_OUT:
-            return _projected(attn, _written_out(query, key, value, attn.heads))
         return _projected(attn, attend(query, key, value, attn.heads))
 
 
 def _projected(attn: Any, tokens: Tensor) -> Tensor:
     projected: Tensor = attn.to_out[0](tokens)  # what follows it is dropout, which a frozen network has not
     return projected
-
-
-def _written_out(query: Tensor, key: Tensor, value: Tensor, num_heads: int) -> Tensor:
-    """What :func:`attend` computes, by two products and a softmax."""
-    query, key, value = (_split(t, num_heads) for t in (query, key, value))
-    weights = ((query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)).softmax(dim=-1)
-    tokens: Tensor = weights @ value
-    return tokens.transpose(1, 2).flatten(2)
 
 
 def first_frame_attention(
