@@ -130,17 +130,34 @@ def test_without_either_clock_it_is_no_control_bit_for_bit(backbone: SVD) -> Non
         assert not torch.equal(run(backbone, one, num_steps=3)[0], plainly)
 
 
-def test_a_whole_run_is_the_twins(backbone: SVD) -> None:
+def test_a_whole_run_is_the_twins(backbone: SVD, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = plain.Settings(width=WIDTH, height=HEIGHT, num_frames=FRAMES, num_steps=STEPS, seed=5)
     models = plain.load_models(tiny_svd(FRAMES, light=True))
     tracks = tracks_of(SCENE, backbone.grid(WIDTH, HEIGHT, FRAMES))
     clip = crude_clip(tracks, FRAMES)
-    ours = run(backbone, TTM)[0]
-    theirs = twin.run(models, tracks.image, clip.frames, clip.masks, settings, begin=1, strong=2)[0]
-    assert torch.allclose(ours, theirs, atol=1e-3 * float(theirs.abs().max()))
-    # The comparison has teeth: a clock that is off by a step is seen.
-    other = twin.run(models, tracks.image, clip.frames, clip.masks, settings, begin=1, strong=3)[0]
-    assert not torch.allclose(ours, other, atol=3e-2 * float(theirs.abs().max()))
+    shown: list[Tensor] = []
+
+    def watched(models: Any, latents: Tensor, *rest: Any) -> Tensor:
+        shown.append(latents[0].clone())
+        return plain.denoising_step(models, latents, *rest)
+
+    monkeypatch.setattr(twin, "denoising_step", watched)
+
+    def theirs(strong: int) -> list[Tensor]:
+        shown.clear()
+        end = twin.run(models, tracks.image, clip.frames, clip.masks, settings, begin=1, strong=strong)[0]
+        return [*shown, end]
+
+    end, seen, *_ = run(backbone, TTM)
+    ours, same, other = [*(x for _, x in seen), end], theirs(2), theirs(3)
+    off, off_by_one = (
+        [float((a - b).abs().max() / b.abs().max()) for a, b in zip(ours, found, strict=True)]
+        for found in (same, other)
+    )
+    # A network of random weights makes of a last bit a hundred last bits at every step.
+    assert all(error < most for error, most in zip(off, (1e-6, 2e-5, 2e-3, 0.1, 0.1, 0.1), strict=True)), off
+    # The comparison has teeth: a clock that is off by a step is seen where it is.
+    assert off_by_one[:2] == off[:2] and off_by_one[2] > 0.03, off_by_one
 
 
 def test_inside_the_mask_is_the_noised_clip_until_t_strong_and_outside_is_free(backbone: SVD) -> None:
