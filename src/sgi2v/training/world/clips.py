@@ -78,3 +78,15 @@ class Clip:
     def correspondence(self, reference: int = 0) -> Correspondence:
         """Where the point seen in each pixel is in the frame `reference`; a batch of one."""
         return self.layers.correspondence(self.layers.at([reference]))
+
+
+def check_shape(
+    width: int, height: int, radius: tuple[float, float], num_things: int, num_frames: int
+) -> None:
+    """ValueError where things of the largest half size cannot lie in the frames, or there is nothing to show."""
+    if 2.2 * radius[1] > min(width, height):
+        raise ValueError(
+            f"radius {radius} is too large for frames of {width}x{height}: at most {min(width, height) / 2.2:.1f}"
+        )
+    if num_things < 1 or num_frames < 1:
+        raise ValueError(f"num_things and num_frames must be at least 1, not {num_things}, {num_frames}")

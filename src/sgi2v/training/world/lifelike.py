@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sgi2v.training.world.clips import Clips, Kind
+from sgi2v.training.world.clips import Clips, Kind, check_shape
 from sgi2v.training.world.motion import Camera, Cast, Moves
 from sgi2v.training.world.paint import Look, paint
 from sgi2v.training.world.scenery import backgrounds, salience, scenery
@@ -68,15 +68,7 @@ class LifelikeWorld:
     def __post_init__(self) -> None:
         if self.radius[0] < 4 or self.radius[1] < self.radius[0]:
             raise ValueError(f"radius must be two rising numbers of pixels from 4 up, not {self.radius}")
-        if 2.2 * self.radius[1] > min(self.width, self.height):
-            raise ValueError(
-                f"radius {self.radius} is too large for frames of {self.width}x{self.height}: at most "
-                f"{min(self.width, self.height) / 2.2:.1f}"
-            )
-        if self.num_things < 1 or self.num_frames < 1:
-            raise ValueError(
-                f"num_things and num_frames must be at least 1, not {self.num_things}, {self.num_frames}"
-            )
+        check_shape(self.width, self.height, self.radius, self.num_things, self.num_frames)
 
     def render(self, num: int, seed: int, *, times: Tensor | None = None, device: str = "cpu") -> Clips:
         """`num` clips, the same for the same seed on the same device; other devices differ by rounding alone.

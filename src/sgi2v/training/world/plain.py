@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sgi2v.training.pictures import mixed_pictures
-from sgi2v.training.world.clips import Clip, Clips
+from sgi2v.training.world.clips import Clip, Clips, check_shape
 from sgi2v.training.world.layers import Layers, similarity
 from sgi2v.training.world.outlines import NUM_ANGLES, cover_of, outlines
 
@@ -47,15 +47,7 @@ class World:
     def __post_init__(self) -> None:
         if self.radius[0] <= 0 or self.radius[1] < self.radius[0]:
             raise ValueError(f"radius must be two rising positive numbers of pixels, not {self.radius}")
-        if 2.2 * self.radius[1] > min(self.width, self.height):
-            raise ValueError(
-                f"radius {self.radius} is too large for frames of {self.width}x{self.height}: at most "
-                f"{min(self.width, self.height) / 2.2:.1f}"
-            )
-        if self.num_things < 1 or self.num_frames < 1:
-            raise ValueError(
-                f"num_things and num_frames must be at least 1, not {self.num_things}, {self.num_frames}"
-            )
+        check_shape(self.width, self.height, self.radius, self.num_things, self.num_frames)
 
     def render(self, num: int, seed: int, *, times: Tensor | None = None, device: str = "cpu") -> Clips:
         """`num` clips, the same for the same seed on the same device.
