@@ -87,8 +87,13 @@ class HeldOutWorld:
             calm = {"camera": 0.0, "passing": 0.0, "occluder": 0.0}
             return LifelikeWorld(**{**common, "radius": (0.23 * most, 0.73 * most), **calm, **changes})
         radius = World.radius
-        if radius[1] > most:  # a smaller frame than the bundled model's
+        if radius[1] > most:
             radius = (0.6 * most, most)
+        elif 8 * radius[0] < min(
+            self.width, self.height
+        ):  # an eighth to a fifth of the shorter side, and no less
+            larger = min(self.width, self.height) / (8 * radius[0])
+            radius = (larger * radius[0], larger * radius[1])
         return World(**{**common, "kind": self.kind, "radius": radius, **changes})
 
     def _mixed(self, index: int) -> Case:
