@@ -32,8 +32,8 @@ Part = Literal["encoder", "autoencoder", "denoiser", "export"]
 class Options:
     """Train a recipe's parts, or what is left of them."""
 
-    recipe: Positional[Literal["first", "wide"]]
-    """first: what is in the package. wide: 320x192, 14 frames, for one GPU."""
+    recipe: Positional[Literal["first", "taught", "wide"]]
+    """first: 64x64, 8 frames. taught: on from there, 320x192, 14 frames. wide: the same size from nothing, for a GPU."""
     output: Positional[Path]
     """Folder for everything."""
     parts: tuple[Part, ...] = ("encoder", "autoencoder", "denoiser", "export")
@@ -73,11 +73,11 @@ def denoiser_of(recipe: Recipe, device: str, asked: Ending) -> None:
 
 
 def export_of(recipe: Recipe, folder: Path) -> None:
-    """The newest averaged weights, finished or not, with the finished autoencoder."""
-    training = recipe.denoiser
+    """The newest averaged weights, finished or not, with the finished autoencoder where there is one."""
+    training, trained = recipe.denoiser, recipe.autoencoder.output / "model"
     optimiser = MasterAdam(build(training))
     steps = load_checkpoint(training.output, optimiser)
-    finished = dataclasses.replace(training, autoencoder=recipe.autoencoder.output / "model")
+    finished = dataclasses.replace(training, autoencoder=trained) if trained.is_dir() else training
     print(export_average(finished, averaged(training, optimiser), folder), f"after {steps} steps")
 
 

@@ -22,6 +22,7 @@ from sgi2v.training.correspondence import TaughtAttention
 from sgi2v.training.draws import normal, onto, seed_of
 from sgi2v.training.feed import Batch, Feeder
 from sgi2v.training.journal import Journal, Meter
+from sgi2v.training.lanes import Lane, Learned, give_mean, replica, seed_of_lane, side_by_side
 from sgi2v.training.networks import averaged, build, load_autoencoder, type_of
 from sgi2v.training.optimiser import MasterAdam
 from sgi2v.training.spatial import pictures_only
@@ -125,9 +126,47 @@ def train(
         return {**training.decided(step), **given}
 
     first = load_checkpoint(training.output, optimiser, settings)
-    feeder, meter = Feeder(training, autoencoder), Meter(training, first)
-    for step in range(first, training.num_steps):
-        stage, number = training.stage_of(step)
+    lanes = [
+        _lane(seed_of_lane(training, number), replica(models) if number else models, autoencoder)
+        for number in range(training.lanes)
+    ]
+    meter = Meter(training, first)
+    with side_by_side(lanes, training.device) as learn:
+        for step in range(first, training.num_steps):
+            learned = learn(step)
+            give_mean(optimiser.parameters, learned)
+            stage, number = training.stage_of(step)
+            rate = stage.rate(number)
+            optimiser.step(rate)
+            for lane in learned:
+                meter.add(lane.losses, lane.sigma, lane.missed)
+            done = step + 1
+            stopping = done < training.num_steps and stop()
+            # A line before the checkpoint: after a kill between them it is written again, and never missing.
+            if log is not None and (done % training.log_every == 0 or done == training.num_steps):
+                log({"step": done, "lr": rate, **meter.read(done)})
+            if done % training.checkpoint_every == 0 or done == training.num_steps or stopping:
+                meter.check(done)
+                save_checkpoint(training.output, optimiser, done, settings)
+            if watch is not None:
+                with meter.paused():
+                    figures = watch(optimiser, done)
+                if log is not None and figures:
+                    log({"step": done, **figures})
+            if stopping:
+                raise Stopped(done, training.num_steps)
+    return averaged(training, optimiser)
+
+
+def _lane(
+    training: DenoiserTraining, models: nn.ModuleDict, autoencoder: AutoencoderKLTemporalDecoder
+) -> Lane:
+    """What computes one of a step's batches on these networks."""
+    parameters = [parameter for parameter in models.parameters() if parameter.requires_grad]
+    feeder = Feeder(training, autoencoder)
+
+    def learn(step: int) -> Learned:
+        stage, _ = training.stage_of(step)
         batch = feeder(step)
         drawn = Drawn.of(training, len(batch.latents), batch.latents.device, step)
         # Around the backward pass as well: checkpointed layers run again in it.
@@ -136,26 +175,15 @@ def train(
                 losses = loss_of(models, batch, drawn)
             missed = taught.loss(drawn.shown[0])
             total = losses.mean() if missed is None else losses.mean() + training.correspondence * missed
-            total.backward()
-        rate = stage.rate(number)
-        optimiser.step(rate)
-        meter.add(losses, drawn.sigma, missed)
-        done = step + 1
-        stopping = done < training.num_steps and stop()
-        # A line before the checkpoint: after a kill between them it is written again, and never missing.
-        if log is not None and (done % training.log_every == 0 or done == training.num_steps):
-            log({"step": done, "lr": rate, **meter.read(done)})
-        if done % training.checkpoint_every == 0 or done == training.num_steps or stopping:
-            meter.check(done)
-            save_checkpoint(training.output, optimiser, done, settings)
-        if watch is not None:
-            with meter.paused():
-                figures = watch(optimiser, done)
-            if log is not None and figures:
-                log({"step": done, **figures})
-        if stopping:
-            raise Stopped(done, training.num_steps)
-    return averaged(training, optimiser)
+            gradients = torch.autograd.grad(total, parameters, allow_unused=True)
+        return Learned(
+            gradients=gradients,
+            losses=losses.detach(),
+            sigma=drawn.sigma,
+            missed=None if missed is None else missed.detach(),
+        )
+
+    return learn
 
 
 def _encoder_of(

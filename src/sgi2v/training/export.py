@@ -5,7 +5,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler, StableVideoDiffusionPipeline
@@ -13,6 +13,9 @@ from torch import nn
 from transformers import CLIPImageProcessor
 
 from sgi2v.training.feed import CLIP_MEAN, CLIP_SIZE, CLIP_STD
+
+SIGMA_MAX: Final = 80.0
+"""Highest noise level of a new model, where nothing else is said."""
 
 
 def scheduler(sigma_max: float) -> EulerDiscreteScheduler:
@@ -39,24 +42,28 @@ def export(
     autoencoder: AutoencoderKLTemporalDecoder,
     settings: Mapping[str, Any],
     *,
-    sigma_max: float = 80.0,
+    sigma_max: float | None = None,
     shard_size: str = "13MB",
     like: Path | None = None,
 ) -> Path:
     """Write the folder anew: weights in float16 safetensors of at most `shard_size`, and `sgi2v.json` with `settings`.
 
-    models: "unet" and "image_encoder". like: a model's folder whose scheduler and picture processor are taken over
-    (`sigma_max` means nothing then). Files of an earlier export in the folder are replaced, others are left.
+    models: "unet" and "image_encoder". like: a model's folder whose scheduler and picture processor are taken over.
+    sigma_max: highest noise level of the scheduler; by default that of `like`, or else 80. Files of an earlier export
+    in the folder are replaced, others are left.
     """
     # A private copy: the caller's networks keep their type.
     parts = {name: _half(model) for name, model in {**models, "vae": autoencoder}.items()}
     if like is not None:
-        steps = EulerDiscreteScheduler.from_pretrained(like, subfolder="scheduler", local_files_only=True)
+        changed = {} if sigma_max is None else {"sigma_max": sigma_max}
+        steps = EulerDiscreteScheduler.from_pretrained(
+            like, subfolder="scheduler", local_files_only=True, **changed
+        )
         processor = CLIPImageProcessor.from_pretrained(
             like, subfolder="feature_extractor", local_files_only=True
         )
     else:
-        steps = scheduler(sigma_max)
+        steps = scheduler(SIGMA_MAX if sigma_max is None else sigma_max)
         processor = CLIPImageProcessor(
             crop_size=CLIP_SIZE,
             size={"shortest_edge": CLIP_SIZE},

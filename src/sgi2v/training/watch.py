@@ -17,7 +17,7 @@ from sgi2v.evaluation.held_out import HeldOutWorld
 from sgi2v.evaluation.measuring import measure
 from sgi2v.evaluation.tracker import TemplateTracker
 from sgi2v.generate import Sampling, generate, plan
-from sgi2v.training.export import export
+from sgi2v.training.export import SIGMA_MAX, export
 from sgi2v.training.networks import averaged, load_autoencoder
 from sgi2v.training.optimiser import MasterAdam
 from sgi2v.training.probe import probe
@@ -49,7 +49,8 @@ def settings_of(training: DenoiserTraining) -> dict[str, Any]:
         if not file.is_file():
             return size  # the published defaults hold
     if file is None:
-        guided = {"sg-i2v": {"guided": [training.sigma_max / 10, training.sigma_max]}}
+        highest = SIGMA_MAX if training.sigma_max is None else training.sigma_max
+        guided = {"sg-i2v": {"guided": [highest / 10, highest]}}
         return {**size, "recommended": guided}
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
