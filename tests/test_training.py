@@ -207,6 +207,22 @@ def test_decoder_training_leaves_the_encoder_alone(tmp_path: Path) -> None:
     assert not _same(before.decoder, after.decoder)
 
 
+def test_a_decoder_learns_from_latents_as_rough_as_asked_for(tmp_path: Path) -> None:
+    training = replace(_autoencoder(tmp_path), latent_noise=0.5)
+    latents = torch.zeros(6, 4, 32, 32)
+    rough = autoencoder._roughened(latents, training, 3, num_frames=3, deviation=2.0)
+    assert torch.equal(rough, autoencoder._roughened(latents, training, 3, num_frames=3, deviation=2.0))
+    spread = rough.flatten(1).std(1)
+    assert torch.allclose(spread[:3], spread[:1], rtol=0.05)  # a clip's frames alike, two clips not
+    assert torch.allclose(spread[3:], spread[3:4], rtol=0.05)
+    assert not torch.allclose(spread[0], spread[3], rtol=0.05)
+    assert bool((spread < 1.05).all()) and not torch.equal(rough[0], rough[1])
+    plain = replace(training, latent_noise=0.0)
+    assert torch.equal(autoencoder._roughened(latents, plain, 3, num_frames=3, deviation=2.0), latents)
+    with pytest.raises(ValueError, match="latent_noise: must not be below 0"):
+        replace(training, latent_noise=-0.1)
+
+
 def test_an_export_is_a_pipeline_that_runs(training: DenoiserTraining, tmp_path: Path) -> None:
     models = build(training)
     vae = AutoencoderKLTemporalDecoder.from_pretrained(training.autoencoder)

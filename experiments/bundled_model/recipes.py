@@ -112,6 +112,7 @@ def taught(output: Path, scale: float) -> Recipe:
             size=128,
             batch_size=4,
             lifelike=0.35,
+            latent_noise=0.3,
             lr=3e-4,
         ),
         denoiser=DenoiserTraining(

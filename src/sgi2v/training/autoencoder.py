@@ -72,6 +72,9 @@ class AutoencoderTraining:
     """Weight of the Kullback-Leibler term of a latent cell, which keeps latents near unit scale."""
     gradient_loss: float = 0.5
     """Weight of the difference of picture gradients, which keeps edges sharp."""
+    latent_noise: float = 0.0
+    """Largest deviation of the noise on the latents that a decoder alone learns from, in parts of their own deviation,
+    drawn uniformly for each picture or clip: a denoiser's latents are not perfect either. 0: none."""
     initial: Path | None = None
     """A folder of an autoencoder to start from; none starts from random weights."""
     ema: float = 0.995
@@ -99,6 +102,8 @@ class AutoencoderTraining:
             )
         if any(channels % 32 for channels in self.channels):
             raise ValueError(f"channels: must be multiples of 32, not {self.channels}")
+        if self.latent_noise < 0:
+            raise ValueError(f"latent_noise: must not be below 0, not {self.latent_noise}")
         if self.size % 8 or self.size < 32:
             raise ValueError(f"size: must be a multiple of 8 and at least 32, not {self.size}")
 
@@ -110,7 +115,7 @@ class AutoencoderTraining:
     def decided(self, *, decoder: bool) -> dict[str, Any]:
         """The fields that decide the weights of a part: folders and how a run is watched do not."""
         fields = asdict(self)
-        of_decoder = () if decoder else ("num_steps", "num_clip_steps", "num_clip_frames", "joint")
+        of_decoder = () if decoder else ("num_steps", "num_clip_steps", "num_clip_frames", "joint", "latent_noise")
         for name in (*_FREE, *of_decoder):
             del fields[name]
         return fields
@@ -237,6 +242,24 @@ def _drawn(model: AutoencoderKLTemporalDecoder, target: Tensor, seed: int) -> tu
     return mean + torch.exp(0.5 * logvar) * normal(mean.shape, seed, mean.device), divergence
 
 
+def _roughened(
+    latents: Float[Tensor, "b c h w"],
+    training: AutoencoderTraining,
+    step: int,
+    *,
+    num_frames: int,
+    deviation: float,
+) -> Tensor:
+    """Latents with the step's noise, of one strength for all frames of a clip; deviation: that of latents."""
+    if not training.latent_noise:
+        return latents
+    seed = seed_of("latent noise", training.seed, step)
+    generator = torch.Generator().manual_seed(seed)
+    strength = training.latent_noise * torch.rand(len(latents) // num_frames, generator=generator)
+    strength = strength.repeat_interleave(num_frames).view(-1, 1, 1, 1).to(latents.device)
+    return (latents + deviation * strength * normal(latents.shape, seed, latents.device)).to(latents.dtype)
+
+
 @torch.no_grad()
 def _spread(model: AutoencoderKLTemporalDecoder, training: AutoencoderTraining) -> tuple[Tensor, Tensor]:
     """Mean and deviation of every latent channel on training pictures."""
@@ -272,6 +295,9 @@ def train(
         else:
             with torch.no_grad():
                 latents = model.encode(target.to(model.dtype)).latent_dist.mode()
+                num_frames = training.num_clip_frames if in_clips else 1
+                deviation = 1 / model.config.scaling_factor
+                latents = _roughened(latents, training, step, num_frames=num_frames, deviation=deviation)
         if in_clips:
             decoded = model.decode(latents, num_frames=training.num_clip_frames).sample.float()
         else:
