@@ -115,7 +115,9 @@ class AutoencoderTraining:
     def decided(self, *, decoder: bool) -> dict[str, Any]:
         """The fields that decide the weights of a part: folders and how a run is watched do not."""
         fields = asdict(self)
-        of_decoder = () if decoder else ("num_steps", "num_clip_steps", "num_clip_frames", "joint", "latent_noise")
+        of_decoder = (
+            () if decoder else ("num_steps", "num_clip_steps", "num_clip_frames", "joint", "latent_noise")
+        )
         for name in (*_FREE, *of_decoder):
             del fields[name]
         return fields
