@@ -271,8 +271,8 @@ class SVD:
     def _both_at_once(self, x: Tensor) -> bool:
         """Whether guidance's branches share a pass: by size, so that a run does not depend on how much memory is free.
 
-        A CPU has enough with one but for tiny latents; large ones fill a device by themselves; an edit of attention sees
-        one branch.
+        A CPU has enough with one, but for tiny latents; large ones fill a device by themselves; an edit of attention
+        sees one branch.
         """
         small = x.shape[0] * x.shape[-2] * x.shape[-1] <= _FILLS_A_DEVICE
         return small and has_own_memory(self.device) and not self._num_edits
