@@ -12,10 +12,13 @@ from sgi2v.cli import main
 from sgi2v.training.autoencoder import AutoencoderTraining
 from sgi2v.training.autoencoder import build as build_autoencoder
 from sgi2v.training.checkpoint import save_checkpoint
+from sgi2v.training.draws import normal, seed_of
+from sgi2v.training.feed import Feeder
 from sgi2v.training.fidelity import measure_autoencoder, roughness
-from sgi2v.training.networks import build
+from sgi2v.training.networks import build, load_autoencoder
 from sgi2v.training.optimiser import MasterAdam
 from sgi2v.training.stages import DenoiserTraining, Stage
+from sgi2v.training.validation import validation_loss
 from sgi2v.training.watch import Watcher
 
 
@@ -57,6 +60,42 @@ def test_a_watcher_shows_what_the_averaged_weights_draw(autoencoder: Path, tmp_p
     assert all(torch.equal(value, before[name]) for name, value in models.state_dict().items())
     with pytest.raises(ValueError, match=r"settings: .* cannot be read"):
         Watcher(replace(training, settings=tmp_path / "none.json"))
+
+
+def test_validation_is_the_loss_of_the_same_held_out_clips_at_every_call(
+    autoencoder: Path, tmp_path: Path
+) -> None:
+    """A network that says nothing has the mean square of what it should say; other training seeds change nothing."""
+    stage = Stage(num_steps=4, num_frames=3, batch_size=2, width=64, height=64)
+    training = DenoiserTraining(
+        output=tmp_path,
+        autoencoder=autoencoder,
+        stages=(stage,),
+        channels=(32, 32, 32, 32),
+        embedding=32,
+        num_frames=3,
+        validate_every=2,
+        probe_every=0,
+        dtype="float32",
+    )
+    models, vae = build(training), load_autoencoder(autoencoder)
+    found = validation_loss(models, vae, training, stage, num=2, kinds=("rich",), levels=(0.5, 4.0))
+    other = replace(training, seed=9, image_dropout=1.0, motion_jitter=50.0)
+    assert found == validation_loss(models, vae, other, stage, num=2, kinds=("rich",), levels=(0.5, 4.0))
+    rich = replace(training, seed=4242, pool_steps=1, stages=(replace(stage, batch_size=1, rich=1.0),))
+    clips = [Feeder(rich, vae, held_out=True)(number).latents for number in range(2)]
+    assert not torch.equal(clips[0], Feeder(rich, vae)(0).latents)
+    for level in (0.5, 4.0):
+        wanted = []
+        for number, clean in enumerate(clips):
+            noise = normal(clean.shape, seed_of("validation", number, round(1000 * level)), "cpu")
+            # v of a clip whose deviation is 1, with the noise written out.
+            scale = (1 + level**2) ** 0.5
+            wanted.append(float(((noise - level * clean) / scale).square().mean()))
+        assert found[f"loss rich s{level:g}"] == pytest.approx(sum(wanted) / 2, rel=1e-4)
+    assert validation_loss(models, vae, training, replace(stage, num_frames=1)) == {}
+    figures = Watcher(training)(MasterAdam(models), 2)
+    assert {f"held-out loss {kind} s9" for kind in ("simple", "rich", "lifelike")} <= figures.keys()
 
 
 def test_fidelity_is_that_of_what_comes_back(autoencoder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -85,7 +85,9 @@ def taught(output: Path, scale: float) -> Recipe:
     stages = (
         Stage(**small, num_frames=4, batch_size=2, num_steps=600, lifelike=0.1, lr=5e-4, final_lr=4e-4),
         Stage(**clips, num_steps=1000, lifelike=0.2, lr=4e-4, final_lr=3e-4, num_warmup=20),
-        Stage(**clips, num_steps=1000, lifelike=0.35, lr=3e-4, final_lr=2e-4, num_warmup=1),
+        Stage(
+            **clips, num_steps=1000, lifelike=0.35, log_sigma=(0.9, 1.5), lr=3e-4, final_lr=2e-4, num_warmup=1
+        ),
         Stage(
             width=320,
             height=192,
@@ -107,8 +109,8 @@ def taught(output: Path, scale: float) -> Recipe:
         autoencoder=AutoencoderTraining(
             output=output / "autoencoder",
             initial=initial / "vae",
-            num_steps=times(1500, scale),
-            num_clip_steps=times(500, scale),
+            num_steps=times(1600, scale),
+            num_clip_steps=times(1200, scale),
             size=128,
             batch_size=4,
             lifelike=0.35,
@@ -126,6 +128,7 @@ def taught(output: Path, scale: float) -> Recipe:
             lanes=2,
             checkpoint_every=50,
             probe_every=0,
+            validate_every=250,
             seed=22,
             shard_size="13MB",
         ),

@@ -23,7 +23,7 @@ from sgi2v.training.draws import normal, onto, seed_of
 from sgi2v.training.feed import Batch, Feeder
 from sgi2v.training.journal import Journal, Meter
 from sgi2v.training.lanes import Lane, Learned, give_mean, replica, seed_of_lane, side_by_side
-from sgi2v.training.networks import averaged, build, load_autoencoder, type_of
+from sgi2v.training.networks import averaged, build, load_autoencoder, place_encoder, type_of
 from sgi2v.training.optimiser import MasterAdam
 from sgi2v.training.spatial import pictures_only
 from sgi2v.training.stages import DenoiserTraining
@@ -116,7 +116,7 @@ def train(
     models.to(training.device)
     optimiser = MasterAdam(models, ema=training.ema)  # copies of the weights before they are rounded
     models.to(dtype).train()
-    _encoder_of(autoencoder, training, dtype)
+    place_encoder(autoencoder, training.device, dtype)
     # On a CPU the backward pass of fused attention is slower than attention written out.
     if torch.device(training.device).type == "cpu":
         unet: Any = models["unet"]
@@ -184,11 +184,3 @@ def _lane(
         )
 
     return learn
-
-
-def _encoder_of(
-    autoencoder: AutoencoderKLTemporalDecoder, training: DenoiserTraining, dtype: torch.dtype
-) -> None:
-    """Put the encoder where it computes: in float32 where its folder says that it bears no less, as SVD's does."""
-    upcast: bool = autoencoder.config.force_upcast
-    autoencoder.to(device=training.device, dtype=torch.float32 if upcast else dtype)

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import torch
 from diffusers import AutoencoderKLTemporalDecoder
@@ -80,12 +80,17 @@ def pool_of(
     stage: Stage,
     number: int,
     footage: Footage | None = None,
+    *,
+    held_out: bool = False,
 ) -> Pool:
-    """Render a pool, or cut it from footage, and encode it; a function of the arguments alone."""
+    """Render a pool, or cut it from footage, and encode it; a function of the arguments alone.
+
+    held_out: whether to render what training never sees.
+    """
     generator = torch.Generator().manual_seed(seed_of("pool", training.seed, number))
     uses = 8 if stage.num_frames == 1 else 4
     num = max(1, stage.batch_size * training.pool_steps // uses)
-    world = _world(stage, number, float(torch.rand((), generator=generator)))
+    world = _world(stage, number, float(torch.rand((), generator=generator)), held_out=held_out)
     if stage.num_frames == 1:
         # Four looks at a scene give twelve pairs of a picture and a later (or earlier) one.
         times = torch.rand(num, 4, generator=generator)
@@ -134,20 +139,18 @@ def pool_of(
     )
 
 
-def _world(stage: Stage, number: int, draw: float) -> World | LifelikeWorld:
+def _world(stage: Stage, number: int, draw: float, *, held_out: bool) -> World | LifelikeWorld:
     """The world of a pool; draw: 0..1, at random."""
-    num_things = 1 + number % stage.num_things
+    shape: dict[str, Any] = {
+        "width": stage.width,
+        "height": stage.height,
+        "num_things": 1 + number % stage.num_things,
+        "radius": stage.radius,
+        "held_out": held_out,
+    }
     if draw >= 1 - stage.lifelike:
-        return LifelikeWorld(
-            width=stage.width, height=stage.height, num_things=num_things, radius=stage.radius
-        )
-    return World(
-        width=stage.width,
-        height=stage.height,
-        num_things=num_things,
-        radius=stage.radius,
-        kind="rich" if draw < stage.rich * (1 - stage.lifelike) else "simple",
-    )
+        return LifelikeWorld(**shape)
+    return World(**shape, kind="rich" if draw < stage.rich * (1 - stage.lifelike) else "simple")
 
 
 def _encode(autoencoder: AutoencoderKLTemporalDecoder, frames: Float[Tensor, "b f 3 h w"]) -> Tensor:
@@ -162,8 +165,11 @@ def _encode(autoencoder: AutoencoderKLTemporalDecoder, frames: Float[Tensor, "b 
 class Feeder:
     """Gives the batch of any step; keeps the pool of the last one."""
 
-    def __init__(self, training: DenoiserTraining, autoencoder: AutoencoderKLTemporalDecoder) -> None:
-        self.training, self.autoencoder = training, autoencoder
+    def __init__(
+        self, training: DenoiserTraining, autoencoder: AutoencoderKLTemporalDecoder, *, held_out: bool = False
+    ) -> None:
+        """held_out: whether rendered clips are of what training never sees."""
+        self.training, self.autoencoder, self._held_out = training, autoencoder, held_out
         self._footage = None if training.videos is None else Footage(training.videos)
         self._pool: tuple[int, Pool] | None = None
 
@@ -175,7 +181,10 @@ class Feeder:
         # Pools begin at the first step of a stage, and never span two.
         index = (step - number) + number // training.pool_steps
         if self._pool is None or self._pool[0] != index:
-            self._pool = index, pool_of(training, self.autoencoder, stage, index, self._footage)
+            self._pool = (
+                index,
+                pool_of(training, self.autoencoder, stage, index, self._footage, held_out=self._held_out),
+            )
         pool = self._pool[1]
         generator = torch.Generator().manual_seed(seed_of("batch", training.seed, step))
         num = stage.batch_size

@@ -109,6 +109,14 @@ def load_autoencoder(folder: Path) -> AutoencoderKLTemporalDecoder:
     return model.eval().requires_grad_(False)
 
 
+def place_encoder(
+    autoencoder: AutoencoderKLTemporalDecoder, device: str, dtype: torch.dtype
+) -> AutoencoderKLTemporalDecoder:
+    """Put it where it computes: in float32 where its folder says that it bears no less, as SVD's does."""
+    upcast: bool = autoencoder.config.force_upcast
+    return autoencoder.to(device=device, dtype=torch.float32 if upcast else dtype)
+
+
 def type_of(
     wanted: TrainingType, device: str, begun: str | None, num_frames: Sequence[int] = ()
 ) -> torch.dtype:

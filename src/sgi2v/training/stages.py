@@ -9,8 +9,8 @@ TrainingType = Literal["auto", "bfloat16", "float32"]
 
 _FREE: Final = (
     "output", "initial", "autoencoder", "settings", "sigma_max", "videos", "gradient_checkpointing",
-    "checkpoint_every", "log_every", "probe_every", "watch_every", "watch_scenes", "shard_size", "minutes", "device",
-    "dtype",
+    "checkpoint_every", "log_every", "probe_every", "validate_every", "watch_every", "watch_scenes", "shard_size",
+    "minutes", "device", "dtype",
 )  # fmt: skip
 """Fields of a training that may change when it goes on; weights and clips that folders hold are compared themselves."""
 
@@ -122,6 +122,9 @@ class DenoiserTraining:
     """Steps between lines of the log; losses are read from the device then, and not before."""
     probe_every: int = 500
     """Steps between probes of whether features find the object of the first frame; 0: none."""
+    validate_every: int = 0
+    """Steps between readings of the averaged weights' loss on held-out clips of the stage's shape, by kind of world and
+    noise level; 0: none."""
     watch_every: int = 0
     """Steps between looks at held-out clips made by the averaged weights without control and with SG-I2V: a sheet in
     `output`/samples and the distances from the paths in the log; 0: none."""

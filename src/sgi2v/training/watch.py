@@ -1,6 +1,7 @@
 """Looks at a training from outside: whether features find things, what the averaged weights draw, whether it obeys."""
 
 import json
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -18,10 +19,11 @@ from sgi2v.evaluation.measuring import measure
 from sgi2v.evaluation.tracker import TemplateTracker
 from sgi2v.generate import Sampling, generate, plan
 from sgi2v.training.export import SIGMA_MAX, export
-from sgi2v.training.networks import averaged, load_autoencoder
+from sgi2v.training.networks import averaged, load_autoencoder, place_encoder, type_of
 from sgi2v.training.optimiser import MasterAdam
 from sgi2v.training.probe import probe
 from sgi2v.training.stages import DenoiserTraining
+from sgi2v.training.validation import validation_loss
 from sgi2v.video import to_uint8
 from sgi2v.writing import writing
 
@@ -75,7 +77,10 @@ def export_average(training: DenoiserTraining, models: nn.ModuleDict, folder: Pa
 
 
 class Watcher:
-    """Called after every step; does something at `probe_every` and `watch_every` alone. It changes no weights."""
+    """Called after every step; does something at `probe_every`, `validate_every` and `watch_every` alone.
+
+    It changes no weights.
+    """
 
     def __init__(self, training: DenoiserTraining) -> None:
         """ValueError for settings that cannot be used."""
@@ -93,15 +98,18 @@ class Watcher:
     def __call__(self, optimiser: MasterAdam, step: int) -> dict[str, float]:
         """What was found at this step, nothing at most of them."""
         training = self._training
-        probing, watching = (
-            every > 0 and step % every == 0 for every in (training.probe_every, training.watch_every)
+        probing, validating, watching = (
+            every > 0 and step % every == 0
+            for every in (training.probe_every, training.validate_every, training.watch_every)
         )
-        if not (probing or watching):
+        if not (probing or validating or watching):
             return {}
         models = averaged(training, optimiser)
         figures: dict[str, float] = {}
         if probing:
             figures |= self._probe(models)
+        if validating:
+            figures |= self._validated(models, step)
         if watching:
             # The model is looked at as a person would use it.
             folder = export_average(training, models, training.output / "model")
@@ -117,6 +125,15 @@ class Watcher:
         found = probe(models.to(device), autoencoder, clips, fps=self._training.fps)
         models.cpu()
         return {f"probe {name}": value for name, value in found.items()}
+
+    def _validated(self, models: nn.ModuleDict, step: int) -> dict[str, float]:
+        training, (stage, _) = self._training, self._training.stage_of(step - 1)
+        # In the type that the training computes in, on a copy: what is exported must not be rounded by it.
+        dtype = type_of(training.dtype, training.device, None)
+        autoencoder = place_encoder(load_autoencoder(training.autoencoder_folder), training.device, dtype)
+        copied = deepcopy(models).to(device=training.device, dtype=dtype)
+        found = validation_loss(copied, autoencoder, training, stage)
+        return {f"held-out {name}": value for name, value in found.items()}
 
 
 def look(backbone: SVD, scenes: HeldOutWorld, place: Path, *, seed: int = 817) -> dict[str, float]:
