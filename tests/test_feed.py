@@ -144,10 +144,10 @@ def test_a_pool_in_parts_is_as_large_and_as_repeatable(
 
 def test_pools_show_each_world_by_its_share() -> None:
     stage = Stage(num_steps=1, num_frames=1, batch_size=1, rich=0.5, lifelike=0.4)
-    worlds = [feed._world(stage, 0, draw) for draw in (0.1, 0.25, 0.35, 0.55, 0.65, 0.95)]
+    worlds = [feed._world(stage, 0, draw, held_out=False) for draw in (0.1, 0.25, 0.35, 0.55, 0.65, 0.95)]
     assert [world.kind for world in worlds] == ["rich", "rich", "simple", "simple", "lifelike", "lifelike"]
     assert isinstance(worlds[-1], LifelikeWorld) and isinstance(worlds[0], World)
-    assert feed._world(replace(stage, lifelike=0.0), 0, 0.999).kind == "simple"
+    assert feed._world(replace(stage, lifelike=0.0), 0, 0.999, held_out=False).kind == "simple"
 
 
 def test_each_purpose_has_draws_of_its_own() -> None:

@@ -39,7 +39,7 @@ def validation_loss(
     if stage.num_frames == 1:
         return {}
     device = next(models.parameters()).device
-    found = {}
+    found: dict[str, float] = {}
     for kind in kinds:
         rich, lifelike = _SHARES[kind]
         shape = replace(stage, num_steps=num, batch_size=1, rich=rich, lifelike=lifelike)
