@@ -40,7 +40,7 @@ def lively(monkeypatch: pytest.MonkeyPatch) -> None:
         lighting=0.0,
         shadow=0.0,
     )
-    monkeypatch.setattr(feed, "_world", lambda *_: world)
+    monkeypatch.setattr(feed, "_world", lambda *_, **__: world)
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,6 @@ from sgi2v.training.world import Kind
 
 LEVELS: Final = (0.3, 1.0, 3.0, 9.0)
 KINDS: Final[tuple[Kind, ...]] = ("simple", "rich", "lifelike")
-_SHARES: Final = {"simple": (0.0, 0.0), "rich": (1.0, 0.0), "lifelike": (0.0, 1.0)}  # rich, lifelike
 _SEED: Final = 4242
 
 
@@ -41,8 +40,13 @@ def validation_loss(
     device = next(models.parameters()).device
     found: dict[str, float] = {}
     for kind in kinds:
-        rich, lifelike = _SHARES[kind]
-        shape = replace(stage, num_steps=num, batch_size=1, rich=rich, lifelike=lifelike)
+        shape = replace(
+            stage,
+            num_steps=num,
+            batch_size=1,
+            rich=float(kind == "rich"),
+            lifelike=float(kind == "lifelike"),
+        )
         # One clip a step, none of them used twice.
         feeder = Feeder(
             replace(
