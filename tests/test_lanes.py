@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sgi2v.training import autoencoder, denoiser
 from sgi2v.training.autoencoder import AutoencoderTraining
 from sgi2v.training.checkpoint import Stopped
-from sgi2v.training.lanes import Learned, give_mean, replica, seed_of_lane, side_by_side
+from sgi2v.training.lanes import Learned, give_mean, replica, side_by_side, training_of_lane
 from sgi2v.training.stages import DenoiserTraining, Stage
 
 
@@ -92,7 +92,7 @@ def test_a_lane_that_fails_is_heard() -> None:
 def test_lanes_see_clips_of_their_own_and_the_first_those_of_a_training_without(
     training: DenoiserTraining,
 ) -> None:
-    seeds = [seed_of_lane(training, number).seed for number in range(4)]
+    seeds = [training_of_lane(training, number).seed for number in range(4)]
     assert seeds[0] == training.seed
     assert len(set(seeds)) == 4
 

@@ -1,4 +1,4 @@
-"""Trains a model of this project's own from nothing and exports it, in calls that each go on where the last one ended.
+"""Trains a model of this project's own and exports it, in calls that each go on where the last one ended.
 
     python -m experiments.bundled_model.run wide out/wide --device cuda --minutes 9
 

@@ -22,7 +22,7 @@ from sgi2v.training.correspondence import TaughtAttention
 from sgi2v.training.draws import normal, onto, seed_of
 from sgi2v.training.feed import Batch, Feeder
 from sgi2v.training.journal import Journal, Meter
-from sgi2v.training.lanes import Lane, Learned, give_mean, replica, seed_of_lane, side_by_side
+from sgi2v.training.lanes import Lane, Learned, give_mean, replica, side_by_side, training_of_lane
 from sgi2v.training.networks import averaged, build, load_autoencoder, place_encoder, type_of
 from sgi2v.training.optimiser import MasterAdam
 from sgi2v.training.spatial import pictures_only
@@ -127,7 +127,7 @@ def train(
 
     first = load_checkpoint(training.output, optimiser, settings)
     lanes = [
-        _lane(seed_of_lane(training, number), replica(models) if number else models, autoencoder)
+        _lane(training_of_lane(training, number), replica(models) if number else models, autoencoder)
         for number in range(training.lanes)
     ]
     meter = Meter(training, first)

@@ -32,7 +32,7 @@ Lane = Callable[[int], Learned]
 """Computes the batch of a step."""
 
 
-def seed_of_lane(training: DenoiserTraining, number: int) -> DenoiserTraining:
+def training_of_lane(training: DenoiserTraining, number: int) -> DenoiserTraining:
     """The training as a lane sees it: the first has the training's own seed, every other one clips of its own."""
     return training if number == 0 else replace(training, seed=seed_of("lane", training.seed, number))
 
