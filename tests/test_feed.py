@@ -150,6 +150,22 @@ def test_pools_show_each_world_by_its_share() -> None:
     assert feed._world(replace(stage, lifelike=0.0), 0, 0.999, held_out=False).kind == "simple"
 
 
+def test_a_calm_stage_shows_lifelike_things_that_slide_and_nothing_else() -> None:
+    stage = Stage(num_steps=1, num_frames=6, batch_size=1, width=64, height=64, lifelike=1.0, calm=True)
+    world = feed._world(stage, 0, 0.5, held_out=False)
+    assert isinstance(world, LifelikeWorld) and world.held_out is False and world.num_things == 1
+    calm = replace(world, shadow=0.0, num_frames=6)
+    for seed in range(3):
+        clip = calm.render(1, seed)[0]
+        # Where the thing is in neither frame, the picture does not change.
+        boxes = clip.boxes[0].round().long()
+        for frame in range(1, len(clip.frames)):
+            changed = (clip.frames[frame] - clip.frames[0]).abs().amax(0) > 0.02
+            for left, top, right, bottom in (boxes[0].tolist(), boxes[frame].tolist()):
+                changed[max(0, top - 2) : bottom + 2, max(0, left - 2) : right + 2] = False
+            assert changed.float().mean() < 0.002
+
+
 def test_each_purpose_has_draws_of_its_own() -> None:
     seeds = {seed_of(purpose, 0, number) for purpose in ("pool", "batch") for number in range(500)}
     assert len(seeds) == 1000 and max(seeds) < 2**32

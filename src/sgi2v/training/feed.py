@@ -1,7 +1,9 @@
 """Feeds the denoiser's training: renders clips, encodes them, and draws the batch of any step from them."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
 import torch
@@ -22,6 +24,9 @@ CLIP_SIZE = 224
 
 CELL: Final = 8
 """Side in pixels of a latent cell, over which a pool keeps what layers are seen."""
+_CALM: Final[Mapping[str, float]] = MappingProxyType(
+    dict.fromkeys(("camera", "passing", "occluder", "turning", "blurred", "lighting"), 0.0)
+)
 _AT_ONCE: Final = 2**25  # pixels rendered and encoded in one go, about 40 clips of 14 frames of 320x192
 _ENCODED: Final = (16, 256)  # frames encoded in one go, on a processor and on an accelerator
 
@@ -149,7 +154,7 @@ def _world(stage: Stage, number: int, draw: float, *, held_out: bool) -> World |
         "held_out": held_out,
     }
     if draw >= 1 - stage.lifelike:
-        return LifelikeWorld(**shape)
+        return LifelikeWorld(**shape, **(_CALM if stage.calm else {}))
     return World(**shape, kind="rich" if draw < stage.rich * (1 - stage.lifelike) else "simple")
 
 

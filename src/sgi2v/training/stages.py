@@ -37,6 +37,9 @@ class Stage:
     """Share of steps that show the rich world, of those that do not show the lifelike one."""
     lifelike: float = 0.0
     """Share of steps that show the lifelike world: photographs, cut-outs, composed things, a camera."""
+    calm: bool = False
+    """Whether nothing happens in the lifelike world but that things slide: its camera and light stay, nothing turns,
+    enters, leaves or hides thing 0."""
     log_sigma: tuple[float, float] = (0.8, 1.5)
     """Mean and deviation of the natural logarithm of the noise level."""
     lr: float = 5e-4

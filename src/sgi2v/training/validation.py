@@ -46,6 +46,7 @@ def validation_loss(
             batch_size=1,
             rich=float(kind == "rich"),
             lifelike=float(kind == "lifelike"),
+            calm=False,  # every stage's losses compare
         )
         # One clip a step, none of them used twice.
         feeder = Feeder(
