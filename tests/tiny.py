@@ -1,6 +1,7 @@
 """Tiny Stable Video Diffusion folders of diffusers' real classes, seeded, for tests that run the whole machine."""
 
 import functools
+import json
 import tempfile
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from diffusers import (
 )
 from torch import nn
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from sgi2v.backbones.folder import bundled_folder
 
 EMBEDDING = 32
 
@@ -133,3 +136,17 @@ def tiny_svd(num_frames: int = 14, seed: int = 0, light: bool = False) -> Path:
     """A tiny model's folder, written once per test run. Read it; to damage one, `save_tiny_svd` your own."""
     folder = Path(_shared_root().name) / f"{num_frames}-{seed}-{light}"
     return save_tiny_svd(folder, num_frames=num_frames, seed=seed, light=light)
+
+
+@functools.cache
+def small_bundled() -> Path:
+    """The bundled model asked for 8 frames of 64x64, for runs that need a trained one and no fine pictures."""
+    folder = Path(_shared_root().name) / "bundled"
+    folder.mkdir()
+    for part in bundled_folder().iterdir():
+        if part.name != "sgi2v.json":
+            (folder / part.name).symlink_to(part, target_is_directory=part.is_dir())
+    settings = json.loads((bundled_folder() / "sgi2v.json").read_text(encoding="utf-8"))
+    settings |= {"width": 64, "height": 64, "num_frames": 8}
+    (folder / "sgi2v.json").write_text(json.dumps(settings), encoding="utf-8")
+    return folder
