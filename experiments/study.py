@@ -19,14 +19,14 @@ from sgi2v.backbones.base import settings_with
 from sgi2v.controllers import SGI2V, Controller, recommended
 from sgi2v.evaluation.benchmark import BenchmarkProgress, run_benchmark
 from sgi2v.evaluation.datasets import Cases
-from sgi2v.evaluation.distances import kernel_interval
+from sgi2v.evaluation.distances import frechet_interval, kernel_interval
 from sgi2v.evaluation.extractors import Extractor
 from sgi2v.evaluation.held_out import HeldOutWorld
 from sgi2v.evaluation.metrics import Interval, bootstrap_mean, bootstrap_ratio
 from sgi2v.evaluation.standin import load_standin
 from sgi2v.evaluation.store import Store, folder_name
 from sgi2v.evaluation.vipseg import load_vipseg
-from sgi2v.generate import Sampling
+from sgi2v.training.world import Kind
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -53,18 +53,14 @@ class Options:
     """Set of held-out rendered scenes; 0 is the test split."""
     variety: Literal["one", "mixed"] = "one"
     """Kind of rendered scenes: one thing each, or in turn several, a part, a curved path, occlusion, a camera."""
-    seed: int = 817
-    """Seed of the noise."""
+    kind: Kind = "simple"
+    """Kind of rendered world."""
+    seeds: tuple[int, ...] = (817,)
+    """Seeds of the noise, each for every scene; figures are means over them before scenes are drawn."""
     threads: int = 1
     """CPU threads."""
     report: bool = False
     """Only write table and plot from the rows that are there."""
-
-    @property
-    def shipped(self) -> bool:
-        """Whether this is the study as it is committed: then rows, table and plot are written beside it."""
-        plain = dataclasses.replace(self, threads=1, report=False, variety="one")
-        return plain == Options()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +87,15 @@ class Study:
     """Label -> the model's settings that this variant changes."""
     costs: bool = False
     """Say time and memory too, and so make every clip anew: others may have been made on a busy machine."""
+    frechet: bool = False
+    """Say the Fréchet distance too: the sets are large enough for it."""
+    options: Options = Options()
+    """How it is committed: run so, its rows, table and plot are written beside it, else under out/."""
+
+    def ships(self, options: Options) -> bool:
+        """Whether it is run as it is committed; what says nothing about the figures may differ, and the variety."""
+        free = {name: getattr(self.options, name) for name in ("threads", "report", "variety")}
+        return dataclasses.replace(options, **free) == self.options
 
 
 def base_of(backbone: Backbone) -> SGI2V:
@@ -106,15 +111,24 @@ def guided_steps(backbone: Backbone, controller: SGI2V) -> list[int]:
     return [num - k for k, n in enumerate(controller.planned_iterations(backbone.levels(num))) if n]
 
 
-def main(study: Study, options: Options | None = None) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What a study found."""
+
+    rows: list[dict[str, Any]]
+    store: Store
+    cases: Cases
+
+
+def main(study: Study) -> Measured:
     """Run a study from the command line."""
-    options = options or tyro.cli(Options, prog=f"python -m experiments.{study.folder}.run")
+    options = tyro.cli(Options, default=study.options, prog=f"python -m experiments.{study.folder}.run")
     torch.set_num_threads(options.threads)
     settings = settings_with_recipe(settings_of(options.backbone), options.recipe)
     backbone = load_backbone(options.backbone, settings=settings)
     cases = _cases(options, backbone)
     suffix = "" if options.variety == "one" else f"-{options.variety}"
-    place = HERE / study.folder if options.shipped else OUT / study.folder
+    place = HERE / study.folder if study.ships(options) else OUT / study.folder
     # Clips are kept once for all studies: no control and the recommended values appear in every one.
     clips = OUT / (f"clips-{study.folder}" if study.costs else "clips")
     store = Store(rows=place / f"rows{suffix}.jsonl", clips=clips)
@@ -128,7 +142,7 @@ def main(study: Study, options: Options | None = None) -> None:
             fixed | _that_run(variants, backbone),
             store=store,
             backbone=backbone,
-            sampling=Sampling(seed=options.seed),
+            seeds=options.seeds,
             extractors=(standin,),
             recipe=options.recipe,
             progress=None if options.report else _tell,
@@ -146,13 +160,20 @@ def main(study: Study, options: Options | None = None) -> None:
     print(text)
     _write_between_marks(place / "README.md", text, suffix)
     _plot(study, findings, place / f"plot{suffix}.png")
+    return Measured(rows=rows, store=store, cases=cases)
 
 
 def _cases(options: Options, backbone: Backbone) -> Cases:
     size = {name: getattr(backbone.settings, name) for name in ("width", "height", "num_frames")}
     if options.vipseg is not None:
         return load_vipseg(options.vipseg, limit=options.limit, **size)
-    return HeldOutWorld(scene_set=options.scene_set, limit=options.limit, variety=options.variety, **size)
+    return HeldOutWorld(
+        scene_set=options.scene_set,
+        limit=options.limit,
+        variety=options.variety,
+        kind=options.kind,
+        **size,
+    )
 
 
 def _by_settings(
@@ -200,6 +221,8 @@ class Finding:
     lost: float
     distance: Interval | None
     """Kernel distance of the stand-in features to the true clips'."""
+    frechet: Interval | None
+    """Their Fréchet distance."""
     background: float | None
     psnr: float | None
     """Likeness to what really happened, dB."""
@@ -209,38 +232,47 @@ class Finding:
 
 
 def _findings(rows: Sequence[Mapping[str, Any]], store: Store, extractor: Extractor) -> dict[str, Finding]:
-    by_label: dict[str, dict[str, Mapping[str, Any]]] = {}
+    by_label: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
     for row in rows:
-        by_label.setdefault(row["method"], {})[row["case"]] = row
+        by_label.setdefault(row["method"], {}).setdefault(row["case"], []).append(row)
     folder = folder_name(extractor.name, extractor.sha256)
 
     def features(label: str, names: Sequence[str]) -> torch.Tensor | None:
-        found = [store.load_features(by_label[label][name]["clip"], folder) for name in names]
+        keys = [row["clip"] for name in names for row in by_label[label][name]]
+        found = [store.load_features(key, folder) for key in keys]
         known = [torch.from_numpy(one) for one in found if one is not None]
-        return torch.cat(known) if len(known) == len(names) > 1 else None
+        return torch.cat(known) if len(known) == len(keys) > 1 else None
 
     def values(label: str, names: Sequence[str], metric: str) -> torch.Tensor:
-        return torch.tensor([by_label[label][n]["metrics"][metric] for n in names], dtype=torch.float64)
+        means = [_mean(row["metrics"][metric] for row in by_label[label][name]) for name in names]
+        return torch.tensor(means, dtype=torch.float64)
 
     findings = {}
     for label, cases in by_label.items():
-        names = sorted(n for n, row in cases.items() if row["metrics"]["objmc"] is not None)
+        names = sorted(n for n, found in cases.items() if None not in _of(found, "objmc"))
         shared = [n for n in names if n in by_label.get("none", {})]
         true = [n for n in names if n in by_label.get("true", {})]
         ours, theirs = (features(label, true), features("true", true)) if true else (None, None)
-        memory = [cases[n]["peak_memory"] for n in names if cases[n].get("peak_memory")]
+        known = None if ours is None or theirs is None else (ours, theirs)
+        made = [row for name in names for row in cases[name]]
+        memory = [row["peak_memory"] for row in made if row.get("peak_memory")]
         findings[label] = Finding(
             objmc=bootstrap_mean(values(label, names, "objmc")),
             ratio=bootstrap_ratio(values(label, shared, "objmc"), values("none", shared, "objmc")),
             lost=float(values(label, names, "lost").mean()),
-            distance=None if ours is None or theirs is None else kernel_interval(ours, theirs),
-            background=_mean(cases[n]["metrics"]["background_change"] for n in names),
-            psnr=_mean(cases[n]["metrics"]["psnr"] for n in names),
-            seconds=sorted(cases[n]["seconds"] for n in names)[len(names) // 2],
+            distance=None if known is None else kernel_interval(*known),
+            frechet=None if known is None else frechet_interval(*known),
+            background=_mean(_of(made, "background_change")),
+            psnr=_mean(_of(made, "psnr")),
+            seconds=sorted(row["seconds"] for row in made)[len(made) // 2],
             memory=max(memory) / 2**30 if memory else None,
             num=len(names),
         )
     return findings
+
+
+def _of(rows: Iterable[Mapping[str, Any]], metric: str) -> list[float | None]:
+    return [row["metrics"][metric] for row in rows]
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
@@ -258,6 +290,7 @@ def _text(interval: Interval | None, digits: int) -> str:
 def _table(study: Study, findings: Mapping[str, Finding], options: Options, backbone: Backbone) -> str:
     size = f"{backbone.settings.num_frames} frames of {backbone.settings.width}×{backbone.settings.height}"
     columns = ["ObjMC, px", "over no control", "lost", "stand-in distance", "background change"]
+    columns += ["Fréchet distance"] if study.frechet else []
     columns += ["PSNR, dB", "s a clip", "peak memory, GiB"] if study.costs else ["PSNR, dB"]
     lines = [f"| {study.axis} | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for label, one in findings.items():
@@ -265,15 +298,19 @@ def _table(study: Study, findings: Mapping[str, Finding], options: Options, back
         change = "–" if one.background is None else f"{one.background:.3f}"
         memory = "–" if one.memory is None else f"{one.memory:.1f}"
         psnr = "–" if one.psnr is None else f"{one.psnr:.1f}"
-        cells = [_text(one.objmc, 2), ratio, f"{one.lost:.0%}", _text(one.distance, 2), change, psnr]
+        cells = [_text(one.objmc, 2), ratio, f"{one.lost:.0%}", _text(one.distance, 2), change]
+        cells += [_text(one.frechet, 1)] if study.frechet else []
+        cells += [psnr]
         cells += [f"{one.seconds:.1f}", memory] if study.costs else []
         lines.append(f"| {label} | {' | '.join(cells)} |")
     num = max(one.num for one in findings.values())
     dtype = str(backbone.dtype).removeprefix("torch.")
-    world = "VIPSeg" if options.vipseg else f"held-out rendered scenes (set {options.scene_set})"
+    kind = "" if options.kind == "simple" else f"{options.kind} "
+    world = "VIPSeg" if options.vipseg else f"held-out rendered {kind}scenes (set {options.scene_set})"
+    many = "one seed" if len(options.seeds) == 1 else f"{len(options.seeds)} seeds"
     lines += [
         "",
-        f"{num} {world}, {size}, one seed ({options.seed}), recipe {options.recipe}, weights "
+        f"{num} {world}, {size}, {many} ({', '.join(map(str, options.seeds))}), recipe {options.recipe}, weights "
         f"{backbone.weights_sha256[:12]}, {dtype}, {options.threads} of {os.cpu_count()} cores ({platform.machine()}). "
         "Mean and 95 % bootstrap interval over scenes, the ratio over pairs. Stand-in distance: unbiased kernel "
         "distance to the true clips on sgi2v-clip-64 features, no FVD; it may fall below 0.",
