@@ -19,9 +19,11 @@ from sgi2v.images import data_uri
 from sgi2v.scene_io import scene_from_dict
 from sgi2v.studio.events import Hub
 from sgi2v.studio.fields import describe, explanations
+from sgi2v.studio.jobs import Worker
 from sgi2v.studio.pictures import Pictures, named_pictures
 from sgi2v.studio.problems import Problem, field_of
 from sgi2v.studio.settings import Limits
+from studio_quick import quick_settings
 from studio_scene import file_of, picture, scene
 
 
@@ -87,6 +89,20 @@ def events(text: str) -> list[tuple[str, Any]]:
         if "event" in lines:
             found.append((lines["event"], json.loads(lines["data"])))
     return found
+
+
+def test_a_worker_is_told_device_number_format_and_memory(tmp_path: Path) -> None:
+    settings = quick_settings(tmp_path, device="cpu", memory="balanced")
+    with (tmp_path / "lock").open("w") as lock:
+        worker = Worker(settings, "bundled", lock.fileno(), tmp_path / "worker.log")
+    try:
+        assert isinstance(worker.process.args, list)
+        assert worker.process.args[-6:] == [
+            "--backbone", "bundled", "--device", "cpu", "--memory", "balanced",
+        ]  # fmt: skip
+        assert worker.alive
+    finally:
+        worker.end()
 
 
 def test_a_page_hears_the_state_first_and_then_the_newest_of_everything() -> None:

@@ -36,6 +36,9 @@ class StudioOptions:
     """cpu, cuda, cuda:1, mps …; default: the best that this machine has."""
     dtype: Literal["float32", "float16", "bfloat16"] | None = None
     """Number format of the networks; default: what suits the device."""
+    memory: Literal["fast", "balanced", "low", "auto"] = "auto"
+    """How sparing of the device's memory: fast, balanced, low, or auto: the first of these that fits what is free. The
+    videos are the same."""
 
 
 def studio(arguments: Sequence[str]) -> None:
@@ -57,6 +60,7 @@ def studio(arguments: Sequence[str]) -> None:
         backbones=options.backbone,
         device=options.device,
         dtype=options.dtype,
+        memory=options.memory,
         token=options.token or os.environ.get("SGI2V_STUDIO_TOKEN") or None,
         allowed_hosts=options.allowed_hosts,
     )

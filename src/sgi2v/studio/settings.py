@@ -9,6 +9,8 @@ from typing import Final, Literal
 
 from sgi2v.images import MAX_PIXELS, MAX_URI
 
+Memory = Literal["fast", "balanced", "low", "auto"]
+"""As :mod:`sgi2v.backbones.memory` has it, which a server that is starting does not wait for."""
 MIN_TOKEN: Final = 16
 _NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252}[A-Za-z0-9])?")
 
@@ -56,6 +58,8 @@ class StudioSettings:
     """Models on offer, the first being the default; one is loaded at a time."""
     device: str | None = None
     dtype: Literal["float32", "float16", "bfloat16"] | None = None
+    memory: Memory = "auto"
+    """How sparing of the device's memory."""
     token: str | None = None
     """What a visitor must know; needed as soon as other machines can reach the studio."""
     allowed_hosts: tuple[str, ...] = ()

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Final, Protocol, runtime_checkable
 from sgi2v.images import png_bytes
 from sgi2v.scene import Scene
 from sgi2v.studio.pictures import Pictures
-from sgi2v.studio.settings import Limits
+from sgi2v.studio.settings import Limits, Memory
 from sgi2v.writing import writing
 
 RESULT: Final = "result"  # a job's folder of results: there whole, or not at all
@@ -69,8 +69,8 @@ class Maker(Protocol):
 class ModelMaker:
     """Makes videos with one model, which is loaded for the first of them."""
 
-    def __init__(self, source: str, device: str | None, dtype: str | None) -> None:
-        self._source, self._device, self._dtype = source, device, dtype
+    def __init__(self, source: str, device: str | None, dtype: str | None, memory: Memory) -> None:
+        self._source, self._device, self._dtype, self._memory = source, device, dtype, memory
         self._backbone: Any = None
 
     def __call__(self, task: Task, result: Path) -> Mapping[str, Any]:
@@ -79,7 +79,9 @@ class ModelMaker:
             task.progress(phase="load")
             from sgi2v.backbones import load_backbone
 
-            self._backbone = load_backbone(self._source, device=self._device, dtype=self._dtype)
+            self._backbone = load_backbone(
+                self._source, device=self._device, dtype=self._dtype, memory=self._memory
+            )
             self._own_settings = self._backbone.settings
         from sgi2v.backbones.base import settings_with, settings_with_recipe
         from sgi2v.controllers import controller_from_dict
@@ -216,8 +218,9 @@ def main() -> None:
     parser.add_argument("--backbone", required=True)
     parser.add_argument("--device")
     parser.add_argument("--dtype")
+    parser.add_argument("--memory", default="auto")
     options = parser.parse_args()
-    serve(ModelMaker(options.backbone, options.device, options.dtype))
+    serve(ModelMaker(options.backbone, options.device, options.dtype, options.memory))
 
 
 if __name__ == "__main__":
