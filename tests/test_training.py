@@ -230,6 +230,9 @@ def test_an_export_is_a_pipeline_that_runs(training: DenoiserTraining, tmp_path:
     export(folder, models, vae, {"width": 64}, sigma_max=50.0, shard_size="200KB")
     assert max(file.stat().st_size for file in folder.rglob("*.safetensors")) < 2_000_000
     assert len(list((folder / "unet").glob("*.safetensors"))) > 1
+    assert vae.config._name_or_path and not any(
+        "_name_or_path" in file.read_text() for file in folder.rglob("*.json")
+    )
     pipeline = StableVideoDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     assert pipeline.scheduler.config.sigma_max == 50.0

@@ -108,7 +108,7 @@ def taught(output: Path, scale: float) -> Recipe:
             calm=True,
             num_frames=14,
             batch_size=1,
-            num_steps=400,
+            num_steps=320,
             lr=1e-4,
             final_lr=1e-5,
             num_warmup=20,

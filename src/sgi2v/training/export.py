@@ -80,6 +80,11 @@ def export(
     temporary = folder.with_name(folder.name + ".part")
     shutil.rmtree(temporary, ignore_errors=True)
     pipeline.save_pretrained(temporary, safe_serialization=True, max_shard_size=shard_size)
+    for config in temporary.glob("*/config.json"):
+        # Where a network was read from is this machine's affair.
+        said = json.loads(config.read_text())
+        said.pop("_name_or_path", None)
+        config.write_text(json.dumps(said, indent=2, sort_keys=True) + "\n")
     (temporary / "sgi2v.json").write_text(json.dumps(dict(settings), indent=2) + "\n")
     for file in temporary.rglob("*.safetensors"):
         file.chmod(0o644)
