@@ -58,7 +58,7 @@ def first(output: Path, scale: float) -> Recipe:
         denoiser=DenoiserTraining(
             output=output / "denoiser",
             autoencoder=folder / "linear",
-            settings=HERE.parents[1] / "src" / "sgi2v" / "assets" / "sgi2v.json",
+            settings=HERE / "first.json",
             sigma_max=20.0,
             stages=scaled(stages, scale),
             num_frames=8,
@@ -131,7 +131,7 @@ def taught(output: Path, scale: float) -> Recipe:
         denoiser=DenoiserTraining(
             output=output / "denoiser",
             initial=initial,
-            settings=HERE / "taught.json",
+            settings=HERE.parents[1] / "src" / "sgi2v" / "assets" / "sgi2v.json",
             sigma_max=40.0,
             stages=scaled(stages, scale),
             num_frames=14,
