@@ -22,6 +22,7 @@ HERE = Path(__file__).parent
 SHIPPED = HERE.parents[1] / "docs" / "follow.jpg"
 SHOWN = 4  # scenes, the first ones
 COLUMNS = 5  # frames of a clip
+WIDEST = 1200  # pixels
 METHODS = ("true", "none", "sg-i2v")
 
 
@@ -50,7 +51,9 @@ def sheet(measured: Measured) -> Image.Image:
             clip = measured.store.load_clip(row["clip"])
             assert clip is not None
             rows.append(_row(from_uint8(clip[0]), case))
-    return Image.fromarray(to_uint8(torch.cat(rows, -2)[None])[0])
+    whole = Image.fromarray(to_uint8(torch.cat(rows, -2)[None])[0])
+    whole.thumbnail((WIDEST, whole.height))
+    return whole
 
 
 def _row(frames: Tensor, case: Case) -> Tensor:
