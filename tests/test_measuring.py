@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sgi2v.backbones import SVDSettings, outline_of
+from sgi2v.backbones import SVDSettings, outline_of, settings_with_recipe
 from sgi2v.cli import main
 from sgi2v.cli.common import parse
 from sgi2v.cli.measuring import default_methods
@@ -58,8 +58,14 @@ def test_what_cannot_run_together_on_a_model_does_not_stop_the_rest() -> None:
     names, absent = default_methods(outline_of(tiny_svd(14, light=True)), SVDSettings(), 50)
     assert "freetraj+sg-i2v" in names and "sg-i2v" in names and "time-to-move+sg-i2v" not in names
     assert list(absent) == ["time-to-move+sg-i2v"] and "overwrites" in absent["time-to-move+sg-i2v"]
+
+
+@pytest.mark.parametrize("recipe", [None, "quick", "study"])
+def test_every_method_runs_on_the_bundled_model_as_it_recommends(recipe: str | None) -> None:
     bundled = outline_of("bundled")
-    assert "time-to-move+sg-i2v" in default_methods(bundled, bundled.settings, 12)[0]
+    settings = settings_with_recipe(bundled.settings, recipe)
+    names, absent = default_methods(bundled, settings, settings.num_steps)
+    assert absent == {} and {"sg-i2v", "time-to-move", "time-to-move+sg-i2v"} <= set(names)
 
 
 def test_weights_go_by_the_short_name_too() -> None:
