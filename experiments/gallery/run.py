@@ -7,6 +7,7 @@ import numpy as np
 import torch
 import tyro
 from PIL import Image, ImageDraw
+from torch.nn import functional
 
 from sgi2v.backbones import load_backbone
 from sgi2v.controllers import recommended
@@ -41,8 +42,8 @@ class Options:
     """The model."""
     seed: int = 817
     """Seed of all clips."""
-    enlarge: int = 2
-    """How many times larger the pictures are drawn."""
+    scale: float = 0.5
+    """Size of the pictures over that of the clips."""
     output: Path = HERE.parents[1] / "docs"
     """Folder for gallery.jpg and gallery.gif."""
 
@@ -63,14 +64,9 @@ def main(options: Options) -> None:
         print(name, flush=True)
     drawn = []
     for name, frames in clips.items():
-        large = torch.nn.functional.interpolate(frames, scale_factor=options.enlarge, mode="bicubic").clamp(
-            0, 1
-        )
-        boxes = [track.boxes * options.enlarge for track in tracks.tracks]
-        marked = [
-            type(t)(boxes=b, kind=t.kind, name=t.name) for t, b in zip(tracks.tracks, boxes, strict=True)
-        ]
-        drawn.append((name, draw_tracks(large, marked)))
+        marked = draw_tracks(frames, tracks.tracks)
+        sized = functional.interpolate(marked, scale_factor=options.scale, mode="bicubic", antialias=True)
+        drawn.append((name, sized.clamp(0, 1)))
     rows = []
     for name, frames in drawn:
         strip = torch.cat(list(frames), dim=-1)
