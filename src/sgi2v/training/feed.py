@@ -24,7 +24,7 @@ CLIP_SIZE = 224
 
 CELL: Final = 8
 """Side in pixels of a latent cell, over which a pool keeps what layers are seen."""
-_CALM: Final[Mapping[str, float]] = MappingProxyType(
+_CALM: Final[Mapping[str, Any]] = MappingProxyType(
     dict.fromkeys(("camera", "passing", "occluder", "turning", "blurred", "lighting"), 0.0)
 )
 _AT_ONCE: Final = 2**25  # pixels rendered and encoded in one go, about 40 clips of 14 frames of 320x192
