@@ -42,7 +42,7 @@ class Options:
     """The model."""
     seed: int = 817
     """Seed of all clips."""
-    scale: float = 0.5
+    scale: float = 0.4
     """Size of the pictures over that of the clips."""
     output: Path = HERE.parents[1] / "docs"
     """Folder for gallery.jpg and gallery.gif."""
