@@ -88,7 +88,7 @@ class Study:
     costs: bool = False
     """Say time and memory too, and so make every clip anew: others may have been made on a busy machine."""
     frechet: bool = False
-    """Say the Fréchet distance too: the sets are large enough for it."""
+    """Say the Fréchet distance too, which few clips raise: only sets of one size compare."""
     options: Options = Options()
     """How it is committed: run so, its rows, table and plot are written beside it, else under out/."""
 

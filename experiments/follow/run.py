@@ -1,9 +1,8 @@
-"""Does the thing follow its path? No control and SG-I2V with the model's own recipe, 64 scenes, three seeds, a sheet."""
+"""Does the thing follow its path? No control and SG-I2V with the model's own recipe, and a sheet of the first scenes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
@@ -65,7 +64,7 @@ def _row(frames: Tensor, case: Case) -> Tensor:
     return torch.cat(list(drawn[_picked(num)]), -1)
 
 
-def _picked(num_frames: int) -> Sequence[Any]:
+def _picked(num_frames: int) -> list[int]:
     return [round(k * (num_frames - 1) / (COLUMNS - 1)) for k in range(COLUMNS)]
 
 
