@@ -32,8 +32,8 @@ Part = Literal["encoder", "autoencoder", "denoiser", "export"]
 class Options:
     """Train a recipe's parts, or what is left of them."""
 
-    recipe: Positional[Literal["first", "taught", "wide"]]
-    """first: 64x64, 8 frames. taught: on from there, 320x192, 14 frames. wide: the same size from nothing, for a GPU."""
+    recipe: Positional[Literal["first", "taught", "further", "wide"]]
+    """first: 64x64, 8 frames. taught: on from there, 320x192, 14 frames. further: on from there. wide: the same size from nothing, for a GPU."""
     output: Positional[Path]
     """Folder for everything."""
     parts: tuple[Part, ...] = ("encoder", "autoencoder", "denoiser", "export")
@@ -59,10 +59,11 @@ def encoder_of(recipe: Recipe, device: str, asked: Ending) -> None:
 
 
 def autoencoder_of(recipe: Recipe, device: str, asked: Ending) -> None:
-    """The autoencoder, or its decoder alone."""
-    training = dataclasses.replace(recipe.autoencoder, device=device)
-    log = Journal(training.output / "log.jsonl", say)
-    autoencoder.train(training, log=log, stop=asked).save_pretrained(training.output / "model")
+    """The autoencoder, or its decoder alone, where the recipe trains one."""
+    if recipe.autoencoder is not None:
+        training = dataclasses.replace(recipe.autoencoder, device=device)
+        log = Journal(training.output / "log.jsonl", say)
+        autoencoder.train(training, log=log, stop=asked).save_pretrained(training.output / "model")
 
 
 def denoiser_of(recipe: Recipe, device: str, asked: Ending) -> None:
@@ -74,11 +75,12 @@ def denoiser_of(recipe: Recipe, device: str, asked: Ending) -> None:
 
 def export_of(recipe: Recipe, folder: Path) -> None:
     """The newest averaged weights, finished or not, with the finished autoencoder where there is one."""
-    training, trained = recipe.denoiser, recipe.autoencoder.output / "model"
+    training, own = recipe.denoiser, recipe.autoencoder
     optimiser = MasterAdam(build(training))
     steps = load_checkpoint(training.output, optimiser)
-    finished = dataclasses.replace(training, autoencoder=trained) if trained.is_dir() else training
-    print(export_average(finished, averaged(training, optimiser), folder), f"after {steps} steps")
+    if own is not None and (own.output / "model").is_dir():
+        training = dataclasses.replace(training, autoencoder=own.output / "model")
+    print(export_average(training, averaged(training, optimiser), folder), f"after {steps} steps")
 
 
 def main(options: Options) -> None:
