@@ -3,7 +3,12 @@
 Nothing of sgi2v is imported here: jaxtyping checks only what is imported after its hook is in place.
 """
 
+import importlib
 import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported: no test may reach for the network
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -23,3 +28,15 @@ settings.load_profile("sgi2v")
 def fixed_seed() -> None:
     """Start every test from the same global random state, so that order and workers change nothing."""
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def experiment(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """Imports a module of experiments/, which is no part of the package, anew by its name."""
+
+    def load(name: str) -> ModuleType:
+        monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+        monkeypatch.delitem(sys.modules, f"experiments.{name}", raising=False)
+        return importlib.import_module(f"experiments.{name}")
+
+    return load

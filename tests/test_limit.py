@@ -1,9 +1,7 @@
-"""How well a thing can be found in a noised clip at all: the filter and its paths against slow literal twins."""
+"""How well a matched filter finds a thing in a noised clip: the filter and its paths against slow literal twins."""
 
-import importlib
 import itertools
-import sys
-from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType
 
 import pytest
@@ -11,12 +9,9 @@ import torch
 
 
 @pytest.fixture
-def limit(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """experiments/bundled_model/limit.py, which is no part of the package."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
-    name = "experiments.bundled_model.limit"
-    monkeypatch.delitem(sys.modules, name, raising=False)
-    return importlib.import_module(name)
+def limit(experiment: Callable[[str], ModuleType]) -> ModuleType:
+    """experiments/bundled_model/limit.py."""
+    return experiment("bundled_model.limit")
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (3, 2), (1, 4)])

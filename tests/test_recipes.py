@@ -1,8 +1,7 @@
 """The bundled model's recipes: what they add up to, before anybody spends a GPU on them."""
 
-import importlib
 import json
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -18,12 +17,9 @@ from sgi2v.training.networks import build
 
 
 @pytest.fixture
-def recipes(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """experiments/bundled_model/recipes.py, which is no part of the package."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
-    name = "experiments.bundled_model.recipes"
-    monkeypatch.delitem(sys.modules, name, raising=False)
-    return importlib.import_module(name)
+def recipes(experiment: Callable[[str], ModuleType]) -> ModuleType:
+    """experiments/bundled_model/recipes.py."""
+    return experiment("bundled_model.recipes")
 
 
 def test_the_wide_model_fits_into_forty_megabytes(recipes: ModuleType, tmp_path: Path) -> None:

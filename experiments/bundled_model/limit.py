@@ -1,11 +1,11 @@
-"""How well could anything find a thing in a noised clip? The limit that features are compared with, by noise level.
+"""How well does a matched filter find a thing in a noised clip? A yardstick for features, by noise level.
 
     python -m experiments.bundled_model.limit
 
-A matched filter is told all that a network is shown, and more: the thing's own outline in the first frame, that it only
-slides, that nothing else moves. It asks of every place whether the noisy latents are likelier with the thing there than
-with the first frame's background: in each frame by itself, and over the whole clip by dynamic programming along the
-likeliest path. Where it cannot find the thing, no feature can, and guiding there can only write, not read.
+It is told all that a network is shown, and more: the thing's own outline in the first frame, that it only slides, that
+nothing else moves. It asks of every place whether the noisy latents are likelier with the thing there than with the first
+frame's background: in each frame by itself, and over the whole clip by dynamic programming along the likeliest path. It
+knows whole cells only, and not what the thing covered, so it is a yardstick and no bound.
 """
 
 import itertools
@@ -24,16 +24,16 @@ from torch.nn import functional
 
 from sgi2v.backbones.folder import bundled_folder
 from sgi2v.evaluation.held_out import HeldOutWorld
+from sgi2v.training.feed import CELL
 from sgi2v.training.world import Clip
 
-CELL = 8
 FIRST_SEED = 9_000_000
 SLIDING: Mapping[str, float] = MappingProxyType(dict.fromkeys(("turning", "blurred", "lighting"), 0.0))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Print the limit as a table."""
+    """Print a table: mean distances in pixels."""
 
     kinds: tuple[Literal["simple", "lifelike"], ...] = ("simple", "lifelike")
     """Worlds."""
@@ -110,9 +110,9 @@ def distances(
     scores = evidence(noisy, latents[0], cover)
     rows, columns = extent(cover)
     start = (rows.start + (rows.stop - rows.start) // 2, columns.start + (columns.stop - columns.start) // 2)
-    steps = (clip.centers[0].diff(dim=0).abs().amax() / CELL).ceil()
+    reach = max(1, int((clip.centers[0].diff(dim=0).abs().amax() / CELL).ceil()))
     found = []
-    for maps in (scores, along_paths(scores, start, max(1, int(steps)))):
+    for maps in (scores, along_paths(scores, start, reach)):
         away = []
         for frame in frames:
             y, x = divmod(int(maps[frame].argmax()), maps.shape[-1])
@@ -123,7 +123,7 @@ def distances(
 
 
 def main(options: Options) -> None:
-    """Print one table a kind and size."""
+    """Print the table."""
     autoencoder = AutoencoderKLTemporalDecoder.from_pretrained(bundled_folder() / "vae").eval()
     print("| clips | sigma | one frame | whole clip | taken to stay |\n|---|---|---|---|---|")
     for width, height, num_frames in options.sizes:

@@ -10,6 +10,19 @@ from sgi2v.training.autoencoder import AutoencoderTraining
 from sgi2v.training.stages import DenoiserTraining, Stage
 
 HERE = Path(__file__).parent
+TWO_CORES: Mapping[str, Any] = MappingProxyType(
+    {
+        "settings": HERE.parents[1] / "src" / "sgi2v" / "assets" / "sgi2v.json",
+        "sigma_max": 40.0,
+        "num_frames": 14,
+        "lanes": 2,
+        "checkpoint_every": 50,
+        "probe_every": 0,
+        "validate_every": 250,
+        "shard_size": "13MB",
+    }
+)
+"""What trainings of the package's model on two cores have in common."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,17 +145,10 @@ def taught(output: Path, scale: float) -> Recipe:
         denoiser=DenoiserTraining(
             output=output / "denoiser",
             initial=initial,
-            settings=HERE.parents[1] / "src" / "sgi2v" / "assets" / "sgi2v.json",
-            sigma_max=40.0,
             stages=scaled(stages, scale),
-            num_frames=14,
             correspondence=0.05,
-            lanes=2,
-            checkpoint_every=50,
-            probe_every=0,
-            validate_every=250,
             seed=22,
-            shard_size="13MB",
+            **TWO_CORES,
         ),
     )
 
@@ -206,17 +212,10 @@ def further(output: Path, scale: float) -> Recipe:
         denoiser=DenoiserTraining(
             output=output / "denoiser",
             initial=output / "taught",
-            settings=HERE.parents[1] / "src" / "sgi2v" / "assets" / "sgi2v.json",
-            sigma_max=40.0,
             stages=scaled(stages, scale),
-            num_frames=14,
             correspondence=0.1,
-            lanes=2,
-            checkpoint_every=50,
-            probe_every=0,
-            validate_every=250,
             seed=23,
-            shard_size="13MB",
+            **TWO_CORES,
         ),
     )
 
