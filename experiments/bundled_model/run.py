@@ -32,9 +32,9 @@ Part = Literal["encoder", "autoencoder", "denoiser", "export"]
 class Options:
     """Train a recipe's parts, or what is left of them."""
 
-    recipe: Positional[Literal["first", "taught", "further", "wide"]]
-    """first: 64x64, 8 frames. taught: on from there, 320x192, 14 frames. further: on from `taught`. wide: the
-    same size from nothing, for a GPU."""
+    recipe: Positional[Literal["first", "taught", "further", "noisier", "wide"]]
+    """first: 64x64, 8 frames. taught: on from there, 320x192, 14 frames. further: on from `taught`. noisier:
+    on from `further`. wide: the same size from nothing, for a GPU."""
     output: Positional[Path]
     """Folder for everything."""
     parts: tuple[Part, ...] = ("encoder", "autoencoder", "denoiser", "export")
