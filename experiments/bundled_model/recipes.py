@@ -206,18 +206,7 @@ def further(output: Path, scale: float) -> Recipe:
             num_warmup=20,
         ),
     )
-    return Recipe(
-        encoder=None,
-        autoencoder=None,
-        denoiser=DenoiserTraining(
-            output=output / "denoiser",
-            initial=output / "taught",
-            stages=scaled(stages, scale),
-            correspondence=0.1,
-            seed=23,
-            **TWO_CORES,
-        ),
-    )
+    return onward(output, "taught", scaled(stages, scale), seed=23)
 
 
 def noisier(output: Path, scale: float) -> Recipe:
@@ -254,18 +243,7 @@ def noisier(output: Path, scale: float) -> Recipe:
             num_warmup=20,
         ),
     )
-    return Recipe(
-        encoder=None,
-        autoencoder=None,
-        denoiser=DenoiserTraining(
-            output=output / "denoiser",
-            initial=output / "further",
-            stages=scaled(stages, scale),
-            correspondence=0.1,
-            seed=24,
-            **TWO_CORES,
-        ),
-    )
+    return onward(output, "further", scaled(stages, scale), seed=24)
 
 
 def wide(output: Path, scale: float) -> Recipe:
@@ -343,6 +321,22 @@ def wide(output: Path, scale: float) -> Recipe:
 RECIPES: Mapping[str, Callable[[Path, float], Recipe]] = MappingProxyType(
     {"first": first, "taught": taught, "further": further, "noisier": noisier, "wide": wide}
 )
+
+
+def onward(output: Path, after: str, stages: tuple[Stage, ...], *, seed: int) -> Recipe:
+    """The denoiser alone, on two cores, on from the model in OUTPUT/`after`."""
+    return Recipe(
+        encoder=None,
+        autoencoder=None,
+        denoiser=DenoiserTraining(
+            output=output / "denoiser",
+            initial=output / after,
+            stages=stages,
+            correspondence=0.1,
+            seed=seed,
+            **TWO_CORES,
+        ),
+    )
 
 
 def times(num_steps: int, scale: float) -> int:
