@@ -14,6 +14,8 @@ import matplotlib
 import torch
 import tyro
 
+from experiments.shipped import pack, unpack
+from experiments.tables import text_of, write_between_marks
 from sgi2v.backbones import Backbone, load_backbone, settings_of, settings_with_recipe
 from sgi2v.backbones.base import settings_with
 from sgi2v.controllers import SGI2V, Controller, recommended
@@ -90,7 +92,7 @@ class Study:
     frechet: bool = False
     """Say the Fréchet distance too, which few clips raise: only sets of one size compare."""
     options: Options = Options()
-    """How it is committed: run so, its rows, table and plot are written beside it, else under out/."""
+    """How it is committed: run so, its rows, table and plot are committed beside it, else all stays under out/."""
 
     def ships(self, options: Options) -> bool:
         """Whether it is run as it is committed; what says nothing about the figures may differ, and the variety."""
@@ -118,6 +120,8 @@ class Measured:
     rows: list[dict[str, Any]]
     store: Store
     cases: Cases
+    place: Path
+    """Where its table and plot lie."""
 
 
 def main(study: Study) -> Measured:
@@ -131,7 +135,9 @@ def main(study: Study) -> Measured:
     place = HERE / study.folder if study.ships(options) else OUT / study.folder
     # Clips are kept once for all studies: no control and the recommended values appear in every one.
     clips = OUT / (f"clips-{study.folder}" if study.costs else "clips")
-    store = Store(rows=place / f"rows{suffix}.jsonl", clips=clips)
+    store = Store(rows=OUT / study.folder / f"rows{suffix}.jsonl", clips=clips)
+    packed = place / f"rows{suffix}.jsonl.xz"
+    unpack(packed, store.rows)
     standin = load_standin()
     fixed: dict[str, Any] = {name: name for name in (*BASELINES, *study.extra)} | {"none": Controller()}
     rows: list[dict[str, Any]] = []
@@ -158,9 +164,11 @@ def main(study: Study) -> Measured:
     findings = _findings(rows, store, standin)
     text = _table(study, findings, options, backbone)
     print(text)
-    _write_between_marks(place / "README.md", text, suffix)
+    if study.ships(options):
+        pack((row["key"] for row in rows), store.rows, packed)
+    write_between_marks(place / "README.md", text, suffix)
     _plot(study, findings, place / f"plot{suffix}.png")
-    return Measured(rows=rows, store=store, cases=cases)
+    return Measured(rows=rows, store=store, cases=cases, place=place)
 
 
 def _cases(options: Options, backbone: Backbone) -> Cases:
@@ -281,12 +289,6 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _text(interval: Interval | None, digits: int) -> str:
-    if interval is None:
-        return "–"
-    return f"{interval.value:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
-
-
 def _table(study: Study, findings: Mapping[str, Finding], options: Options, backbone: Backbone) -> str:
     size = f"{backbone.settings.num_frames} frames of {backbone.settings.width}×{backbone.settings.height}"
     columns = ["ObjMC, px", "over no control", "lost", "stand-in distance", "background change"]
@@ -294,12 +296,12 @@ def _table(study: Study, findings: Mapping[str, Finding], options: Options, back
     columns += ["PSNR, dB", "s a clip", "peak memory, GiB"] if study.costs else ["PSNR, dB"]
     lines = [f"| {study.axis} | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for label, one in findings.items():
-        ratio = _text(one.ratio, 2) if label not in ("none", *BASELINES, *study.extra) else "–"
+        ratio = text_of(one.ratio, 2) if label not in ("none", *BASELINES, *study.extra) else "–"
         change = "–" if one.background is None else f"{one.background:.3f}"
         memory = "–" if one.memory is None else f"{one.memory:.1f}"
         psnr = "–" if one.psnr is None else f"{one.psnr:.1f}"
-        cells = [_text(one.objmc, 2), ratio, f"{one.lost:.0%}", _text(one.distance, 2), change]
-        cells += [_text(one.frechet, 1)] if study.frechet else []
+        cells = [text_of(one.objmc, 2), ratio, f"{one.lost:.0%}", text_of(one.distance, 2), change]
+        cells += [text_of(one.frechet, 1)] if study.frechet else []
         cells += [psnr]
         cells += [f"{one.seconds:.1f}", memory] if study.costs else []
         lines.append(f"| {label} | {' | '.join(cells)} |")
@@ -331,16 +333,6 @@ def _verdict(study: Study, findings: Mapping[str, Finding]) -> str:
     floor = findings["true"].objmc.value
     said = f"{study.method} ({default}) gains {gain:.2f} px over no control; the tracker's own error is {floor:.2f} px"
     return f"{said}." if gain > floor else f"**Undecided:** {said}, which is no less."
-
-
-def _write_between_marks(readme: Path, text: str, suffix: str) -> None:
-    """Put the table where the README wants it; without a README print is all there is."""
-    start, end = f"<!-- table{suffix} -->", f"<!-- end{suffix} -->"
-    if not readme.is_file() or start not in (old := readme.read_text(encoding="utf-8")):
-        return
-    before, _, rest = old.partition(start)
-    _, _, after = rest.partition(end)
-    readme.write_text(f"{before}{start}\n{text}\n{end}{after}", encoding="utf-8")
 
 
 def _plot(study: Study, findings: Mapping[str, Finding], file: Path) -> None:

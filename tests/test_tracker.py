@@ -2,6 +2,7 @@
 
 import math
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -143,7 +144,8 @@ def literal_match(frame: np.ndarray, score: Score, x: int, y: int) -> float:
     height, width, _ = frame.shape
     for one in score.templates:
         rows, columns, _ = one.kernel.shape
-        weights = np.outer(one.column, one.row).astype(np.float64)
+        weights = np.outer(one.column, one.row) if one.window is None else one.window
+        weights = weights.astype(np.float64)
         patch = np.zeros((rows, columns, 3))
         for i in range(rows):
             for j in range(columns):
@@ -155,9 +157,19 @@ def literal_match(frame: np.ndarray, score: Score, x: int, y: int) -> float:
         shared = (one.kernel.astype(np.float64) * patch).sum()
         noise = 3 * 0.02**2
         structure = (2 * shared + noise) / (variance + one.variance + noise)
-        colour = math.exp(-float(((mean - one.mean) ** 2).mean()) / (2 * 0.2**2))
-        best = max(best, structure * colour - one.price)
+        if one.figure is not None:
+            stands = sum(
+                one.figure.weights[i, j] * likeness(patch[i, j], one.mean)
+                for i in range(rows)
+                for j in range(columns)
+            )
+            structure += one.figure.share * (min(1.0, stands / one.figure.at_home) - structure)
+        best = max(best, structure * likeness(mean, one.mean) - one.price)
     return best
+
+
+def likeness(one: np.ndarray, other: np.ndarray) -> float:
+    return math.exp(-float(((one - other) ** 2).mean()) / (2 * 0.2**2))
 
 
 def test_match_equals_its_literal_twin_and_is_one_at_home() -> None:
@@ -170,6 +182,49 @@ def test_match_equals_its_literal_twin_and_is_one_at_home() -> None:
     assert match[10, 12] == pytest.approx(1.0, abs=1e-4)
     places, scores = peaks(match, 3, radius=2)
     assert np.abs(places[0] - (12.5, 10.5)).max() < 0.5 and scores[0] == match.max()
+
+
+def test_a_masked_match_equals_its_literal_twin_and_is_one_at_home() -> None:
+    frame = torch.rand(24, 30, 3).numpy()
+    mask = np.zeros((24, 30), dtype=np.float32)
+    mask[7:14, 8:17] = 1
+    mask[7:10, 8:11] = 0
+    frame[mask > 0] = 0.3 * frame[mask > 0] + [0.7, 0.0, 0.1]  # of a colour of its own
+    poses = (Pose(), Pose(scale=1.25), Pose(turn=0.5))
+    score = Score.of(frame, np.array([12.5, 10.5]), np.array([9.0, 7.0]), poses, mask)
+    match = best_scores(score, frame)
+    for x, y in ((12, 10), (0, 0), (29, 23), (5, 17), (20, 3)):
+        assert match[y, x] == pytest.approx(literal_match(frame, score, x, y), abs=1e-4)
+    assert match[10, 12] == pytest.approx(1.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_how_an_object_stands_out_equals_its_literal_twin(plain: bool) -> None:
+    """By sums over the pixels of the unchanged pose: of the mask, and of all within a fifth of its side outside."""
+    frame = torch.rand(40, 40, 3).double().numpy() * 0.3
+    y, x = np.mgrid[:40, :40] + 0.5
+    mask = ((x - 20.5) ** 2 + (y - 20.5) ** 2 < 10**2).astype(np.float32)
+    frame[mask > 0] = [0.7, 0.4, 0.5] if plain else frame[mask > 0] + [0.4, 0.1, 0.2]
+    frame = frame.astype(np.float32)
+    (one,) = Score.of(frame, np.array([20.5, 20.5]), np.array([20.0, 20.0]), (Pose(),), mask).templates
+    assert one.figure is not None
+    soft = cv2.GaussianBlur(mask, (0, 0), 1.0).astype(np.float64)
+    around = np.zeros_like(soft)
+    for row in range(4, 36):
+        for column in range(4, 36):
+            near = [
+                soft[row + i, column + j] for i in range(-4, 5) for j in range(-4, 5) if i * i + j * j <= 16
+            ]
+            around[row, column] = max(near) * (1 - soft[row, column])
+    inside, around = soft / soft.sum(), around / around.sum()
+    mean = (inside[..., None] * frame).sum((0, 1))
+    alike = np.exp(-((frame - mean) ** 2).mean(-1) / (2 * 0.2**2))
+    at_home = ((inside - around) * alike).sum()
+    variance = (inside[..., None] * (frame - mean) ** 2).sum()
+    between = at_home * ((mean - (around[..., None] * frame).sum((0, 1))) ** 2).sum() / 4
+    assert one.figure.at_home == pytest.approx(at_home, rel=5e-3)
+    assert one.figure.share == pytest.approx(between / (between + variance / 2 + 0.0012), rel=5e-3)
+    assert (one.figure.share > 0.6) == plain
 
 
 def ring_clip(path: list[tuple[int, int]]) -> tuple[Tensor, Tensor, Tensor]:

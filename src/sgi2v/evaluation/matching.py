@@ -1,4 +1,4 @@
-"""How well a crop of the first frame matches at every place of another frame: structure and colour, turned, scaled."""
+"""How well a crop of the first frame matches at every place of another: structure, colour, figure; turned, scaled."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +13,8 @@ _SPREAD = 0.5
 """Standard deviation of the crop's weights over its half side: what surrounds an object in its box counts little."""
 _RIM = 0.05
 """A mask is softened by this share of the object's shorter side, so that its outline is matched along with it."""
+_RING = 0.2
+"""Width, over the object's shorter side, of the ring around a mask from which the object may stand out."""
 _NOISE = 3 * 0.02**2
 """Variance (three channels, 0..1) below which a patch counts as flat."""
 _COLOUR = 0.2
@@ -35,6 +37,18 @@ class Pose:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Figure:
+    """An object as a figure on its ground: how much more than a ring around it, it has its own mean colour."""
+
+    weights: Float32[np.ndarray, "h w"]
+    """The object's weights less the ring's: they sum to zero."""
+    at_home: float
+    """What they make of the crop itself, above 0 and at most 1."""
+    share: float
+    """How much of the match this decides, 0..1; the pattern inside the object decides the rest."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Template:
     """The crop in one pose, ready to be compared."""
 
@@ -43,6 +57,8 @@ class _Template:
     """Weights: their outer product sums to one."""
     window: Float32[np.ndarray, "h w"] | None
     """With a mask, the weights instead: the object's own pixels, whatever its shape; they sum to one too."""
+    figure: _Figure | None
+    """With a mask, where the object stands out."""
     kernel: Float32[np.ndarray, "h w 3"]
     """Weights times the crop less its mean colour."""
     mean: Float32[np.ndarray, "3"]
@@ -88,7 +104,9 @@ def _weights(length: int) -> Float32[np.ndarray, " n"]:
 def _template(
     frame: np.ndarray, center: np.ndarray, size: np.ndarray, pose: Pose, mask: np.ndarray | None
 ) -> _Template:
-    width, height = (_odd(float(side) * pose.scale * _MARGIN) for side in size)
+    # A Gaussian reaches just beyond the box, to the outline; a mask's ring lies around it.
+    margin = _MARGIN if mask is None else 1 + 2 * (_RING + _RIM) * float(size.min()) / size
+    width, height = (_odd(float(side)) for side in size * margin * pose.scale)
     row, column = _weights(width), _weights(height)
     # Odd sides put the crop's centre on a pixel's centre, wherever in the first frame the box's centre lies.
     cos, sin = np.cos(pose.turn) / pose.scale, np.sin(pose.turn) / pose.scale
@@ -96,23 +114,57 @@ def _template(
     offset = center - 0.5 - inverse @ np.array([(width - 1) / 2, (height - 1) / 2])
     move, flags = np.hstack([inverse, offset[:, None]]), cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     crop = cv2.warpAffine(frame, move, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    window = None
+    window = around = None
     if mask is not None:
-        window = cv2.warpAffine(mask, move, (width, height), flags=flags)
-        window = np.asarray(window / window.sum(), dtype=np.float32)
+        inside = cv2.warpAffine(mask, move, (width, height), flags=flags)
+        around = _around(inside, _RING * float(size.min()) * pose.scale)
+        window = np.asarray(inside / inside.sum(), dtype=np.float32)
     weights = (column[:, None] * row[None] if window is None else window)[..., None]
     mean = (weights * crop).sum((0, 1))
     centred = crop - mean
     kernel = weights * centred
+    variance = float((kernel * centred).sum())
     return _Template(
         column=column,
         row=row,
         window=window,
+        figure=None if window is None or around is None else _figure(crop, window, around, mean, variance),
         kernel=kernel,
         mean=mean,
-        variance=float((kernel * centred).sum()),
+        variance=variance,
         price=pose.price,
     )
+
+
+def _around(inside: np.ndarray, width: float) -> np.ndarray:
+    """How much each pixel lies outside a mask and within `width` pixels of it, 0..1."""
+    reach = max(1, round(width))
+    y, x = np.ogrid[-reach : reach + 1, -reach : reach + 1]
+    around: np.ndarray = cv2.dilate(inside, (x * x + y * y <= reach * reach).astype(np.uint8)) * (1 - inside)
+    return around
+
+
+def _figure(
+    crop: np.ndarray, window: np.ndarray, around: np.ndarray, mean: np.ndarray, variance: float
+) -> _Figure | None:
+    """None where the object has the colour of what is around it, or fills the crop."""
+    if around.sum() <= 0:
+        return None
+    around = around / around.sum()
+    weights = np.asarray(window - around, dtype=np.float32)
+    at_home = float((weights * _likeness(crop, mean)).sum())
+    if at_home <= 0:
+        return None
+    # Of the variance of object and ring together, taken half and half, this lies between the two, and half of the
+    # object's own within: each says as much as there is of it.
+    between = float(((mean - (around[..., None] * crop).sum((0, 1))) ** 2).sum()) / 4 * at_home
+    return _Figure(weights=weights, at_home=at_home, share=between / (between + variance / 2 + _NOISE))
+
+
+def _likeness(colours: np.ndarray, colour: np.ndarray) -> np.ndarray:
+    """How near colours [..., 3] are to one, 0..1."""
+    likeness: np.ndarray = np.exp(-((colours - colour) ** 2).mean(-1) / (2 * _COLOUR**2))
+    return likeness
 
 
 def best_scores(score: Score, frame: Float32[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w"]:
@@ -120,6 +172,11 @@ def best_scores(score: Score, frame: Float32[np.ndarray, "h w 3"]) -> Float32[np
 
     Contrast and structure as in SSIM (Wang et al. 2004: `(2 cov + c) / (var + var + c)`, here with Gaussian weights
     and the channels pooled), times a Gaussian of the difference in mean colour, less the pose's price.
+
+    With a mask that structure is of the object's own pixels, of which a plain thing has none and a rough model keeps
+    little. So beside it stands whether it is there as a figure on its ground: how much more than a ring around them
+    these pixels have its mean colour, over how much more they had it on the first frame. The two are weighed by how
+    much the first frame has of either.
     """
     best = np.full(frame.shape[:2], -np.inf, dtype=np.float32)
     squares = np.ascontiguousarray((frame * frame).sum(-1))
@@ -137,9 +194,12 @@ def best_scores(score: Score, frame: Float32[np.ndarray, "h w 3"]) -> Float32[np
         for channel, values in enumerate(channels):
             kernel = np.ascontiguousarray(one.kernel[..., channel])
             shared += cv2.filter2D(values, -1, kernel, borderType=edge)
-        structure = (2 * shared + _NOISE) / (variance + one.variance + _NOISE)
-        colour = np.exp(-((mean - one.mean) ** 2).mean(-1) / (2 * _COLOUR**2))
-        np.maximum(best, structure * colour - one.price, out=best)
+        fits = (2 * shared + _NOISE) / (variance + one.variance + _NOISE)
+        if one.figure is not None:
+            stands = cv2.filter2D(_likeness(frame, one.mean), -1, one.figure.weights, borderType=edge)
+            stands = np.minimum(stands / one.figure.at_home, 1)
+            fits = (1 - one.figure.share) * fits + one.figure.share * stands
+        np.maximum(best, fits * _likeness(mean, one.mean) - one.price, out=best)
     return best
 
 

@@ -20,7 +20,7 @@ from sgi2v.evaluation.tracker import Tracker
 from sgi2v.grid import Tracks
 from sgi2v.video import from_uint8
 
-MEASURES: Final = 2
+MEASURES: Final = 3
 """Raised when a figure is computed differently, so that older rows are measured again."""
 _HIGHEST_PSNR: Final = 99.0  # of equal clips, where it would be infinite, which JSON has no word for
 
