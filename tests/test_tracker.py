@@ -79,6 +79,18 @@ def test_an_object_that_vanishes_is_lost_where_it_last_was_and_found_again() -> 
     assert (result.centers[0, 7] - torch.tensor([55.0, 27.0])).norm() < 1.0
 
 
+def test_what_the_first_frame_has_elsewhere_is_not_taken_for_an_object_that_vanishes() -> None:
+    frames, box = square_clip([(20, 20)] * 8)
+    cousin = frames[0, :, 20:34, 20:34].mean((1, 2), keepdim=True) + 0.6 * torch.rand(3, 14, 14) - 0.3
+    cousin = 0.6 * frames[0, :, 20:34, 20:34] + 0.4 * cousin.clamp(0, 1)
+    frames[:, :, 40:54, 60:74] = cousin
+    there = TRACKER.track(frames, box)
+    assert not there.lost.any() and (there.centers - 27).norm(dim=-1).max() < 0.5
+    frames[3:, :, 20:34, 20:34] = frames[3:, :, 10:11, 10:11]
+    gone = TRACKER.track(frames, box)
+    assert not gone.lost[0, :3].any() and gone.lost[0, 3:].all()
+
+
 def test_a_flat_box_on_a_still_picture_stays_and_is_not_lost() -> None:
     frames = torch.full((4, 3, 48, 64), 0.5)
     frames[:, :, 30:] = 0.2

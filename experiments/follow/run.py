@@ -36,7 +36,7 @@ STUDY = Study(
     extra=("reconstructed", "paste"),
     costs=True,
     frechet=True,
-    options=Options(recipe=None, limit=64, seeds=(817, 818, 819)),
+    options=Options(recipe=None, limit=64),
 )
 
 

@@ -14,6 +14,9 @@ from torch import Tensor
 from sgi2v.evaluation.flow import dense_flow
 from sgi2v.evaluation.matching import Pose, Score, best_scores, peaks, score_at
 
+_CERTAIN = 0.9
+"""A match as good as this is believed even where the first frame has the same again elsewhere."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrackResult:
@@ -59,12 +62,14 @@ class TemplateTracker:
     the places to which Lucas-Kanade points (forward-backward checked) and dense DIS flow carry the box. The chain of
     candidates with the largest sum of match scores, less a price for jumps that the flow does not explain, is found
     by the Viterbi recursion. In each frame the chain may also rest, lost, where it last was, for the score
-    `threshold`: so an object that is nowhere as good as that is lost and not found at the nearest blob. Nothing is
-    random. Sources: Lucas and Kanade 1981 with the check of Kalal et al. 2010; DIS: Kroeger et al. 2016.
+    `threshold`, or for as much as the best of the places of the first frame where it is not, which is what a wrong
+    place scores in this very picture: so an object that is nowhere as good as that is lost and not found at the
+    nearest blob. Nothing is random. Sources: Lucas and Kanade 1981 with the check of Kalal et al. 2010; DIS: Kroeger
+    et al. 2016.
     """
 
     threshold: float = 0.35
-    """Match score (-1..1) below which being lost is the better explanation."""
+    """Match score (-1..1) below which being lost is the better explanation, at least."""
     jump: float = 0.08
     """A jump of this share of the frame's diagonal, unexplained by flow, costs the whole `jump_price`."""
     jump_price: float = 0.5
@@ -136,6 +141,7 @@ class TemplateTracker:
         )
         score = Score.of(clip.smooth[0], start, size, poses, mask)
         shape = None if mask is None else _offsets(mask, start)
+        threshold = max(self.threshold, min(_CERTAIN, _elsewhere(score, clip.smooth[0], start, size)))
         # Nodes of the Viterbi recursion: place, whether lost, value of the best chain that ends here, its last link.
         places, lost, value = start[None], np.zeros(1, dtype=bool), np.zeros(1)
         trellis = [(places, lost, np.zeros(1, dtype=np.int64))]
@@ -154,7 +160,7 @@ class TemplateTracker:
             total = value[:, None] - self._price(clip, places, moved, found)
             link = total.argmax(0)
             # Lost is a copy of the place before; only the best few are worth keeping.
-            rest = value + self.threshold
+            rest = value + threshold
             keep = np.argsort(-rest, kind="stable")[: self.num_candidates]
             value = np.concatenate([total.max(0) + scores, rest[keep]])
             places = np.concatenate([found, places[keep]])
@@ -268,6 +274,20 @@ class _Clip:
             return self.dense(index, place, size, shape)
         middle: np.ndarray = np.median((there - start)[good, 0], axis=0).astype(np.float64)
         return middle
+
+
+def _elsewhere(
+    score: Score,
+    frame: Float32[np.ndarray, "h w 3"],
+    start: Float64[np.ndarray, "2"],
+    size: Float64[np.ndarray, "2"],
+) -> float:
+    """The best match in the first frame itself, of boxes that share less than half the object's along an axis."""
+    match = best_scores(score, frame)
+    height, width = match.shape
+    x, y = np.arange(width) + 0.5, np.arange(height) + 0.5
+    away = (np.abs(x - start[0]) > size[0] / 2)[None] | (np.abs(y - start[1]) > size[1] / 2)[:, None]
+    return float(match[away].max(initial=-1.0))
 
 
 def _offsets(mask: Float32[np.ndarray, "h w"], start: Float64[np.ndarray, "2"]) -> Float64[np.ndarray, "k 2"]:
