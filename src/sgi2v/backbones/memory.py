@@ -181,7 +181,8 @@ def memory_needed(
             encode = decoder = 0
         else:
             encode, decoder = weights["image_encoder"], weights["vae"]
-        working = max(guided * _GUIDED[mode], decoded * _DECODE[mode] + decoder, encode)
+        decoding = _DECODE[mode if apart else "low"]
+        working = max(guided * _GUIDED[mode], decoded * decoding + decoder, encode)
         return int((stay + working) * dtype.itemsize * _SLACK)
 
     return {mode: peak(mode) for mode in MODES}

@@ -14,6 +14,7 @@ from sgi2v.cli.making import convert, demo, generate, mask, preview, replay
 from sgi2v.cli.measuring import benchmark, features, report
 from sgi2v.cli.studio import studio
 from sgi2v.cli.training import train
+from sgi2v.device import flush_denormals
 
 SPOILED: Final = 2  # exit codes: what was asked for cannot be done
 NO_MEMORY: Final = 3
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Libraries that talk on import or load would bury the one line that matters.
     for library in ("TRANSFORMERS", "DIFFUSERS"):
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
+    flush_denormals()
     try:
         if name not in COMMANDS:
             raise ValueError(f"command: unknown {name!r}; known are {', '.join(COMMANDS)}")
