@@ -1,11 +1,16 @@
-"""A study's rows as they are committed: packed beside its table; while it runs, a plain file under out/."""
+"""A study's rows and its clips' features as they are committed: packed beside its table; while it runs, under out/."""
 
+import io
 import json
 import lzma
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from sgi2v.evaluation.rows import read_rows
+from sgi2v.evaluation.store import Store
 from sgi2v.writing import writing
 
 
@@ -26,3 +31,25 @@ def pack(keys: Iterable[str], rows: Path, packed: Path) -> None:
     lines = (json.dumps(known[key], sort_keys=True, separators=(",", ":")) + "\n" for key in keys)
     with writing(packed) as temporary:
         temporary.write_bytes(lzma.compress("".join(lines).encode(), preset=9))
+
+
+def unpack_features(packed: Path, store: Store, folder: str) -> None:
+    """Add to a store the packed features that it lacks: clips are too large to commit, what was seen in them is not."""
+    if not packed.is_file():
+        return
+    with np.load(io.BytesIO(lzma.decompress(packed.read_bytes())), allow_pickle=False) as kept:
+        for clip, features in zip(kept["clips"].tolist(), kept["features"], strict=True):
+            if store.load_features(clip, folder) is None:
+                store.save_features(clip, folder, features)
+
+
+def pack_features(rows: Iterable[Mapping[str, Any]], store: Store, folder: str, packed: Path) -> None:
+    """Write what an extractor saw in the clips of these rows; nothing where a clip's features are not known."""
+    found = {row["clip"]: store.load_features(row["clip"], folder) for row in rows}
+    known = {clip: features for clip, features in found.items() if features is not None}
+    if not known:
+        return
+    file = io.BytesIO()
+    np.savez(file, clips=np.array(list(known)), features=np.stack(list(known.values())))
+    with writing(packed) as temporary:
+        temporary.write_bytes(lzma.compress(file.getvalue(), preset=9))

@@ -14,7 +14,7 @@ import matplotlib
 import torch
 import tyro
 
-from experiments.shipped import pack, unpack
+from experiments.shipped import pack, pack_features, unpack, unpack_features
 from experiments.tables import text_of, write_between_marks
 from sgi2v.backbones import Backbone, load_backbone, settings_of, settings_with_recipe
 from sgi2v.backbones.base import settings_with
@@ -60,6 +60,9 @@ class Options:
     """Kind of rendered world."""
     seeds: tuple[int, ...] = (817,)
     """Seeds of the noise, each for every scene; figures are means over them before scenes are drawn."""
+    dtype: str | None = None
+    """Number format; by default what the machine is fast at. Rows of another are other rows: name the one that a study
+    was begun in to go on with it elsewhere."""
     threads: int = 1
     """CPU threads."""
     report: bool = False
@@ -97,7 +100,7 @@ class Study:
 
     def ships(self, options: Options) -> bool:
         """Whether it is run as it is committed; what says nothing about the figures may differ, and the variety."""
-        free = {name: getattr(self.options, name) for name in ("threads", "report", "variety")}
+        free = {name: getattr(self.options, name) for name in ("dtype", "threads", "report", "variety")}
         return dataclasses.replace(options, **free) == self.options
 
 
@@ -131,7 +134,7 @@ def main(study: Study) -> Measured:
     torch.set_num_threads(options.threads)
     flush_denormals()
     settings = settings_with_recipe(settings_of(options.backbone), options.recipe)
-    backbone = load_backbone(options.backbone, settings=settings)
+    backbone = load_backbone(options.backbone, dtype=options.dtype, settings=settings)
     cases = _cases(options, backbone)
     suffix = "" if options.variety == "one" else f"-{options.variety}"
     place = HERE / study.folder if study.ships(options) else OUT / study.folder
@@ -141,6 +144,9 @@ def main(study: Study) -> Measured:
     packed = place / f"rows{suffix}.jsonl.xz"
     unpack(packed, store.rows)
     standin = load_standin()
+    folder = folder_name(standin.name, standin.sha256)
+    seen = place / f"features{suffix}.npz.xz"
+    unpack_features(seen, store, folder)
     fixed: dict[str, Any] = {name: name for name in (*BASELINES, *study.extra)} | {"none": Controller()}
     rows: list[dict[str, Any]] = []
     for changes, variants in _by_settings(study, study.variants(backbone)):
@@ -168,6 +174,7 @@ def main(study: Study) -> Measured:
     print(text)
     if study.ships(options):
         pack((row["key"] for row in rows), store.rows, packed)
+        pack_features(rows, store, folder, seen)
     write_between_marks(place / "README.md", text, suffix)
     _plot(study, findings, place / f"plot{suffix}.png")
     return Measured(rows=rows, store=store, cases=cases, place=place)

@@ -9,6 +9,7 @@ from sgi2v.device import (
     choose_device,
     choose_dtype,
     describe_devices,
+    flush_denormals,
     free_memory,
 )
 
@@ -30,6 +31,17 @@ def test_formats_follow_the_device_and_the_models_word() -> None:
     assert choose_dtype(None, cpu, bfloat16_on_cpu=True) == (torch.bfloat16 if fast else torch.float32)
     with pytest.raises(ValueError, match="dtype: unknown 'float8'"):
         choose_dtype("float8", cpu)
+
+
+def test_denormals_are_flushed() -> None:
+    smaller = torch.tensor([1e-39])
+    torch.set_flush_denormal(False)  # the command line, tested in this process too, may have turned it on
+    assert (smaller * 1.0).item() > 0
+    try:
+        flush_denormals()
+        assert (smaller * 1.0).item() == 0
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def test_the_machine_describes_itself() -> None:

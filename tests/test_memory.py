@@ -152,6 +152,18 @@ def test_frames_decoded_few_at_a_time_are_those_of_the_whole_chunk(
     assert num_frames == 1 or not torch.allclose(alone, whole[:1], atol=1e-3), "frames are mixed"
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_where_memory_is_the_hosts_frames_are_decoded_one_by_one(
+    fast: SVD, own: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sgi2v.backbones.svd.has_own_memory", lambda _: own)
+    sizes: list[int] = []
+    hook = fast._pipeline.vae.decoder.conv_in.register_forward_pre_hook(lambda _, x: sizes.append(len(x[0])))
+    fast.decode(torch.randn(3, 4, 4, 5, generator=torch.Generator().manual_seed(0)))
+    hook.remove()
+    assert sizes == ([3] if own else [1, 1, 1])
+
+
 def test_both_branches_in_one_pass_are_those_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """In float64, since guidance and a small network make much of a last bit."""
     fast = model("fast")

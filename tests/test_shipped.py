@@ -1,13 +1,15 @@
-"""A study's committed rows: packed and unpacked, nothing is lost, added twice, or shipped that is not asked for."""
+"""A study's committed rows and features: packed and unpacked, nothing is lost, added twice, or shipped unasked."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 from sgi2v.evaluation.rows import append_row, read_rows
+from sgi2v.evaluation.store import Store
 
 
 @pytest.fixture
@@ -40,3 +42,22 @@ def test_unpacking_adds_what_is_missing_and_nothing_else(shipped: ModuleType, tm
     for _ in range(2):
         shipped.unpack(packed, rows)
         assert read_rows(rows) == [{"key": "b", "of": "there"}, {"key": "a", "of": "here"}]
+
+
+def test_features_go_where_their_clips_do_not(shipped: ModuleType, tmp_path: Path) -> None:
+    here, there = (Store(rows=tmp_path / name / "rows.jsonl") for name in ("here", "there"))
+    packed = tmp_path / "features.npz.xz"
+    shipped.unpack_features(packed, there, "seen")
+    shipped.pack_features([{"clip": "lost"}], here, "seen", packed)
+    assert not packed.exists(), "nothing is known, so nothing is written"
+    seen = np.random.default_rng(0).standard_normal((3, 1, 5)).astype(np.float32)
+    for name, features in zip("abc", seen, strict=True):
+        here.save_features(name, "seen", features)
+    there.save_features("a", "seen", seen[2])
+    shipped.pack_features([{"clip": name} for name in ("a", "b", "lost")], here, "seen", packed)
+    shipped.unpack_features(packed, there, "seen")
+    found = [there.load_features(name, "seen") for name in "abc"]
+    assert found[2] is None and found[0] is not None and found[1] is not None
+    assert (found[0] == seen[2]).all() and (found[1] == seen[1]).all(), (
+        "what was there stays; the rest is exact"
+    )
