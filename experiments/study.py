@@ -169,7 +169,7 @@ def main(study: Study) -> Measured:
         for row in summary.failed:
             print(f"failed: {row['case']} {row['method']}: {row['error']}", file=sys.stderr)
     backbone.settings = settings
-    findings = _findings(rows, store, standin)
+    findings = _findings(rows, store, standin, study)
     text = _table(study, findings, options, backbone)
     print(text)
     if study.ships(options):
@@ -235,6 +235,8 @@ class Finding:
     objmc: Interval
     ratio: Interval | None
     """ObjMC over that without control, the same scenes in pairs."""
+    over_default: Interval | None
+    """ObjMC over that of the study's default, the same scenes in pairs."""
     lost: float
     distance: Interval | None
     """Kernel distance of the stand-in features to the true clips'."""
@@ -248,7 +250,19 @@ class Finding:
     num: int
 
 
-def _findings(rows: Sequence[Mapping[str, Any]], store: Store, extractor: Extractor) -> dict[str, Finding]:
+def _of_variants(study: Study, labels: Iterable[str]) -> list[str]:
+    """The labels without those of every study."""
+    return [label for label in labels if label not in ("none", *BASELINES, *study.extra)]
+
+
+def _default(study: Study, labels: Iterable[str]) -> str:
+    """The label of the recommended values, unless the study names another."""
+    return study.default or _of_variants(study, labels)[0]
+
+
+def _findings(
+    rows: Sequence[Mapping[str, Any]], store: Store, extractor: Extractor, study: Study
+) -> dict[str, Finding]:
     by_label: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
     for row in rows:
         by_label.setdefault(row["method"], {}).setdefault(row["case"], []).append(row)
@@ -264,10 +278,14 @@ def _findings(rows: Sequence[Mapping[str, Any]], store: Store, extractor: Extrac
         means = [_mean(row["metrics"][metric] for row in by_label[label][name]) for name in names]
         return torch.tensor(means, dtype=torch.float64)
 
+    def ratio(label: str, names: Sequence[str], other: str) -> Interval | None:
+        shared = [n for n in names if n in by_label.get(other, {})]
+        return bootstrap_ratio(values(label, shared, "objmc"), values(other, shared, "objmc"))
+
+    default = _default(study, by_label)
     findings = {}
     for label, cases in by_label.items():
         names = sorted(n for n, found in cases.items() if None not in _of(found, "objmc"))
-        shared = [n for n in names if n in by_label.get("none", {})]
         true = [n for n in names if n in by_label.get("true", {})]
         ours, theirs = (features(label, true), features("true", true)) if true else (None, None)
         known = None if ours is None or theirs is None else (ours, theirs)
@@ -275,7 +293,8 @@ def _findings(rows: Sequence[Mapping[str, Any]], store: Store, extractor: Extrac
         memory = [row["peak_memory"] for row in made if row.get("peak_memory")]
         findings[label] = Finding(
             objmc=bootstrap_mean(values(label, names, "objmc")),
-            ratio=bootstrap_ratio(values(label, shared, "objmc"), values("none", shared, "objmc")),
+            ratio=ratio(label, names, "none"),
+            over_default=ratio(label, names, default),
             lost=float(values(label, names, "lost").mean()),
             distance=None if known is None else kernel_interval(*known),
             frechet=None if known is None else frechet_interval(*known),
@@ -300,16 +319,22 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 def _table(study: Study, findings: Mapping[str, Finding], options: Options, backbone: Backbone) -> str:
     size = f"{backbone.settings.num_frames} frames of {backbone.settings.width}×{backbone.settings.height}"
-    columns = ["ObjMC, px", "over no control", "lost", "stand-in distance", "background change"]
+    variants = _of_variants(study, findings)
+    default = _default(study, findings)
+    columns = ["ObjMC, px", "over no control"]
+    columns += [f"over {default}"] if len(variants) > 1 else []
+    columns += ["lost", "stand-in distance", "background change"]
     columns += ["Fréchet distance"] if study.frechet else []
     columns += ["PSNR, dB", "s a clip", "peak memory, GiB"] if study.costs else ["PSNR, dB"]
     lines = [f"| {study.axis} | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for label, one in findings.items():
-        ratio = text_of(one.ratio, 2) if label not in ("none", *BASELINES, *study.extra) else "–"
+        ratio = text_of(one.ratio, 2) if label in variants else "–"
+        over = text_of(one.over_default, 2) if label in variants and label != default else "–"
         change = "–" if one.background is None else f"{one.background:.3f}"
         memory = "–" if one.memory is None else f"{one.memory:.1f}"
         psnr = "–" if one.psnr is None else f"{one.psnr:.1f}"
-        cells = [text_of(one.objmc, 2), ratio, f"{one.lost:.0%}", text_of(one.distance, 2), change]
+        cells = [text_of(one.objmc, 2), ratio, *([over] if len(variants) > 1 else [])]
+        cells += [f"{one.lost:.0%}", text_of(one.distance, 2), change]
         cells += [text_of(one.frechet, 1)] if study.frechet else []
         cells += [psnr]
         cells += [f"{one.seconds:.1f}", memory] if study.costs else []
@@ -335,7 +360,7 @@ def _table(study: Study, findings: Mapping[str, Finding], options: Options, back
 
 def _verdict(study: Study, findings: Mapping[str, Finding]) -> str:
     """Whether the study can say anything: the gain of control must stand out of the tracker's own error."""
-    default = study.default or next(n for n in findings if n not in ("none", *BASELINES, *study.extra))
+    default = _default(study, findings)
     if "true" not in findings:
         return "Without true clips the tracker's own error is unknown."
     gain = findings["none"].objmc.value - findings[default].objmc.value
@@ -346,7 +371,7 @@ def _verdict(study: Study, findings: Mapping[str, Finding]) -> str:
 
 def _plot(study: Study, findings: Mapping[str, Finding], file: Path) -> None:
     """Control on the left, quality on the right; no control and the true clips as lines."""
-    labels = [n for n in findings if n not in ("none", *BASELINES, *study.extra)]
+    labels = _of_variants(study, findings)
     places = [float(n.split()[0]) for n in labels] if study.numeric else list(range(len(labels)))
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
     scaled = {n: f.distance for n, f in findings.items() if f.distance is not None}
