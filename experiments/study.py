@@ -131,8 +131,8 @@ class Measured:
 def main(study: Study) -> Measured:
     """Run a study from the command line."""
     options = tyro.cli(Options, default=study.options, prog=f"python -m experiments.{study.folder}.run")
-    torch.set_num_threads(options.threads)
     flush_denormals()
+    torch.set_num_threads(options.threads)
     settings = settings_with_recipe(settings_of(options.backbone), options.recipe)
     backbone = load_backbone(options.backbone, dtype=options.dtype, settings=settings)
     cases = _cases(options, backbone)
