@@ -19,7 +19,7 @@ from experiments.tables import text_of, write_between_marks
 from sgi2v.backbones import Backbone, load_backbone, settings_of, settings_with_recipe
 from sgi2v.backbones.base import settings_with
 from sgi2v.controllers import SGI2V, Controller, recommended
-from sgi2v.device import flush_denormals
+from sgi2v.device import flushed_denormals
 from sgi2v.evaluation.benchmark import BenchmarkProgress, run_benchmark
 from sgi2v.evaluation.datasets import Cases
 from sgi2v.evaluation.distances import frechet_interval, kernel_interval
@@ -128,10 +128,10 @@ class Measured:
     """Where its table and plot lie."""
 
 
+@flushed_denormals()
 def main(study: Study) -> Measured:
     """Run a study from the command line."""
     options = tyro.cli(Options, default=study.options, prog=f"python -m experiments.{study.folder}.run")
-    flush_denormals()
     torch.set_num_threads(options.threads)
     settings = settings_with_recipe(settings_of(options.backbone), options.recipe)
     backbone = load_backbone(options.backbone, dtype=options.dtype, settings=settings)

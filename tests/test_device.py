@@ -9,7 +9,7 @@ from sgi2v.device import (
     choose_device,
     choose_dtype,
     describe_devices,
-    flush_denormals,
+    flushed_denormals,
     free_memory,
 )
 
@@ -33,15 +33,20 @@ def test_formats_follow_the_device_and_the_models_word() -> None:
         choose_dtype("float8", cpu)
 
 
-def test_denormals_are_flushed() -> None:
-    smaller = torch.tensor([1e-39])
-    torch.set_flush_denormal(False)  # the command line, tested in this process too, may have turned it on
-    assert (smaller * 1.0).item() > 0
-    try:
-        flush_denormals()
-        assert (smaller * 1.0).item() == 0
-    finally:
-        torch.set_flush_denormal(False)
+def test_denormals_are_flushed_within_and_nowhere_else() -> None:
+    def product() -> float:
+        return (torch.tensor([1e-30]) * 1e-9).item()
+
+    assert product() > 0
+    with flushed_denormals():
+        assert product() == 0
+        with flushed_denormals():
+            pass
+        assert product() == 0, "the inner one leaves the outer one's"
+    assert product() > 0
+    with pytest.raises(ValueError, match="on purpose"), flushed_denormals():
+        raise ValueError("on purpose")
+    assert product() > 0
 
 
 def test_the_machine_describes_itself() -> None:

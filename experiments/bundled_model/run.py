@@ -17,7 +17,7 @@ import tyro
 from tyro.conf import Positional
 
 from experiments.bundled_model.recipes import RECIPES, Recipe
-from sgi2v.device import flush_denormals
+from sgi2v.device import flushed_denormals
 from sgi2v.training import autoencoder, denoiser
 from sgi2v.training.checkpoint import Stopped, load_checkpoint, read_checkpoint
 from sgi2v.training.ending import Ending, ending
@@ -85,9 +85,9 @@ def export_of(recipe: Recipe, folder: Path) -> None:
     print(export_average(training, averaged(training, optimiser), folder), f"after {steps} steps")
 
 
+@flushed_denormals()
 def main(options: Options) -> None:
     """Do the parts that are not done."""
-    flush_denormals()
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     recipe = RECIPES[options.recipe](options.output, options.scale)

@@ -1,10 +1,11 @@
 """Which device and number format to run on: the only place that names devices."""
 
 import os
+import sys
 import time
 from collections import deque
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -45,13 +46,20 @@ def bfloat16_is_fast() -> bool:
     return seconds(torch.bfloat16) < 0.7 * seconds(torch.float32)
 
 
-def flush_denormals() -> None:
-    """Have the CPU take numbers below the smallest normal one (1e-38) for 0; for the start of a process.
+@contextmanager
+def flushed_denormals() -> Iterator[None]:
+    """Within, the CPU takes numbers below the smallest normal one (1e-38) for 0; then as before.
 
     Attention that is sure of itself is full of them, and so are its gradients; a CPU works them out in microcode, which
-    makes a guided step half as slow again. Threads that torch has started before keep what they had, so call it first.
+    makes a guided step half as slow again. It holds for this thread and those that begin within: threads that torch has
+    started before keep what they had, so open it before anything is computed.
     """
+    before = sys.float_info.min / 2 == 0  # torch does not tell
     torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
 
 
 def choose_dtype(name: str | None, device: torch.device, *, bfloat16_on_cpu: bool = False) -> torch.dtype:

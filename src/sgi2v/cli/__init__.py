@@ -14,7 +14,6 @@ from sgi2v.cli.making import convert, demo, generate, mask, preview, replay
 from sgi2v.cli.measuring import benchmark, features, report
 from sgi2v.cli.studio import studio
 from sgi2v.cli.training import train
-from sgi2v.device import flush_denormals
 
 SPOILED: Final = 2  # exit codes: what was asked for cannot be done
 NO_MEMORY: Final = 3
@@ -49,11 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Libraries that talk on import or load would bury the one line that matters.
     for library in ("TRANSFORMERS", "DIFFUSERS"):
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
-    flush_denormals()
     try:
         if name not in COMMANDS:
             raise ValueError(f"command: unknown {name!r}; known are {', '.join(COMMANDS)}")
-        with warnings.catch_warnings():
+        from sgi2v.device import flushed_denormals  # brings torch, which help does without
+
+        with warnings.catch_warnings(), flushed_denormals():
             warnings.simplefilter("ignore")
             COMMANDS[name](rest)
     except (ValueError, MemoryError) as error:
