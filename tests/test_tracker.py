@@ -1,6 +1,7 @@
 """The built-in tracker: finds what moved, says what it lost, and ranks clips made without a model rightly."""
 
 import math
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 from sgi2v.evaluation.baselines import paste, still
 from sgi2v.evaluation.matching import Pose, Score, best_scores, peaks
 from sgi2v.evaluation.metrics import motion_error
-from sgi2v.evaluation.tracker import TemplateTracker
+from sgi2v.evaluation.tracker import TemplateTracker, _Clip
 from sgi2v.training.world import HeldOutScene, World, held_out_scenes
 
 TRACKER = TemplateTracker()
@@ -119,7 +120,22 @@ def test_a_box_without_area_in_the_frame_is_refused(box: list[float]) -> None:
         TRACKER.track(torch.zeros(2, 3, 32, 32), torch.tensor([box]))
 
 
-@pytest.mark.parametrize("field", [{"threshold": 0.0}, {"jump": 0.0}, {"num_candidates": 0}])
+def test_the_same_motion_costs_the_same_in_half_as_many_frames() -> None:
+    path = [(10 + 4 * j, 12 + 2 * j) for j in range(9)]
+    for clip in (path, path[::2]):
+        frames, _ = square_clip(clip)
+        seen = _Clip.of(frames, 256)
+        places = np.array(clip, dtype=np.float64)
+        steps = [
+            TRACKER._price(seen, before[None], before[None], after[None])
+            for before, after in pairwise(places)
+        ]
+        length = np.hypot(4, 2) * 8
+        share = length / (TRACKER.speed * np.hypot(96, 64))
+        assert np.concatenate(steps) == pytest.approx(TRACKER.jump_price * share**2)
+
+
+@pytest.mark.parametrize("field", [{"threshold": 0.0}, {"speed": 0.0}, {"num_candidates": 0}])
 def test_settings_out_of_range_are_refused(field: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(field))):
         TemplateTracker(**field)  # type: ignore[arg-type]
@@ -256,7 +272,7 @@ def ring_clip(path: list[tuple[int, int]]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def test_a_mask_keeps_the_background_in_a_box_from_being_followed() -> None:
-    path = [(10 + 6 * j, 12 + 3 * j) for j in range(8)]
+    path = [(10 + 8 * j, 12 + 4 * j) for j in range(8)]
     frames, box, mask = ring_clip(path)
     wanted = torch.tensor(path, dtype=torch.float64)[None] + 12
     # Most of the box is the wall seen through the ring, which does not move: that is what the box alone finds.

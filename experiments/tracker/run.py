@@ -3,7 +3,7 @@
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Spoil true clips, track them, and write the table into README.md where the options are the committed ones."""
+    """Spoil true clips, track them, and write the table into README.md where there is one for these options."""
 
     kind: Kind = "simple"
     """Kind of rendered world."""
@@ -90,11 +90,22 @@ def table(options: Options) -> str:
     return "\n".join(lines)
 
 
+def mark_of(options: Options) -> str | None:
+    """Which table of README.md these options fill, if any."""
+    as_committed = Options(kind=options.kind, threads=options.threads)
+    if options == as_committed:
+        return f"-{options.kind}"
+    # The bundled model's recipe `study`: the same motion in fewer frames, and so in longer steps.
+    of_study = replace(as_committed, width=192, height=192, num_frames=8)
+    return "-study" if options == of_study and options.kind == "simple" else None
+
+
 if __name__ == "__main__":
     options = tyro.cli(Options, prog="python -m experiments.tracker.run")
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(options.threads)
     text = table(options)
     print(text)
-    if options == Options(kind=options.kind, threads=options.threads):
-        write_between_marks(HERE / "README.md", text, f"-{options.kind}")
+    mark = mark_of(options)
+    if mark is not None:
+        write_between_marks(HERE / "README.md", text, mark)

@@ -16,6 +16,9 @@ _SHIFT: Final = 0.15  # of the colour, root mean square over channels
 _RAGGED: Final = 3.5 / 128  # how far the picture is bent and over what length, in shorter sides of the frame
 _BEND: Final = 5 / 128
 _CRUMB: Final = 10  # times smaller than the thing, in pixels
+_PATCH: Final = 1 / 16  # of the frame's shorter side
+_MISSING: Final = 0.25  # of the patches inside the thing
+_PALE: Final = 0.85  # of a patch's colour; the rest is the ground's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +71,23 @@ def _flat_and_ragged(frame: Frame, thing: Thing, draws: np.random.Generator) -> 
     return _ragged(_flat(frame, thing, draws), thing, draws)
 
 
+def _redrawn(frame: Frame, thing: Thing, draws: np.random.Generator) -> Frame:
+    """Another heap of patches in every frame, of colours that the thing has: nothing of it flows from frame to frame."""
+    height, width = thing.mask.shape[:2]
+    side = max(2, round(_PATCH * min(height, width)))
+    down, right = draws.integers(side, size=2)
+    places = np.ix_((np.arange(height) + down) // side, (np.arange(width) + right) // side)
+    cover = np.zeros((height // side + 2, width // side + 2))
+    np.add.at(cover, places, thing.mask[..., 0] / side**2)
+    chance = np.where(cover > 0.5, 1 - _MISSING, np.where(cover > 0.1, 0.5, 0.0))
+    there = (draws.random(cover.shape) < chance)[..., None]
+    own = frame[thing.mask[..., 0] > 0.5]
+    colours = own[draws.integers(len(own), size=cover.shape)] if len(own) else np.zeros((*cover.shape, 3))
+    heap = np.concatenate([colours * there, there], axis=-1)[places].astype(np.float32)
+    heap = cv2.GaussianBlur(heap, (0, 0), 0.3 * side) * _PALE
+    return _gone(frame, thing, draws) * (1 - heap[..., 3:]) + heap[..., :3]
+
+
 def _half_gone(frame: Frame, thing: Thing, draws: np.random.Generator) -> Frame:
     cut = np.zeros_like(thing.mask)
     columns = np.nonzero(thing.mask[..., 0].max(0) > 0.5)[0]
@@ -107,6 +127,7 @@ THERE: Final[Mapping[str, Spoil]] = MappingProxyType(
         "flat, recoloured": _flat_and_recoloured,
         "ragged": _ragged,
         "flat, ragged": _flat_and_ragged,
+        "redrawn in every frame": _redrawn,
         "half of it gone": _half_gone,
     }
 )

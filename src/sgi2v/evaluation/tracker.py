@@ -68,12 +68,13 @@ class TemplateTracker:
     et al. 2016.
     """
 
-    threshold: float = 0.35
+    threshold: float = 0.3
     """Match score (-1..1) below which being lost is the better explanation, at least."""
-    jump: float = 0.08
-    """A jump of this share of the frame's diagonal, unexplained by flow, costs the whole `jump_price`."""
+    speed: float = 1.04
+    """A jump as fast as this many diagonals of the frame in a whole clip, unexplained by flow, costs all of
+    `jump_price`: 0.08 of the diagonal between two frames of 14, more where fewer frames show the same motion."""
     jump_price: float = 0.5
-    """Largest price of a jump, in units of the score: what a longer jump costs as well."""
+    """Largest price of a jump, in units of the score: what a faster one costs as well."""
     num_candidates: int = 20
     """Local maxima of the match that are kept per frame."""
     scales: tuple[float, ...] = (0.8, 0.9, 1.12, 1.25)
@@ -86,10 +87,10 @@ class TemplateTracker:
     def __post_init__(self) -> None:
         if not 0 < self.threshold < 1:
             raise ValueError(f"threshold: must lie between 0 and 1, got {self.threshold}")
-        if self.jump <= 0 or self.num_candidates < 1 or self.working_side < 16:
+        if self.speed <= 0 or self.num_candidates < 1 or self.working_side < 16:
             raise ValueError(
-                "jump, num_candidates, working_side: must be above 0, at least 1 and at least 16, "
-                f"got {self.jump}, {self.num_candidates}, {self.working_side}"
+                "speed, num_candidates, working_side: must be above 0, at least 1 and at least 16, "
+                f"got {self.speed}, {self.num_candidates}, {self.working_side}"
             )
 
     def track(
@@ -182,9 +183,10 @@ class TemplateTracker:
         after: Float64[np.ndarray, "b 2"],
     ) -> Float64[np.ndarray, "a b"]:
         """Price of going from each place to each other one: free along the flow, a little for what stays put."""
+        reach = self.speed / (len(clip.smooth) - 1) * np.hypot(*clip.size)
 
         def far(start: np.ndarray) -> np.ndarray:
-            way = np.linalg.norm(after[None] - start[:, None], axis=-1) / (self.jump * np.hypot(*clip.size))
+            way = np.linalg.norm(after[None] - start[:, None], axis=-1) / reach
             capped: np.ndarray = np.minimum(way * way, 1.0)
             return capped
 
