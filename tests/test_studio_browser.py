@@ -171,6 +171,42 @@ def test_pins_names_locks_copies_and_masks(visit: Visit) -> None:
 
 
 @needs_browser
+def test_what_is_being_typed_is_not_lost_when_the_fields_are_drawn_anew(visit: Visit) -> None:
+    visit.photo()
+    visit.drag((20, 20), (50, 44))
+
+    def box() -> dict[str, float]:
+        (motion,) = visit.motions()
+        return dict(motion["box"])
+
+    def told(name: str) -> None:  # the panel has something new to show
+        change = "const name = document.getElementById('field-name'); name.value = '%s'; "
+        visit.page.evaluate(f"{{ {change % name} name.dispatchEvent(new Event('input', {{ bubbles: true }})); }}")
+        visit.settle()
+
+    visit.page.focus("#field-left")
+    visit.page.keyboard.press("Control+A")
+    visit.page.keyboard.type("30")
+    visit.press("Tab")  # the box is another, so all fields are drawn anew under the keyboard
+    visit.page.keyboard.type("12")
+    visit.press("Tab")
+    assert (box()["left"], box()["top"]) == (30, 12)
+    visit.page.focus("#field-width")
+    told("post")
+    visit.page.keyboard.type("2")
+    told("mast")
+    visit.page.keyboard.type("0")
+    visit.press("Tab")
+    assert box()["right"] - box()["left"] == 20
+    assert visit.page.input_value("#field-width") == "20"
+    assert visit.page.input_value("#field-name") == "mast"
+    visit.page.focus("#field-left")
+    visit.page.keyboard.type("999")
+    visit.press("Enter")  # what is entered is told at once, as it was understood
+    assert visit.page.input_value("#field-left") == str(box()["right"] - 2).removesuffix(".0")
+
+
+@needs_browser
 def test_camera_presets_become_boxes(visit: Visit) -> None:
     example(visit, "rocket")
     before = visit.motions()

@@ -87,7 +87,10 @@ export function setIcon(element, name) {
 export function refill(parent, children) {
   const focused = parent.contains(document.activeElement) ? document.activeElement.dataset.focus : null;
   parent.replaceChildren(...children);
-  if (focused) parent.querySelector(`[data-focus="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+  const successor = focused ? parent.querySelector(`[data-focus="${CSS.escape(focused)}"]`) : null;
+  successor?.focus({ preventScroll: true });
+  // As the Tab key leaves a field: what is typed next takes the place of what is there.
+  successor?.select?.();
 }
 
 /** A random name for a request or a page. `crypto.randomUUID` is missing where the page comes by plain http. */

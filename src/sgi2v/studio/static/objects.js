@@ -14,6 +14,16 @@ export function makeObjects(app) {
   const head = h("div", { class: "panel-head" }, h("h2", {}, "Objects"), h("div", { class: "group" }, add("Box", "plus", {}), add("Pin", "pin", { pin: true })));
   panel.append(head, list, detail);
   let shownList = "", shownDetail = "";
+  let typed = null; // the field that something is typed in and not yet entered: to put another in its place would lose it
+  const entered = () => {
+    typed = null;
+    app.redraw();
+  };
+  detail.addEventListener("input", (event) => {
+    if (event.target === document.activeElement) typed = event.target;
+  });
+  detail.addEventListener("change", entered);
+  detail.addEventListener("focusout", entered);
 
   /** A box in the middle, for those who do not draw. */
   function addBox({ pin = false }) {
@@ -158,8 +168,7 @@ export function makeObjects(app) {
     const selected = app.selected;
     const then = JSON.stringify([selected, app.ui.key, app.video, app.doc.fit, app.backbone?.max_speed, selected && colorOf(app.doc, selected)]);
     if (then === shownDetail || (detail.contains(document.activeElement) && app.pointer?.busy)) return;
-    // While a name is typed its field stays as it is, or the caret would jump.
-    if (["field-name", "field-color"].includes(document.activeElement?.id) && JSON.parse(shownDetail)[0]?.id === selected?.id) return;
+    if (typed && typed === document.activeElement && JSON.parse(shownDetail)[0]?.id === selected?.id) return;
     shownDetail = then;
     refill(detail, selected && app.doc.image ? details(selected) : []);
     detail.hidden = !selected;
