@@ -9,20 +9,36 @@ from typing import Any
 
 import numpy as np
 
-from sgi2v.evaluation.rows import read_rows
+from sgi2v.evaluation.rows import append_row, read_rows
 from sgi2v.evaluation.store import Store
 from sgi2v.writing import writing
 
 
+def add_rows(found: Iterable[Mapping[str, Any]], rows: Path) -> None:
+    """Add to a file of rows those that it lacks."""
+    known = {row["key"] for row in read_rows(rows)}
+    for row in found:
+        if row["key"] not in known:
+            append_row(rows, row)
+
+
 def unpack(packed: Path, rows: Path) -> None:
     """Add to a file of rows the packed ones that it lacks."""
-    if not packed.is_file():
-        return
-    known = {row["key"] for row in read_rows(rows)}
-    lines = lzma.decompress(packed.read_bytes()).splitlines(keepends=True)
-    rows.parent.mkdir(parents=True, exist_ok=True)
-    with rows.open("ab") as file:
-        file.writelines(line for line in lines if json.loads(line)["key"] not in known)
+    if packed.is_file():
+        add_rows(map(json.loads, lzma.decompress(packed.read_bytes()).splitlines()), rows)
+
+
+def shares(rows: Path, num: int) -> list[Path]:
+    """The files that as many processes write beside a file of rows, one each."""
+    return [rows.with_name(f"{rows.stem}.share-{index}.jsonl") for index in range(num)]
+
+
+def gather(rows: Path) -> None:
+    """Move into a file of rows what lies in shares beside it; ValueError where a process still writes one."""
+    for share in sorted(rows.parent.glob(f"{rows.stem}.share-*.jsonl")):
+        with Store(rows=share).open() as found:
+            add_rows(found.values(), rows)
+            share.unlink()
 
 
 def pack(keys: Iterable[str], rows: Path, packed: Path) -> None:

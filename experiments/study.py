@@ -4,8 +4,11 @@ import dataclasses
 import math
 import os
 import platform
+import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,18 +17,19 @@ import matplotlib
 import torch
 import tyro
 
-from experiments.shipped import pack, pack_features, unpack, unpack_features
+from experiments.shipped import add_rows, gather, pack, pack_features, shares, unpack, unpack_features
 from experiments.tables import text_of, write_between_marks
 from sgi2v.backbones import Backbone, load_backbone, settings_of, settings_with_recipe
 from sgi2v.backbones.base import settings_with
 from sgi2v.controllers import SGI2V, Controller, recommended
 from sgi2v.device import flushed_denormals
 from sgi2v.evaluation.benchmark import BenchmarkProgress, run_benchmark
-from sgi2v.evaluation.datasets import Cases
+from sgi2v.evaluation.datasets import Case, Cases
 from sgi2v.evaluation.distances import frechet_interval, kernel_interval
 from sgi2v.evaluation.extractors import Extractor
 from sgi2v.evaluation.held_out import HeldOutWorld
 from sgi2v.evaluation.metrics import Interval, bootstrap_mean, bootstrap_ratio
+from sgi2v.evaluation.rows import read_rows
 from sgi2v.evaluation.standin import load_standin
 from sgi2v.evaluation.store import Store, folder_name
 from sgi2v.evaluation.vipseg import load_vipseg
@@ -37,6 +41,14 @@ from matplotlib import pyplot
 HERE = Path(__file__).parent
 OUT = HERE.parent / "out" / "studies"
 BASELINES = ("true", "still")
+_FREE = (
+    "dtype",
+    "threads",
+    "jobs",
+    "share",
+    "report",
+    "variety",
+)  # says nothing about the figures, but the last
 PUBLISHED = "up_blocks.2.attentions.1:first-frame", "up_blocks.2.attentions.2:first-frame"
 
 
@@ -64,9 +76,19 @@ class Options:
     """Number format; by default what the machine is fast at. Rows of another are other rows: name the one that a study
     was begun in to go on with it elsewhere."""
     threads: int = 1
-    """CPU threads."""
+    """CPU threads of a process."""
+    jobs: int = 1
+    """Processes that make clips side by side, a share of the scenes each."""
+    share: int | None = None
+    """Make the clips of this share of the scenes alone, 0 to jobs - 1: what --jobs starts."""
     report: bool = False
-    """Only write table and plot from the rows that are there."""
+    """Make nothing: write table and plot from the rows that are there, those of a study half done too."""
+
+    def __post_init__(self) -> None:
+        if self.jobs < 1:
+            raise ValueError(f"jobs: must be at least 1, got {self.jobs}")
+        if self.share is not None and not 0 <= self.share < self.jobs:
+            raise ValueError(f"share: must be from 0 to jobs - 1, got {self.share} of {self.jobs}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,8 +121,8 @@ class Study:
     """How it is committed: run so, its rows, table and plot are committed beside it, else all stays under out/."""
 
     def ships(self, options: Options) -> bool:
-        """Whether it is run as it is committed; what says nothing about the figures may differ, and the variety."""
-        free = {name: getattr(self.options, name) for name in ("dtype", "threads", "report", "variety")}
+        """Whether it is run as it is committed; how it is computed may differ, and the variety."""
+        free = {name: getattr(self.options, name) for name in _FREE}
         return dataclasses.replace(options, **free) == self.options
 
 
@@ -128,49 +150,64 @@ class Measured:
     """Where its table and plot lie."""
 
 
+@dataclass(frozen=True)
+class Share:
+    """Every so manieth case, so that shares are of a size and of a kind."""
+
+    cases: Cases
+    index: int
+    num: int
+
+    def __len__(self) -> int:
+        return len(range(self.index, len(self.cases), self.num))
+
+    def __getitem__(self, index: int) -> Case:
+        return self.cases[range(self.index, len(self.cases), self.num)[index]]
+
+
+def whole(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The rows of those runs, a scene and a seed, that every method has made: of a study half done, what compares."""
+    runs: dict[str, set[tuple[str, int]]] = {}
+    for row in rows:
+        if row["seed"] is not None:
+            runs.setdefault(row["method"], set()).add((row["case"], row["seed"]))
+    shared = set.intersection(*runs.values()) if runs else set()
+    scenes = {case for case, _ in shared}
+    return [
+        r for r in rows if (r["case"] in scenes if r["seed"] is None else (r["case"], r["seed"]) in shared)
+    ]
+
+
 @flushed_denormals()
 def main(study: Study) -> Measured:
     """Run a study from the command line."""
     options = tyro.cli(Options, default=study.options, prog=f"python -m experiments.{study.folder}.run")
-    torch.set_num_threads(options.threads)
-    settings = settings_with_recipe(settings_of(options.backbone), options.recipe)
-    backbone = load_backbone(options.backbone, dtype=options.dtype, settings=settings)
-    cases = _cases(options, backbone)
     suffix = "" if options.variety == "one" else f"-{options.variety}"
     place = HERE / study.folder if study.ships(options) else OUT / study.folder
+    packed, seen = place / f"rows{suffix}.jsonl.xz", place / f"features{suffix}.npz.xz"
     # Clips are kept once for all studies: no control and the recommended values appear in every one.
     clips = OUT / (f"clips-{study.folder}" if study.costs else "clips")
     store = Store(rows=OUT / study.folder / f"rows{suffix}.jsonl", clips=clips)
-    packed = place / f"rows{suffix}.jsonl.xz"
     unpack(packed, store.rows)
+    if options.share is None:
+        gather(store.rows)
+    else:
+        own = Store(rows=shares(store.rows, options.jobs)[options.share], clips=clips)
+        add_rows(read_rows(store.rows), own.rows)
+        _run(study, options, own)
+        sys.exit()
+    if options.jobs > 1 and not options.report:
+        _side_by_side(study, options)
+        gather(store.rows)
     standin = load_standin()
     folder = folder_name(standin.name, standin.sha256)
-    seen = place / f"features{suffix}.npz.xz"
     unpack_features(seen, store, folder)
-    fixed: dict[str, Any] = {name: name for name in (*BASELINES, *study.extra)} | {"none": Controller()}
-    rows: list[dict[str, Any]] = []
-    for changes, variants in _by_settings(study, study.variants(backbone)):
-        backbone.settings = settings_with(settings, changes, study.folder)
-        summary = run_benchmark(
-            cases,
-            fixed | _that_run(variants, backbone),
-            store=store,
-            backbone=backbone,
-            seeds=options.seeds,
-            extractors=(standin,),
-            recipe=options.recipe,
-            progress=None if options.report else _tell,
-            cancelled=None,
-        )
-        fixed = {}
-        rows += summary.rows
-        for reason in summary.left_out:
-            print(f"left out: {reason}", file=sys.stderr)
-        for row in summary.failed:
-            print(f"failed: {row['case']} {row['method']}: {row['error']}", file=sys.stderr)
-    backbone.settings = settings
-    findings = _findings(rows, store, standin, study)
-    text = _table(study, findings, options, backbone)
+    rows, cases, backbone = _run(study, options, store)
+    shown = whole(rows)
+    if not shown:
+        sys.exit("no scene was run with every method yet: there is nothing to show")
+    findings = _findings(shown, store, standin, study)
+    text = _table(study, findings, options, backbone, _seeds(shown))
     print(text)
     if study.ships(options):
         pack((row["key"] for row in rows), store.rows, packed)
@@ -178,6 +215,62 @@ def main(study: Study) -> Measured:
     write_between_marks(place / "README.md", text, suffix)
     _plot(study, findings, place / f"plot{suffix}.png")
     return Measured(rows=rows, store=store, cases=cases, place=place)
+
+
+def _side_by_side(study: Study, options: Options) -> None:
+    """Make every share's clips, each in a process of its own; the first one's progress stands for all."""
+    command = [sys.executable, "-m", f"experiments.{study.folder}.run", *sys.argv[1:]]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
+    logs = [OUT / study.folder / f"share-{share}.log" for share in range(options.jobs)]
+    logs[0].parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        processes = []
+        for share, log in enumerate(logs):
+            told = stack.enter_context(log.open("w")) if share else None
+            own = subprocess.Popen(
+                [*command, f"--share={share}"], cwd=HERE.parent, env=environment, stderr=told
+            )
+            processes.append(stack.enter_context(own))
+        codes = [process.wait() for process in processes]
+    for share, code in enumerate(codes):
+        if code:
+            more = f"; see {logs[share]}" if share else ""
+            sys.exit(f"jobs: share {share} of the scenes failed ({code}){more}; the same command goes on")
+
+
+def _run(study: Study, options: Options, store: Store) -> tuple[list[dict[str, Any]], Cases, Backbone]:
+    """The study's rows, those of the share alone if it is one; what fails or is left out is said."""
+    torch.set_num_threads(options.threads)
+    settings = settings_with_recipe(settings_of(options.backbone), options.recipe)
+    backbone = load_backbone(options.backbone, dtype=options.dtype, settings=settings)
+    cases = _cases(options, backbone)
+    fixed: dict[str, Any] = {name: name for name in (*BASELINES, *study.extra)} | {"none": Controller()}
+    rows: list[dict[str, Any]] = []
+    missing = 0
+    for changes, variants in _by_settings(study, study.variants(backbone)):
+        backbone.settings = settings_with(settings, changes, study.folder)
+        summary = run_benchmark(
+            cases if options.share is None else Share(cases, index=options.share, num=options.jobs),
+            fixed | _that_run(variants, backbone),
+            store=store,
+            backbone=backbone,
+            seeds=options.seeds,
+            extractors=(load_standin(),),
+            recipe=options.recipe,
+            known_only=options.report,
+            progress=None if options.report else _tell,
+        )
+        fixed = {}
+        rows += summary.rows
+        missing += summary.missing
+        for reason in summary.left_out:
+            print(f"left out: {reason}", file=sys.stderr)
+        for row in summary.failed:
+            print(f"failed: {row['case']} {row['method']}: {row['error']}", file=sys.stderr)
+    backbone.settings = settings
+    if missing:
+        print(f"not measured yet: {missing} of {missing + len(rows)} rows", file=sys.stderr)
+    return rows, cases, backbone
 
 
 def _cases(options: Options, backbone: Backbone) -> Cases:
@@ -317,7 +410,17 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _table(study: Study, findings: Mapping[str, Finding], options: Options, backbone: Backbone) -> str:
+def _seeds(rows: Iterable[Mapping[str, Any]]) -> str:
+    """The seeds of the runs, with the number of scenes where they differ in it."""
+    counts = Counter(row["seed"] for row in rows if row["method"] == "none")
+    alike = len(set(counts.values())) == 1
+    named = [str(seed) if alike else f"{seed} in {counts[seed]} scenes" for seed in sorted(counts)]
+    return f"{'one seed' if len(counts) == 1 else f'{len(counts)} seeds'} ({', '.join(named)})"
+
+
+def _table(
+    study: Study, findings: Mapping[str, Finding], options: Options, backbone: Backbone, seeds: str
+) -> str:
     size = f"{backbone.settings.num_frames} frames of {backbone.settings.width}×{backbone.settings.height}"
     variants = _of_variants(study, findings)
     default = _default(study, findings)
@@ -343,10 +446,9 @@ def _table(study: Study, findings: Mapping[str, Finding], options: Options, back
     dtype = str(backbone.dtype).removeprefix("torch.")
     kind = "" if options.kind == "simple" else f"{options.kind} "
     world = "VIPSeg" if options.vipseg else f"held-out rendered {kind}scenes (set {options.scene_set})"
-    many = "one seed" if len(options.seeds) == 1 else f"{len(options.seeds)} seeds"
     lines += [
         "",
-        f"{num} {world}, {size}, {many} ({', '.join(map(str, options.seeds))}), recipe {options.recipe}, weights "
+        f"{num} {world}, {size}, {seeds}, recipe {options.recipe}, weights "
         f"{backbone.weights_sha256[:12]}, {dtype}, {options.threads} of {os.cpu_count()} cores ({platform.machine()}). "
         "Mean and 95 % bootstrap interval over scenes, the ratio over pairs. Stand-in distance: unbiased kernel "
         "distance to the true clips on sgi2v-clip-64 features, no FVD; it may fall below 0.",
@@ -384,7 +486,11 @@ def _plot(study: Study, findings: Mapping[str, Finding], file: Path) -> None:
             continue
         spots = [p for p, _ in known]
         middle = [i.value for _, i in known]
-        error = [[i.value - i.low for _, i in known], [i.high - i.value for _, i in known]]
+        # Of few scenes an unbiased estimate may lie outside its bootstrap interval.
+        error = [
+            [max(0.0, i.value - i.low) for _, i in known],
+            [max(0.0, i.high - i.value) for _, i in known],
+        ]
         axes.errorbar(
             spots, middle, yerr=error, fmt="o-" if study.numeric else "o", capsize=3, color="#1f5fa8"
         )

@@ -181,7 +181,9 @@ def test_what_is_being_typed_is_not_lost_when_the_fields_are_drawn_anew(visit: V
 
     def told(name: str) -> None:  # the panel has something new to show
         change = "const name = document.getElementById('field-name'); name.value = '%s'; "
-        visit.page.evaluate(f"{{ {change % name} name.dispatchEvent(new Event('input', {{ bubbles: true }})); }}")
+        visit.page.evaluate(
+            f"{{ {change % name} name.dispatchEvent(new Event('input', {{ bubbles: true }})); }}"
+        )
         visit.settle()
 
     visit.page.focus("#field-left")

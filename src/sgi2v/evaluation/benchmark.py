@@ -59,6 +59,8 @@ class Summary:
     """Cases that could not be used, each with its file and the reason."""
     num_new: int = 0
     """Rows measured now, failed ones included."""
+    missing: int = 0
+    """Rows asked for that the store lacks, with `known_only`."""
     without_truth: int = 0
     """Rows of `true` and `reconstructed` that cannot be, as nobody knows what really happens in the scene."""
 
@@ -125,6 +127,7 @@ def run_benchmark(
     extractors: Sequence[Extractor] = (),
     recipe: str | None = None,
     retry: bool = False,
+    known_only: bool = False,
     progress: Callable[[BenchmarkProgress], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Summary:
@@ -134,7 +137,8 @@ def run_benchmark(
     Figures are measured on the 8-bit frames that are stored, so that anybody can measure them again. A case that
     cannot be used is left out with its reason, a row that fails is written down with its error (and tried again with
     `retry`); neither stops the rest. Killed at any moment, the same call goes on where it was. `recipe` is only
-    written down: its values are in the backbone's settings and the controllers.
+    written down: its values are in the backbone's settings and the controllers. With `known_only` nothing is made:
+    what the store lacks is counted.
 
     Raises ValueError, before any compute, for methods that cannot run on this model, and when another process writes
     the same rows; Cancelled when `cancelled` answers True.
@@ -179,7 +183,11 @@ def run_benchmark(
                 key = row_key(identity)
                 found = known.get(key)
                 seconds = None
-                if found is None or (retry and "error" in found):
+                if found is None and known_only:
+                    summary.missing += 1
+                    clock.finished(label, None)
+                    continue
+                if found is None or (retry and not known_only and "error" in found):
                     begun = time.perf_counter()
                     tell = clock.teller(case.name, label)
                     tell(None)

@@ -1,0 +1,117 @@
+"""A study's scenes in several processes give the rows of one, and a study half done shows what is there, no more."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from sgi2v.evaluation.rows import read_rows
+from tiny import small_bundled
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+RUN = """
+from dataclasses import replace
+from experiments.study import Options, Study, base_of, main
+
+def variants(backbone):
+    return {"sg-i2v": replace(base_of(backbone), iterations=1)}
+
+STUDY = Study(folder="trial", axis="method", variants=variants, options=Options(recipe=None, limit=3))
+
+if __name__ == "__main__":
+    main(STUDY)
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder with the experiments' common part and one study, whose files go nowhere else."""
+    folder = tmp_path / "experiments"
+    (folder / "trial").mkdir(parents=True)
+    for name in ("study.py", "shipped.py", "tables.py"):
+        (folder / name).symlink_to(EXPERIMENTS / name)
+    (folder / "trial" / "run.py").write_text(RUN, encoding="utf-8")
+    (folder / "trial" / "README.md").write_text("<!-- table -->\n<!-- end -->\n", encoding="utf-8")
+    return tmp_path
+
+
+def run(place: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "experiments.trial.run", "--backbone", str(small_bundled()), *options],
+        cwd=place,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_shares_of_the_scenes_give_the_rows_of_one_process(place: Path) -> None:
+    folder = place / "out" / "studies" / "trial"
+    first = run(place, "--dtype", "float32", "--jobs", "2", "--share", "1")  # as if killed but for this share
+    assert first.returncode == 0, first.stderr
+    assert [row["case"] for row in read_rows(folder / "rows.share-1.jsonl")] == ["world-0-01"] * 4
+    nothing = run(place, "--dtype", "float32", "--seeds", "818", "--report")
+    assert nothing.returncode != 0 and "nothing to show" in nothing.stderr
+    several = run(place, "--dtype", "float32", "--jobs", "2")
+    assert several.returncode == 0, several.stderr
+    rows = read_rows(folder / "rows.jsonl")
+    assert len(rows) == len({row["key"] for row in rows}) == 3 * 4
+    assert not list(folder.glob("rows.share-*"))
+    (place / "out").rename(place / "before")
+    alone = run(place, "--dtype", "float32")
+    assert alone.returncode == 0, alone.stderr
+    figures = [
+        {row["key"]: row["metrics"] for row in found} for found in (rows, read_rows(folder / "rows.jsonl"))
+    ]
+    assert figures[0] == figures[1]
+
+
+def test_a_report_makes_nothing_and_says_what_it_is_of(place: Path) -> None:
+    made = run(place, "--dtype", "float32", "--limit", "2")
+    assert made.returncode == 0, made.stderr
+    more = run(place, "--dtype", "float32", "--limit", "1", "--seeds", "817", "818")
+    assert more.returncode == 0, more.stderr
+    rows = place / "out" / "studies" / "trial" / "rows.jsonl"
+    before = rows.read_bytes()
+    report = run(place, "--dtype", "float32", "--limit", "3", "--seeds", "817", "818", "--report")
+    assert report.returncode == 0, report.stderr
+    assert rows.read_bytes() == before
+    assert "2 seeds (817 in 2 scenes, 818 in 1 scenes)" in report.stdout
+    assert "not measured yet: 8 of 18 rows" in report.stderr
+
+
+def test_only_runs_that_every_method_made_compare(experiment: Callable[[str], ModuleType]) -> None:
+    study = experiment("study")
+
+    def row(method: str, case: str, seed: int | None) -> dict[str, object]:
+        return {"method": method, "case": case, "seed": seed}
+
+    rows = [row("true", case, None) for case in "abc"]
+    rows += [row("none", "a", 1), row("none", "a", 2), row("none", "b", 1), row("none", "c", 1)]
+    rows += [row("sg-i2v", "a", 2), row("sg-i2v", "b", 1)]
+    kept = [(one["method"], one["case"], one["seed"]) for one in study.whole(rows)]
+    assert kept == [
+        ("true", "a", None),
+        ("true", "b", None),
+        ("none", "a", 2),
+        ("none", "b", 1),
+        ("sg-i2v", "a", 2),
+        ("sg-i2v", "b", 1),
+    ]
+    assert study.whole([*rows[:7], row("sg-i2v", "d", 1)]) == []
+
+
+def test_shares_hold_every_scene_once(experiment: Callable[[str], ModuleType]) -> None:
+    study = experiment("study")
+    for num in (1, 2, 3, 8):
+        parts = [study.Share(list(range(7)), index, num) for index in range(num)]
+        held = [part[k] for part in parts for k in range(len(part))]
+        assert sorted(held) == list(range(7))
+    with pytest.raises(IndexError):
+        study.Share(list(range(7)), 1, 2)[3]
