@@ -165,17 +165,21 @@ class Share:
         return self.cases[range(self.index, len(self.cases), self.num)[index]]
 
 
-def whole(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The rows of those runs, a scene and a seed, that every method has made: of a study half done, what compares."""
-    runs: dict[str, set[tuple[str, int]]] = {}
+def whole(rows: Sequence[Mapping[str, Any]], methods: Iterable[str]) -> list[Mapping[str, Any]]:
+    """Of a study half done, the rows that compare: of scenes that all the methods have run, with the seeds of the most.
+
+    ``methods`` are those with seeds.
+    """
+    runs: dict[str, set[tuple[str, int]]] = {method: set() for method in methods}
     for row in rows:
         if row["seed"] is not None:
-            runs.setdefault(row["method"], set()).add((row["case"], row["seed"]))
-    shared = set.intersection(*runs.values()) if runs else set()
-    scenes = {case for case, _ in shared}
-    return [
-        r for r in rows if (r["case"] in scenes if r["seed"] is None else (r["case"], r["seed"]) in shared)
-    ]
+            runs[row["method"]].add((row["case"], row["seed"]))
+    shared = set.intersection(*runs.values())
+    counts = Counter(seed for _, seed in shared)
+    most = max(counts.values(), default=0)
+    kept = {(case, seed) for case, seed in shared if counts[seed] == most}
+    scenes = {case for case, _ in kept}
+    return [r for r in rows if (r["case"] in scenes if r["seed"] is None else (r["case"], r["seed"]) in kept)]
 
 
 @flushed_denormals()
@@ -202,8 +206,8 @@ def main(study: Study) -> Measured:
     standin = load_standin()
     folder = folder_name(standin.name, standin.sha256)
     unpack_features(seen, store, folder)
-    rows, cases, backbone = _run(study, options, store)
-    shown = whole(rows)
+    rows, methods, cases, backbone = _run(study, options, store)
+    shown = whole(rows, methods)
     if not shown:
         sys.exit("no scene was run with every method yet: there is nothing to show")
     findings = _findings(shown, store, standin, study)
@@ -238,20 +242,25 @@ def _side_by_side(study: Study, options: Options) -> None:
             sys.exit(f"jobs: share {share} of the scenes failed ({code}){more}; the same command goes on")
 
 
-def _run(study: Study, options: Options, store: Store) -> tuple[list[dict[str, Any]], Cases, Backbone]:
-    """The study's rows, those of the share alone if it is one; what fails or is left out is said."""
+def _run(
+    study: Study, options: Options, store: Store
+) -> tuple[list[dict[str, Any]], list[str], Cases, Backbone]:
+    """The study's rows, those of the share alone if it is one, and the methods with seeds; what fails is said."""
     torch.set_num_threads(options.threads)
     settings = settings_with_recipe(settings_of(options.backbone), options.recipe)
     backbone = load_backbone(options.backbone, dtype=options.dtype, settings=settings)
     cases = _cases(options, backbone)
     fixed: dict[str, Any] = {name: name for name in (*BASELINES, *study.extra)} | {"none": Controller()}
     rows: list[dict[str, Any]] = []
+    seeded = ["none"]
     missing = 0
-    for changes, variants in _by_settings(study, study.variants(backbone)):
+    for changes, named in _by_settings(study, study.variants(backbone)):
         backbone.settings = settings_with(settings, changes, study.folder)
+        variants = _that_run(named, backbone)
+        seeded += variants
         summary = run_benchmark(
             cases if options.share is None else Share(cases, index=options.share, num=options.jobs),
-            fixed | _that_run(variants, backbone),
+            fixed | variants,
             store=store,
             backbone=backbone,
             seeds=options.seeds,
@@ -270,7 +279,7 @@ def _run(study: Study, options: Options, store: Store) -> tuple[list[dict[str, A
     backbone.settings = settings
     if missing:
         print(f"not measured yet: {missing} of {missing + len(rows)} rows", file=sys.stderr)
-    return rows, cases, backbone
+    return rows, seeded, cases, backbone
 
 
 def _cases(options: Options, backbone: Backbone) -> Cases:
@@ -411,11 +420,8 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 def _seeds(rows: Iterable[Mapping[str, Any]]) -> str:
-    """The seeds of the runs, with the number of scenes where they differ in it."""
-    counts = Counter(row["seed"] for row in rows if row["method"] == "none")
-    alike = len(set(counts.values())) == 1
-    named = [str(seed) if alike else f"{seed} in {counts[seed]} scenes" for seed in sorted(counts)]
-    return f"{'one seed' if len(counts) == 1 else f'{len(counts)} seeds'} ({', '.join(named)})"
+    seeds = sorted({row["seed"] for row in rows if row["seed"] is not None})
+    return f"{'one seed' if len(seeds) == 1 else f'{len(seeds)} seeds'} ({', '.join(map(str, seeds))})"
 
 
 def _table(

@@ -82,7 +82,7 @@ def test_a_report_makes_nothing_and_says_what_it_is_of(place: Path) -> None:
     report = run(place, "--dtype", "float32", "--limit", "3", "--seeds", "817", "818", "--report")
     assert report.returncode == 0, report.stderr
     assert rows.read_bytes() == before
-    assert "2 seeds (817 in 2 scenes, 818 in 1 scenes)" in report.stdout
+    assert "\n2 held-out rendered scenes (set 0), 8 frames of 64×64, one seed (817), " in report.stdout
     assert "not measured yet: 8 of 18 rows" in report.stderr
 
 
@@ -92,19 +92,18 @@ def test_only_runs_that_every_method_made_compare(experiment: Callable[[str], Mo
     def row(method: str, case: str, seed: int | None) -> dict[str, object]:
         return {"method": method, "case": case, "seed": seed}
 
-    rows = [row("true", case, None) for case in "abc"]
-    rows += [row("none", "a", 1), row("none", "a", 2), row("none", "b", 1), row("none", "c", 1)]
-    rows += [row("sg-i2v", "a", 2), row("sg-i2v", "b", 1)]
-    kept = [(one["method"], one["case"], one["seed"]) for one in study.whole(rows)]
-    assert kept == [
-        ("true", "a", None),
-        ("true", "b", None),
-        ("none", "a", 2),
-        ("none", "b", 1),
-        ("sg-i2v", "a", 2),
-        ("sg-i2v", "b", 1),
-    ]
-    assert study.whole([*rows[:7], row("sg-i2v", "d", 1)]) == []
+    rows = [row("true", case, None) for case in "abcd"]
+    rows += [row("none", case, 1) for case in "abcd"] + [row("none", case, 2) for case in "ab"]
+    rows += [row("sg-i2v", case, 1) for case in "ab"] + [row("sg-i2v", "b", 2)]
+
+    def kept(rows: list[dict[str, object]]) -> list[tuple[object, ...]]:
+        return [(one["method"], one["case"], one["seed"]) for one in study.whole(rows, ["none", "sg-i2v"])]
+
+    alone = [(m, c, seed) for m, seed in (("true", None), ("none", 1), ("sg-i2v", 1)) for c in "ab"]
+    assert kept(rows) == alone
+    both = kept([*rows, row("sg-i2v", "a", 2)])
+    assert sorted(set(both) - set(alone), key=str) == [(m, c, 2) for m in ("none", "sg-i2v") for c in "ab"]
+    assert kept(rows[:-3]) == kept(rows[:4]) == kept([]) == []
 
 
 def test_shares_hold_every_scene_once(experiment: Callable[[str], ModuleType]) -> None:
