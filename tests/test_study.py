@@ -20,7 +20,7 @@ from experiments.study import Options, Study, base_of, main
 def variants(backbone):
     return {"sg-i2v": replace(base_of(backbone), iterations=1)}
 
-STUDY = Study(folder="trial", axis="method", variants=variants, options=Options(recipe=None, limit=3))
+STUDY = Study(folder="trial", axis="method", variants=variants, options=Options(recipe=None, limit=2))
 
 if __name__ == "__main__":
     main(STUDY)
@@ -41,7 +41,16 @@ def place(tmp_path: Path) -> Path:
 
 def run(place: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "experiments.trial.run", "--backbone", str(small_bundled()), *options],
+        [
+            sys.executable,
+            "-m",
+            "experiments.trial.run",
+            "--backbone",
+            str(small_bundled()),
+            "--dtype",
+            "float32",
+            *options,
+        ],
         cwd=place,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -51,39 +60,31 @@ def run(place: Path, *options: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_shares_of_the_scenes_give_the_rows_of_one_process(place: Path) -> None:
+def test_shares_give_the_rows_of_one_process_and_a_report_makes_nothing(place: Path) -> None:
     folder = place / "out" / "studies" / "trial"
-    first = run(place, "--dtype", "float32", "--jobs", "2", "--share", "1")  # as if killed but for this share
+    first = run(place, "--jobs", "2", "--share", "1")  # as if killed but for this share
     assert first.returncode == 0, first.stderr
     assert [row["case"] for row in read_rows(folder / "rows.share-1.jsonl")] == ["world-0-01"] * 4
-    nothing = run(place, "--dtype", "float32", "--seeds", "818", "--report")
+    nothing = run(place, "--seeds", "818", "--report")
     assert nothing.returncode != 0 and "nothing to show" in nothing.stderr
-    several = run(place, "--dtype", "float32", "--jobs", "2")
+    several = run(place, "--jobs", "2")
     assert several.returncode == 0, several.stderr
     rows = read_rows(folder / "rows.jsonl")
-    assert len(rows) == len({row["key"] for row in rows}) == 3 * 4
+    assert len(rows) == len({row["key"] for row in rows}) == 2 * 4
     assert not list(folder.glob("rows.share-*"))
+    before = (folder / "rows.jsonl").read_bytes()
+    report = run(place, "--limit", "3", "--seeds", "817", "818", "--report")
+    assert report.returncode == 0, report.stderr
+    assert (folder / "rows.jsonl").read_bytes() == before
+    assert "\n2 held-out rendered scenes (set 0), 8 frames of 64×64, one seed (817), " in report.stdout
+    assert "not measured yet: 10 of 18 rows" in report.stderr
     (place / "out").rename(place / "before")
-    alone = run(place, "--dtype", "float32")
+    alone = run(place)
     assert alone.returncode == 0, alone.stderr
     figures = [
         {row["key"]: row["metrics"] for row in found} for found in (rows, read_rows(folder / "rows.jsonl"))
     ]
     assert figures[0] == figures[1]
-
-
-def test_a_report_makes_nothing_and_says_what_it_is_of(place: Path) -> None:
-    made = run(place, "--dtype", "float32", "--limit", "2")
-    assert made.returncode == 0, made.stderr
-    more = run(place, "--dtype", "float32", "--limit", "1", "--seeds", "817", "818")
-    assert more.returncode == 0, more.stderr
-    rows = place / "out" / "studies" / "trial" / "rows.jsonl"
-    before = rows.read_bytes()
-    report = run(place, "--dtype", "float32", "--limit", "3", "--seeds", "817", "818", "--report")
-    assert report.returncode == 0, report.stderr
-    assert rows.read_bytes() == before
-    assert "\n2 held-out rendered scenes (set 0), 8 frames of 64×64, one seed (817), " in report.stdout
-    assert "not measured yet: 8 of 18 rows" in report.stderr
 
 
 def test_only_runs_that_every_method_made_compare(experiment: Callable[[str], ModuleType]) -> None:
