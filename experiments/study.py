@@ -41,14 +41,7 @@ from matplotlib import pyplot
 HERE = Path(__file__).parent
 OUT = HERE.parent / "out" / "studies"
 BASELINES = ("true", "still")
-_FREE = (
-    "dtype",
-    "threads",
-    "jobs",
-    "share",
-    "report",
-    "variety",
-)  # says nothing about the figures, but the last
+_FREE = "dtype", "threads", "jobs", "share", "report", "variety"
 PUBLISHED = "up_blocks.2.attentions.1:first-frame", "up_blocks.2.attentions.2:first-frame"
 
 
@@ -121,7 +114,7 @@ class Study:
     """How it is committed: run so, its rows, table and plot are committed beside it, else all stays under out/."""
 
     def ships(self, options: Options) -> bool:
-        """Whether it is run as it is committed; how it is computed may differ, and the variety."""
+        """Whether it is run as it is committed; how it is computed may differ, and the variety, which has files of its own."""
         free = {name: getattr(self.options, name) for name in _FREE}
         return dataclasses.replace(options, **free) == self.options
 
