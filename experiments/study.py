@@ -114,7 +114,10 @@ class Study:
     """How it is committed: run so, its rows, table and plot are committed beside it, else all stays under out/."""
 
     def ships(self, options: Options) -> bool:
-        """Whether it is run as it is committed; how it is computed may differ, and the variety, which has files of its own."""
+        """Whether it is run as it is committed.
+
+        How it is computed may differ, and the variety, which has files of its own.
+        """
         free = {name: getattr(self.options, name) for name in _FREE}
         return dataclasses.replace(options, **free) == self.options
 
