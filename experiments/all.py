@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 LOGS = HERE.parent / "out" / "studies"
 STUDIES = tuple(
     sorted(
-        file.parent.name for file in HERE.glob("*/run.py") if "experiments.study import" in file.read_text()
+        file.parent.name for file in HERE.glob("*/run.py") if "STUDY = Study(" in file.read_text()
     )
 )
 

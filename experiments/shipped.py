@@ -22,10 +22,18 @@ def add_rows(found: Iterable[Mapping[str, Any]], rows: Path) -> None:
             append_row(rows, row)
 
 
+def packed_rows(packed: Path) -> list[dict[str, Any]]:
+    """The rows of a packed file, none if it is absent."""
+    return (
+        [json.loads(line) for line in lzma.decompress(packed.read_bytes()).splitlines()]
+        if packed.is_file()
+        else []
+    )
+
+
 def unpack(packed: Path, rows: Path) -> None:
     """Add to a file of rows the packed ones that it lacks."""
-    if packed.is_file():
-        add_rows(map(json.loads, lzma.decompress(packed.read_bytes()).splitlines()), rows)
+    add_rows(packed_rows(packed), rows)
 
 
 def shares(rows: Path, num: int) -> list[Path]:
