@@ -20,9 +20,7 @@ from tyro.conf import Positional
 HERE = Path(__file__).parent
 LOGS = HERE.parent / "out" / "studies"
 STUDIES = tuple(
-    sorted(
-        file.parent.name for file in HERE.glob("*/run.py") if "STUDY = Study(" in file.read_text()
-    )
+    sorted(file.parent.name for file in HERE.glob("*/run.py") if "STUDY = Study(" in file.read_text())
 )
 
 

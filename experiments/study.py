@@ -4,6 +4,7 @@ import dataclasses
 import math
 import os
 import platform
+import statistics
 import subprocess
 import sys
 from collections import Counter
@@ -41,6 +42,8 @@ from matplotlib import pyplot
 HERE = Path(__file__).parent
 OUT = HERE.parent / "out" / "studies"
 BASELINES = ("true", "still")
+NEAR = 20.0
+"""Pixels from its path, about half a thing's size, up to which a thing is said to follow it."""
 _FREE = "dtype", "threads", "jobs", "share", "report", "variety"
 PUBLISHED = "up_blocks.2.attentions.1:first-frame", "up_blocks.2.attentions.2:first-frame"
 
@@ -330,6 +333,8 @@ def _tell(progress: BenchmarkProgress) -> None:
 class Finding:
     """One line of the table."""
 
+    by_scene: Mapping[str, float]
+    """ObjMC of each scene, the mean over seeds."""
     objmc: Interval
     ratio: Interval | None
     """ObjMC over that without control, the same scenes in pairs."""
@@ -345,7 +350,6 @@ class Finding:
     """Likeness to what really happened, dB."""
     seconds: float
     memory: float | None
-    num: int
 
 
 def _of_variants(study: Study, labels: Iterable[str]) -> list[str]:
@@ -390,6 +394,7 @@ def _findings(
         made = [row for name in names for row in cases[name]]
         memory = [row["peak_memory"] for row in made if row.get("peak_memory")]
         findings[label] = Finding(
+            by_scene=dict(zip(names, values(label, names, "objmc").tolist(), strict=True)),
             objmc=bootstrap_mean(values(label, names, "objmc")),
             ratio=ratio(label, names, "none"),
             over_default=ratio(label, names, default),
@@ -400,7 +405,6 @@ def _findings(
             psnr=_mean(_of(made, "psnr")),
             seconds=sorted(row["seconds"] for row in made)[len(made) // 2],
             memory=max(memory) / 2**30 if memory else None,
-            num=len(names),
         )
     return findings
 
@@ -444,7 +448,7 @@ def _table(
         cells += [psnr]
         cells += [f"{one.seconds:.1f}", memory] if study.costs else []
         lines.append(f"| {label} | {' | '.join(cells)} |")
-    num = max(one.num for one in findings.values())
+    num = max(len(one.by_scene) for one in findings.values())
     dtype = str(backbone.dtype).removeprefix("torch.")
     kind = "" if options.kind == "simple" else f"{options.kind} "
     world = "VIPSeg" if options.vipseg else f"held-out rendered {kind}scenes (set {options.scene_set})"
@@ -465,12 +469,21 @@ def _table(
 def _verdict(study: Study, findings: Mapping[str, Finding]) -> str:
     """Whether the study can say anything: the gain of control must stand out of the tracker's own error."""
     default = _default(study, findings)
+    with_it, without = findings[default], findings["none"]
+    reached = with_it.by_scene.values()
+    better = [
+        objmc < without.by_scene[name] for name, objmc in with_it.by_scene.items() if name in without.by_scene
+    ]
+    scenes = (
+        f"Of its scenes {sum(objmc < NEAR for objmc in reached)} of {len(reached)} lie within {NEAR:g} px (median "
+        f"{statistics.median(reached):.1f}), and {sum(better)} of {len(better)} closer than without control."
+    )
     if "true" not in findings:
-        return "Without true clips the tracker's own error is unknown."
-    gain = findings["none"].objmc.value - findings[default].objmc.value
+        return f"Without true clips the tracker's own error is unknown. {scenes}"
+    gain = without.objmc.value - with_it.objmc.value
     floor = findings["true"].objmc.value
     said = f"{study.method} ({default}) gains {gain:.2f} px over no control; the tracker's own error is {floor:.2f} px"
-    return f"{said}." if gain > floor else f"**Undecided:** {said}, which is no less."
+    return f"{said}. {scenes}" if gain > floor else f"**Undecided:** {said}, which is no less. {scenes}"
 
 
 def _plot(study: Study, findings: Mapping[str, Finding], file: Path) -> None:

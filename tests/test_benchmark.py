@@ -134,6 +134,23 @@ def test_rows_from_before_a_field_was_there_are_still_found(tmp_path: Path, back
     assert rows["on"]["controller"]["settled"] == 0.5 and "shrink" not in rows["on"]["controller"]
 
 
+def test_a_scene_made_by_rule_is_known_however_a_processor_rounds(tmp_path: Path) -> None:
+    case = WORLD[0]
+    assert case.truth is not None and case.masks is not None
+    num = bench(tmp_path, [case]).num_new
+    pixels = np.array(case.scene.image)
+    pixels[0, 0, 0] ^= 1
+    truth = case.truth.clone()
+    truth[0, 0, 0, 0] = pixels[0, 0, 0] / 255
+    scene = dataclasses.replace(case.scene, image=Image.fromarray(pixels))
+    rounded = dataclasses.replace(case, scene=scene, truth=truth, masks=case.masks * (1 - 1e-6))
+    assert num > 1 and bench(tmp_path, [rounded]).num_new == 0
+    # Drawn by another version, or known by its bytes, it is another scene; and so is a changed one known by its bytes.
+    assert bench(tmp_path, [dataclasses.replace(case, rule="world 0")]).num_new == num
+    assert bench(tmp_path, [dataclasses.replace(case, rule="")]).num_new == num
+    assert bench(tmp_path, [dataclasses.replace(rounded, rule="")]).num_new == num
+
+
 def test_a_field_of_the_controller_is_another_clip(tmp_path: Path, backbone: SVD) -> None:
     one = Case(name="one", scene=WORLD[0].scene)
     guided = SGI2V(guided=(0.0, 1000.0), iterations=1)

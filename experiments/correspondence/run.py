@@ -129,7 +129,7 @@ def with_disc(case: Case, *, own: bool) -> Case:
     alpha = disc * (1 - masks)
     shown = (1 - alpha) * frames + alpha * colour[:, None, None]
     first = Image.fromarray(to_uint8(shown[:1])[0])
-    return replace(case, scene=replace(case.scene, image=first), truth=shown)
+    return replace(case, scene=replace(case.scene, image=first), truth=shown, rule="")
 
 
 @torch.no_grad()

@@ -164,7 +164,7 @@ def run_benchmark(
         for index in range(len(cases)):
             try:
                 case = cases[index]
-                scene_sha256 = maker.check(case)
+                scene = maker.check(case)
             except ValueError as error:
                 summary.left_out.append(str(error))
                 row = {"key": row_key({"left_out": str(error)}), "left_out": str(error)}
@@ -179,7 +179,7 @@ def run_benchmark(
                     summary.without_truth += 1
                     clock.finished(label, None)
                     continue
-                identity, clip_key = maker.identity(case, scene_sha256, label, method, seed)
+                identity, clip_key = maker.identity(case, scene, label, method, seed)
                 key = row_key(identity)
                 found = known.get(key)
                 seconds = None

@@ -73,8 +73,8 @@ class RowMaker:
             return self.backbone.grid(width, height, num_frames)
         return Grid(width=width, height=height, num_frames=num_frames, stride=1)
 
-    def check(self, case: Case) -> str:
-        """The hash of the case's scene; ValueError where its truth does not fit the model's clip."""
+    def check(self, case: Case) -> dict[str, Any]:
+        """What tells the case's scene from any other; ValueError where its truth does not fit the model's clip."""
         grid = self.grid()
         wanted = (grid.num_frames, 3, grid.height, grid.width)
         if case.truth is not None and tuple(case.truth.shape) != wanted:
@@ -82,23 +82,25 @@ class RowMaker:
                 f"{case.name}: its true clip is {tuple(case.truth.shape)}; the model makes {wanted} "
                 "(frames, channels, height, width)"
             )
-        return content_hash(json.dumps(scene_to_dict(case.scene), sort_keys=True).encode())
+        if case.rule:
+            return {"rule": case.rule, "case": case.name, "source": dict(case.source)}
+        return {"scene_sha256": content_hash(json.dumps(scene_to_dict(case.scene), sort_keys=True).encode())}
 
     def identity(
-        self, case: Case, scene_sha256: str, label: str, method: Method, seed: int | None
+        self, case: Case, scene: Mapping[str, Any], label: str, method: Method, seed: int | None
     ) -> tuple[dict[str, Any], str]:
-        """All that decides a row, and the key of its clip, which leaves out how it is measured."""
+        """All that decides a row, and the key of its clip, which leaves out how it is measured.
+
+        ``scene`` is what :meth:`check` says of the case.
+        """
         grid = self.grid()
-        masks_sha256 = None if case.masks is None else content_hash(case.masks[:, 0].numpy().tobytes())
-        clip: dict[str, Any] = {
-            "scene_sha256": scene_sha256,
-            "size": [grid.width, grid.height, grid.num_frames],
-        }
+        masks = _masks_of(case)
+        clip: dict[str, Any] = {**scene, "size": [grid.width, grid.height, grid.num_frames]}
         if isinstance(method, Controller):
             assert self.backbone is not None and seed is not None
             planned = self._sampling(seed)
             record = {**dataclasses.asdict(planned), "dtype": str(self.backbone.dtype).removeprefix("torch.")}
-            # The scene is in its hash; a record of a blank one saves embedding it for every row.
+            # The scene is known already; a record of a blank one saves embedding it for every row.
             blank = Scene(image=Image.new("RGB", (1, 1)))
             run = Run.of(blank, self.backbone, method, record).to_dict()
             clip |= {
@@ -108,10 +110,10 @@ class RowMaker:
             }
         else:
             clip["without_model"] = method
-            if method != "still" and case.truth is not None:
+            if method != "still" and case.truth is not None and not case.rule:
                 clip["truth_sha256"] = content_hash(to_uint8(case.truth).tobytes())
             if method == "paste":
-                clip["masks_sha256"] = masks_sha256
+                clip |= masks
                 if any(motion.kind == "camera" for motion in case.scene.motions):
                     clip["ground"] = "moves with the camera"  # it did not in earlier rows
             if method == "reconstructed":
@@ -132,7 +134,7 @@ class RowMaker:
             "seed": seed,
             **clip,
             "tracker": tracker,
-            "masks_sha256": masks_sha256,
+            **masks,
             "measures": MEASURES,
         }
         identity = json.loads(json.dumps(identity, allow_nan=False))
@@ -249,6 +251,13 @@ class RowMaker:
             with torch.no_grad():
                 features = extractor.features(from_uint8(frames))
             self.store.save_features(clip_key, folder, features.float().cpu().numpy())
+
+
+def _masks_of(case: Case) -> dict[str, str | None]:
+    """What tells the masks of a case's first frame from any others; nothing where its rule does."""
+    if case.rule:
+        return {}
+    return {"masks_sha256": None if case.masks is None else content_hash(case.masks[:, 0].numpy().tobytes())}
 
 
 def _rounded(value: Any) -> Any:
