@@ -24,11 +24,9 @@ def add_rows(found: Iterable[Mapping[str, Any]], rows: Path) -> None:
 
 def packed_rows(packed: Path) -> list[dict[str, Any]]:
     """The rows of a packed file, none if it is absent."""
-    return (
-        [json.loads(line) for line in lzma.decompress(packed.read_bytes()).splitlines()]
-        if packed.is_file()
-        else []
-    )
+    if not packed.is_file():
+        return []
+    return [json.loads(line) for line in lzma.decompress(packed.read_bytes()).splitlines()]
 
 
 def unpack(packed: Path, rows: Path) -> None:
