@@ -125,6 +125,12 @@ class Study:
         return dataclasses.replace(options, **free) == self.options
 
 
+def loaded(name: str, recipe: str | None, *, dtype: str | None, threads: int) -> Backbone:
+    """A model under one of its recipes, to compute with so many threads."""
+    torch.set_num_threads(threads)
+    return load_backbone(name, dtype=dtype, settings=settings_with_recipe(settings_of(name), recipe))
+
+
 def base_of(backbone: Backbone) -> SGI2V:
     """SG-I2V with what the model recommends."""
     controller = recommended("sg-i2v", backbone.settings.recommended)
@@ -245,9 +251,8 @@ def _run(
     study: Study, options: Options, store: Store
 ) -> tuple[list[dict[str, Any]], list[str], Cases, Backbone]:
     """The study's rows, those of the share alone if it is one, and the methods with seeds; what fails is said."""
-    torch.set_num_threads(options.threads)
-    settings = settings_with_recipe(settings_of(options.backbone), options.recipe)
-    backbone = load_backbone(options.backbone, dtype=options.dtype, settings=settings)
+    backbone = loaded(options.backbone, options.recipe, dtype=options.dtype, threads=options.threads)
+    settings = backbone.settings
     cases = _cases(options, backbone)
     fixed: dict[str, Any] = {name: name for name in (*BASELINES, *study.extra)} | {"none": Controller()}
     rows: list[dict[str, Any]] = []

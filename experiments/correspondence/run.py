@@ -29,10 +29,10 @@ import experiments.feature_source.run
 import experiments.layers.run
 from experiments.shipped import packed_rows
 from experiments.study import HERE as STUDIES
-from experiments.study import OUT, base_of
+from experiments.study import OUT, base_of, loaded
 from experiments.tables import text_of, write_between_marks
 from sgi2v.alignment import gaussian_profile
-from sgi2v.backbones import Backbone, load_backbone, settings_of, settings_with_recipe
+from sgi2v.backbones import Backbone
 from sgi2v.backbones.base import Level
 from sgi2v.controllers import SGI2V
 from sgi2v.device import flushed_denormals
@@ -340,9 +340,7 @@ def plot(
 @flushed_denormals()
 def main(options: Options) -> None:
     """Run it from the command line."""
-    torch.set_num_threads(options.threads)
-    settings = settings_with_recipe(settings_of(options.backbone), options.recipe)
-    backbone = load_backbone(options.backbone, dtype=options.dtype, settings=settings)
+    backbone = loaded(options.backbone, options.recipe, dtype=options.dtype, threads=options.threads)
     variants = variants_of(backbone)
     low, high = base_of(backbone).guided
     guided = [index for index, sigma in enumerate(options.levels) if low <= sigma <= high]

@@ -20,9 +20,9 @@ import tyro
 from jaxtyping import Float
 from torch import Tensor
 
-from experiments.study import base_of
+from experiments.study import base_of, loaded
 from experiments.tables import text_of, write_between_marks
-from sgi2v.backbones import Backbone, load_backbone, settings_of, settings_with_recipe
+from sgi2v.backbones import Backbone
 from sgi2v.controllers import SGI2V
 from sgi2v.controllers.sg_i2v import SGI2VState
 from sgi2v.device import flushed_denormals
@@ -141,9 +141,7 @@ def table(options: Options, backbone: Backbone) -> str:
 @flushed_denormals()
 def main(options: Options) -> None:
     """Run it from the command line."""
-    torch.set_num_threads(options.threads)
-    settings = settings_with_recipe(settings_of(options.backbone), options.recipe)
-    backbone = load_backbone(options.backbone, dtype=options.dtype, settings=settings)
+    backbone = loaded(options.backbone, options.recipe, dtype=options.dtype, threads=options.threads)
     text = table(options, backbone)
     print(text)
     if replace(options, dtype=None, threads=1) == Options():
