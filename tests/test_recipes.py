@@ -4,11 +4,13 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 
 from sgi2v.backbones.base import settings_with
+from sgi2v.backbones.folder import bundled_folder
 from sgi2v.backbones.svd_outline import SVDSettings
 from sgi2v.controllers import recommended
 from sgi2v.training import autoencoder
@@ -50,3 +52,22 @@ def test_every_recipe_is_of_its_models_size_and_scales(recipes: ModuleType, tmp_
         low, high = said["recommended"]["sg-i2v"]["guided"]
         assert any(low <= float(sigma) <= high for sigma in levels.sigmas)
         recommended("sg-i2v", settings.recommended)
+
+
+def test_a_recipe_of_the_autoencoder_alone_leaves_the_denoiser_as_it_is(
+    experiment: Callable[[str], ModuleType], tmp_path: Path
+) -> None:
+    run = experiment("bundled_model.run")
+    (tmp_path / "taught").symlink_to(bundled_folder())
+    asked: dict[str, Any] = {"recipe": "sharper", "output": tmp_path, "scale": 0.5 / 1600}
+    run.main(run.Options(**asked, parts=("export",)))
+    assert not (tmp_path / "model").exists()  # the autoencoder has learned nothing yet
+    run.main(run.Options(**asked))
+    weights = {"before": bundled_folder(), "after": tmp_path / "model"}
+    parts = {
+        name: {file.relative_to(folder): file.read_bytes() for file in folder.glob("[iuv]*/*.safetensors")}
+        for name, folder in weights.items()
+    }
+    changed = {str(path) for path, content in parts["after"].items() if parts["before"][path] != content}
+    assert parts["before"].keys() == parts["after"].keys()
+    assert changed == {"vae/diffusion_pytorch_model.safetensors"}

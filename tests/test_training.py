@@ -207,6 +207,32 @@ def test_decoder_training_leaves_the_encoder_alone(tmp_path: Path) -> None:
     assert not _same(before.decoder, after.decoder)
 
 
+def test_latents_that_are_kept_stay_near_those_of_the_initial_autoencoder(tmp_path: Path) -> None:
+    training = replace(
+        _autoencoder(tmp_path), lr=1e-3, num_warmup=0, num_steps=40, ema=0.8, initial=tmp_path / "initial"
+    )
+    before = autoencoder.build(_autoencoder(tmp_path))
+    before.register_to_config(scaling_factor=0.5)
+    before.save_pretrained(tmp_path / "initial")
+    pictures = 2 * autoencoder.pictures(training, 10**9) - 1
+    moved = {}
+    for weight in (1e-3, 1e3):
+        kept = replace(training, output=tmp_path / f"{weight}", joint=True, keep_latents=weight)
+        after = autoencoder.train(kept)
+        assert after.config.scaling_factor == 0.5 and not _same(before.decoder, after.decoder)
+        with torch.no_grad():
+            difference = after.encode(pictures).latent_dist.mean - before.encode(pictures).latent_dist.mean
+        moved[weight] = float(difference.std())
+    assert 0 < moved[1e3] < 0.7 * moved[1e-3]
+    stopped = replace(training, output=tmp_path / "stopped", joint=True, keep_latents=1e3)
+    with pytest.raises(Stopped):
+        autoencoder.train(stopped, stop=partial(next, iter([False] * 5 + [True])))
+    assert _same(autoencoder.train(stopped), after)
+    for wrong in ({"joint": False}, {"initial": None}, {"keep_latents": -1.0}):
+        with pytest.raises(ValueError, match=r"keep_latents: .* wants joint and initial"):
+            replace(kept, **wrong)
+
+
 def test_a_decoder_learns_from_latents_as_rough_as_asked_for(tmp_path: Path) -> None:
     training = replace(_autoencoder(tmp_path), latent_noise=0.5)
     latents = torch.zeros(6, 4, 32, 32)

@@ -34,6 +34,7 @@ class Recipe:
     autoencoder: AutoencoderTraining | None
     """The autoencoder, or its decoder; None where that of the denoiser's initial model stays."""
     denoiser: DenoiserTraining
+    """With no steps: that of its initial model stays."""
 
 
 def first(output: Path, scale: float) -> Recipe:
@@ -246,6 +247,43 @@ def noisier(output: Path, scale: float) -> Recipe:
     return onward(output, "further", scaled(stages, scale), seed=24)
 
 
+def sharper(output: Path, scale: float) -> Recipe:
+    """The autoencoder of `taught` gone on with, encoder and decoder together, on two cores; the denoiser stays.
+
+    The weights are expected in OUTPUT/taught, as commit db91af5 has them in src/sgi2v/assets. The latents are held near
+    where they were, so that the denoiser, which was trained on these, still serves; the last steps, on clips, train the
+    decoder alone.
+    """
+    folder = output / "autoencoder"
+    return Recipe(
+        encoder=None,
+        autoencoder=AutoencoderTraining(
+            output=folder,
+            initial=output / "taught" / "vae",
+            joint=True,
+            keep_latents=1.0,
+            num_steps=times(1600, scale),
+            num_clip_steps=times(400, scale),
+            size=128,
+            batch_size=4,
+            lifelike=0.35,
+            latent_noise=0.2,
+            lr=4e-4,
+            num_warmup=60,
+            ema=0.99,
+            seed=31,
+            measure_every=200,
+            checkpoint_every=50,
+        ),
+        denoiser=DenoiserTraining(
+            output=output / "denoiser",
+            initial=output / "taught",
+            stages=(Stage(width=320, height=192, num_frames=14, batch_size=1, num_steps=0),),
+            **TWO_CORES,
+        ),
+    )
+
+
 def wide(output: Path, scale: float) -> Recipe:
     """320x192 pixels, 14 frames, below 40 MB, for one GPU: not run yet.
 
@@ -319,7 +357,14 @@ def wide(output: Path, scale: float) -> Recipe:
 
 
 RECIPES: Mapping[str, Callable[[Path, float], Recipe]] = MappingProxyType(
-    {"first": first, "taught": taught, "further": further, "noisier": noisier, "wide": wide}
+    {
+        "first": first,
+        "taught": taught,
+        "further": further,
+        "noisier": noisier,
+        "sharper": sharper,
+        "wide": wide,
+    }
 )
 
 

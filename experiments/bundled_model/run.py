@@ -33,9 +33,9 @@ Part = Literal["encoder", "autoencoder", "denoiser", "export"]
 class Options:
     """Train a recipe's parts, or what is left of them."""
 
-    recipe: Positional[Literal["first", "taught", "further", "noisier", "wide"]]
+    recipe: Positional[Literal["first", "taught", "further", "noisier", "sharper", "wide"]]
     """first: 64x64, 8 frames. taught: on from there, 320x192, 14 frames. further: on from `taught`. noisier:
-    on from `further`. wide: the same size from nothing, for a GPU."""
+    on from `further`. sharper: on from `taught`, the autoencoder alone. wide: the same size from nothing, for a GPU."""
     output: Positional[Path]
     """Folder for everything."""
     parts: tuple[Part, ...] = ("encoder", "autoencoder", "denoiser", "export")
@@ -69,10 +69,19 @@ def autoencoder_of(recipe: Recipe, device: str, asked: Ending) -> None:
 
 
 def denoiser_of(recipe: Recipe, device: str, asked: Ending) -> None:
-    """The denoiser and the image encoder."""
+    """The denoiser and the image encoder, where the recipe trains them."""
+    if not recipe.denoiser.num_steps:
+        return
     training = dataclasses.replace(recipe.denoiser, device=device)
     log = Journal(training.output / "log.jsonl", say)
     denoiser.train(training, log=log, watch=Watcher(training), stop=asked)
+
+
+def can_export(recipe: Recipe) -> bool:
+    """Whether there is anything new: weights of the denoiser, or, where that stays, the finished autoencoder."""
+    if recipe.denoiser.num_steps:
+        return read_checkpoint(recipe.denoiser.output) is not None
+    return recipe.autoencoder is not None and (recipe.autoencoder.output / "model").is_dir()
 
 
 def export_of(recipe: Recipe, folder: Path) -> None:
@@ -102,7 +111,7 @@ def main(options: Options) -> None:
                     work(recipe, options.device, asked)
     except Stopped as stopped:
         say(f"{stopped}, saved; the same command goes on from there")
-    if "export" in options.parts and read_checkpoint(recipe.denoiser.output) is not None:
+    if "export" in options.parts and can_export(recipe):
         export_of(recipe, options.model or options.output / "model")
 
 

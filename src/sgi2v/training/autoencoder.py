@@ -2,7 +2,8 @@
 
 First the encoder, against a linear decoder that is thrown away: a fraction of the cost, and latents that are nearly
 linear in the picture, which a denoiser likes. Then, the encoder frozen, the decoder: on pictures, then on clips. Or,
-where a step costs little, both together from the start (`joint`), which keeps more of a picture.
+where a step costs little, both together from the start (`joint`), which keeps more of a picture. Both together can also
+go on from a finished autoencoder, its latents held near where they were (`keep_latents`), so that its denoiser stays.
 """
 
 import time
@@ -31,6 +32,14 @@ from sgi2v.training.world import LifelikeWorld, World
 
 Log = Callable[[Mapping[str, float]], None]
 
+_OF_DECODER: Final = (
+    "num_steps",
+    "num_clip_steps",
+    "num_clip_frames",
+    "joint",
+    "keep_latents",
+    "latent_noise",
+)
 _FREE: Final = (
     "output", "initial", "checkpoint_every", "log_every", "measure_every", "minutes", "device", "dtype"
 )  # fmt: skip
@@ -72,8 +81,12 @@ class AutoencoderTraining:
     """Weight of the Kullback-Leibler term of a latent cell, which keeps latents near unit scale."""
     gradient_loss: float = 0.5
     """Weight of the difference of picture gradients, which keeps edges sharp."""
+    keep_latents: float = 0.0
+    """Joint from `initial` only: weight of the mean squared distance of the latents from those of `initial`, in parts
+    of their own deviation, so that a denoiser that was trained on these still serves. 0: they may change, and their
+    scale is measured anew."""
     latent_noise: float = 0.0
-    """Largest deviation of the noise on the latents that a decoder alone learns from, in parts of their own deviation,
+    """Largest deviation of the noise on the latents that the decoder learns from, in parts of their own deviation,
     drawn uniformly for each picture or clip: a denoiser's latents are not perfect either. 0: none."""
     initial: Path | None = None
     """A folder of an autoencoder to start from; none starts from random weights."""
@@ -102,6 +115,10 @@ class AutoencoderTraining:
             )
         if any(channels % 32 for channels in self.channels):
             raise ValueError(f"channels: must be multiples of 32, not {self.channels}")
+        if self.keep_latents < 0 or (self.keep_latents and not (self.joint and self.initial)):
+            raise ValueError(
+                f"keep_latents: {self.keep_latents:g} wants joint and initial, and must not be below 0"
+            )
         if self.latent_noise < 0:
             raise ValueError(f"latent_noise: must not be below 0, not {self.latent_noise}")
         if self.size % 8 or self.size < 32:
@@ -115,10 +132,7 @@ class AutoencoderTraining:
     def decided(self, *, decoder: bool) -> dict[str, Any]:
         """The fields that decide the weights of a part: folders and how a run is watched do not."""
         fields = asdict(self)
-        of_decoder = (
-            () if decoder else ("num_steps", "num_clip_steps", "num_clip_frames", "joint", "latent_noise")
-        )
-        for name in (*_FREE, *of_decoder):
+        for name in _FREE if decoder else (*_FREE, *_OF_DECODER):
             del fields[name]
         return fields
 
@@ -218,7 +232,7 @@ def train_encoder(
 
     def losses(step: int) -> tuple[Tensor, Tensor, Tensor]:
         target = (2 * pictures(training, step) - 1).to(training.device)
-        latents, divergence = _drawn(model, target, seed_of("encoder", training.seed, step))
+        latents, divergence, _ = _drawn(model, target, seed_of("encoder", training.seed, step))
         decoded = linear(latents.to(linear.conv.weight.dtype)).float()
         loss = reconstruction_loss(decoded, target, training.gradient_loss)
         return loss + training.kl * divergence, decoded, target
@@ -236,12 +250,19 @@ def train_encoder(
     return model
 
 
-def _drawn(model: AutoencoderKLTemporalDecoder, target: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Latents drawn from the posterior of pictures in -1..1, and its Kullback-Leibler divergence a cell."""
+@torch.no_grad()
+def _latents(model: AutoencoderKLTemporalDecoder, target: Tensor) -> Tensor:
+    """The likeliest latents of pictures in -1..1, as fixed values."""
+    found: Tensor = model.encode(target.to(model.dtype)).latent_dist.mode()
+    return found
+
+
+def _drawn(model: AutoencoderKLTemporalDecoder, target: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Latents drawn from the posterior of pictures in -1..1, its Kullback-Leibler divergence a cell, and its mean."""
     posterior = model.encode(target.to(model.quant_conv.weight.dtype)).latent_dist
     mean, logvar = posterior.mean.float(), posterior.logvar.float()
     divergence = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum(1).mean()
-    return mean + torch.exp(0.5 * logvar) * normal(mean.shape, seed, mean.device), divergence
+    return mean + torch.exp(0.5 * logvar) * normal(mean.shape, seed, mean.device), divergence, mean
 
 
 def _roughened(
@@ -285,6 +306,10 @@ def train(
     model = train_encoder(training, log=log, stop=stop) if first else build(training)
     for part in (model.encoder, model.quant_conv):
         part.requires_grad_(training.joint)
+    before = (
+        deepcopy(model).eval().requires_grad_(False).to(training.device) if training.keep_latents else None
+    )
+    scale = model.config.scaling_factor
 
     def losses(step: int) -> tuple[Tensor, Tensor, Tensor]:
         in_clips = step >= training.num_steps - training.num_clip_steps
@@ -292,14 +317,15 @@ def train(
         target = (2 * batch - 1).to(training.device)
         extra: Tensor | float = 0.0
         if training.joint and not in_clips:
-            latents, divergence = _drawn(model, target, seed_of("joint", training.seed, step))
+            latents, divergence, mean = _drawn(model, target, seed_of("joint", training.seed, step))
             latents, extra = latents.to(model.dtype), training.kl * divergence
+            if before is not None:
+                moved = scale * (mean - _latents(before, target))
+                extra = extra + training.keep_latents * moved.square().mean()
         else:
-            with torch.no_grad():
-                latents = model.encode(target.to(model.dtype)).latent_dist.mode()
-                num_frames = training.num_clip_frames if in_clips else 1
-                deviation = 1 / model.config.scaling_factor
-                latents = _roughened(latents, training, step, num_frames=num_frames, deviation=deviation)
+            latents = _latents(model, target)
+        num_frames = training.num_clip_frames if in_clips else 1
+        latents = _roughened(latents, training, step, num_frames=num_frames, deviation=1 / scale)
         if in_clips:
             decoded = model.decode(latents, num_frames=training.num_clip_frames).sample.float()
         else:
@@ -319,7 +345,7 @@ def train(
     model.float()
     optimiser.write_average(model)
     model.eval().requires_grad_(False)
-    if training.joint:
+    if training.joint and before is None:
         _, deviation = _spread(model, training)
         model.register_to_config(scaling_factor=round(float(1 / deviation.square().mean().sqrt()), 5))
     return model
