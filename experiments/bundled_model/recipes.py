@@ -254,30 +254,56 @@ def sharper(output: Path, scale: float) -> Recipe:
     where they were, so that the denoiser, which was trained on these, still serves; the last steps, on clips, train the
     decoder alone.
     """
-    folder = output / "autoencoder"
+    return _autoencoder_alone(
+        output,
+        "taught",
+        joint=True,
+        keep_latents=1.0,
+        num_steps=times(1600, scale),
+        num_clip_steps=times(400, scale),
+        latent_noise=0.2,
+        lr=4e-4,
+        num_warmup=60,
+        ema=0.99,
+        seed=31,
+    )
+
+
+def smoother(output: Path, scale: float) -> Recipe:
+    """The decoder alone, on from `sharper`, from rougher latents: what a denoiser leaves unsure shall not show as cells.
+
+    What `sharper` exports is expected in OUTPUT/sharper.
+    """
+    return _autoencoder_alone(
+        output,
+        "sharper",
+        num_steps=times(320, scale),
+        num_clip_steps=times(160, scale),
+        latent_noise=0.5,
+        lr=3e-4,
+        num_warmup=20,
+        ema=0.97,
+        seed=32,
+    )
+
+
+def _autoencoder_alone(output: Path, after: str, **changes: Any) -> Recipe:
+    """The autoencoder on two cores, on from the model in OUTPUT/`after`, of which all else stays."""
     return Recipe(
         encoder=None,
         autoencoder=AutoencoderTraining(
-            output=folder,
-            initial=output / "taught" / "vae",
-            joint=True,
-            keep_latents=1.0,
-            num_steps=times(1600, scale),
-            num_clip_steps=times(400, scale),
+            output=output / "autoencoder",
+            initial=output / after / "vae",
             size=128,
             batch_size=4,
             lifelike=0.35,
-            latent_noise=0.2,
-            lr=4e-4,
-            num_warmup=60,
-            ema=0.99,
-            seed=31,
-            measure_every=200,
-            checkpoint_every=50,
+            measure_every=160,
+            checkpoint_every=40,
+            **changes,
         ),
         denoiser=DenoiserTraining(
             output=output / "denoiser",
-            initial=output / "taught",
+            initial=output / after,
             stages=(Stage(width=320, height=192, num_frames=14, batch_size=1, num_steps=0),),
             **TWO_CORES,
         ),
@@ -363,6 +389,7 @@ RECIPES: Mapping[str, Callable[[Path, float], Recipe]] = MappingProxyType(
         "further": further,
         "noisier": noisier,
         "sharper": sharper,
+        "smoother": smoother,
         "wide": wide,
     }
 )

@@ -33,9 +33,10 @@ Part = Literal["encoder", "autoencoder", "denoiser", "export"]
 class Options:
     """Train a recipe's parts, or what is left of them."""
 
-    recipe: Positional[Literal["first", "taught", "further", "noisier", "sharper", "wide"]]
+    recipe: Positional[Literal["first", "taught", "further", "noisier", "sharper", "smoother", "wide"]]
     """first: 64x64, 8 frames. taught: on from there, 320x192, 14 frames. further: on from `taught`. noisier:
-    on from `further`. sharper: on from `taught`, the autoencoder alone. wide: the same size from nothing, for a GPU."""
+    on from `further`. sharper: on from `taught`, the autoencoder alone. smoother: on from `sharper`, the decoder alone. wide: the
+    same size from nothing, for a GPU."""
     output: Positional[Path]
     """Folder for everything."""
     parts: tuple[Part, ...] = ("encoder", "autoencoder", "denoiser", "export")
