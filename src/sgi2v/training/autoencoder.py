@@ -33,13 +33,8 @@ from sgi2v.training.world import LifelikeWorld, World
 Log = Callable[[Mapping[str, float]], None]
 
 _OF_DECODER: Final = (
-    "num_steps",
-    "num_clip_steps",
-    "num_clip_frames",
-    "joint",
-    "keep_latents",
-    "latent_noise",
-)
+    "num_steps", "num_clip_steps", "num_clip_frames", "joint", "keep_latents", "latent_noise"
+)  # fmt: skip
 _FREE: Final = (
     "output", "initial", "checkpoint_every", "log_every", "measure_every", "minutes", "device", "dtype"
 )  # fmt: skip
