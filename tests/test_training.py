@@ -19,6 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from sgi2v.cli import main
 from sgi2v.training import autoencoder, denoiser, feed, probe
 from sgi2v.training.autoencoder import AutoencoderTraining
 from sgi2v.training.checkpoint import Stopped
@@ -231,6 +232,20 @@ def test_latents_that_are_kept_stay_near_those_of_the_initial_autoencoder(tmp_pa
     for wrong in ({"joint": False}, {"initial": None}, {"keep_latents": -1.0}):
         with pytest.raises(ValueError, match=r"keep_latents: .* wants joint and initial"):
             replace(kept, **wrong)
+
+
+def test_a_training_of_the_autoencoder_that_is_out_of_time_ends_in_order(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = (
+        "--num-encoder-steps 2 --num-steps 1 --batch-size 2 --size 32 --channels 32 32 32 32 --dtype float32"
+    )
+    command = ["train", "autoencoder", "--output", str(tmp_path), *words.split()]
+    assert main([*command, "--minutes", "1e-9"]) == 0
+    assert "stopped after step 1 of 2, saved; the same command goes on" in capsys.readouterr().out
+    assert not (tmp_path / "autoencoder").exists()
+    assert main(command) == 0
+    assert "psnr world" in capsys.readouterr().out and (tmp_path / "autoencoder").is_dir()
 
 
 def test_a_decoder_learns_from_latents_as_rough_as_asked_for(tmp_path: Path) -> None:

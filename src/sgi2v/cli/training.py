@@ -86,9 +86,9 @@ def _autoencoder(arguments: Sequence[str]) -> None:
     with silence(), _ended(training.minutes) as stop:
         model = train(training, log=journal, stop=stop)
         model.save_pretrained(training.output / "autoencoder")
-    side = max(64, training.size)
-    print(json.dumps(measure_autoencoder(model, width=side, height=side), indent=2))
-    print(training.output / "autoencoder")
+        side = max(64, training.size)
+        print(json.dumps(measure_autoencoder(model, width=side, height=side), indent=2))
+        print(training.output / "autoencoder")
 
 
 def _denoiser(arguments: Sequence[str]) -> None:
