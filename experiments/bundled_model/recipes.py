@@ -270,7 +270,7 @@ def sharper(output: Path, scale: float) -> Recipe:
 
 
 def smoother(output: Path, scale: float) -> Recipe:
-    """The decoder alone, on from `sharper`, from rougher latents: what a denoiser leaves unsure shall not show as cells.
+    """The decoder alone, on from `sharper`, from rougher latents: what a denoiser leaves unsure shall not show.
 
     What `sharper` exports is expected in OUTPUT/sharper.
     """
