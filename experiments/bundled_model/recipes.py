@@ -277,13 +277,13 @@ def smoother(output: Path, scale: float) -> Recipe:
     return _autoencoder_alone(
         output,
         "sharper",
-        num_steps=times(320, scale),
-        num_clip_steps=times(160, scale),
-        latent_noise=0.5,
+        num_steps=times(1000, scale),
+        num_clip_steps=times(500, scale),
+        latent_noise=0.35,
         lr=3e-4,
         num_warmup=20,
-        ema=0.97,
-        seed=32,
+        ema=0.99,
+        seed=33,
     )
 
 
