@@ -14,9 +14,15 @@ def variants(backbone: Backbone) -> Mapping[str, Controller]:
     base = base_of(backbone)
     num = backbone.settings.num_steps
     steps = sorted({round(1 + k * (num - 1) / (MOST - 1)) for k in range(MOST)}, reverse=True)
-    alone = {f"{k}": replace(base, guided_as="step", guided=(float(k), float(k))) for k in steps}
     guided = guided_steps(backbone, base)
-    return {f"all {guided[0]}-{guided[-1]}": base, **alone}
+
+    def alone(step: int, iterations: int = base.iterations) -> Controller:
+        return replace(base, guided_as="step", guided=(float(step), float(step)), iterations=iterations)
+
+    # A range has more iterations than one of its steps, so each also has all of them.
+    every = base.iterations * len(guided)
+    at_once = {f"{step}, {every} iterations": alone(step, every) for step in guided if step in steps}
+    return {f"all {guided[0]}-{guided[-1]}": base, **{f"{step}": alone(step) for step in steps}, **at_once}
 
 
 STUDY = Study(folder="single_step", axis="optimised step (steps to go)", variants=variants)
