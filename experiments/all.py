@@ -1,7 +1,7 @@
 """Runs every study, as many at a time as asked for; each goes on where it was stopped, so this does too.
 
     python -m experiments.all --jobs 2
-    python -m experiments.all --only gamma layers -- --backbone svd --recipe None --vipseg FOLDER
+    python -m experiments.all --only gamma layers -- --backbone svd --recipe None --dtype None --vipseg FOLDER
 
 What a study says goes to out/studies/NAME.log; a line here says which has begun, ended or failed.
 """

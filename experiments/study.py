@@ -44,7 +44,7 @@ OUT = HERE.parent / "out" / "studies"
 BASELINES = ("true", "still")
 NEAR = 20.0
 """Pixels from its path, about half a thing's size, up to which a thing is said to follow it."""
-_FREE = "dtype", "threads", "jobs", "share", "report", "variety"
+_FREE = "threads", "jobs", "share", "report", "variety"
 PUBLISHED = "up_blocks.2.attentions.1:first-frame", "up_blocks.2.attentions.2:first-frame"
 
 
@@ -68,9 +68,9 @@ class Options:
     """Kind of rendered world."""
     seeds: tuple[int, ...] = (817,)
     """Seeds of the noise, each for every scene; figures are means over them before scenes are drawn."""
-    dtype: str | None = None
-    """Number format; by default what the machine is fast at. Rows of another are other rows: name the one that a study
-    was begun in to go on with it elsewhere."""
+    dtype: str | None = "float32"
+    """Number format: float32 goes on with the committed rows on any machine, rows of another are other rows and are not
+    committed; None: what the machine is fast at (for the full-size model)."""
     threads: int = 1
     """CPU threads of a process."""
     jobs: int = 1

@@ -115,3 +115,12 @@ def test_shares_hold_every_scene_once(experiment: Callable[[str], ModuleType]) -
         assert sorted(held) == list(range(7))
     with pytest.raises(IndexError):
         study.Share(list(range(7)), 1, 2)[3]
+
+
+def test_rows_of_another_number_format_are_not_committed(experiment: Callable[[str], ModuleType]) -> None:
+    study = experiment("study")
+    one = study.Study(folder="trial", axis="method", variants=dict, options=study.Options(limit=64))
+    assert one.ships(study.Options(limit=64, threads=2, jobs=2, variety="mixed"))
+    assert not one.ships(study.Options(limit=64, dtype="bfloat16"))
+    assert not one.ships(study.Options(limit=64, dtype=None))
+    assert not one.ships(study.Options(limit=32))

@@ -38,7 +38,7 @@ class Recipe:
 
 
 def first(output: Path, scale: float) -> Recipe:
-    """64x64 pixels, 8 frames, in an hour and a half of two cores: what is in the package.
+    """64x64 pixels, 8 frames, in an hour and a half of two cores: what was in the package until `taught`.
 
     The first two stages ran as two processes (twice the batch, written out here); until step 1450 the simple world's
     things had stronger patterns, a fifth of them pictures, and colours that could be near the background's, and the
