@@ -142,6 +142,25 @@ def test_a_pool_in_parts_is_as_large_and_as_repeatable(
     assert parts.given.shape == (6, 2, 3, 64, 128)
 
 
+def test_large_frames_are_encoded_fewer_at_a_time(
+    tmp_path: Path, means: Means, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = torch.rand(2, 5, 3, 64, 128, generator=torch.Generator().manual_seed(0))
+    sizes: list[int] = []
+    encode = means.encode
+
+    def counted(pixels: Tensor) -> Any:
+        sizes.append(len(pixels))
+        return encode(pixels)
+
+    monkeypatch.setattr(means, "encode", counted)
+    whole = feed._encode(means, frames)
+    for pixels in (3 * 64 * 128, 1):
+        monkeypatch.setattr(feed, "_ENCODED_PIXELS", pixels)
+        assert torch.allclose(feed._encode(means, frames), whole, atol=1e-6)
+    assert sizes == [10, 3, 3, 3, 1] + 10 * [1]
+
+
 def test_pools_show_each_world_by_its_share() -> None:
     stage = Stage(num_steps=1, num_frames=1, batch_size=1, rich=0.5, lifelike=0.4)
     worlds = [feed._world(stage, 0, draw, held_out=False) for draw in (0.1, 0.25, 0.35, 0.55, 0.65, 0.95)]

@@ -2,15 +2,17 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import StableVideoDiffusionPipeline
 
 from sgi2v.backbones import load_backbone
 from sgi2v.cli import main
-from sgi2v.training import feed
+from sgi2v.training import feed, videos
 from sgi2v.training.journal import history, readable
 from sgi2v.training.networks import build, load_autoencoder
 from sgi2v.training.stages import DenoiserTraining, Stage
@@ -149,3 +151,24 @@ def test_a_log_is_read_as_one_run_and_by_a_person(tmp_path: Path) -> None:
     assert (
         readable({"step": 20, "loss": 0.12345, "seconds_left": 600.0}) == "step 20  loss 0.1235  10 min left"
     )
+
+
+def test_a_bad_clip_is_named_before_the_training(clips: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    shutil.copytree(clips, folder)
+    (folder / "._b.mp4").write_bytes(b"what a Mac leaves beside a file")
+    assert check_videos(folder) == check_videos(clips)
+    (folder / "c.mp4").write_bytes((folder / "b.mp4").read_bytes()[:1500])
+    with pytest.raises(ValueError, match=r"video: .*c\.mp4"):
+        check_videos(folder)
+
+
+def test_few_clips_are_held_and_the_cuts_stay_the_same(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    times = torch.linspace(0, 1, 3).expand(8, -1)
+    whole = Footage(clips)
+    cuts, _ = whole.cut(8, 7, width=64, height=64, times=times, num_frames=5)
+    assert len(whole._decoded) == 2 and all(held.dtype == np.uint8 for held in whole._decoded.values())
+    monkeypatch.setattr(videos, "_KEPT_BYTES", 6 * 80 * 112 * 3)  # one of them
+    sparing = Footage(clips)
+    again, _ = sparing.cut(8, 7, width=64, height=64, times=times, num_frames=5)
+    assert len(sparing._decoded) == 1 and torch.equal(cuts, again)

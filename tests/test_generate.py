@@ -1,5 +1,6 @@
 """From scene to video in one call: progress, cancellation, defaults, the record, and the same video again."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,14 @@ def test_a_scene_becomes_a_video_and_its_record_makes_it_again(backbone: SVD, sc
         "dtype": "float32",
     }
     assert run.controller["name"] == "sg-i2v" and run.controller["iterations"] == 2
-    again = replay(run, backbone=SVD.load(tiny_svd(3, light=True), device="cpu", dtype="float32"))
+    other = SVD.load(tiny_svd(3, light=True), device="cpu", dtype="float32")
+    other.settings = replace(other.settings, fps=other.settings.fps + 5)
+    own = other.settings
+    again = replay(run, backbone=other)
+    assert other.settings == own, "the record's settings are for the replay alone"
+    with pytest.raises(Cancelled):
+        replay(run, backbone=other, cancelled=lambda: True)
+    assert other.settings == own
     assert torch.equal(again.frames, video.frames)
     assert again.run is not None and Run.from_dict(again.run).key == run.key
 

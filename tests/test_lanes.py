@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sgi2v.training import autoencoder, denoiser
-from sgi2v.training.autoencoder import AutoencoderTraining
+from sgi2v.training.autoencoder_fields import AutoencoderTraining
 from sgi2v.training.checkpoint import Stopped
 from sgi2v.training.lanes import Learned, give_mean, replica, side_by_side, training_of_lane
 from sgi2v.training.stages import DenoiserTraining, Stage

@@ -1,5 +1,6 @@
 """The lifelike world: what is said of its clips is what can be seen in them, to the pixel."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -284,3 +285,22 @@ def test_paces_go_forward_from_start_to_end_and_some_come_back(
 def test_worlds_that_cannot_be_are_refused(fields: dict[str, object], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         LifelikeWorld(**fields)  # type: ignore[arg-type]
+
+
+@given(
+    angle=st.floats(0, 6.283185), away=st.floats(-2e-3, 2e-3), x=st.floats(0.2, 0.8), y=st.floats(0.2, 0.8)
+)
+def test_things_leave_the_way_they_go(angle: float, away: float, x: float, y: float) -> None:
+    """Nearly along an edge too, where they would once go backwards."""
+    frame, radius = torch.tensor([128.0, 64.0]), torch.tensor([[9.0]])
+    inner = torch.tensor([[[x, y]]]) * frame
+    for ahead in (
+        torch.tensor([[[math.cos(angle), math.sin(angle)]]]),
+        torch.tensor([[[1.0, away]]]),
+        torch.tensor([[[away, -1.0]]]),
+    ):
+        place = lifelike._beyond(inner, ahead, radius, frame)
+        assert ((place - inner) * ahead).sum() > 0
+        gone = (place <= -radius) | (place >= frame + radius)
+        assert gone.any()
+        assert (place - inner).norm() < 2 * frame.norm()

@@ -2,11 +2,13 @@
 
 import cmath
 import math
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sgi2v.spectrum import low_pass, low_pass_3d, merge_frequencies, merge_frequencies_3d
 
@@ -181,3 +183,20 @@ def test_a_merged_bins_variance_is_the_sum_of_squared_shares_unless_it_is_kept()
         measured = power / math.prod(size)
         assert torch.allclose(measured, variance, rtol=0.15)
     assert wanted.min() < 0.55
+
+
+def test_masks_ask_no_device_for_float64() -> None:
+    """Apple's MPS has none; the device "meta" stands for it here."""
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            found = func(*args, **(kwargs or {}))
+            if isinstance(found, torch.Tensor):
+                seen.add((found.device.type, found.dtype))
+            return found
+
+    seen: set[tuple[str, torch.dtype]] = set()
+    with Watch():  # type: ignore[no-untyped-call]
+        masks = low_pass(4, 6, 0.5, device="meta"), low_pass_3d(3, 4, 6, 0.5, 0.5, device="meta")
+    assert all(mask.device.type == "meta" and mask.dtype == torch.float32 for mask in masks)
+    assert ("meta", torch.float32) in seen and ("meta", torch.float64) not in seen

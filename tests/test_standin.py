@@ -1,6 +1,7 @@
 """The stand-in features: what they must see, on clips they never saw; their network's training; what is refused."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from sgi2v.evaluation.baselines import paste, still
 from sgi2v.evaluation.distances import frechet_distance, is_singular, kernel_distance
 from sgi2v.evaluation.extractors import Extractor
 from sgi2v.evaluation.standin import NUM_FEATURES, StandinExtractor, load_standin, seen
+from sgi2v.training.checkpoint import Stopped
 from sgi2v.training.standin import SPOILINGS, StandinTraining, spoil, train
 from sgi2v.training.world import Clip, World
 
@@ -174,6 +176,10 @@ def test_trains_resumes_and_writes_what_is_read(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         train(training("cut"), log=interrupt)
+    with pytest.raises(ValueError, match=r"seed: the checkpoint .* was trained with 0, not 1"):
+        train(replace(training("cut"), seed=1))
+    with pytest.raises(Stopped, match="after step 21 of 22"):
+        train(training("cut"), stop=lambda: True)
     train(training("cut"))
     again = load_file(tmp_path / "cut" / "model.safetensors")
     assert all(torch.equal(value, again[name]) for name, value in whole.items())

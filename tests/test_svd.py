@@ -267,3 +267,24 @@ def test_a_name_that_is_nothing_and_a_hub_out_of_reach_say_what_to_do() -> None:
         find_folder("no-such-model", half=False)
     with pytest.raises(ValueError, match=r"could not be fetched.*give its folder instead"):
         find_folder("someone/some-model", half=False)  # the test run is offline
+
+
+def test_a_folder_with_a_program_in_it_is_refused(folder: Path) -> None:
+    """Some versions of diffusers run such a file in place of the library's class."""
+    for program in (folder / "unet" / "diffusers.py", folder / "pipeline.py"):
+        program.write_text("raise SystemExit('it ran')")
+        with pytest.raises(ValueError, match=rf"{program.name} is a program"):
+            SVD.load(folder, device="cpu")
+        program.unlink()
+    index = folder / "model_index.json"
+    whole = json.loads(index.read_text())
+    for changed, said in (
+        ({"unet": ["mine", "UNet"]}, "takes unet from mine"),
+        ({"vae": []}, "takes vae from nowhere"),
+        ({"_class_name": ["pipeline", "Mine"]}, "takes _class_name from pipeline"),
+    ):
+        index.write_text(json.dumps({**whole, **changed}))
+        with pytest.raises(ValueError, match=said):
+            SVD.load(folder, device="cpu")
+    index.write_text(json.dumps(whole))
+    check_folder(folder)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,8 +22,8 @@ from torch import Tensor, nn
 
 from sgi2v.cli import main
 from sgi2v.training import autoencoder, denoiser, feed, probe
-from sgi2v.training.autoencoder import AutoencoderTraining
-from sgi2v.training.checkpoint import Stopped
+from sgi2v.training.autoencoder_fields import AutoencoderTraining
+from sgi2v.training.checkpoint import Stopped, save_checkpoint
 from sgi2v.training.denoiser import Drawn
 from sgi2v.training.export import export
 from sgi2v.training.feed import Feeder
@@ -30,7 +31,7 @@ from sgi2v.training.journal import history
 from sgi2v.training.networks import build
 from sgi2v.training.optimiser import MasterAdam
 from sgi2v.training.spatial import pictures_only, silence_temporal_layers
-from sgi2v.training.stages import DenoiserTraining, Stage
+from sgi2v.training.stages import DenoiserTraining, Stage, TrainingType
 
 
 def _autoencoder(tmp_path: Path) -> AutoencoderTraining:
@@ -199,13 +200,27 @@ def test_autoencoder_resumes_with_identical_results_and_standard_latents(tmp_pat
     assert (latents.std((0, 2, 3)) - 1).abs().max() < 1e-2
 
 
-def test_decoder_training_leaves_the_encoder_alone(tmp_path: Path) -> None:
-    training = _autoencoder(tmp_path)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_decoder_training_leaves_the_encoder_alone(
+    tmp_path: Path, dtype: TrainingType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = replace(_autoencoder(tmp_path), dtype=dtype)
     autoencoder.build(training).save_pretrained(tmp_path / "initial")
     before = AutoencoderKLTemporalDecoder.from_pretrained(tmp_path / "initial")
-    after = autoencoder.train(replace(training, initial=tmp_path / "initial"))
+    measured: list[dict[str, Tensor]] = []
+
+    def measure(model: nn.Module, **_: int) -> dict[str, dict[str, float]]:
+        measured.append(_weights(model))
+        return {}
+
+    monkeypatch.setattr(autoencoder, "measure_autoencoder", measure)
+    after = autoencoder.train(
+        replace(training, initial=tmp_path / "initial", measure_every=1), log=lambda _: None
+    )
     assert _same(before.encoder, after.encoder) and _same(before.quant_conv, after.quant_conv)
     assert not _same(before.decoder, after.decoder)
+    assert len(measured) == training.num_steps
+    assert all(torch.equal(value, measured[-1][name]) for name, value in after.state_dict().items())
 
 
 def test_latents_that_are_kept_stay_near_those_of_the_initial_autoencoder(tmp_path: Path) -> None:
@@ -358,3 +373,48 @@ def test_learning_rate_rises_then_goes_to_its_end() -> None:
     assert stage.rate(0) == pytest.approx(1e-4, rel=0.1)
     assert stage.rate(50) == pytest.approx(1e-4, rel=0.01)
     assert stage.rate(100) == pytest.approx(1e-5, rel=0.01)
+
+
+def test_a_rate_that_was_too_high_is_lowered_where_it_went_astray(training: DenoiserTraining) -> None:
+    with pytest.raises(Stopped):
+        denoiser.train(training, stop=partial(next, iter([False, False, True])))
+    first, second = training.stages
+    lower = replace(second, lr=1e-5, final_lr=1e-5, num_warmup=1)
+    with pytest.raises(
+        ValueError, match=r"stages\.0\.lr: the checkpoint .* was trained with 0\.0005, not 1e-05"
+    ):
+        denoiser.train(replace(training, stages=(replace(first, lr=1e-5), lower)))
+    denoiser.train(replace(training, stages=(first, lower)))
+
+
+def test_what_is_no_number_replaces_no_checkpoint(training: DenoiserTraining) -> None:
+    optimiser = MasterAdam(nn.Linear(3, 2))
+    save_checkpoint(training.output, optimiser, 1)
+    before = (training.output / "newest.pt").read_bytes()
+    optimiser.parameters[0].grad = torch.full_like(optimiser.parameters[0], float("inf"))
+    optimiser.step(0.1)
+    with pytest.raises(
+        ValueError, match="weights: are no finite numbers after step 2; go on from the newest"
+    ):
+        save_checkpoint(training.output, optimiser, 2)
+    assert (training.output / "newest.pt").read_bytes() == before
+
+
+def test_latents_that_may_change_are_roughened_by_their_own_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = replace(_autoencoder(tmp_path), joint=True, latent_noise=0.5, num_steps=1, num_clip_steps=0)
+    seen: list[tuple[float, float]] = []
+
+    def roughened(latents: Tensor, *_: Any, deviation: float, **__: Any) -> Tensor:
+        seen.append((deviation, float(latents.detach().std())))
+        return latents
+
+    monkeypatch.setattr(autoencoder, "_roughened", roughened)
+    autoencoder.train(training)
+    assert seen and all(deviation == pytest.approx(own) for deviation, own in seen)
+    autoencoder.build(training).save_pretrained(tmp_path / "initial")
+    seen.clear()
+    kept = replace(training, output=tmp_path / "kept", keep_latents=1.0, initial=tmp_path / "initial")
+    autoencoder.train(kept)
+    assert [deviation for deviation, _ in seen] == [1.0]  # the scale it has and keeps

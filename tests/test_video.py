@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from sgi2v.video import NOTE, Video, check_writable, from_uint8, load_video, read_run, to_uint8
+from sgi2v.video import NOTE, Video, check_video, check_writable, from_uint8, load_video, read_run, to_uint8
 
 RUN = {
     "version": 1,
@@ -299,3 +299,35 @@ def test_a_strange_run_file_is_no_run(text: str, tmp_path: Path) -> None:
     (path / "run.json").write_text(text)
     back = load_video(path)
     assert (back.fps, back.run) == (7.0, None)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a"])
+def test_a_clip_is_checked_as_it_is_read(name: str, tmp_path: Path) -> None:
+    path = Video(frames=smooth_clip(30, 32, 48)).save(tmp_path / name)
+    check_video(path)
+    with pytest.raises(ValueError, match="too large: 30 frames of 48×32") as refused:
+        check_video(path, max_pixels=30 * 48 * 32 - 1)
+    with pytest.raises(ValueError, match="too large") as read:
+        load_video(path, max_pixels=30 * 48 * 32 - 1)
+    assert str(refused.value).partition(":")[0] == str(read.value).partition(":")[0]
+    with pytest.raises(ValueError, match=r"video: .*missing"):
+        check_video(tmp_path / f"missing{path.suffix}")
+    # The last thing that is written is lost: an end that is not there is seen without decoding the whole.
+    last = sorted(path.glob("*.png"))[-1] if path.is_dir() else path
+    whole = last.read_bytes()
+    last.write_bytes(whole[: len(whole) * 2 // 3])
+    with pytest.raises(ValueError, match="video: "):
+        check_video(path)
+    if path.suffix != ".mp4":  # of that, what is there is read
+        with pytest.raises(ValueError, match="video: "):
+            load_video(path)
+
+
+def test_what_is_no_video_is_said_before_it_is_needed(tmp_path: Path) -> None:
+    (tmp_path / "noise.mp4").write_bytes(b"no video at all" * 100)
+    (tmp_path / "empty").mkdir()
+    folder = Video(frames=smooth_clip(2, 32, 48)).save(tmp_path / "two")
+    Image.new("RGB", (8, 8)).save(folder / "frame_0001.png")
+    for name, said in (("noise.mp4", "cannot read"), ("empty", "no frames"), ("two", "another size")):
+        with pytest.raises(ValueError, match=said):
+            check_video(tmp_path / name)

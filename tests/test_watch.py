@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from sgi2v.cli import main
-from sgi2v.training.autoencoder import AutoencoderTraining
 from sgi2v.training.autoencoder import build as build_autoencoder
+from sgi2v.training.autoencoder_fields import AutoencoderTraining
 from sgi2v.training.checkpoint import save_checkpoint
 from sgi2v.training.draws import normal, seed_of
 from sgi2v.training.feed import Feeder

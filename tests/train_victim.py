@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from sgi2v.training import autoencoder, checkpoint, denoiser
-from sgi2v.training.autoencoder import AutoencoderTraining
+from sgi2v.training.autoencoder_fields import AutoencoderTraining
 from sgi2v.training.checkpoint import Stopped
 from sgi2v.training.ending import ending
 from sgi2v.training.journal import Journal

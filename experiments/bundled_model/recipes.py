@@ -6,7 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from sgi2v.training.autoencoder import AutoencoderTraining
+from sgi2v.training.autoencoder_fields import AutoencoderTraining
 from sgi2v.training.stages import DenoiserTraining, Stage
 
 HERE = Path(__file__).parent

@@ -241,8 +241,9 @@ def replay(
 ) -> Video:
     """The run's video, made again from its record alone.
 
-    Without a ``backbone`` the recorded one is loaded, if the record may name it (:func:`trusted_source`). Raises
-    ValueError when the record is damaged or the weights are not those of the record.
+    Without a ``backbone`` the recorded one is loaded, if the record may name it (:func:`trusted_source`). A given one
+    has its own settings again afterwards. Raises ValueError when the record is damaged or the weights are not those of
+    the record.
     """
     values = dict(run.sampling)
     dtype = values.pop("dtype", None)
@@ -261,12 +262,16 @@ def replay(
             f"backbone: the weights of {backbone.name!r} (sha256 {backbone.weights_sha256[:12]}…) are not those the "
             f"video was made with ({str(run.backbone.get('weights_sha256'))[:12]}…); give that model with --backbone"
         )
-    backbone.settings = settings_with(backbone.settings, settings, "run.backbone.settings")
-    return generate(
-        scene,
-        backbone=backbone,
-        controller=controller,
-        sampling=sampling,
-        progress=progress,
-        cancelled=cancelled,
-    )
+    before = backbone.settings
+    backbone.settings = settings_with(before, settings, "run.backbone.settings")
+    try:
+        return generate(
+            scene,
+            backbone=backbone,
+            controller=controller,
+            sampling=sampling,
+            progress=progress,
+            cancelled=cancelled,
+        )
+    finally:
+        backbone.settings = before

@@ -17,11 +17,12 @@ def low_pass(
         raise ValueError(f"cutoff must be >= 0 and order >= 1; got cutoff {cutoff}, order {order}")
     if cutoff == 0:
         return torch.zeros(height, width, device=device)
-    y = 2 * torch.arange(height, device=device, dtype=torch.float64) / height - 1
-    x = 2 * torch.arange(width, device=device, dtype=torch.float64) / width - 1
+    # On the CPU whatever the device: Apple's MPS has no float64.
+    y = 2 * torch.arange(height, dtype=torch.float64) / height - 1
+    x = 2 * torch.arange(width, dtype=torch.float64) / width - 1
     distance = y[:, None].square() + x[None, :].square()
     mask: Tensor = 1 / (1 + (distance / cutoff**2) ** order)
-    return mask.float()
+    return mask.float().to(device)
 
 
 def merge_frequencies(
@@ -63,11 +64,11 @@ def low_pass_3d(
     if spatial_cutoff == 0 or temporal_cutoff == 0:
         return torch.zeros(frames, height, width, device=device)
     t, y, x = (
-        (2 * (torch.arange(size, device=device, dtype=torch.float64) - size // 2) / size / cutoff).square()
+        (2 * (torch.arange(size, dtype=torch.float64) - size // 2) / size / cutoff).square()
         for size, cutoff in ((frames, temporal_cutoff), (height, spatial_cutoff), (width, spatial_cutoff))
     )
     mask: Tensor = 1 / (1 + (t[:, None, None] + y[:, None] + x) ** order)
-    return mask.float()
+    return mask.float().to(device)  # float64 is the CPU's alone, as above
 
 
 def merge_frequencies_3d(

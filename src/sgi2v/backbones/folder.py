@@ -27,6 +27,7 @@ _CONFIGS = (
     "feature_extractor/preprocessor_config.json",
 )
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+_LIBRARIES = ("diffusers", "transformers")
 _MAX_CONFIG_BYTES = 2**20
 
 
@@ -74,10 +75,13 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def check_folder(folder: Path) -> None:
-    """ValueError naming the file when a model folder is incomplete, corrupt, or holds pickle weights only.
+    """ValueError naming the file when a model folder is incomplete, corrupt, or holds pickle weights only or programs.
 
     Reads headers only, so it costs nothing and comes before any loading.
     """
+    # Some versions of diffusers run a file of a model's own instead of the library's class.
+    for program in sorted((*folder.glob("*.py"), *folder.glob("*/*.py"))):
+        raise ValueError(f"backbone: {program} is a program, which a model needs none of; delete it")
     for name in _CONFIGS:
         file = folder / name
         if not file.is_file():
@@ -85,6 +89,14 @@ def check_folder(folder: Path) -> None:
                 f"backbone: {folder} is incomplete: {name} is missing; fetch or export the model again"
             )
         read_json(file)
+    for part, value in read_json(folder / "model_index.json").items():
+        if isinstance(value, list) and (
+            part.startswith("_") or value[:1] not in [[name] for name in _LIBRARIES]
+        ):
+            raise ValueError(
+                f"backbone: {folder / 'model_index.json'} takes {part} from {value[0] if value else 'nowhere'}; "
+                f"a Stable Video Diffusion model takes its parts from {' and '.join(_LIBRARIES)} alone"
+            )
     for part in _WEIGHED:
         files = list((folder / part).glob("*.safetensors"))
         if not files:

@@ -75,7 +75,8 @@ def train(arguments: Sequence[str]) -> None:
 
 
 def _autoencoder(arguments: Sequence[str]) -> None:
-    from sgi2v.training.autoencoder import AutoencoderTraining, train
+    from sgi2v.training.autoencoder import train
+    from sgi2v.training.autoencoder_fields import AutoencoderTraining
     from sgi2v.training.fidelity import measure_autoencoder
     from sgi2v.training.journal import Journal
     from sgi2v.writing import check_place
@@ -118,8 +119,9 @@ def _standin(arguments: Sequence[str]) -> None:
 
     training = parse(StandinTraining, "train standin", arguments)
     check_place(training.output / "model.safetensors")
-    train(training, log=lambda figures: _say(readable(figures)))
-    print(training.output / "model.safetensors")
+    with _ended(0.0) as stop:
+        train(training, log=lambda figures: _say(readable(figures)), stop=stop)
+        print(training.output / "model.safetensors")
 
 
 def _measure(arguments: Sequence[str]) -> None:
@@ -146,7 +148,9 @@ def _pack(arguments: Sequence[str]) -> None:
 
 @contextmanager
 def _ended(minutes: float) -> Iterator[Callable[[], bool]]:
-    """Asked after every step whether to end; says how to go on where that was so."""
+    """Asked after every step whether to end; says how to go on where that was so, or where memory was too small."""
+    import torch
+
     from sgi2v.training.checkpoint import Stopped
     from sgi2v.training.ending import ending
 
@@ -158,6 +162,11 @@ def _ended(minutes: float) -> Iterator[Callable[[], bool]]:
             if asked.interrupted:
                 raise KeyboardInterrupt(how) from None
             print(how)
+        except torch.OutOfMemoryError as error:
+            raise MemoryError(
+                "the device has too little memory for this training: lower batch_size, width, height or num_frames of "
+                "its stages (size of an autoencoder's), or give a denoiser --gradient-checkpointing"
+            ) from error
 
 
 def _say(line: str) -> None:

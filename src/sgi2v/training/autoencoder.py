@@ -9,9 +9,7 @@ go on from a finished autoencoder, its latents held near where they were (`keep_
 import time
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKLTemporalDecoder
@@ -19,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sgi2v.training.autoencoder_fields import AutoencoderTraining
 from sgi2v.training.checkpoint import Stopped, fingerprint, load_checkpoint, read_checkpoint, save_checkpoint
 from sgi2v.training.draws import normal, seed_of
 from sgi2v.training.fidelity import measure_autoencoder
@@ -27,109 +26,9 @@ from sgi2v.training.networks import load_autoencoder, type_of
 from sgi2v.training.optimiser import MasterAdam, warm_cosine
 from sgi2v.training.pictures import mixed_pictures
 from sgi2v.training.spatial import pictures_only, silence_temporal_layers
-from sgi2v.training.stages import TrainingType
 from sgi2v.training.world import LifelikeWorld, World
 
 Log = Callable[[Mapping[str, float]], None]
-
-_OF_DECODER: Final = (
-    "num_steps", "num_clip_steps", "num_clip_frames", "joint", "keep_latents", "latent_noise"
-)  # fmt: skip
-_FREE: Final = (
-    "output", "initial", "checkpoint_every", "log_every", "measure_every", "minutes", "device", "dtype"
-)  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class AutoencoderTraining:
-    """All that decides the autoencoder's training."""
-
-    output: Path
-    """Folder for checkpoints."""
-    num_encoder_steps: int = 1500
-    """Steps that train the encoder against a linear decoder of 3x3 latent cells."""
-    num_steps: int = 4000
-    """Steps that train the decoder on the frozen encoder."""
-    num_clip_steps: int = 0
-    """How many of these, at the end, train on short clips, so that the temporal layers of the decoder learn."""
-    num_clip_frames: int = 4
-    """Frames of these clips."""
-    joint: bool = False
-    """Whether encoder and decoder learn together, but for the clip steps; num_encoder_steps counts for nothing then."""
-    batch_size: int = 8
-    """Pictures a step (clip steps: frames a step)."""
-    size: int = 64
-    """Height and width of training pictures in pixels."""
-    lifelike: float = 0.0
-    """Share of steps whose frames of the world are lifelike: photographs, cut-outs, composed things."""
-    channels: tuple[int, int, int, int] = (64, 64, 96, 128)
-    """Channels of the four levels, multiples of 32."""
-    layers_per_block: int = 1
-    """Residual layers a level."""
-    latent_channels: int = 8
-    """Channels of the latents."""
-    lr: float = 4e-4
-    """Highest learning rate of Adam, reached after `num_warmup` steps, falling to a twentieth as a cosine."""
-    num_warmup: int = 100
-    """Steps of rising learning rate."""
-    kl: float = 1e-4
-    """Weight of the Kullback-Leibler term of a latent cell, which keeps latents near unit scale."""
-    gradient_loss: float = 0.5
-    """Weight of the difference of picture gradients, which keeps edges sharp."""
-    keep_latents: float = 0.0
-    """Joint from `initial` only: weight of the mean squared distance of the latents from those of `initial`, in parts
-    of their own deviation, so that a denoiser that was trained on these still serves. 0: they may change, and their
-    scale is measured anew."""
-    latent_noise: float = 0.0
-    """Largest deviation of the noise on the latents that the decoder learns from, in parts of their own deviation,
-    drawn uniformly for each picture or clip: a denoiser's latents are not perfect either. 0: none."""
-    initial: Path | None = None
-    """A folder of an autoencoder to start from; none starts from random weights."""
-    ema: float = 0.995
-    """Decay of the exponential moving average of the weights, which is what is exported."""
-    seed: int = 0
-    """Seed of weights and data."""
-    checkpoint_every: int = 200
-    """Steps between checkpoints."""
-    log_every: int = 20
-    """Steps between lines of the log."""
-    measure_every: int = 1000
-    """Steps between measurements of the averaged weights on held-out pictures; 0: none."""
-    minutes: float = 0.0
-    """Minutes after which to stop, everything saved: the same command goes on. 0: not before the last step."""
-    device: str = "cpu"
-    """Where to train: cpu, cuda, cuda:1 …"""
-    dtype: TrainingType = "auto"
-    """Type the network computes in; the optimiser keeps a float32 copy. auto: bfloat16, but float32 on a processor
-    that is not faster at bfloat16; a run goes on in the type it began with."""
-
-    def __post_init__(self) -> None:
-        if self.num_clip_steps > self.num_steps:
-            raise ValueError(
-                f"num_clip_steps: {self.num_clip_steps} is more than num_steps, {self.num_steps}"
-            )
-        if any(channels % 32 for channels in self.channels):
-            raise ValueError(f"channels: must be multiples of 32, not {self.channels}")
-        if self.keep_latents < 0 or (self.keep_latents and not (self.joint and self.initial)):
-            raise ValueError(
-                f"keep_latents: {self.keep_latents:g} wants joint and initial, and must not be below 0"
-            )
-        if self.latent_noise < 0:
-            raise ValueError(f"latent_noise: must not be below 0, not {self.latent_noise}")
-        if self.size % 8 or self.size < 32:
-            raise ValueError(f"size: must be a multiple of 8 and at least 32, not {self.size}")
-
-    @property
-    def encoder_first(self) -> int:
-        """Steps that train the encoder alone."""
-        return 0 if self.joint or self.initial is not None else self.num_encoder_steps
-
-    def decided(self, *, decoder: bool) -> dict[str, Any]:
-        """The fields that decide the weights of a part: folders and how a run is watched do not."""
-        fields = asdict(self)
-        for name in _FREE if decoder else (*_FREE, *_OF_DECODER):
-            del fields[name]
-        return fields
 
 
 def build(training: AutoencoderTraining) -> AutoencoderKLTemporalDecoder:
@@ -232,9 +131,7 @@ def train_encoder(
         loss = reconstruction_loss(decoded, target, training.gradient_loss)
         return loss + training.kl * divergence, decoded, target
 
-    optimiser = _run(training, both, "encoder", training.num_encoder_steps, losses, log=log, stop=stop)
-    both.float()
-    optimiser.write_average(both)
+    _run(training, both, "encoder", training.num_encoder_steps, losses, log=log, stop=stop)
     mean, deviation = _spread(model, training)
     convolution, num = model.quant_conv, len(mean)
     assert convolution.bias is not None
@@ -294,7 +191,8 @@ def train(
     """Train both parts, resuming from the newest checkpoint in `output`; the averaged model in float32.
 
     Data and noise of a step depend on the seed and the step's number alone, so a resumed run gives the same weights on
-    the same machine. `stop` is asked after every step; where it says yes, the step is saved and Stopped raised.
+    the same processor, and nearly on a GPU, which adds up in any order. `stop` is asked after every step; where it says
+    yes, the step is saved and Stopped raised.
     ValueError for a checkpoint of other settings.
     """
     first = training.encoder_first
@@ -320,7 +218,10 @@ def train(
         else:
             latents = _latents(model, target)
         num_frames = training.num_clip_frames if in_clips else 1
-        latents = _roughened(latents, training, step, num_frames=num_frames, deviation=1 / scale)
+        # Latents that may change are as large as they come, since their scale is measured at the end.
+        changes = training.joint and before is None
+        deviation = float(latents.detach().float().std()) if changes else 1 / scale
+        latents = _roughened(latents, training, step, num_frames=num_frames, deviation=deviation)
         if in_clips:
             decoded = model.decode(latents, num_frames=training.num_clip_frames).sample.float()
         else:
@@ -328,17 +229,11 @@ def train(
                 decoded = model.decode(latents, num_frames=1).sample.float()
         return reconstruction_loss(decoded, target, training.gradient_loss) + extra, decoded, target
 
-    def measured(optimiser: MasterAdam) -> dict[str, float]:
-        copied = deepcopy(model).float()
-        optimiser.write_average(copied)
-        found = measure_autoencoder(copied.eval(), num=8, width=training.size, height=training.size)
+    def measured(averaged: AutoencoderKLTemporalDecoder) -> dict[str, float]:
+        found = measure_autoencoder(averaged.eval(), num=8, width=training.size, height=training.size)
         return {name: figure["value"] for name, figure in found.items()}
 
-    optimiser = _run(
-        training, model, "decoder", training.num_steps, losses, log=log, stop=stop, measured=measured
-    )
-    model.float()
-    optimiser.write_average(model)
+    _run(training, model, "decoder", training.num_steps, losses, log=log, stop=stop, measured=measured)
     model.eval().requires_grad_(False)
     if training.joint and before is None:
         _, deviation = _spread(model, training)
@@ -355,9 +250,12 @@ def _run(
     *,
     log: Log | None,
     stop: Callable[[], bool],
-    measured: Callable[[MasterAdam], dict[str, float]] | None = None,
-) -> MasterAdam:
-    """Train a part from its newest checkpoint on; losses: of a step, with what was decoded and its target, -1..1."""
+    measured: Callable[[Any], dict[str, float]] | None = None,
+) -> None:
+    """Train a part from its newest checkpoint on; it is left in float32, averaged, what did not learn as it was.
+
+    losses: of a step, with what was decoded and its target, -1..1; measured: figures of the averaged network.
+    """
     decoder, folder = part == "decoder", training.output / part
     saved = read_checkpoint(folder)
     begun = None if saved is None or saved["settings"] is None else saved["settings"]["dtype"]
@@ -367,7 +265,18 @@ def _run(
     settings["initial"] = None if training.initial is None else fingerprint(model)
     model.to(training.device)
     optimiser = MasterAdam(model, ema=training.ema)
+    fixed = {name: p.detach().clone() for name, p in model.named_parameters() if not p.requires_grad}
     model.to(dtype).train()
+
+    @torch.no_grad()
+    def averaged(network: nn.Module) -> nn.Module:
+        """The network in float32 with the averaged weights, and those that do not learn to the bit."""
+        own = dict(network.float().named_parameters())
+        for name, value in fixed.items():
+            own[name].copy_(value)
+        optimiser.write_average(network)
+        return network
+
     before = training.encoder_first if decoder else 0
     at, last = time.perf_counter(), load_checkpoint(folder, optimiser, lambda _: settings)
     for step in range(last, num_steps):
@@ -377,9 +286,7 @@ def _run(
         optimiser.step(rate)
         done = step + 1
         stopping = stop()
-        if done % training.checkpoint_every == 0 or done == num_steps or stopping:
-            check_loss(loss, before + done)
-            save_checkpoint(folder, optimiser, done, lambda _: settings)
+        # A line before the checkpoint: after a kill between them it is written again, and never missing.
         if log is not None and (done % training.log_every == 0 or done == num_steps):
             error = (decoded.detach() - target).div(2).square().mean()
             figures = {"loss": float(loss.detach()), "psnr": float(-10 * torch.log10(error)), "lr": rate}
@@ -389,10 +296,13 @@ def _run(
             figures["seconds_left"] = (num_steps - done) / speed
             log({"step": before + done, **figures})
             at, last = now, done
+        if done % training.checkpoint_every == 0 or done == num_steps or stopping:
+            check_loss(loss, before + done)
+            save_checkpoint(folder, optimiser, done, lambda _: settings)
         every = training.measure_every
         if log is not None and measured is not None and every > 0 and done % every == 0:
-            log({"step": before + done, **measured(optimiser)})
+            log({"step": before + done, **measured(averaged(deepcopy(model)))})
             at = time.perf_counter()
         if stopping and not (decoder and done == num_steps):
             raise Stopped(before + done, before + num_steps)
-    return optimiser
+    averaged(model)

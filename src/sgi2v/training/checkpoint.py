@@ -33,8 +33,13 @@ class Stopped(Exception):
 def save_checkpoint(folder: Path, optimiser: MasterAdam, step: int, settings: Settings | None = None) -> Path:
     """Write the newest checkpoint of a folder; the last one is replaced when this one is whole and on the disk.
 
-    settings: what a later run must agree with to go on from it.
+    settings: what a later run must agree with to go on from it. ValueError for weights that are no finite numbers:
+    nothing is written then.
     """
+    if not all(bool(torch.isfinite(value).all()) for value in optimiser.master):
+        raise ValueError(
+            f"weights: are no finite numbers after step {step}; go on from the newest checkpoint with a lower rate (lr)"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / _NEWEST
     temporary = path.with_suffix(".part")

@@ -97,7 +97,8 @@ def train(
     """Train, resuming from the newest checkpoint in `output`; the averaged networks in float32, on the CPU.
 
     Data and noise of a step depend on the seed and the step's number alone, so a resumed run gives the same weights on
-    the same machine. `stop` is asked after every step; where it says yes, the step is saved and Stopped raised.
+    the same processor, and nearly on a GPU, which adds up in any order. `stop` is asked after every step; where it says
+    yes, the step is saved and Stopped raised.
     Raises ValueError, before any compute, for folders that cannot be used and for a checkpoint of other settings.
     """
     autoencoder = load_autoencoder(training.autoencoder_folder)

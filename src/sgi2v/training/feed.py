@@ -28,7 +28,10 @@ _CALM: Final[Mapping[str, Any]] = MappingProxyType(
     dict.fromkeys(("camera", "passing", "occluder", "turning", "blurred", "lighting"), 0.0)
 )
 _AT_ONCE: Final = 2**25  # pixels rendered and encoded in one go, about 40 clips of 14 frames of 320x192
-_ENCODED: Final = (16, 256)  # frames encoded in one go, on a processor and on an accelerator
+_ENCODED: Final = (16, 256)  # frames encoded in one go, on a processor and on an accelerator, and at most
+_ENCODED_PIXELS: Final = (
+    2**22
+)  # so many pixels: 2 GB a tensor in the first layers of SVD's autoencoder, of 7 frames of 1024x576
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +164,8 @@ def _world(stage: Stage, number: int, draw: float, *, held_out: bool) -> World |
 def _encode(autoencoder: AutoencoderKLTemporalDecoder, frames: Float[Tensor, "b f 3 h w"]) -> Tensor:
     """Unscaled latents [b, f, c, h, w] of frames in 0..1, some at a time."""
     pixels = (2 * frames.flatten(0, 1) - 1).to(autoencoder.dtype)
-    at_once = _ENCODED[pixels.device.type != "cpu"]
+    most = _ENCODED_PIXELS // (pixels.shape[-2] * pixels.shape[-1])
+    at_once = max(1, min(_ENCODED[pixels.device.type != "cpu"], most))
     latents = torch.cat([autoencoder.encode(part).latent_dist.mode() for part in pixels.split(at_once)])
     encoded: Tensor = latents.float().unflatten(0, frames.shape[:2])
     return encoded

@@ -13,6 +13,7 @@ _FREE: Final = (
     "minutes", "device", "dtype",
 )  # fmt: skip
 """Fields of a training that may change when it goes on; weights and clips that folders hold are compared themselves."""
+_RATES: Final = "lr", "final_lr", "num_warmup"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +69,8 @@ class DenoiserTraining:
     output: Path
     """Folder for checkpoints, the log and the model."""
     stages: tuple[Stage, ...]
-    """What is trained on, in turn: pictures first, then clips, as SVD was trained. Stages that have not begun may be
-    changed when a run goes on."""
+    """What is trained on, in turn: pictures first, then clips, as SVD was trained. Stages that have not begun, and
+    the rates of the one under way, may be changed when a run goes on."""
     initial: Path | None = None
     """A folder in diffusers' layout to start from, such as Stable Video Diffusion; none starts from random weights."""
     autoencoder: Path | None = None
@@ -181,7 +182,10 @@ class DenoiserTraining:
         raise IndexError(f"training has {self.num_steps} steps")
 
     def decided(self, num_steps: int) -> dict[str, Any]:
-        """The fields that decide the weights after so many steps: folders and how a run is watched do not."""
+        """The fields that decide the weights after so many steps: folders and how a run is watched do not.
+
+        But for the rates of the stage under way, which may be changed where a loss went astray.
+        """
         fields = asdict(self)
         for name in _FREE:
             del fields[name]
@@ -193,4 +197,7 @@ class DenoiserTraining:
                 fields["stages"] = fields["stages"][:count]
                 break
             begun += stage.num_steps
+        for stage_fields in fields["stages"][-1:]:
+            for name in _RATES:
+                del stage_fields[name]
         return fields

@@ -1,7 +1,7 @@
 """Trains the stand-in feature network: what moves in a rendered clip and how, and what was done to spoil it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Literal
 
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sgi2v.evaluation.standin import NUM_FEATURES, NUM_FRAMES, ClipNetwork, seen
-from sgi2v.training.checkpoint import load_checkpoint, save_checkpoint
+from sgi2v.training.checkpoint import Stopped, load_checkpoint, save_checkpoint
+from sgi2v.training.journal import check_loss
 from sgi2v.training.optimiser import MasterAdam, warm_cosine
 from sgi2v.training.world import World
 
@@ -25,6 +26,8 @@ SPOILINGS: Final = (
 _IN_TIME: Final = frozenset({"freeze", "shuffle"})
 _NUM_KNOWN: Final = 17
 _STEPS_PER_POOL: Final = 40
+_FREE: Final = "output", "num_steps", "lr", "num_warmup", "still", "checkpoint_every", "device"
+"""Fields of a training that may change when it goes on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,17 +216,23 @@ def _batch(training: StandinTraining, pool: _Pool, step: int) -> tuple[Tensor, T
     return clips, known, holds, strengths
 
 
-def train(training: StandinTraining, *, log: Log | None = None) -> ClipNetwork:
+def train(
+    training: StandinTraining, *, log: Log | None = None, stop: Callable[[], bool] = lambda: False
+) -> ClipNetwork:
     """Train the network, resuming from `output`; write `output`/model.safetensors (float16) and return it in float32.
 
     The features have mean 0, and mean variance 1, on clips of the training split. Data of a step depend on the seed
-    and the step's number alone, so a resumed run gives the same weights.
+    and the step's number alone, so a resumed run gives the same weights. `stop` is asked after every step; where it
+    says yes, the step is saved and Stopped raised. ValueError for a checkpoint of other settings.
     """
+    fields = asdict(training)
+    decided = {name: fields[name] for name in fields if name not in _FREE}
     torch.manual_seed(training.seed)
     task = StandinTask().to(device=training.device, dtype=getattr(torch, training.dtype)).train()
     optimiser = MasterAdam(task, ema=training.ema)
     pool: tuple[int, _Pool] | None = None
-    for step in range(load_checkpoint(training.output, optimiser), training.num_steps):
+    first = load_checkpoint(training.output, optimiser, lambda _: decided)
+    for step in range(first, training.num_steps):
         number = step // _STEPS_PER_POOL
         if pool is None or pool[0] != number:
             pool = number, _pool(training, number)
@@ -237,8 +246,13 @@ def train(training: StandinTraining, *, log: Log | None = None) -> ClipNetwork:
         optimiser.step(warm_cosine(step, training.num_steps, training.num_warmup, training.lr))
         if log is not None and step % 20 == 0:
             log({"step": step, "known": float(told.detach()), "spoilt": float(found.detach())})
-        if (step + 1) % training.checkpoint_every == 0 or step + 1 == training.num_steps:
-            save_checkpoint(training.output, optimiser, step + 1)
+        done = step + 1
+        stopping = done < training.num_steps and stop()
+        if done % training.checkpoint_every == 0 or done == training.num_steps or stopping:
+            check_loss(told + found, done)
+            save_checkpoint(training.output, optimiser, done, lambda _: decided)
+        if stopping:
+            raise Stopped(done, training.num_steps)
     task.float()
     optimiser.write_average(task)
     network = task.network.eval().requires_grad_(False)

@@ -9,15 +9,15 @@ from typing import Final
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional
 
 from sgi2v.evaluation.flow import dense_flow, grey_frames
-from sgi2v.video import load_video
+from sgi2v.video import check_video, from_uint8, load_video, to_uint8
 
 _SUFFIXES: Final = frozenset({".mp4", ".gif"})
-_KEPT: Final = 8  # clips held decoded
+_KEPT_BYTES: Final = 2**30  # of decoded clips, but the newest is held whatever its size
 
 
 def find_videos(folder: Path) -> tuple[Path, ...]:
@@ -27,7 +27,9 @@ def find_videos(folder: Path) -> tuple[Path, ...]:
     found = [
         path
         for path in sorted(folder.iterdir())
-        if path.suffix.lower() in _SUFFIXES or (path.is_dir() and any(path.glob("frame_*.png")))
+        # A Mac leaves ._name.mp4 beside name.mp4 on foreign discs, which is no video.
+        if not path.name.startswith(".")
+        and (path.suffix.lower() in _SUFFIXES or (path.is_dir() and any(path.glob("frame_*.png"))))
     ]
     if not found:
         raise ValueError(
@@ -37,9 +39,13 @@ def find_videos(folder: Path) -> tuple[Path, ...]:
 
 
 def check_videos(folder: Path) -> str:
-    """SHA-256 over names and sizes of a folder's clips, so that a run goes on with the clips it began with."""
+    """SHA-256 over names and sizes of a folder's clips, so that a run goes on with the clips it began with.
+
+    ValueError naming a clip that cannot be read or is too large: many steps later it would end the run.
+    """
     whole = hashlib.sha256()
     for path in find_videos(folder):
+        check_video(path)
         files = sorted(path.glob("frame_*.png")) if path.is_dir() else [path]
         whole.update(f"{path.name} {len(files)} {sum(file.stat().st_size for file in files)}\n".encode())
     return whole.hexdigest()
@@ -51,7 +57,7 @@ class Footage:
     def __init__(self, folder: Path) -> None:
         """ValueError where the folder holds no clip."""
         self.paths = find_videos(folder)
-        self._decoded: dict[Path, Tensor] = {}
+        self._decoded: dict[Path, UInt8[np.ndarray, "f h w 3"]] = {}
 
     def cut(
         self, num: int, seed: int, *, width: int, height: int, times: Float[Tensor, "b f"], num_frames: int
@@ -70,15 +76,18 @@ class Footage:
             span = min(num_frames, len(video)) - 1
             first = int(begin * (len(video) - span))
             stretch = video[first : first + span + 1]
-            motion.append(amount_of_motion(stretch[[0, len(stretch) // 2, -1]]))
-            clips.append(_shaped(stretch[(when * span).round().long()], width, height))
+            motion.append(amount_of_motion(from_uint8(stretch[[0, len(stretch) // 2, -1]])))
+            clips.append(_shaped(from_uint8(stretch[(when * span).round().long().numpy()]), width, height))
         return torch.stack(clips), torch.tensor(motion)
 
-    def _frames(self, path: Path) -> Tensor:
+    def _frames(self, path: Path) -> UInt8[np.ndarray, "f h w 3"]:
         if path not in self._decoded:
-            while len(self._decoded) >= _KEPT:
+            frames = to_uint8(load_video(path).frames)  # what the file holds, in a quarter of the bytes
+            while (
+                self._decoded and sum(v.nbytes for v in self._decoded.values()) + frames.nbytes > _KEPT_BYTES
+            ):
                 self._decoded.pop(next(iter(self._decoded)))
-            self._decoded[path] = load_video(path).frames
+            self._decoded[path] = frames
         return self._decoded[path]
 
 

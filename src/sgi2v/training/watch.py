@@ -19,7 +19,7 @@ from sgi2v.evaluation.measuring import measure
 from sgi2v.evaluation.tracker import TemplateTracker
 from sgi2v.generate import Sampling, generate, plan
 from sgi2v.training.export import SIGMA_MAX, export
-from sgi2v.training.networks import averaged, load_autoencoder, place_encoder, type_of
+from sgi2v.training.networks import averaged, load_autoencoder, place_encoder
 from sgi2v.training.optimiser import MasterAdam
 from sgi2v.training.probe import probe
 from sgi2v.training.stages import DenoiserTraining
@@ -109,7 +109,7 @@ class Watcher:
         if probing:
             figures |= self._probe(models)
         if validating:
-            figures |= self._validated(models, step)
+            figures |= self._validated(models, step, optimiser.parameters[0].dtype)
         if watching:
             # The model is looked at as a person would use it.
             folder = export_average(training, models, training.output / "model")
@@ -126,10 +126,9 @@ class Watcher:
         models.cpu()
         return {f"probe {name}": value for name, value in found.items()}
 
-    def _validated(self, models: nn.ModuleDict, step: int) -> dict[str, float]:
+    def _validated(self, models: nn.ModuleDict, step: int, dtype: torch.dtype) -> dict[str, float]:
         training, (stage, _) = self._training, self._training.stage_of(step - 1)
         # In the type that the training computes in, on a copy: what is exported must not be rounded by it.
-        dtype = type_of(training.dtype, training.device, None)
         autoencoder = place_encoder(load_autoencoder(training.autoencoder_folder), training.device, dtype)
         copied = deepcopy(models).to(device=training.device, dtype=dtype)
         found = validation_loss(copied, autoencoder, training, stage)

@@ -176,7 +176,8 @@ def _cast(
 def _beyond(inner: Tensor, ahead: Tensor, radius: Tensor, frame: Tensor) -> Float[Tensor, "b n 2"]:
     """Where things that go `ahead` from `inner` are wholly out of the frame."""
     goal = torch.where(ahead > 0, frame + 1.1 * radius[..., None], -1.1 * radius[..., None])
-    steps = (goal - inner) / torch.where(ahead.abs() < 1e-3, 1e-3 * torch.ones_like(ahead), ahead)
+    least = torch.where(ahead > 0, 1e-3, -1e-3)  # along an edge: far away, but ahead
+    steps = (goal - inner) / torch.where(ahead.abs() < 1e-3, least, ahead)
     return inner + ahead * steps.amin(-1, keepdim=True)
 
 
