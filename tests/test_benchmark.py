@@ -1,6 +1,7 @@
 """A benchmark survives kill -9 at any moment, goes on after a failing scene, and writes down what decides a row."""
 
 import dataclasses
+import errno
 import os
 import subprocess
 import sys
@@ -20,7 +21,8 @@ from sgi2v.evaluation.datasets import Case
 from sgi2v.evaluation.held_out import HeldOutWorld
 from sgi2v.evaluation.provenance import git_commit
 from sgi2v.evaluation.rows import read_rows
-from sgi2v.evaluation.store import Store, read_clip
+from sgi2v.evaluation.standin import load_standin
+from sgi2v.evaluation.store import Store, StoreFull, read_clip
 from sgi2v.evaluation.tracker import TemplateTracker
 from sgi2v.generate import Sampling, generate
 from sgi2v.scene import Box, Key, Motion, Scene
@@ -261,3 +263,86 @@ def test_the_commit_is_this_checkouts() -> None:
         pytest.skip("not a git checkout")
     commit = git_commit()
     assert commit is not None and commit.rstrip("+") == found.stdout.strip()
+
+
+def full(*_: Any, **__: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("what", ["clip", "features", "row"])
+def test_a_full_disk_ends_a_benchmark_at_once(
+    tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or every clip from there on would be made in vain."""
+    with monkeypatch.context() as patch:
+        target = {"clip": "numpy.savez_compressed", "features": "pathlib.Path.write_bytes"}
+        patch.setattr(target.get(what, "sgi2v.evaluation.store.append_row"), full)
+        with pytest.raises(StoreFull, match=r"rows: cannot write .*: No space left on device; make room"):
+            bench(tmp_path, extractors=(load_standin(),))
+    assert read_rows(tmp_path / "rows.jsonl") == []
+    assert len(bench(tmp_path, extractors=(load_standin(),)).rows) == 6
+
+
+def test_a_file_system_without_locks_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("sgi2v.evaluation.store.fcntl.flock", unknown)
+    assert len(bench(tmp_path).rows) == 6
+
+
+def test_a_scene_is_known_by_its_pixels_however_they_are_packed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = WORLD[0].scene
+    mask = Image.new("L", scene.image.size, 255)
+    masked = dataclasses.replace(scene, motions=(dataclasses.replace(scene.motions[0], mask=mask),))
+
+    def sources(one: Scene) -> set[str]:
+        case = Case(name="one", scene=one)
+        return {row["scene_sha256"] for row in bench(tmp_path, [case], {"still": "still"}).rows}
+
+    known = sources(masked)
+    assert len(known) == 1
+    monkeypatch.setattr("sgi2v.images.png_bytes", lambda *_, **__: b"packed otherwise")
+    assert sources(masked) == known
+    brighter = masked.image.point(lambda value: min(255, value + 1))
+    mask.putpixel((0, 0), 0)
+    changed = dataclasses.replace(masked.motions[0], mask=mask.copy())
+    for other in (
+        dataclasses.replace(masked, image=brighter),
+        dataclasses.replace(masked, motions=(changed,)),
+        scene,
+    ):
+        assert not sources(other) & known
+
+
+def test_what_has_no_mask_is_tracked_by_its_box_whatever_others_have(tmp_path: Path) -> None:
+    scene = WORLD[0].scene
+    mask = Image.new("L", scene.image.size, 255)
+    pin = Motion(box=Box(left=2, top=2, right=14, bottom=14))
+    both = dataclasses.replace(scene, motions=(dataclasses.replace(scene.motions[0], mask=mask), pin))
+    seen: list[Any] = []
+
+    class Watched(TemplateTracker):
+        def track(self, frames: Any, boxes: Any, masks: Any = None) -> Any:
+            seen.append(masks)
+            return super().track(frames, boxes, masks)
+
+    run_benchmark(
+        [Case(name="both", scene=both)],
+        {"still": "still", "paste": "paste"},
+        store=Store(rows=tmp_path / "rows.jsonl"),
+        sampling=SAMPLING,
+        tracker=Watched(scales=(), turns=()),
+    )
+    assert len(seen) == 2
+    for masks in seen:
+        assert masks[0] is not None and masks[1] is None
+
+
+def test_the_background_of_a_camera_that_may_move_is_not_judged(tmp_path: Path) -> None:
+    for still, judged in ((None, True), (True, True), (False, False)):
+        case = dataclasses.replace(WORLD[0], kinds=(), still_camera=still)
+        (found,) = bench(tmp_path / str(still), [case], {"true": "true"}).rows
+        assert (found["metrics"]["background_motion"] is not None) is judged

@@ -1,6 +1,7 @@
 """The real command, in-process: what it makes, and the one line it answers each mistake with, writing nothing."""
 
 import contextlib
+import errno
 import json
 import re
 import shutil
@@ -19,8 +20,10 @@ import torch
 from diffusers import StableVideoDiffusionPipeline
 from PIL import Image
 
+from sgi2v.backbones.folder import bundled_folder
 from sgi2v.cli import COMMANDS, SPOILED, main
 from sgi2v.cli.bar import Bar
+from sgi2v.cli.common import default_output
 from sgi2v.scene_io import load_scene
 from sgi2v.video import load_video, read_run
 from tiny import save_tiny_svd, tiny_svd
@@ -233,6 +236,44 @@ def test_out_of_memory_says_what_would_help(
     assert err.count("\n") == 1
     assert "3 frames of 48x32 in float32" in err and "--num-frames" in err and "--dtype" in err
     assert everything(folder) == before
+
+
+def test_two_folders_with_a_dot_in_their_names_do_not_share_an_output(tmp_path: Path) -> None:
+    for name in ("shot.01", "shot.02"):
+        (tmp_path / name).mkdir()
+        assert default_output(tmp_path / name, ".mp4") == Path("out") / f"{name}.mp4"
+        assert default_output(tmp_path / name / "scene.json", ".mp4") == Path("out") / f"{name}.mp4"
+    (tmp_path / "cup.json").write_text("{}")
+    assert default_output(tmp_path / "cup.json", ".mp4") == Path("out/cup.mp4")
+
+
+def test_what_the_system_refuses_gets_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "rows.jsonl")
+
+    monkeypatch.setattr("sgi2v.cli.COMMANDS", {"info": refused})
+    assert main(["info"]) == 2
+    assert capsys.readouterr().err == "sgi2v: rows.jsonl: Permission denied\n"
+
+    def too_large(_: object) -> None:
+        raise torch.OutOfMemoryError("tried to allocate 80 GiB")
+
+    monkeypatch.setattr("sgi2v.cli.COMMANDS", {"info": too_large})
+    assert main(["info"]) == 3
+    assert "too little memory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [(("--width", "100"), "multiples of 8"), (("--device", "cuda:9"), "device: 'cuda:9'")],
+)
+def test_a_measurement_that_cannot_be_is_refused(
+    options: tuple[str, str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "measure", str(bundled_folder()), *options]) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_preview_draws_without_a_model(

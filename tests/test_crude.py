@@ -192,3 +192,27 @@ def test_a_camera_moves_the_ground_and_a_thing_stays_where_its_path_says() -> No
         # What the first frame does not show is not meant.
         assert not clip.masks[index, :, :right].any() and not clip.masks[index, HEIGHT - up :].any()
         assert (clip.masks[index, : HEIGHT - up, right:] == 1).all()
+
+
+@given(
+    left=st.floats(-20, WIDTH + 10),
+    top=st.floats(-20, HEIGHT + 10),
+    wide=st.floats(0.01, 30),
+    high=st.floats(0.01, 30),
+)
+def test_a_box_in_the_picture_covers_something_however_small(
+    left: float, top: float, wide: float, high: float
+) -> None:
+    cover = box_cover((left, top, left + wide, top + high), WIDTH, HEIGHT)
+    inside = left + wide > 0 and top + high > 0 and left < WIDTH and top < HEIGHT
+    assert cover.any() == inside
+    rows, columns = (np.flatnonzero(cover.any(axis)) for axis in (1, 0))
+    if inside:  # and what it covers is no more than a pixel away
+        assert left - 1 <= columns[0] and columns[-1] + 1 <= max(left + wide, 0) + 1
+        assert top - 1 <= rows[0] and rows[-1] + 1 <= max(top + high, 0) + 1
+
+
+def test_a_box_outside_is_said_to_be_one() -> None:
+    boxes = np.array([[-40.0, 4, -30, 14]] * 2, dtype=np.float32)
+    with pytest.raises(ValueError, match=r"motions\[0\]\.box: lies outside the picture"):
+        crude_clip(Tracks(image=smooth_image(), tracks=(Track(boxes=boxes),)), 2)

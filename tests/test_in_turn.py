@@ -226,3 +226,23 @@ def test_a_model_recommends_for_each_and_for_both_together() -> None:
     assert joined == InTurn(
         first=TimeToMove(tweak=9.0, t_strong=5.0), second=SGI2V(lr=0.5, guided=(2.0, 4.0))
     )
+
+
+def test_what_could_never_act_is_refused_before_anything_runs() -> None:
+    """FreeTraj changes attention in the first steps; a run that begins after them has nothing of it."""
+    early = FreeTraj(guided=(0.0, 0.1))
+    with pytest.raises(
+        ValueError, match=r"controller\.first\.guided: FreeTraj acts up to sigma 700, but TimeToMove"
+    ):
+        InTurn(first=early, second=TTM).planned_iterations(LEVELS)
+    for fine in (FreeTraj(guided=(0.0, 0.9)), FreeTraj(guided=(0.0, 0.1), factor=1.0)):
+        pair = InTurn(first=fine, second=TTM)
+        assert not any(pair.planned_iterations(LEVELS))
+        begins = pair.begins(LEVELS)
+        assert begins and not any(pair.acts(LEVELS)[:begins]) and any(pair.acts(LEVELS)) == fine.edits
+    late = InTurn(first=TTM, second=FreeTraj(guided=(0.0, 0.9)))
+    assert late.changes_noise and not InTurn(first=TTM, second=SG).changes_noise
+    with pytest.raises(ValueError, match="begins late, and FreeTraj changes the noise"):
+        late.planned_iterations(LEVELS)
+    quiet = InTurn(first=TTM, second=FreeTraj(guided=(0.0, 0.9), inject_noise=False))
+    assert not any(quiet.planned_iterations(LEVELS))

@@ -164,6 +164,9 @@ def test_rows_that_do_not_belong_together_are_told_apart(tmp_path: Path) -> None
     assert list(found.by_method) == ["none", "ours", "ours (2)"]
     assert [len(cases) for cases in found.by_method.values()] == [3, 3, 1]
     assert len(found.problems) == 2 and "another tracker" in found.problems[1]
+    # As are other settings of the model: its guidance, its frame rate.
+    rows = [row("s0", "none", 8.0, backbone={"settings": {"fps": fps}}) for fps in (7, 9)]
+    assert list(read_for_report(written(tmp_path / "rows.jsonl", rows)).by_method) == ["none", "none (2)"]
     # Tried again, a row that failed is made good; the later row of a key counts.
     rows = [{**row("s0", "none", 1.0), "error": "x"}, row("s0", "none", 3.0)]
     found = read_for_report(written(tmp_path / "rows.jsonl", rows))
@@ -191,6 +194,9 @@ def test_the_paper_is_near_only_where_no_control_comes_out_as_there(tmp_path: Pa
     report = make_report(read_for_report(written(tmp_path / "rows.jsonl", [row("a", "none", 39.0)])))
     assert comparable(report, [], on_vipseg=True).startswith("Not comparable with the paper's table")
     assert "ObjMC 39.00" in comparable(report, [], on_vipseg=True)
+    rows = written(tmp_path / "rows.jsonl", [row("a", "ours", 14.0), row("a", "none", 39.0)])
+    report = make_report(read_for_report(rows), baseline="ours")
+    assert "here it has no FID, no FVD, ObjMC 39.00" in comparable(report, [], on_vipseg=True)
     assert names_of("inception-v3-2015") == ("FID", "KID") and names_of("i3d-kinetics-400") == ("FVD", "KVD")
     assert all("stand-in" in name for name in names_of("sgi2v-clip-64"))
 

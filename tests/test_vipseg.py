@@ -56,7 +56,7 @@ def test_boxes_and_paths_are_the_masks(root: Path) -> None:
     assert car.path == tuple((20.0 + 8 * k, 28.0) for k in range(4))
 
     case = data[0]
-    assert case.name == "vipseg-a_1" and case.kinds == ("several objects",)
+    assert case.name == "vipseg-a_1" and case.kinds == ("several objects",) and case.still_camera is False
     assert case.truth is not None and case.truth.shape == (4, 3, 32, 64)
     grid = Grid(width=64, height=32, num_frames=4, stride=1)
     boxes = tracks_of(case.scene, grid).boxes(range(4))

@@ -32,7 +32,7 @@ def crude_clip(tracks: Tracks, num_frames: int) -> CrudeClip:
     these are; the holes are filled from their surroundings. Camera motions move the whole picture by one affine map
     (:func:`camera_warps`); a thing's own path is where it is seen, so the camera moves it no further. Without
     camera motions the masks are the pasted things; with them, everything the first frame shows. ValueError for a mask
-    that is empty.
+    that is empty and for a box outside the picture.
     """
     width, height = tracks.image.size
     things = [(k, track) for k, track in enumerate(tracks.tracks) if track.kind == "object"]
@@ -43,6 +43,10 @@ def crude_clip(tracks: Tracks, num_frames: int) -> CrudeClip:
             cover[:] = box_cover(track.boxes[0], width, height)
         else:
             cover[:] = np.asarray(track.mask, dtype=np.float32) / 255
+        if not cover.any() and track.mask is None:
+            raise ValueError(
+                f"motions[{index}].box: lies outside the picture; nothing is in it to be cut out"
+            )
         if not cover.any():
             raise ValueError(
                 f"motions[{index}].mask: nothing is in it; draw it where the thing is, or leave it out"
@@ -56,10 +60,21 @@ def crude_clip(tracks: Tracks, num_frames: int) -> CrudeClip:
 
 
 def box_cover(box: Sequence[float] | np.ndarray, width: int, height: int) -> Float32[np.ndarray, "h w"]:
-    """1 in the pixels of a box (left, top, right, bottom), its edges rounded; 0 elsewhere."""
+    """1 in the pixels of a box (left, top, right, bottom), its edges rounded; 0 elsewhere.
+
+    A box that is in the picture at all has a pixel, however small it is.
+    """
     cover = np.zeros((height, width), dtype=np.float32)
-    left, top, right, bottom = np.round(np.asarray(box, dtype=np.float64)).astype(int).clip(0)
-    cover[top:bottom, left:right] = 1
+    exact = np.asarray(box, dtype=np.float64)
+    if (exact[2:] <= 0).any() or (exact[:2] >= (width, height)).any():
+        return cover
+    spans = []
+    for low, high, size in ((exact[1], exact[3], height), (exact[0], exact[2], width)):
+        start, end = (int(np.round(edge).clip(0, size)) for edge in (low, high))
+        if end <= start:
+            start = int(np.floor(low).clip(0, size - 1))
+        spans.append(slice(start, max(end, start + 1)))
+    cover[spans[0], spans[1]] = 1
     return cover
 
 

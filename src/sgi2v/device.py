@@ -31,6 +31,15 @@ def choose_device(name: str | torch.device | None = None) -> torch.device:
     return device
 
 
+def device_for_measuring(name: str | torch.device | None = None) -> str:
+    """Where networks that look at finished clips go: with the model on CUDA, else the CPU; none was tried on MPS.
+
+    ValueError as of :func:`choose_device`.
+    """
+    chosen = choose_device(name)
+    return str(chosen) if chosen.type == "cuda" else "cpu"
+
+
 def bfloat16_is_fast() -> bool:
     """Whether this CPU multiplies matrices clearly faster in bfloat16 than in float32; measured in milliseconds."""
 

@@ -63,6 +63,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"sgi2v: {' '.join(str(error).split()) or 'the machine has too little memory'}", file=sys.stderr
         )
         return SPOILED if isinstance(error, ValueError) else NO_MEMORY
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported for this
+            raise
+        print(
+            "sgi2v: the device has too little memory; choose a smaller size, or --device cpu", file=sys.stderr
+        )
+        return NO_MEMORY
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        print(f"sgi2v: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        return SPOILED
     except KeyboardInterrupt as stop:
         print(f"sgi2v: {str(stop) or 'interrupted; nothing was written'}", file=sys.stderr)
         return INTERRUPTED

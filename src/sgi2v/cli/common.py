@@ -96,7 +96,9 @@ def memory_for(
 def default_output(scene: Path, suffix: str) -> Path:
     """out/<name of the scene>: of its folder when the file is called scene.json."""
     scene = scene.resolve()
-    return Path("out") / ((scene.parent.name if scene.name == "scene.json" else scene.stem) + suffix)
+    if scene.name == "scene.json":
+        scene = scene.parent
+    return Path("out") / ((scene.name if scene.is_dir() else scene.stem) + suffix)
 
 
 def say(quiet: bool, video: "Video", begun: float) -> None:

@@ -20,6 +20,7 @@ def benchmark(arguments: Sequence[str]) -> None:
     default = BenchmarkOptions(extractors=ExtractorOptions())
     options = parse(BenchmarkOptions, "benchmark", arguments, default)
     from sgi2v.backbones import load_backbone, outline_of, settings_with_recipe
+    from sgi2v.device import device_for_measuring
     from sgi2v.evaluation.benchmark import methods_of, run_benchmark
     from sgi2v.evaluation.store import Store
     from sgi2v.evaluation.trackers import load_tracker
@@ -40,8 +41,9 @@ def benchmark(arguments: Sequence[str]) -> None:
     place: dict[str, Any] = {"device": options.device, "dtype": options.dtype}
     mode = memory_for(options.memory, outline, sampling, quiet=options.quiet, **place)
     cases = _cases(options, **size)
-    tracker = load_tracker(options.tracker, options.tracker_weights)
-    extractors = _extractors(options.extractors, size["num_frames"])
+    measuring = device_for_measuring(options.device)
+    tracker = load_tracker(options.tracker, options.tracker_weights, device=measuring)
+    extractors = _extractors(options.extractors, size["num_frames"], measuring)
     with silence():
         backbone = load_backbone(
             options.backbone, settings=settings, memory=mode, compiled=options.compile, **place
@@ -177,18 +179,18 @@ def _cases(options: BenchmarkOptions, *, width: int, height: int, num_frames: in
     )
 
 
-def _extractors(options: ExtractorOptions, num_frames: int) -> "list[Extractor]":
+def _extractors(options: ExtractorOptions, num_frames: int, device: str) -> "list[Extractor]":
     from sgi2v.evaluation.extractors import load_i3d, load_inception
     from sgi2v.evaluation.i3d import LEAST_FRAMES
     from sgi2v.evaluation.standin import load_standin
 
-    found: list[Extractor] = [load_standin()] if options.standin else []
+    found: list[Extractor] = [load_standin(device=device)] if options.standin else []
     if options.inception is not None:
-        found.append(load_inception(options.inception, sha256=options.inception_sha256))
+        found.append(load_inception(options.inception, sha256=options.inception_sha256, device=device))
     if options.i3d is not None:
         if num_frames < LEAST_FRAMES:
             raise ValueError(f"i3d: needs clips of at least {LEAST_FRAMES} frames, not {num_frames}")
-        found.append(load_i3d(options.i3d, sha256=options.i3d_sha256))
+        found.append(load_i3d(options.i3d, sha256=options.i3d_sha256, device=device))
     return found
 
 

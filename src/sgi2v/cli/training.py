@@ -125,13 +125,19 @@ def _standin(arguments: Sequence[str]) -> None:
 
 
 def _measure(arguments: Sequence[str]) -> None:
+    from sgi2v.device import choose_device
     from sgi2v.training.fidelity import measure_autoencoder
     from sgi2v.training.networks import load_autoencoder
 
     options = parse(MeasureOptions, "train measure", arguments)
     folder = options.folder / "vae" if (options.folder / "vae").is_dir() else options.folder
     with silence():
-        model = load_autoencoder(folder).to(options.device)
+        model = load_autoencoder(folder).to(choose_device(options.device))
+    stride = 2 ** (len(model.config.block_out_channels) - 1)
+    if options.width % stride or options.height % stride:
+        raise ValueError(
+            f"width, height: must be multiples of {stride} for this autoencoder, not {options.width}x{options.height}"
+        )
     figures = measure_autoencoder(
         model, num=options.num, width=options.width, height=options.height, seed=options.seed
     )

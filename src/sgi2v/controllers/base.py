@@ -45,6 +45,15 @@ class Controller:
         """Index of the run's first step, as :meth:`start` will say it; the model is not asked at those before."""
         return 0
 
+    def acts(self, levels: Sequence[Level]) -> Sequence[bool]:
+        """At which steps it changes latents by optimising them, or the network's inside; errors as above."""
+        return [iterations > 0 for iterations in self.planned_iterations(levels)]
+
+    @property
+    def changes_noise(self) -> bool:
+        """Whether :meth:`start` makes other noise of the noise it is given."""
+        return False
+
     def overwrites(self, levels: Sequence[Level]) -> int:
         """Number of steps, from the schedule's first, in which latents may be replaced whatever stood there before."""
         return 0

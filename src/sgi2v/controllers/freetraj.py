@@ -104,6 +104,17 @@ class FreeTraj(Controller):
             )
         return super().planned_iterations(levels)
 
+    def acts(self, levels: Sequence[Level]) -> Sequence[bool]:
+        """At the guided steps, unless attention is left as it is."""
+        self.planned_iterations(levels)
+        count = len(levels) - 1
+        return [self.edits and self._guides(level, k, count) for k, (level, _) in enumerate(pairwise(levels))]
+
+    @property
+    def changes_noise(self) -> bool:
+        """Where it lays patches."""
+        return self.inject_noise
+
     def prepare(self, backbone: Backbone, condition: Any, tracks: Tracks, grid: Grid) -> "FreeTrajState":
         """Whose box each place belongs to, at every size of a map; ValueError for a layer the model does not have."""
         for layer in self.layers:

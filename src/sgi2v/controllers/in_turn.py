@@ -54,10 +54,12 @@ class InTurn(Controller):
     def planned_iterations(self, levels: Sequence[Level]) -> Sequence[int]:
         """The sum of both, nothing before the run begins.
 
-        ValueError when one of them does, when one optimises latents that the other overwrites later, and when all
-        iterations of one lie before the run begins.
+        ValueError when one of them does, when one optimises latents that the other overwrites later, when all that one
+        does lies before the run begins, and when the first begins late and the second makes other noise.
         """
         begins = self.begins(levels)
+        if self.first.begins(levels) and self.second.changes_noise:
+            raise ValueError(self._wrong_way_round())
         with _side("first"):
             first = self.first.planned_iterations(levels)
         with _side("second"):
@@ -72,9 +74,9 @@ class InTurn(Controller):
         one, other = (self.first, self.second) if side == "first" else (self.second, self.first)
         mine = f"controller.{side}.{one.where}".rstrip(".")
         theirs = f"controller.{'second' if side == 'first' else 'first'}.{other.where}".rstrip(".")
-        guided = [k for k, iterations in enumerate(plan) if iterations]
-        acting = [k for k in guided if k >= begins]
-        if guided and not acting:
+        guided = [k for k, acts in enumerate(one.acts(levels)) if acts]
+        acting = [k for k, iterations in enumerate(plan) if iterations and k >= begins]
+        if guided and guided[-1] < begins:
             raise ValueError(
                 f"{mine}: {_named(one)} acts up to sigma {levels[guided[-1]].sigma:.3g}, but {_named(other)} begins "
                 f"the run only at {levels[begins].sigma:.3g}; let it act later"
@@ -111,11 +113,25 @@ class InTurn(Controller):
         if after_begins == 0 and torch.equal(after, unit * scale):
             return x, begins
         if begins:
-            raise ValueError(
-                f"controller: {_named(self.first)} begins late, and {_named(self.second)} changes the noise it should "
-                "begin from; name them the other way round"
-            )
+            raise ValueError(self._wrong_way_round())
         return after, after_begins
+
+    def _wrong_way_round(self) -> str:
+        return (
+            f"controller: {_named(self.first)} begins late, and {_named(self.second)} changes the noise it should "
+            "begin from; name them the other way round"
+        )
+
+    def acts(self, levels: Sequence[Level]) -> Sequence[bool]:
+        """Where either does, from where the run begins."""
+        begins = self.begins(levels)
+        both = zip(self.first.acts(levels), self.second.acts(levels), strict=True)
+        return [k >= begins and (first or second) for k, (first, second) in enumerate(both)]
+
+    @property
+    def changes_noise(self) -> bool:
+        """Whether either does."""
+        return self.first.changes_noise or self.second.changes_noise
 
     def steer(
         self, x: Float[Tensor, "n c y x"], step: Step, state: "InTurnState"

@@ -37,6 +37,8 @@ class Case:
     """What is special about it: several objects, a part, camera, curved path, occlusion; the report is split by it."""
     source: Mapping[str, Any] = field(default_factory=dict)
     """Where it comes from: JSON values without paths of this machine."""
+    still_camera: bool | None = None
+    """Whether what is outside the boxes really stays where it is; None: unless one of them is the camera's."""
     rule: str = ""
     """What drew its pictures, and its version, where that, name and source decide them but for rounding, which is not
     the same on every processor. Then rows know the case by these, else by its pictures' bytes. Empty it in a case that

@@ -17,6 +17,7 @@ from sgi2v.generate import Progress, Sampling, plan
 from sgi2v.sampling import sample
 from sgi2v.scene import Scene
 from sgi2v.step import Reporter, Step
+from sgi2v.taps import find_layer
 from sgi2v.video import to_uint8
 
 TITLES: Final = ("block output", "self-attention", "temporal attention", "first-frame self-attention")
@@ -140,6 +141,8 @@ def feature_sheet(
     num_steps = planned.sampling.num_steps
     assert num_steps is not None
     steps = look.steps(num_steps)
+    for layer in look.layers:
+        find_layer(backbone.denoiser, layer.partition(":")[0])
     generator = torch.Generator().manual_seed(planned.sampling.seed)
     kept: list[_Seen] = []
     condition = backbone.encode(planned.tracks.image, scene.prompt, planned.grid, generator)

@@ -1,5 +1,6 @@
 """All figures of one clip against what was asked of it."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -31,14 +32,14 @@ def measure(
     tracker: Tracker,
     *,
     truth: Float32[Tensor, "f 3 h w"] | None = None,
-    masks: Float[Tensor, "n h w"] | None = None,
+    masks: Sequence[Float[Tensor, "h w"] | None] | Float[Tensor, "n h w"] | None = None,
     still_camera: bool = True,
 ) -> dict[str, Any]:
     """Figures of one clip of the tracks' size: of the scene, and under "tracks" of each motion.
 
     Distances are in pixels of the clip. What is not defined is None: motion in a scene without motions, likeness to
     an unknown truth, the background's rest under a moving camera. The tracker sees the boxes of the first frame and,
-    where they are known (`masks`, 0..1), the things' own pixels in them.
+    where they are known (`masks`, 0..1, None where not), the things' own pixels in them.
     """
     height, width = frames.shape[-2:]
     figures: dict[str, Any] = dict.fromkeys(

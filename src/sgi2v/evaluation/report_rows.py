@@ -118,13 +118,16 @@ def _methods(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[dict
     seen: dict[str, list[str]] = {}
     for row in rows:
         sampling = {k: v for k, v in row.get("sampling", {}).items() if k != "seed"}
-        fields = json.dumps([row.get("controller"), row.get("without_model"), sampling], sort_keys=True)
+        settings = row.get("backbone", {}).get("settings")
+        fields = json.dumps(
+            [row.get("controller"), row.get("without_model"), sampling, settings], sort_keys=True
+        )
         kinds = seen.setdefault(row["method"], [])
         if fields not in kinds:
             kinds.append(fields)
         number = kinds.index(fields) + 1
         label = row["method"] if number == 1 else f"{row['method']} ({number})"
         same = found.setdefault(label, {}).setdefault(row["case"], [])
-        # The same seed twice: settings that are in no column differ; the later row counts.
+        # The same seed twice: something that is in no column differs; the later row counts.
         same[:] = [other for other in same if other.get("seed") != row.get("seed")] + [dict(row)]
     return found

@@ -110,11 +110,11 @@ def comparable(report: Report, columns: list[SetColumn], *, on_vipseg: bool) -> 
     """Whether these figures may stand beside the paper's Table 1: only if no control comes out on VIPSeg as there."""
     figures: dict[str, float] = {}
     for line in report.lines:
-        if line.method == report.baseline and (cell := line.cells["objmc"]) is not None:
+        if line.method == "none" and (cell := line.cells["objmc"]) is not None:
             figures["ObjMC"] = cell.value
     for column in columns:
-        if report.baseline in column.by_method:
-            figures[column.names[0]] = column.by_method[report.baseline].frechet.value
+        if "none" in column.by_method:
+            figures[column.names[0]] = column.by_method["none"].frechet.value
     told = ", ".join(f"{name} {figures[name]:.2f}" if name in figures else f"no {name}" for name, _ in PAPER)
     wanted = ", ".join(f"{name} {value}" for name, value in PAPER)
     if on_vipseg and all(

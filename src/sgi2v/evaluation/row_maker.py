@@ -24,7 +24,7 @@ from sgi2v.evaluation.extractors import Extractor
 from sgi2v.evaluation.measuring import MEASURES, measure
 from sgi2v.evaluation.provenance import provenance
 from sgi2v.evaluation.rows import row_key
-from sgi2v.evaluation.store import Store, content_hash, folder_name
+from sgi2v.evaluation.store import Store, StoreFull, content_hash, folder_name
 from sgi2v.evaluation.tracker import Tracker
 from sgi2v.generate import Progress, Sampling, generate
 from sgi2v.grid import Grid, Tracks, tracks_of
@@ -84,7 +84,7 @@ class RowMaker:
             )
         if case.rule:
             return {"rule": case.rule, "case": case.name, "source": dict(case.source)}
-        return {"scene_sha256": content_hash(json.dumps(scene_to_dict(case.scene), sort_keys=True).encode())}
+        return {"scene_sha256": _scene_hash(case.scene)}
 
     def identity(
         self, case: Case, scene: Mapping[str, Any], label: str, method: Method, seed: int | None
@@ -162,7 +162,7 @@ class RowMaker:
         clip_key: str,
         tell: Callable[[Progress | None], None],
     ) -> dict[str, Any]:
-        """The figures of a row, or its error."""
+        """The figures of a row, or its error; StoreFull where they cannot be kept."""
         try:
             tracks = tracks_of(case.scene, self.grid())
             found = self.store.load_clip(clip_key)
@@ -188,13 +188,13 @@ class RowMaker:
                 tracks,
                 self.tracker,
                 truth=case.truth,
-                masks=_covers(case, tracks),
-                still_camera="camera" not in case.kinds,
+                masks=_pixels(case, tracks),
+                still_camera="camera" not in case.kinds if case.still_camera is None else case.still_camera,
             )
             self.describe(clip_key, frames)
             boxes = [[[round(float(v), 2) for v in box] for box in track.boxes] for track in tracks.tracks]
             return {**made, "metrics": _rounded(figures), "boxes": boxes}
-        except Cancelled:
+        except (Cancelled, StoreFull):
             raise
         except Exception as error:  # whatever is wrong with one scene, the others go on
             message = " ".join(str(error).split())
@@ -227,7 +227,13 @@ class RowMaker:
         if method == "paste":
             boxes = torch.from_numpy(tracks.boxes(range(grid.num_frames)))
             camera = [track.kind == "camera" for track in tracks.tracks]
-            return to_uint8(paste(first, boxes, _covers(case, tracks), camera))
+            covers = [
+                torch.from_numpy(box_cover(track.boxes[0], grid.width, grid.height))
+                if known is None
+                else known
+                for track, known in zip(tracks.tracks, _pixels(case, tracks), strict=True)
+            ]
+            return to_uint8(paste(first, boxes, torch.stack(covers) if covers else None, camera))
         assert case.truth is not None
         if method == "true":
             return to_uint8(case.truth)
@@ -251,6 +257,19 @@ class RowMaker:
             with torch.no_grad():
                 features = extractor.features(from_uint8(frames))
             self.store.save_features(clip_key, folder, features.float().cpu().numpy())
+
+
+def _scene_hash(scene: Scene) -> str:
+    """Of a scene's fields and its pictures' pixels: how a PNG is compressed differs between machines."""
+    pictures = [scene.image, *(motion.mask for motion in scene.motions)]
+    if scene.reference is not None:
+        pictures += [*scene.reference.frames, *(scene.reference.masks or ())]
+    pixels = [
+        b"" if picture is None else f"{picture.mode} {picture.size} ".encode() + picture.tobytes()
+        for picture in pictures
+    ]
+    fields = scene_to_dict(scene, embed=False)
+    return content_hash(json.dumps(fields, sort_keys=True).encode(), *pixels)
 
 
 def _masks_of(case: Case) -> dict[str, str | None]:
@@ -278,18 +297,12 @@ def _without_off(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _covers(case: Case, tracks: Tracks) -> Float[Tensor, "n h w"] | None:
-    """The things' pixels on the first frame, 0..1, as the person or else the data set says; None for whole boxes."""
-    known = any(track.mask is not None for track in tracks.tracks) or case.masks is not None
-    if not known or not tracks.tracks:
-        return None
-    height, width = tracks.image.height, tracks.image.width
-    covers = torch.zeros(len(tracks.tracks), height, width)
+def _pixels(case: Case, tracks: Tracks) -> list[Float[Tensor, "h w"] | None]:
+    """Each thing's pixels on the first frame, 0..1, as the person or else the data set says; None for a whole box."""
+    found: list[Tensor | None] = []
     for index, track in enumerate(tracks.tracks):
         if track.mask is not None:
-            covers[index] = torch.from_numpy(np.asarray(track.mask, dtype=np.float32) / 255)
-        elif case.masks is not None:
-            covers[index] = case.masks[index, 0]
+            found.append(torch.from_numpy(np.asarray(track.mask, dtype=np.float32) / 255))
         else:
-            covers[index] = torch.from_numpy(box_cover(track.boxes[0], width, height))
-    return covers
+            found.append(None if case.masks is None else case.masks[index, 0])
+    return found

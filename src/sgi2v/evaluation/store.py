@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from sgi2v.evaluation.rows import append_row, read_rows
-from sgi2v.writing import writing
+from sgi2v.writing import reason, writing
 
 try:
     import fcntl
@@ -23,6 +23,16 @@ except ImportError:  # not on Windows: there two processes on one file are the p
 
 FORMAT: Final = "sgi2v-row"
 VERSION: Final = 1
+
+
+class StoreFull(ValueError):
+    """Nothing more can be kept: whatever is made from here on would be lost."""
+
+    def __init__(self, file: Path, error: OSError) -> None:
+        super().__init__(
+            f"rows: cannot write {file}: {reason(error)}; make room, or choose another place with --rows; what is "
+            "finished stays, and the same command goes on"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,24 +70,29 @@ class Store:
             if fcntl is not None:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError:
+                except BlockingIOError:
                     raise ValueError(
                         f"rows: another process is writing {self.rows}; wait for it, or choose another file with --rows"
                     ) from None
+                except OSError:
+                    pass  # a file system without locks: as on Windows
             yield {str(row.get("key")): row for row in read_rows(self.rows)}
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add a row, on the disk before this returns."""
-        append_row(self.rows, {"format": FORMAT, "version": VERSION, **row})
+        """Add a row, on the disk before this returns; StoreFull where it cannot be."""
+        try:
+            append_row(self.rows, {"format": FORMAT, "version": VERSION, **row})
+        except OSError as error:
+            raise StoreFull(self.rows, error) from error
 
     def clip_file(self, key: str) -> Path:
         """The clip of a key."""
         return self.clip_folder / f"{key}.npz"
 
     def save_clip(self, key: str, frames: UInt8[np.ndarray, "f h w 3"], made: Mapping[str, Any]) -> None:
-        """Keep a clip, losslessly, with how it was made (JSON values)."""
+        """Keep a clip, losslessly, with how it was made (JSON values); StoreFull where it cannot be."""
         note = np.frombuffer(json.dumps(made, sort_keys=True).encode(), dtype=np.uint8)
-        with writing(self.clip_file(key)) as temporary, temporary.open("wb") as file:
+        with _keeping(self.clip_file(key)) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, frames=frames, made=note)
 
     def load_clip(self, key: str) -> tuple[UInt8[np.ndarray, "f h w 3"], dict[str, Any]] | None:
@@ -85,17 +100,17 @@ class Store:
         return read_clip(self.clip_file(key))
 
     def save_features(self, key: str, extractor: str, features: Float32[np.ndarray, "n d"]) -> None:
-        """Keep what an extractor (named `<name>-<hash>`) sees in a clip."""
+        """Keep what an extractor (named `<name>-<hash>`) sees in a clip; StoreFull where it cannot be kept."""
         file = io.BytesIO()
         np.save(file, features, allow_pickle=False)
-        with writing(self._features_file(key, extractor)) as temporary:
+        with _keeping(self._features_file(key, extractor)) as temporary:
             temporary.write_bytes(file.getvalue())
 
     def save_extractor(self, extractor: str, about: Mapping[str, Any]) -> None:
         """Say beside the features what network they are of (JSON values)."""
         file = self.clip_folder / "features" / extractor / "extractor.json"
         if not file.is_file():
-            with writing(file) as temporary:
+            with _keeping(file) as temporary:
                 temporary.write_text(json.dumps(dict(about), indent=1) + "\n", encoding="utf-8")
 
     def load_features(self, key: str, extractor: str) -> Float32[np.ndarray, "n d"] | None:
@@ -108,6 +123,17 @@ class Store:
 
     def _features_file(self, key: str, extractor: str) -> Path:
         return self.clip_folder / "features" / extractor / f"{key}.npy"
+
+
+@contextmanager
+def _keeping(file: Path) -> Iterator[Path]:
+    try:
+        with writing(file) as temporary:
+            yield temporary
+    except ValueError as error:
+        if isinstance(error.__cause__, OSError):
+            raise StoreFull(file, error.__cause__) from error
+        raise
 
 
 def read_clip(file: Path) -> tuple[UInt8[np.ndarray, "f h w 3"], dict[str, Any]] | None:

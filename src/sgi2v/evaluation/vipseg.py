@@ -103,6 +103,7 @@ class VIPSeg:
             truth=from_uint8(np.stack(frames)),
             masks=torch.from_numpy(np.array(things)).transpose(0, 1).float().contiguous(),
             kinds=path_kinds(tracks_of(scene, grid).tracks),
+            still_camera=False,  # nobody knows; most of these videos were filmed by hand
             source={"dataset": "vipseg", "protocol": dict(self.protocol)},
         )
 
