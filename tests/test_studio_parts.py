@@ -63,11 +63,12 @@ def test_a_picture_that_no_record_could_hold_is_refused_at_once(
 
 
 def test_unused_pictures_go_when_they_are_old(pictures: Pictures) -> None:
-    used, old, new = (pictures.add(file_of(picture(seed=seed)))[0] for seed in range(3))
-    for name in (used, old):
+    used, old, again, new = (pictures.add(file_of(picture(seed=seed)))[0] for seed in range(4))
+    for name in (used, old, again):
         os.utime(pictures.folder / f"{name}.png", (0, 0))
+    pictures.add(file_of(picture(seed=2)))  # opened again: a page has it now
     pictures.remove_unused([used], age=3600.0)
-    assert {path.stem for path in pictures.folder.iterdir()} == {used, new}
+    assert {path.stem for path in pictures.folder.iterdir()} == {used, again, new}
 
 
 @pytest.mark.parametrize("value", [None, 3, [], "x", {"image": {"image": {"image": 3}}}, {"motions": [[[]]]}])

@@ -41,7 +41,7 @@ class Case:
     """Whether what is outside the boxes really stays where it is; None: unless one of them is the camera's."""
     rule: str = ""
     """What drew its pictures, and its version, where that, name and source decide them but for rounding, which is not
-    the same on every processor. Then rows know the case by these, else by its pictures' bytes. Empty it in a case that
+    the same on every processor. Then rows know the case by these, else by its pictures' pixels. Empty it in a case that
     you change."""
 
 

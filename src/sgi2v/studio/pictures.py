@@ -1,6 +1,7 @@
 """Pictures the studio keeps, named by the hash of their pixels; and scenes that point at them."""
 
 import hashlib
+import os
 import re
 import threading
 import time
@@ -57,7 +58,9 @@ class Pictures:
             )
         name = hashlib.sha256(png).hexdigest()
         path = self.folder / f"{name}.png"
-        if not path.exists():
+        if path.exists():
+            os.utime(path)  # asked for again: as young as a new one, so that it is not removed as long unused
+        else:
             self._check_room()
             with writing(path) as temporary:
                 temporary.write_bytes(png)

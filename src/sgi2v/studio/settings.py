@@ -75,6 +75,15 @@ class StudioSettings:
             raise ValueError(f"port: must lie in 0..65535, got {self.port}")
         if not self.backbones:
             raise ValueError("backbone: name at least one model, as in --backbone bundled")
+        for number, source in enumerate(self.backbones):
+            for other in self.backbones[:number]:
+                if _shown(other) == _shown(
+                    source
+                ):  # jobs name their model so: one of the two could not be had
+                    raise ValueError(
+                        f"backbone: {other} and {source} would both be shown as {_shown(source)!r}; give each model "
+                        "once, and rename a folder so that their last names differ"
+                    )
         for name in self.allowed_hosts:
             if not _NAME.fullmatch(name):
                 raise ValueError(
@@ -106,8 +115,13 @@ class StudioSettings:
         Raises ValueError when there is none.
         """
         for source in self.backbones:
-            if shown in (source, re.split(r"[/\\\\]", source.rstrip("/\\"))[-1]):
+            if shown in (source, _shown(source)):
                 return source
         raise ValueError(
             f"backbone: {shown!r} is not on offer here; start the studio with --backbone and its folder"
         )
+
+
+def _shown(source: str) -> str:
+    """A model's name without this machine's folders."""
+    return re.split(r"[/\\]", source.rstrip("/\\"))[-1]

@@ -19,6 +19,7 @@ from sgi2v.studio.shapes import summary_json
 from sgi2v.studio.table import JobTable, Row
 
 _LOCK_SECONDS = 20.0  # a worker of a studio that was just killed may still be on its way out
+_SNAPSHOT = 200  # jobs that a page is told of by itself
 _UNUSED_SECONDS = 7 * 24 * 3600.0  # a picture that no job names may still be in a page that is open
 
 
@@ -95,8 +96,9 @@ class Studio:
         return summary_json(row, self.jobs.live(row["id"]))
 
     def snapshot(self) -> dict[str, Any]:
-        """What a page is told first."""
-        return {"jobs": [self.summary(row) for row in self.table.newest(200)]}
+        """What a page is told first: the newest jobs, and whether there are older ones to ask for."""
+        rows = self.table.newest(_SNAPSHOT + 1)
+        return {"jobs": [self.summary(row) for row in rows[:_SNAPSHOT]], "more": len(rows) > _SNAPSHOT}
 
     def told(self, row: Row) -> None:
         """Tell all pages about a job; also those behind it in the queue, whose places have changed."""

@@ -40,6 +40,8 @@ export const importScene = (scene) => json("POST", "/api/import/scene", { json: 
 export const exportScene = async (scene) => (await call("POST", "/api/export/scene", { json: scene })).blob();
 
 export const submit = (request, key) => json("POST", "/api/jobs", { json: request, headers: { "Idempotency-Key": key } });
+/** Jobs with a number below `before`, newest first. */
+export const getJobs = (before, limit) => json("GET", `/api/jobs?before=${before}&limit=${limit}`);
 export const getJob = (id) => json("GET", `/api/jobs/${id}`);
 export const cancelJob = (id) => json("POST", `/api/jobs/${id}/cancel`);
 export const retryJob = (id, key) => json("POST", `/api/jobs/${id}/retry`, { headers: { "Idempotency-Key": key } });
@@ -50,10 +52,15 @@ export const importClip = (blob) => json("POST", "/api/import/clip?masks=false",
 
 export const imageUrl = (upload) => `/api/images/${upload.slice("upload:".length)}`;
 
-/** The one stream of events; `handlers` has a function for each event's name, and `state(open)`. */
+/** The one stream of events; `handlers` has a function for each event's name, and `state(open)`.
+ *
+ *  Only while the page is seen: a browser opens six connections to a host for all its pages together, and every stream
+ *  holds one. What was missed is in the snapshot that a stream begins with.
+ */
 export function listen(handlers) {
-  let source;
+  let source = null;
   const open = () => {
+    if (source || document.hidden) return;
     source = new EventSource("/api/events");
     for (const name of ["snapshot", "job", "progress", "deleted"]) {
       source.addEventListener(name, (event) => handlers[name](JSON.parse(event.data)));
@@ -62,9 +69,16 @@ export function listen(handlers) {
     source.onerror = () => {
       handlers.state(false);
       // The browser gives up for good on some answers (429, 503, a server that is gone while it connects).
-      if (source.readyState === EventSource.CLOSED) setTimeout(open, 2000);
+      if (source.readyState !== EventSource.CLOSED) return;
+      source = null;
+      setTimeout(open, 2000);
     };
   };
+  document.addEventListener("visibilitychange", () => {
+    if (!document.hidden) return open();
+    source?.close();
+    source = null;
+    return undefined;
+  });
   open();
-  return () => source.close();
 }

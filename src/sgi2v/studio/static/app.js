@@ -47,8 +47,13 @@ const app = {
   /** Size and frames of the video that would be made now. */
   get video() {
     const model = app.backbone ?? { width: 64, height: 64, num_frames: 8, fps: 7 };
-    const { width, height, num_frames } = { ...model, ...app.choices.sampling };
-    return { width, height, num_frames, fps: app.choices.settings.fps ?? model.fps };
+    const { sampling, settings } = app.choices;
+    // A field that was cleared is null, which the server takes for the model's own value.
+    const [width, height] = [sampling.width ?? model.width, sampling.height ?? model.height];
+    // The limit is a share of the shorter side: the server's is that of the size asked for, not of the model's own.
+    const max_speed = (model.max_speed ?? Infinity) / Math.min(model.width, model.height) * Math.min(width, height);
+    const num_frames = sampling.num_frames ?? model.num_frames;
+    return { width, height, num_frames, fps: settings.fps ?? model.fps, max_speed };
   },
   get time() {
     return frameTimes(app.video.num_frames)[app.ui.frame] ?? 0;
@@ -104,8 +109,8 @@ const app = {
   },
   changed() {
     app.redraw();
-    clearTimeout(saving);
-    saving = setTimeout(() => saveWork(app), 250);
+    // One that is under way is left: while a plan plays, changes come faster than it runs out.
+    saving ??= setTimeout(save, 250);
   },
   redraw() {
     if (drawing) return;
@@ -138,7 +143,14 @@ const app = {
   newKey: randomName,
 };
 
+function save() {
+  clearTimeout(saving);
+  saving = null;
+  saveWork(app);
+}
+
 async function start() {
+  addEventListener("pagehide", () => { if (saving !== null) save(); });
   fillIcons(document);
   const kept = await loadWork();
   if (kept) restore(kept);

@@ -83,7 +83,8 @@ export function makeCamera(app) {
     app.redraw();
     clearTimeout(timer);
     if (!app.doc.image) return;
-    timer = setTimeout(compile, 120);
+    const { opened } = app.doc;
+    timer = setTimeout(() => { if (app.doc.opened === opened) compile(); }, 120);
   }
 
   /** Ask for the boxes and put them into the scene; a slider's whole drag is one undo step. */
@@ -91,16 +92,19 @@ export function makeCamera(app) {
     request?.abort();
     if (still()) return void app.dispatch({ type: "camera", motions: [], gesture: `camera-${gesture}` });
     request = new AbortController();
+    const { opened } = app.doc;
     const [columns, rows] = density.value.split("x").map(Number);
     const objects = { ...app.doc, motions: app.doc.motions.filter((motion) => motion.kind !== "camera") };
     const body = { scene: toScene(objects, app.doc.image.image), camera, columns, rows, fraction: 0.15 };
     const answer = await app.attempt(() => api.compileCamera(body, request.signal));
-    if (!answer) return;
+    if (!answer || app.doc.opened !== opened) return;
     const { motions } = fromScene({ ...toScene(app.doc, ""), motions: answer.motions }, null);
     app.dispatch({ type: "camera", motions, gesture: `camera-${gesture}` });
   }
 
   function clear() {
+    clearTimeout(timer);
+    request?.abort();
     on.clear();
     camera = { ...STILL };
     app.dispatch({ type: "camera", motions: [] });

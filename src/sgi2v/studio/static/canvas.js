@@ -34,6 +34,11 @@ export function makeStage(app) {
     return image.complete && image.naturalWidth ? image : null;
   }
 
+  /** Pictures that did not come are asked for anew: what was wrong may be over. */
+  function retryPictures() {
+    for (const [url, image] of photos) if (image.failed) photos.delete(url);
+  }
+
   function fitted() {
     const { width, height } = app.doc.image;
     const narrow = matchMedia("(max-width: 760px)").matches; // the tools lie below then
@@ -145,9 +150,8 @@ export function makeStage(app) {
     stroke(points.slice(0, now + 1), color, width, { dash });
     const frames = frameTimes(app.video.num_frames);
     const ticks = sample(motion, frames).map(({ x, y }) => toScreen([x + dx, y + dy]));
-    const most = app.backbone?.max_speed ?? Infinity;
     speeds(motion, app.doc.image, app.video, app.doc.fit).forEach((speed, j) => {
-      if (speed > most) stroke([ticks[j], ticks[j + 1]], WARN, width + 0.6, { dash: [7, 5] });
+      if (speed > app.video.max_speed) stroke([ticks[j], ticks[j + 1]], WARN, width + 0.6, { dash: [7, 5] });
     });
     if (!camera) for (const tick of ticks.slice(1, -1)) dot(tick, 1.7, color, HALO);
     arrow(points, color, width);
@@ -298,5 +302,8 @@ export function makeStage(app) {
     ctx.setLineDash([]);
   }
 
-  return { update, toScreen, toImage, zoomBy, panBy, handles, wipeLine, picture, overlay, get view() { return view; }, get unit() { return unit; } };
+  return {
+    update, toScreen, toImage, zoomBy, panBy, handles, wipeLine, picture, retryPictures, overlay,
+    get view() { return view; }, get unit() { return unit; },
+  };
 }

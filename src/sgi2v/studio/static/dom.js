@@ -87,10 +87,26 @@ export function setIcon(element, name) {
 export function refill(parent, children) {
   const focused = parent.contains(document.activeElement) ? document.activeElement.dataset.focus : null;
   parent.replaceChildren(...children);
-  const successor = focused ? parent.querySelector(`[data-focus="${CSS.escape(focused)}"]`) : null;
+  const successor = focused ? named(parent, focused) : null;
   successor?.focus({ preventScroll: true });
   // As the Tab key leaves a field: what is typed next takes the place of what is there.
   successor?.select?.();
+}
+
+const named = (parent, name) => parent.querySelector(`[data-focus="${CSS.escape(name)}"]`);
+
+/** Put an element in another's place, the focus on what is named alike in it, or on the first that has a name. */
+export function swap(old, made) {
+  const focused = old.contains(document.activeElement) ? document.activeElement.dataset.focus : null;
+  old.replaceWith(made);
+  if (focused) (named(made, focused) ?? made.querySelector("[data-focus]"))?.focus({ preventScroll: true });
+}
+
+/** Make a list's children these, in order; what is there already stays, with its focus and any press on it. */
+export function arrange(list, wanted) {
+  const stays = new Set(wanted);
+  for (const old of [...list.children]) if (!stays.has(old)) old.remove();
+  wanted.forEach((one, k) => { if (list.children[k] !== one) list.insertBefore(one, list.children[k] ?? null); });
 }
 
 /** A random name for a request or a page. `crypto.randomUUID` is missing where the page comes by plain http. */

@@ -108,8 +108,10 @@ export function makeFiles(app) {
   }
 
   /** The settings of a video or a job become the page's. */
-  async function takeRun({ controller, sampling, settings, backbone }) {
-    await app.useRecipe(null);
+  async function takeRun({ controller, sampling, settings, backbone, recipe = null }) {
+    // First, for what was changed by hand is told from the recipe's own defaults. One that is no more is left out.
+    await app.useRecipe(recipe);
+    if (app.choices.recipe !== recipe) await app.useRecipe(null);
     const { name, ...values } = controller ?? {};
     const { dtype, ...rest } = sampling ?? {};
     const model = app.info.backbones.find((one) => one.name === (backbone?.name ?? backbone)) ?? app.backbone;
@@ -133,7 +135,8 @@ export function makeFiles(app) {
   }
 
   function show(doc, message) {
-    app.dispatch({ type: "load", doc });
+    app.stage.retryPictures();
+    app.dispatch({ type: "load", doc: { ...doc, opened: app.newKey() } });
     const first = doc.motions.find((motion) => motion.kind === "object");
     app.setUI({ selected: first?.id ?? null, key: null, frame: 0, view: null, tool: "select", draft: null, shown: [], active: null, mode: "plan" });
     app.say(message);

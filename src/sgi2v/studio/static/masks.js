@@ -7,8 +7,8 @@ const TINT_SIDE = 1024; // pixels of the longer side of what is drawn over the p
 export function makeMasks(app) {
   const ready = new Map(); // upload -> canvas, opaque where the mask is
   const tints = new Map(); // upload and colour -> canvas
-  let painting = null; // {id, canvas, changed}
-  let pending = 0;
+  // motion id -> what is painted and not in the scene yet: {canvas, opened, strokes, sent}; `opened` is the document's
+  const painting = new Map();
 
   function sheet(width, height) {
     return Object.assign(document.createElement("canvas"), { width, height });
@@ -36,9 +36,9 @@ export function makeMasks(app) {
 
   /** The motion's mask in its colour, to lay over the photo; null without one. */
   function tinted(motion, color) {
-    const own = painting?.id === motion.id ? painting.canvas : null;
+    const own = paintedOf(motion);
     if (!own && !motion.mask) return null;
-    if (own) return colored(own, color);
+    if (own) return colored(own.canvas, color);
     const name = `${motion.mask} ${color}`;
     if (!tints.has(name)) {
       const mask = opened(motion.mask);
@@ -60,13 +60,22 @@ export function makeMasks(app) {
     return canvas;
   }
 
+  function paintedOf(motion) {
+    const own = painting.get(motion.id);
+    return own?.opened === app.doc.opened ? own : null;
+  }
+
   function canvasFor(motion) {
-    if (painting?.id === motion.id) return painting.canvas;
+    const own = paintedOf(motion);
+    if (own) {
+      own.strokes += 1;
+      return own.canvas;
+    }
     const { width, height } = app.doc.image;
     const canvas = sheet(width, height);
     const before = motion.mask ? opened(motion.mask) : null;
     if (before) canvas.getContext("2d").drawImage(before, 0, 0, width, height);
-    painting = { id: motion.id, canvas };
+    painting.set(motion.id, { canvas, opened: app.doc.opened, strokes: 1, sent: 0 });
     return canvas;
   }
 
@@ -94,24 +103,33 @@ export function makeMasks(app) {
 
   /** Hand the painted mask to the server and name it in the scene: one undo step a stroke. */
   async function finish(motion) {
-    if (!painting || painting.id !== motion?.id) return;
-    const { canvas } = painting;
+    const own = motion && paintedOf(motion);
+    if (!own) return;
+    const { canvas, strokes } = own;
+    const number = ++own.sent;
     const drawn = sheet(canvas.width, canvas.height);
     const context = drawn.getContext("2d");
     context.fillStyle = "#000";
     context.fillRect(0, 0, drawn.width, drawn.height);
     context.drawImage(canvas, 0, 0);
-    const number = ++pending;
     const blob = await new Promise((resolve) => { drawn.toBlob(resolve, "image/png"); });
     const stored = await app.attempt(() => api.putImage(blob));
-    if (number !== pending) return; // a later stroke holds this one too
-    if (stored) {
-      remember(ready, stored.image, canvas, 12);
+    // A later stroke holds this one too; and the motion, or the whole scene, may be another by now.
+    if (painting.get(motion.id) !== own || own.sent !== number) return;
+    const goesOn = own.strokes !== strokes;
+    if (!goesOn) painting.delete(motion.id);
+    if (stored && app.doc.opened === own.opened) {
+      if (!goesOn) remember(ready, stored.image, canvas, 12);
       app.dispatch({ type: "set", id: motion.id, changes: { mask: stored.image } });
     }
-    painting = null;
     app.redraw();
   }
 
-  return { tinted, stroke, polygon, finish };
+  /** What was painted for a motion that is gone is not for the next one with its number. */
+  function update() {
+    const ids = new Set(app.doc.motions.map((motion) => motion.id));
+    for (const [id, { opened }] of painting) if (opened === app.doc.opened && !ids.has(id)) painting.delete(id);
+  }
+
+  return { update, tinted, stroke, polygon, finish };
 }

@@ -37,8 +37,8 @@ export function makeObjects(app) {
   }
 
   const flag = (motion, changes) => app.dispatch({ type: "flags", id: motion.id, changes });
-  const tooFast = (motion) => app.backbone && app.doc.image
-    && Math.max(0, ...speeds(motion, app.doc.image, app.video, app.doc.fit)) > app.backbone.max_speed;
+  const tooFast = (motion) => app.doc.image
+    && Math.max(0, ...speeds(motion, app.doc.image, app.video, app.doc.fit)) > app.video.max_speed;
 
   function row(motion) {
     const chosen = motion.id === app.ui.selected;
@@ -111,13 +111,18 @@ export function makeObjects(app) {
 
   /** The server's guess (GrabCut) at which pixels of the box are the thing. */
   async function findOutline(motion) {
-    const found = await app.attempt(() => api.outline(app.doc.image.image, fresh(motion).box));
-    if (found) set(motion, { mask: found.image });
+    const { opened } = app.doc;
+    const { box } = fresh(motion);
+    const found = await app.attempt(() => api.outline(app.doc.image.image, box));
+    if (!found || app.doc.opened !== opened) return;
+    // By now it may be gone, or another one with its number, or elsewhere: the outline is that of the box asked about.
+    const now = app.doc.motions.find((one) => one.id === motion.id);
+    if (now && JSON.stringify(now.box) === JSON.stringify(box)) set(motion, { mask: found.image });
   }
 
   function pathFields(motion) {
     const fastest = Math.max(...speeds(motion, app.doc.image, app.video, app.doc.fit));
-    const most = app.backbone?.max_speed;
+    const most = app.video.max_speed;
     const curve = choice("Curve", motion.curve, [["polyline", "Straight"], ["spline", "Smooth"]], (value) => set(motion, { curve: value }), motion.locked);
     const keys = motion.path.length > 40
       ? h("p", { class: "note" }, `${motion.path.length} keys: move them on the plan or the time-line.`)
@@ -125,7 +130,7 @@ export function makeObjects(app) {
     return h("fieldset", {}, h("legend", {}, "Path"),
       h("div", { class: "row" }, curve, button("sliders", "One speed: set the keys' times so that the path is travelled evenly", () => replace(motion, edits.evened), { kind: "small", disabled: motion.locked || motion.path.length < 3 }),
         button("pin", "Remove the path: make it a pin", () => set(motion, { path: [] }), { kind: "small", disabled: motion.locked })),
-      most ? h("p", { class: `note ${fastest > most ? "warned" : ""}`, id: "speed-note" }, fastest > most ? icon("warn") : null,
+      Number.isFinite(most) ? h("p", { class: `note ${fastest > most ? "warned" : ""}`, id: "speed-note" }, fastest > most ? icon("warn") : null,
         `Up to ${plainNumber(fastest, 1)} px of the video a frame; this model can be expected to follow ${plainNumber(most, 1)}.`) : null,
       keys);
   }
@@ -154,7 +159,7 @@ export function makeObjects(app) {
 
   function update() {
     const { motions } = app.doc;
-    const now = JSON.stringify([motions.map(({ path, mask, ...rest }) => [rest, path]), app.ui.selected, app.video, app.doc.fit, app.doc.image?.id, app.backbone?.max_speed]);
+    const now = JSON.stringify([motions.map(({ path, mask, ...rest }) => [rest, path]), app.ui.selected, app.video, app.doc.fit, app.doc.image?.id]);
     if (now !== shownList) {
       shownList = now;
       const camera = motions.filter((one) => one.kind === "camera");
@@ -166,7 +171,7 @@ export function makeObjects(app) {
         : [h("li", { class: "empty" }, app.doc.image ? "Nothing moves yet. Draw a box on the photo: B." : "Open a photo to begin.")]);
     }
     const selected = app.selected;
-    const then = JSON.stringify([selected, app.ui.key, app.video, app.doc.fit, app.backbone?.max_speed, selected && colorOf(app.doc, selected)]);
+    const then = JSON.stringify([selected, app.ui.key, app.video, app.doc.fit, selected && colorOf(app.doc, selected)]);
     if (then === shownDetail || (detail.contains(document.activeElement) && app.pointer?.busy)) return;
     if (typed && typed === document.activeElement && JSON.parse(shownDetail)[0]?.id === selected?.id) return;
     shownDetail = then;

@@ -115,8 +115,8 @@ export function makePointer(app) {
       app.say("Choose an object to paint its mask.");
       return;
     }
-    drag.kind = "brush";
-    app.masks.stroke(app.selected, [drag.start, drag.start], app.ui.brush / app.stage.view.scale, app.ui.erase);
+    Object.assign(drag, { kind: "brush", base: app.selected });
+    app.masks.stroke(drag.base, [drag.start, drag.start], app.ui.brush / app.stage.view.scale, app.ui.erase);
   }
 
   function follow(event) {
@@ -165,7 +165,7 @@ export function makePointer(app) {
         moveFreehand(where);
         break;
       case "brush":
-        app.masks.stroke(app.selected, [app.stage.toImage(before), where], app.ui.brush / app.stage.view.scale, app.ui.erase);
+        app.masks.stroke(drag.base, [app.stage.toImage(before), where], app.ui.brush / app.stage.view.scale, app.ui.erase);
         break;
     }
   }
@@ -218,7 +218,7 @@ export function makePointer(app) {
     app.endGesture();
     if (kind === "newbox") placeBox(start, app.ui.draft?.box, moved);
     else if (kind === "freehand") placePath(base, line, moved, start, done.inside);
-    else if (kind === "brush") app.masks.finish(app.selected);
+    else if (kind === "brush") app.masks.finish(base);
     else if (kind === "polygon") addCorner(start);
     else if (kind === "pan" && !moved && app.ui.tool === "select") app.setUI({ selected: null, key: null });
   }
@@ -278,7 +278,7 @@ export function makePointer(app) {
     if (!drag) return;
     const { kind, base, moved } = drag;
     if (moved && base && ["body", "line", "start", "key", "corner"].includes(kind)) app.dispatch({ type: "replace", id: base.id, motion: base, gesture: drag.gesture });
-    if (kind === "brush") app.masks.finish(app.selected);
+    if (kind === "brush") app.masks.finish(base);
     drag = null;
     app.endGesture();
     app.setUI({ draft: null });

@@ -42,6 +42,7 @@ export function makeResults(app) {
     const shown = [...new Set(ids)].slice(-12);
     const mode = app.ui.mode === "plan" && shown.length ? "beside" : app.ui.mode;
     app.setUI({ shown, active: active ?? null, mode: shown.length > 1 ? "beside" : mode });
+    app.stage.retryPictures();
     for (const id of shown) if (app.jobs.get(id)) preload(app.jobs.get(id));
   }
 
@@ -83,8 +84,10 @@ export function makeResults(app) {
     const { canvas } = parts;
     parts.element.classList.toggle("active", id === app.ui.active && app.ui.shown.length > 1);
     if (!job) {
-      parts.title.textContent = "Deleted";
-      parts.state.textContent = "This result is no longer kept.";
+      const gone = app.jobsPanel.missing(id);
+      parts.element.querySelector(".live").hidden = false;
+      parts.title.textContent = gone ? "Deleted" : "";
+      parts.state.textContent = gone ? "This result is no longer kept." : "Looking for it …";
       parts.bar.hidden = parts.cancel.hidden = parts.retry.hidden = true;
       return;
     }
@@ -148,7 +151,10 @@ export function makeResults(app) {
 
 /** What to take home of a finished job. */
 export function links(job) {
-  const link = (address, label, tip) => h("a", { "href": `${address}?download=1`, "download": true, "class": "button small", "title": tip, "aria-label": tip }, label);
+  const link = (address, label, tip) => h("a", {
+    "href": `${address}?download=1`, "download": true, "class": "button small", "title": tip, "aria-label": tip,
+    "data-focus": `${label}-${job.id}`,
+  }, label);
   const { mp4, gif, zip, scene } = job.result;
   return [link(mp4, "mp4", "Download the video"), link(gif, "gif", "Download as a gif"), link(zip, "frames", "Download the frames, lossless"), link(scene, "scene", "Download the scene this was made of")];
 }

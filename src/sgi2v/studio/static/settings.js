@@ -12,9 +12,11 @@ export function makeSettings(app) {
   let shown = "", checked = "", timer = null, request = null;
 
   const clip = h("input", { type: "file", accept: ".mp4,.gif,video/mp4,image/gif", onchange: async () => {
+    const { opened } = app.doc;
     const made = clip.files.length && await app.attempt(() => api.importClip(clip.files[0]));
     clip.value = "";
-    if (made) app.dispatch({ type: "scene", changes: { reference: { frames: made.pictures } } });
+    if (!made || app.doc.opened !== opened) return;
+    app.dispatch({ type: "scene", changes: { reference: { frames: made.pictures } } });
   } });
 
   async function reset() {

@@ -47,6 +47,7 @@ export function makeShell(app) {
   byId("compare").addEventListener("click", () => app.jobsPanel.compare());
   radios(byId("modes"), "mode", "aria-checked");
   radios(byId("tabs"), "panel", "aria-selected");
+  addEventListener("resize", app.redraw);
 
   /** Arrow keys go through a group of which one is chosen, as in every tab list. */
   function radios(group, name) {
@@ -68,8 +69,12 @@ export function makeShell(app) {
   }
 
   function mark(group, name, attribute, value) {
-    for (const one of group.querySelectorAll("button")) {
-      const chosen = one.dataset[name] === value;
+    const all = [...group.querySelectorAll("button")];
+    // Where there is room the objects have a place of their own and no tab; the settings are shown then.
+    const hidden = name === "panel" && !all.find((one) => one.dataset[name] === value)?.offsetParent;
+    const shown = hidden ? "settings" : value;
+    for (const one of all) {
+      const chosen = one.dataset[name] === shown;
       one.setAttribute(attribute, String(chosen));
       one.tabIndex = chosen ? 0 : -1;
     }

@@ -9,8 +9,9 @@ const MAX_UNDO = 200;
 export const PALETTE = ["#ffe033", "#4bbeff", "#ff78c8", "#00d696", "#ff801e", "#968cff", "#e13c3c"];
 export const CAMERA_COLOR = "#ffffff";
 
+/** `opened` is another for every photo or scene that is opened: motions' numbers begin at 1 in each. */
 export function emptyDoc() {
-  return { image: null, fit: "stretch", prompt: "", reference: null, motions: [], nextId: 1 };
+  return { opened: null, image: null, fit: "stretch", prompt: "", reference: null, motions: [], nextId: 1 };
 }
 
 /** The document after an action; the same object where nothing changes. Locked motions change by `flags` only. */

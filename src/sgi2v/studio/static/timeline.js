@@ -39,7 +39,7 @@ export function makeTimeline(app) {
     const title = titleOf(app.doc, motion);
     const color = colorOf(app.doc, motion);
     const times = frameTimes(app.video.num_frames);
-    const most = app.backbone?.max_speed ?? Infinity;
+    const most = app.video.max_speed;
     const fast = motion.path.length ? speeds(motion, app.doc.image, app.video, app.doc.fit) : [];
     const lane = h("div", { class: "lane" });
     const place = (element, left, right = null) => {
@@ -57,7 +57,7 @@ export function makeTimeline(app) {
       if (motion.path.length <= 60) motion.path.forEach((key, index) => place(diamond(motion, key, index, title, color, lane), key.time));
     } else place(h("div", { class: "span pin" }), 0, 1).style.background = color;
     lane.addEventListener("dblclick", (event) => {
-      const time = timeAt(lane, event);
+      const time = timeAt(lane.getBoundingClientRect(), event);
       const frame = Math.round(time * (app.video.num_frames - 1));
       app.setUI({ selected: motion.id });
       app.setFrame(frame);
@@ -67,10 +67,7 @@ export function makeTimeline(app) {
     return h("div", { class: `lane-row ${motion.id === app.ui.selected ? "chosen" : ""} ${motion.visible ? "" : "faint"}` }, name, lane);
   }
 
-  const timeAt = (lane, event) => {
-    const box = lane.getBoundingClientRect();
-    return Math.min(Math.max((event.clientX - box.left) / box.width, 0), 1);
-  };
+  const timeAt = (box, event) => Math.min(Math.max((event.clientX - box.left) / box.width, 0), 1);
 
   /** A key: drag it or use the arrow keys to change its time. */
   function diamond(motion, key, index, title, color, lane) {
@@ -93,14 +90,16 @@ export function makeTimeline(app) {
       event.preventDefault();
       const gesture = `timeline-${Date.now()}`;
       const from = event.clientX;
+      // Once: every move draws the lanes anew, and one that is no longer on the page has no place.
+      const box = lane.getBoundingClientRect();
       let moved = false;
       const follow = (now) => {
         if (!moved && Math.abs(now.clientX - from) < 3) return;
         moved = true;
         // Near a frame the key lands on it.
-        const time = timeAt(lane, now), count = app.video.num_frames - 1;
+        const time = timeAt(box, now), count = app.video.num_frames - 1;
         const near = Math.round(time * count) / count;
-        retime(Math.abs(near - time) * lane.clientWidth < 6 ? near : time, gesture);
+        retime(Math.abs(near - time) * box.width < 6 ? near : time, gesture);
       };
       const end = () => {
         window.removeEventListener("pointermove", follow);
@@ -128,7 +127,7 @@ export function makeTimeline(app) {
     rows.style.setProperty("--now", String(app.time));
     const listed = doc.image ? doc.motions.filter((one) => one.kind !== "camera" || one.id === ui.selected) : [];
     const camera = doc.motions.filter((one) => one.kind === "camera").length;
-    const now = JSON.stringify([listed, ui.selected, ui.key, video, doc.fit, app.backbone?.max_speed, doc.image?.id, camera]);
+    const now = JSON.stringify([listed, ui.selected, ui.key, video, doc.fit, doc.image?.id, camera]);
     if (now === shown) return;
     shown = now;
     const ticks = h("div", { class: "lane ticks", "aria-hidden": "true" });
@@ -140,7 +139,8 @@ export function makeTimeline(app) {
       ticks.append(tick);
     });
     ticks.addEventListener("pointerdown", (event) => {
-      const follow = (one) => app.setFrame(timeAt(ticks, one) * last);
+      const box = ticks.getBoundingClientRect();
+      const follow = (one) => app.setFrame(timeAt(box, one) * last);
       follow(event);
       window.addEventListener("pointermove", follow);
       window.addEventListener("pointerup", () => window.removeEventListener("pointermove", follow), { once: true });
