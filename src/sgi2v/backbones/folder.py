@@ -80,8 +80,9 @@ def check_folder(folder: Path) -> None:
     Reads headers only, so it costs nothing and comes before any loading.
     """
     # Some versions of diffusers run a file of a model's own instead of the library's class.
-    for program in sorted((*folder.glob("*.py"), *folder.glob("*/*.py"))):
-        raise ValueError(f"backbone: {program} is a program, which a model needs none of; delete it")
+    programs = sorted((*folder.glob("*.py"), *folder.glob("*/*.py")))
+    if programs:
+        raise ValueError(f"backbone: {programs[0]} is a program, which a model needs none of; delete it")
     for name in _CONFIGS:
         file = folder / name
         if not file.is_file():
@@ -90,11 +91,13 @@ def check_folder(folder: Path) -> None:
             )
         read_json(file)
     for part, value in read_json(folder / "model_index.json").items():
-        if isinstance(value, list) and (
-            part.startswith("_") or value[:1] not in [[name] for name in _LIBRARIES]
-        ):
+        if not isinstance(value, list):
+            continue
+        library = value[0] if value else "nowhere"
+        # A list for what is no part names a class of the folder's own.
+        if part.startswith("_") or library not in _LIBRARIES:
             raise ValueError(
-                f"backbone: {folder / 'model_index.json'} takes {part} from {value[0] if value else 'nowhere'}; "
+                f"backbone: {folder / 'model_index.json'} takes {part} from {library}; "
                 f"a Stable Video Diffusion model takes its parts from {' and '.join(_LIBRARIES)} alone"
             )
     for part in _WEIGHED:

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from sgi2v.backbones import Backbone
 from sgi2v.controllers import Controller
-from sgi2v.crude import box_cover
 from sgi2v.device import choose_device, peak_memory, reset_peak_memory
 from sgi2v.evaluation.baselines import paste, still
 from sgi2v.evaluation.datasets import Case
@@ -227,13 +226,7 @@ class RowMaker:
         if method == "paste":
             boxes = torch.from_numpy(tracks.boxes(range(grid.num_frames)))
             camera = [track.kind == "camera" for track in tracks.tracks]
-            covers = [
-                torch.from_numpy(box_cover(track.boxes[0], grid.width, grid.height))
-                if known is None
-                else known
-                for track, known in zip(tracks.tracks, _pixels(case, tracks), strict=True)
-            ]
-            return to_uint8(paste(first, boxes, torch.stack(covers) if covers else None, camera))
+            return to_uint8(paste(first, boxes, _pixels(case, tracks), camera))
         assert case.truth is not None
         if method == "true":
             return to_uint8(case.truth)

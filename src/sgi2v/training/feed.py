@@ -28,10 +28,8 @@ _CALM: Final[Mapping[str, Any]] = MappingProxyType(
     dict.fromkeys(("camera", "passing", "occluder", "turning", "blurred", "lighting"), 0.0)
 )
 _AT_ONCE: Final = 2**25  # pixels rendered and encoded in one go, about 40 clips of 14 frames of 320x192
-_ENCODED: Final = (16, 256)  # frames encoded in one go, on a processor and on an accelerator, and at most
-_ENCODED_PIXELS: Final = (
-    2**22
-)  # so many pixels: 2 GB a tensor in the first layers of SVD's autoencoder, of 7 frames of 1024x576
+_ENCODED: Final = (16, 256)  # frames encoded in one go, on a processor and on an accelerator
+_ENCODED_PIXELS: Final = 2**22  # and at most these: 2 GB a tensor in the first layers of SVD's autoencoder
 
 
 @dataclass(frozen=True, kw_only=True)

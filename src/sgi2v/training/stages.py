@@ -14,6 +14,7 @@ _FREE: Final = (
 )  # fmt: skip
 """Fields of a training that may change when it goes on; weights and clips that folders hold are compared themselves."""
 _RATES: Final = "lr", "final_lr", "num_warmup"
+"""Fields of a stage that may change while it is under way."""
 
 
 @dataclass(frozen=True, kw_only=True)
