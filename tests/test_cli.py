@@ -21,7 +21,7 @@ from diffusers import StableVideoDiffusionPipeline
 from PIL import Image
 
 from sgi2v.backbones.folder import bundled_folder
-from sgi2v.cli import COMMANDS, SPOILED, main
+from sgi2v.cli import COMMANDS, SPOILED, UNREAD, main
 from sgi2v.cli.bar import Bar
 from sgi2v.cli.common import default_output
 from sgi2v.scene_io import load_scene
@@ -99,7 +99,7 @@ def test_generate_and_replay(folder: Path, model: str, capsys: pytest.CaptureFix
     assert generate(model, "--output", "new/frames") == 0
     out, err = capsys.readouterr()
     assert out == "new/frames\n"
-    assert "3 frames of 48x32" in err
+    assert re.search(r"3 frames of 48x32 in \d+ s: 3 steps, 2 guided iterations, float32\n", err), err
     video = load_video("new/frames")
     assert video.frames.shape == (3, 3, 32, 48)
     assert video.run is not None
@@ -490,6 +490,10 @@ def damaged(how: str, folder: Path) -> None:
             (folder / "sgi2v.json").write_text("{")
         case "unknown settings":
             (folder / "sgi2v.json").write_text('{"colour": 1}')
+        case "another kind of setting":
+            (folder / "sgi2v.json").write_text('{"fps": "seven"}')
+        case "no recommendation":
+            (folder / "sgi2v.json").write_text('{"recommended": {"sg-i2v": 3}}')
         case "corrupt config":
             (folder / "vae" / "config.json").write_text("[]")
 
@@ -504,6 +508,8 @@ def damaged(how: str, folder: Path) -> None:
         ("corrupt weights", "safetensors is corrupt"),
         ("corrupt settings", "sgi2v.json cannot be read"),
         ("unknown settings", "sgi2v.json: unknown setting 'colour'"),
+        ("another kind of setting", "sgi2v.json.fps: 'seven' is not a whole number"),
+        ("no recommendation", "sgi2v.json.recommended.sg-i2v: 3 is no object"),
         ("corrupt config", "vae/config.json cannot be read"),
     ],
 )
@@ -523,6 +529,30 @@ def test_replay_refuses_other_weights(folder: Path, model: str, capsys: pytest.C
     capsys.readouterr()
     line = refused(capsys, "replay", "a.mp4", "--backbone", str(other), "--quiet", "--device", "cpu")
     assert "are not those the video was made with" in line
+
+
+def test_what_the_model_says_of_a_method_is_said_before_the_run(
+    folder: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(model, folder / "noted")
+    notes = {"sg-i2v": "Does it.\nTwice\x1b[2J."}
+    (folder / "noted" / "sgi2v.json").write_text(json.dumps({"notes": notes}))
+    assert generate("noted", "--output", "a") == 0
+    assert "note: Does it. Twice [2J.\n" in capsys.readouterr().err
+    assert generate("noted", "--output", "b", "--quiet") == 0
+    assert generate("noted", "--output", "c", "controller:none") == 0
+    assert "note:" not in capsys.readouterr().err
+    noted, plain = load_video("b").run, load_video("a").run
+    assert noted == plain and noted is not None and "notes" not in noted["backbone"]["settings"]
+
+
+@pytest.mark.parametrize("command", ["generate --help", "info"])
+def test_a_reader_that_leaves_ends_the_command_quietly(command: str) -> None:
+    words = [sys.executable, "-m", "sgi2v.cli", *command.split()]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None and running.stderr is not None
+        running.stdout.close()
+        assert (running.stderr.read(), running.wait()) == ("", UNREAD)
 
 
 def test_a_studio_without_its_packages_says_how_to_get_them() -> None:

@@ -301,6 +301,17 @@ def test_generate_watch_and_open_the_video_again(visit: Visit, tmp_path: Path) -
 
 
 @needs_browser
+def test_a_method_says_how_it_fares_with_the_model(visit: Visit) -> None:
+    visit.photo()
+    visit.page.click("#tab-settings")
+    assert "Choose time-to-move" in visit.page.inner_text("#method-note")
+    visit.page.select_option("#set-controller", "time-to-move")
+    visit.page.wait_for_selector("#method-note:has-text('Follows best')")
+    visit.page.select_option("#set-controller", "none")
+    visit.page.wait_for_selector("#method-note", state="detached")
+
+
+@needs_browser
 def test_methods_and_seeds_side_by_side(visit: Visit) -> None:
     example(visit, "cat")
     choose_steps(visit, 1)

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -164,6 +165,7 @@ class Child(Parent):
     pair: tuple[float, float] = (1.0, 2.0)
     names: tuple[str, ...] = ("x",)
     on: bool = False
+    named: Mapping[str, float] = dataclasses.field(default_factory=dict)
     hidden: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
@@ -191,13 +193,14 @@ def test_json_is_fitted_to_a_dataclass() -> None:
     assert made == {"lr": 1.0, "count": 2, "pair": (1.0, 2.0), "names": ("y",), "mode": "b", "unknown": 3}
     assert isinstance(made["lr"], float) and isinstance(made["count"], int)
     assert fitted(Child, {"count": None}, "") == {"count": None}
+    assert fitted(Child, {"named": {"a": 1}}, "") == {"named": {"a": 1.0}}
 
 
 @pytest.mark.parametrize(
     "values",
     [{"lr": "1"}, {"lr": True}, {"lr": None}, {"lr": 10**400}, {"lr": float("nan")}, {"count": 1.5}, {"count": "1"},
      {"mode": "c"}, {"mode": ["a"]}, {"pair": [1.0]}, {"pair": 1.0}, {"pair": [1.0, "x"]}, {"names": "xy"},
-     {"names": [1]}, {"on": 1}],
+     {"names": [1]}, {"on": 1}, {"named": 1}, {"named": {"a": "x"}}],
 )  # fmt: skip
 def test_a_value_of_another_kind_is_refused_by_its_field(values: dict[str, Any]) -> None:
     (name,) = values

@@ -7,7 +7,7 @@ from experiments.study import Study, main
 from sgi2v.backbones import Backbone
 from sgi2v.controllers import Controller, TimeToMove, recommended
 
-SIGMAS = ((10.0, 3.0), (6.0, 2.0), (3.0, 1.0))
+SIGMAS = ((12.0, 0.4), (12.0, 0.05), (3.0, 0.4), (3.0, 0.05), (1.2, 0.05))
 
 
 def variants(backbone: Backbone) -> Mapping[str, Controller]:
@@ -23,7 +23,7 @@ STUDY = Study(
     axis="begins at / held down to, sigma",
     variants=variants,
     method="Time-to-Move",
-    note="The steps' sigmas are 20, 9.2, 3.9, 1.4, 0.45 and below.",
+    note="The steps' sigmas are 40, 15.6, 5.2, 1.4, 0.29, 0.037 and 0.002.",
 )
 
 if __name__ == "__main__":

@@ -52,6 +52,10 @@ def _fit(hint: Any, value: Any, field: str) -> Any:
         raise ValueError(f"{field}: {shown(value)} is not known; give one of {known}")
     if get_origin(bare) is tuple:
         return _fit_tuple(get_args(bare), value, field)
+    if get_origin(bare) is Mapping:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{field}: {shown(value)} is no object; give names with their values")
+        return {name: _fit(get_args(bare)[1], item, f"{field}.{name}") for name, item in value.items()}
     return value
 
 

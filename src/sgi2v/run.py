@@ -40,7 +40,7 @@ class Run:
     ) -> "Run":
         """The record of a run about to start; ``sampling`` is complete, nothing left to a default."""
         # What the controller really was stands beside it; the advice it may have come from does not matter.
-        advice = ("recommended", "recipes")
+        advice = ("recommended", "recipes", "notes")
         settings = {name: v for name, v in asdict(backbone.settings).items() if name not in advice}
         return cls(
             scene=scene_to_dict(scene, embed=True),

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sgi2v.attention import AttentionEdit
+from sgi2v.fitting import fitted
 from sgi2v.grid import Grid
 
 CLEAN = "x0"
@@ -70,6 +71,8 @@ class Settings:
     """Controller name -> the values of its fields that suit this model."""
     recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Name of a recipe -> the settings it changes, such as num_steps; what it recommends is laid over the rest."""
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """Controller name -> a sentence on how it fares with this model, for whoever chooses it; changes no video."""
 
 
 @runtime_checkable
@@ -173,15 +176,12 @@ class Backbone(Protocol):
 
 
 def settings_with(settings: Settings, values: Mapping[str, Any], where: str) -> Any:
-    """The settings with some fields replaced; ValueError naming ``where`` and the field if one is unknown."""
+    """The settings with some fields replaced; ValueError naming ``where`` and a field, unknown or of no such kind."""
     known = {f.name for f in dataclasses.fields(settings)}
     unknown = sorted(set(values) - known)
     if unknown:
         raise ValueError(f"{where}: unknown setting {unknown[0]!r}; known are {', '.join(sorted(known))}")
-    frozen: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
-    }
-    return dataclasses.replace(settings, **frozen)
+    return dataclasses.replace(settings, **fitted(type(settings), values, where))
 
 
 def settings_with_recipe(settings: Settings, name: str | None, where: str = "recipe") -> Any:

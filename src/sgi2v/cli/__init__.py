@@ -18,6 +18,7 @@ from sgi2v.cli.training import train
 SPOILED: Final = 2  # exit codes: what was asked for cannot be done
 NO_MEMORY: Final = 3
 INTERRUPTED: Final = 130
+UNREAD: Final = 141
 COMMANDS: Final = MappingProxyType(
     {
         "generate": generate,
@@ -37,7 +38,23 @@ COMMANDS: Final = MappingProxyType(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0, 2 for a mistake in what was asked, 3 out of memory, 130 for Ctrl-C."""
+    """Run a command; returns the exit code.
+
+    0, 2 for a mistake in what was asked, 3 out of memory, 130 for Ctrl-C, 141 when whoever read the output has left.
+    """
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            sys.stdout.flush()  # here, where a reader that has left can still be caught
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)  # for what Python itself flushes when it ends
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(nowhere, stream.fileno())
+        return UNREAD
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     name, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name in ("-h", "--help", "help"):
         print(_help())

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Bar:
-    """A run's progress on stderr: phase, step, guided iteration, loss and time left."""
+    """A run's progress on stderr: phase, step, guided iteration, loss and time left; counts steps and iterations."""
 
     def __init__(self, *, quiet: bool, title: str = "") -> None:
         """`quiet` shows nothing; `title` stands before the phase."""
@@ -18,12 +18,15 @@ class Bar:
         often = 0.1 if sys.stderr.isatty() else 5.0
         shape = "{desc} |{bar:24}| {percentage:3.0f}%{postfix}"
         self.title = title
+        self.steps = self.iterations = 0
         self.bar = tqdm(
             total=1000, bar_format=shape, disable=quiet, mininterval=often, leave=False, file=sys.stderr
         )
 
     def __call__(self, progress: "Progress") -> None:
         """Show how far the run is."""
+        self.steps += progress.phase == "sample" and not progress.iteration
+        self.iterations += progress.iteration > 0
         phase = {"encode": "encoding the image", "decode": "decoding the frames"}.get(progress.phase)
         if phase is None:
             phase = f"step {progress.step}/{progress.num_steps}"

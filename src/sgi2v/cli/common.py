@@ -14,8 +14,10 @@ import tyro
 from sgi2v.cli.bar import Bar
 
 if TYPE_CHECKING:
+    from sgi2v.backbones.base import Settings
     from sgi2v.backbones.memory import Memory, Mode
     from sgi2v.backbones.svd_outline import SVDOutline
+    from sgi2v.controllers import Controller
     from sgi2v.generate import Sampling
     from sgi2v.video import Video
 
@@ -101,8 +103,22 @@ def default_output(scene: Path, suffix: str) -> Path:
     return Path("out") / ((scene.name if scene.is_dir() else scene.stem) + suffix)
 
 
-def say(quiet: bool, video: "Video", begun: float) -> None:
-    """How large the video is and how long it took since `begun`, on stderr."""
-    if not quiet:
-        num, _, height, width = video.frames.shape
-        print(f"{num} frames of {width}x{height} in {time.perf_counter() - begun:.0f} s", file=sys.stderr)
+def say(video: "Video", bar: Bar, begun: float, *, quiet: bool) -> None:
+    """How large a video is, how long all took since `begun`, and what the run that `bar` showed was, on stderr."""
+    if quiet:
+        return
+    num, _, height, width = video.frames.shape
+    print(
+        f"{num} frames of {width}x{height} in {time.perf_counter() - begun:.0f} s: {bar.steps} steps, "
+        f"{bar.iterations} guided iterations, {(video.run or {})['sampling']['dtype']}",
+        file=sys.stderr,
+    )
+
+
+def say_note(controller: "Controller", settings: "Settings", *, quiet: bool) -> None:
+    """What the model's folder says of this way of steering it, on stderr, on one line."""
+    from sgi2v.controllers import controller_to_dict
+
+    note = settings.notes.get(controller_to_dict(controller)["name"])
+    if note and not quiet:
+        print("note: " + "".join(c if c.isprintable() else " " for c in note), file=sys.stderr)

@@ -28,6 +28,7 @@ class ModelOptions(SVDSettings):
     num_steps: Suppress[int] = 0
     recommended: Suppress[Mapping[str, Mapping[str, Any]]] = dataclasses.field(default_factory=dict)
     recipes: Suppress[Mapping[str, Mapping[str, Any]]] = dataclasses.field(default_factory=dict)
+    notes: Suppress[Mapping[str, str]] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

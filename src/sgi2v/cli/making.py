@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from sgi2v.cli.bar import Bar
-from sgi2v.cli.common import default_output, memory_for, parse, progress_bar, say, silence
+from sgi2v.cli.common import default_output, memory_for, parse, progress_bar, say, say_note, silence
 from sgi2v.cli.options import ConvertOptions, DemoOptions, MaskOptions, PreviewOptions, ReplayOptions
 
 
@@ -32,7 +32,8 @@ def generate(arguments: Sequence[str]) -> None:
     settings = settings_with_recipe(outline.settings, options.recipe)
     settings = settings_with(settings, o.changed_settings(options, default), "settings")
     outline = replace(outline, settings=settings)
-    plan(scene, outline, controller=controller, sampling=options.sampling)
+    planned = plan(scene, outline, controller=controller, sampling=options.sampling)
+    say_note(planned.controller, settings, quiet=options.quiet)
     place: dict[str, Any] = {"device": options.device, "dtype": options.dtype}
     mode = memory_for(options.memory, outline, options.sampling, quiet=options.quiet, **place)
     with silence():
@@ -44,7 +45,7 @@ def generate(arguments: Sequence[str]) -> None:
             scene, backbone=backbone, controller=controller, sampling=options.sampling, progress=bar
         )
         video.save(output)
-    say(options.quiet, video, begun)
+    say(video, bar, begun, quiet=options.quiet)
     print(output)
 
 
@@ -122,7 +123,7 @@ def replay(arguments: Sequence[str]) -> None:
     with progress_bar(quiet=options.quiet) as bar:
         video = replay(run, backbone=backbone, progress=bar)
         video.save(output)
-    say(options.quiet, video, begun)
+    say(video, bar, begun, quiet=options.quiet)
     print(output)
 
 
@@ -148,11 +149,13 @@ def demo(arguments: Sequence[str]) -> None:
     )
     with silence():
         backbone = load_backbone(options.backbone, device=options.device, memory=mode)
+    shown: list[Bar] = []
     with contextlib.ExitStack() as bars:
 
         def next_bar(title: str) -> Bar:
             bars.close()
-            return bars.enter_context(progress_bar(quiet=options.quiet, title=f"{title}: "))
+            shown.append(bars.enter_context(progress_bar(quiet=options.quiet, title=f"{title}: ")))
+            return shown[-1]
 
         demo = make_demo(
             scene,
@@ -174,4 +177,4 @@ def demo(arguments: Sequence[str]) -> None:
             print(
                 f"  {title:10}  mean {error.scene:.1f}, at the end {end:.1f}, lost in {lost:.0%} of the frames"
             )
-    say(options.quiet, demo.controlled, begun)
+    say(demo.controlled, shown[-1], begun, quiet=options.quiet)

@@ -32,7 +32,7 @@ DEFAULT_CONTROLLER: Final = "sg-i2v"
 MAX_SPEED: Final = 0.1
 """Of a frame's shorter side, a frame: a thing that moves faster is seldom followed (a rule of thumb)."""
 _ELSEWHERE: Final = frozenset(
-    {"width", "height", "num_frames", "num_steps", "recommended", "recipes", "bfloat16_on_cpu"}
+    {"width", "height", "num_frames", "num_steps", "recommended", "recipes", "notes", "bfloat16_on_cpu"}
 )
 
 
@@ -219,6 +219,7 @@ def _controller_info(name: str, settings: Settings) -> dict[str, Any]:
     return {
         "name": name,
         "title": (kind.__doc__ or name).splitlines()[0],
+        "note": settings.notes.get(name, ""),
         "description": text,
         "combination": kind is InTurn,
         "fields": [] if isinstance(controller, InTurn) else _own_fields(controller),

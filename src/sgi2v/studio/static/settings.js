@@ -107,7 +107,7 @@ export function makeSettings(app) {
     const recipes = model.recipes?.length ? select("Recipe", "set-recipe", [["", "usual"], ...model.recipes.map((one) => [one, one])], app.choices.recipe ?? "", (name) => app.useRecipe(name || null)) : null;
     return [
       select("Method", "set-controller", model.controllers.map((one) => [one.name, one.name]), chosen.name, (name) => app.choose({ controller: name })),
-      h("p", { class: "help" }, chosen.title), models, recipes,
+      h("p", { class: "help" }, chosen.title), chosen.note ? h("p", { class: "note", id: "method-note" }, chosen.note) : null, models, recipes,
       ...model.sampling.filter((one) => one.simple).map((one) => (one.name === "seed" ? seedField(one) : field("sampling", one, { prefix: "simple-", help: false }))),
       ...groups(chosen).flatMap(({ part, fields }) => fields.filter((one) => one.simple).map((one) => field("controller", one, { part, prefix: "simple-" }))),
     ];
