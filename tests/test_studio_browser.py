@@ -307,8 +307,10 @@ def test_a_method_says_how_it_fares_with_the_model(visit: Visit) -> None:
     assert "Choose time-to-move" in visit.page.inner_text("#method-note")
     visit.page.select_option("#set-controller", "time-to-move")
     visit.page.wait_for_selector("#method-note:has-text('Follows best')")
+    visit.page.wait_for_selector("#verdict:has-text('10 steps.')")  # no guided iterations, and yet it steers
     visit.page.select_option("#set-controller", "none")
     visit.page.wait_for_selector("#method-note", state="detached")
+    visit.page.wait_for_selector("#verdict:has-text('nothing steers')")
 
 
 @needs_browser

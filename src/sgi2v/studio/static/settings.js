@@ -167,7 +167,9 @@ export function makeSettings(app) {
       try {
         const plan = await api.plan(body, request.signal);
         const { width, height, num_frames, num_steps } = plan.sampling;
-        say(`Ready: ${num_frames} frames of ${width}×${height}, ${num_steps} steps${plan.guided_iterations ? `, ${plan.guided_iterations} guided iterations` : ", nothing steers"}.`);
+        const guided = plan.guided_iterations ? `, ${plan.guided_iterations} guided iterations` : "";
+        const unsteered = plan.controller.name === "none" ? ", nothing steers" : "";
+        say(`Ready: ${num_frames} frames of ${width}×${height}, ${num_steps} steps${guided}${unsteered}.`);
       } catch (error) {
         if (error.name !== "AbortError") say(error.message, true);
       }
