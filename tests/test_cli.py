@@ -542,8 +542,8 @@ def test_what_the_model_says_of_a_method_is_said_before_the_run(
     assert generate("noted", "--output", "b", "--quiet") == 0
     assert generate("noted", "--output", "c", "controller:none") == 0
     assert "note:" not in capsys.readouterr().err
-    noted, plain = load_video("b").run, load_video("a").run
-    assert noted == plain and noted is not None and "notes" not in noted["backbone"]["settings"]
+    run = load_video("b").run
+    assert run is not None and "notes" not in run["backbone"]["settings"]
 
 
 @pytest.mark.parametrize("command", ["generate --help", "info"])
