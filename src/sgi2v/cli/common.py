@@ -117,8 +117,8 @@ def say(video: "Video", bar: Bar, begun: float, *, quiet: bool) -> None:
 
 def say_note(controller: "Controller", settings: "Settings", *, quiet: bool) -> None:
     """What the model's folder says of this way of steering it, on stderr, on one line."""
-    from sgi2v.controllers import controller_to_dict
+    from sgi2v.controllers import controller_name
 
-    note = settings.notes.get(controller_to_dict(controller)["name"])
+    note = settings.notes.get(controller_name(controller))
     if note and not quiet:
         print("note: " + "".join(c if c.isprintable() else " " for c in note), file=sys.stderr)
