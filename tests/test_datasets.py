@@ -12,8 +12,8 @@ from torch.nn import functional
 from sgi2v.evaluation.datasets import Case, Cases, SceneFolder, bend, hidden_share
 from sgi2v.evaluation.held_out import RULE, WANTED, HeldOutWorld, camera_motion
 from sgi2v.grid import Grid, tracks_of
-from sgi2v.training.world import LifelikeWorld, World, held_out_scenes
 from sgi2v.video import to_uint8
+from sgi2v.world import LifelikeWorld, World, held_out_scenes
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "examples"
 SHIPPED = Path(__file__).parents[1] / "src" / "sgi2v" / "assets" / "scenes"

@@ -15,7 +15,7 @@ from sgi2v.evaluation.baselines import paste, still
 from sgi2v.evaluation.matching import Pose, Score, best_scores, peaks
 from sgi2v.evaluation.metrics import motion_error
 from sgi2v.evaluation.tracker import TemplateTracker, _Clip
-from sgi2v.training.world import HeldOutScene, World, held_out_scenes
+from sgi2v.world import HeldOutScene, World, held_out_scenes
 
 TRACKER = TemplateTracker()
 

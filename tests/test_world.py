@@ -7,8 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sgi2v.training import pictures
-from sgi2v.training.world import Clip, Clips, World, held_out_scenes, outlines
+from sgi2v.world import Clip, Clips, World, held_out_scenes, outlines, pictures
 
 Plain = Literal["simple", "rich"]
 KINDS: st.SearchStrategy[Plain] = st.sampled_from(["simple", "rich"])

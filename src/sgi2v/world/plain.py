@@ -10,10 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from sgi2v.training.pictures import mixed_pictures
-from sgi2v.training.world.clips import Clip, Clips, check_shape
-from sgi2v.training.world.layers import Layers, similarity
-from sgi2v.training.world.outlines import NUM_ANGLES, cover_of, outlines
+from sgi2v.world.clips import Clip, Clips, check_shape
+from sgi2v.world.layers import Layers, similarity
+from sgi2v.world.outlines import NUM_ANGLES, cover_of, outlines
+from sgi2v.world.pictures import mixed_pictures
 
 _TEXTURE = 32
 

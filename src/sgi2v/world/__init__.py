@@ -1,9 +1,9 @@
 """The rendered world: clips of things that move on known paths, with exact boxes, masks and correspondences."""
 
-from sgi2v.training.world.clips import Clip, Clips, Kind
-from sgi2v.training.world.layers import Correspondence, Layers
-from sgi2v.training.world.lifelike import LifelikeWorld
-from sgi2v.training.world.plain import HeldOutScene, World, held_out_scenes
+from sgi2v.world.clips import Clip, Clips, Kind
+from sgi2v.world.layers import Correspondence, Layers
+from sgi2v.world.lifelike import LifelikeWorld
+from sgi2v.world.plain import HeldOutScene, World, held_out_scenes
 
 __all__ = [
     "Clip",
