@@ -3,16 +3,14 @@
 from sgi2v.world.clips import Clip, Clips, Kind
 from sgi2v.world.layers import Correspondence, Layers
 from sgi2v.world.lifelike import LifelikeWorld
-from sgi2v.world.plain import HeldOutScene, World, held_out_scenes
+from sgi2v.world.plain import World
 
 __all__ = [
     "Clip",
     "Clips",
     "Correspondence",
-    "HeldOutScene",
     "Kind",
     "Layers",
     "LifelikeWorld",
     "World",
-    "held_out_scenes",
 ]
