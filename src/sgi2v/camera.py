@@ -10,7 +10,7 @@ from jaxtyping import Float64
 
 from sgi2v.checks import choice, finite
 from sgi2v.curves import ease
-from sgi2v.scene import Box, Easing, Key, Motion, Number, Scene
+from sgi2v.scene import Box, Easing, Key, Motion, Number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,20 +133,6 @@ def camera_motions(
     if not motions:
         raise ValueError(f"camera: no box of the {columns}x{rows} grid is free of objects; give a finer grid")
     return tuple(motions)
-
-
-def with_camera(
-    scene: Scene, camera: Camera, *, columns: int = 4, rows: int = 3, fraction: Number = 0.15
-) -> Scene:
-    """The scene with a camera's motions behind its own, on background that no object motion meets.
-
-    Object paths stay what they are: positions on the screen, not in the world. Raises as `camera_motions` does.
-    """
-    objects = [motion for motion in scene.motions if motion.kind == "object"]
-    added = camera_motions(
-        camera, scene.image.size, avoid=objects, columns=columns, rows=rows, fraction=fraction
-    )
-    return replace(scene, motions=scene.motions + added)
 
 
 def _path(

@@ -281,24 +281,6 @@ class Scene:
             )
 
 
-def default_box(image_size: tuple[int, int], x: Number, y: Number, fraction: Number = 0.1) -> Box:
-    """The box of a click at (x, y): a square of `fraction` of the shorter side, shifted to stay inside.
-
-    `image_size` is (width, height) in pixels. ValueError for a click outside the image.
-    """
-    width, height = image_size
-    x, y = finite("x", x, "click on the image"), finite("y", y, "click on the image")
-    fraction = finite("fraction", fraction, "give more than 0 and at most 1")
-    if not 0 < fraction <= 1:
-        raise ValueError(f"fraction: {fraction!r} is out of range; give more than 0 and at most 1")
-    for field, value, limit in (("x", x, width), ("y", y, height)):
-        if not 0 <= value <= limit:
-            raise ValueError(f"{field}: {value!r} is outside the image; give 0 to {limit}")
-    side = max(fraction * min(width, height), min(1.0, width, height))
-    left, top = (min(max(at - side / 2, 0.0), limit - side) for at, limit in ((x, width), (y, height)))
-    return Box(left=left, top=top, right=min(left + side, width), bottom=min(top + side, height))
-
-
 def frame_times(num_frames: int) -> Float64[np.ndarray, " num_frames"]:
     """The time of each frame, j / (num_frames - 1); 0 for a single one."""
     if num_frames < 1:

@@ -75,32 +75,6 @@ def kernel_distance(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> float:
     return float(_Discrepancy.of(a, b, 1).once())
 
 
-def kernel_distance_of_subsets(
-    a: Float[Tensor, "n d"],
-    b: Float[Tensor, "m d"],
-    *,
-    subset_size: int,
-    num_subsets: int = 100,
-    seed: int = 0,
-) -> Float64[Tensor, " {num_subsets}"]:
-    """`kernel_distance` of random subsets of `subset_size` rows: mean and deviation are KID as it is mostly printed.
-
-    The mean estimates what `kernel_distance` gives for all rows, with more noise; it is here for comparison with
-    published figures. ValueError where a set has fewer rows than a subset.
-    """
-    a, b = _checked(a, b)
-    if not 2 <= subset_size <= min(len(a), len(b)) or num_subsets < 1:
-        raise ValueError(
-            f"subset_size: {subset_size} of {len(a)} and {len(b)} rows; give 2 to {min(len(a), len(b))}"
-        )
-    generator = torch.Generator().manual_seed(seed)
-    found = torch.empty(num_subsets, dtype=torch.float64)
-    for index in range(num_subsets):
-        parts = [rows[torch.randperm(len(rows), generator=generator)[:subset_size]] for rows in (a, b)]
-        found[index] = kernel_distance(parts[0], parts[1])
-    return found
-
-
 def frechet_interval(
     a: Float[Tensor, "n d"],
     b: Float[Tensor, "m d"],

@@ -46,11 +46,6 @@ class MotionError:
         return float(self.objmc.mean())
 
     @property
-    def scene_with_first(self) -> float:
-        """The same with frame 0 among the frames."""
-        return float(self.objmc_with_first.mean())
-
-    @property
     def scene_of_diagonal(self) -> float:
         """ObjMC of the scene as a share of the frame's diagonal."""
         return self.scene / self.diagonal

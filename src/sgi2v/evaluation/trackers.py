@@ -1,11 +1,11 @@
-"""More trackers behind the one interface: carried points, dense flow, CoTracker3; and a tracker's own error."""
+"""More trackers behind the one interface: carried points, dense flow and CoTracker3."""
 
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Final, Protocol, runtime_checkable
+from typing import Final
 
 import cv2
 import numpy as np
@@ -14,7 +14,6 @@ from jaxtyping import Bool, Float, Float64, UInt8
 from torch import Tensor, nn
 
 from sgi2v.evaluation.flow import dense_flow, grey_frames, sampled
-from sgi2v.evaluation.metrics import Interval, bootstrap_mean, motion_error
 from sgi2v.evaluation.tracker import TemplateTracker, Tracker, TrackResult
 from sgi2v.evaluation.weights import load_strictly, read_weights
 
@@ -239,57 +238,4 @@ def _result(
                 centers[index, frame] = middle[index] + np.median((places[frame] - places[0])[here], axis=0)
     return TrackResult(
         centers=torch.from_numpy(centers), lost=torch.from_numpy(lost), points=torch.from_numpy(points)
-    )
-
-
-@runtime_checkable
-class KnownClip(Protocol):
-    """A clip whose boxes are known in every frame, such as the world's."""
-
-    @property
-    def frames(self) -> Float[Tensor, "f 3 h w"]:
-        """RGB in 0..1."""
-        ...
-
-    @property
-    def boxes(self) -> Float[Tensor, "n f 4"]:
-        """(left, top, right, bottom) in pixels."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrackerFloor:
-    """A tracker's own error: what ObjMC is on clips that follow their paths exactly. To be told beside every ObjMC."""
-
-    objmc: Interval
-    """Mean over clips, in pixels, with its 95 % interval."""
-    of_diagonal: float
-    """The same as a share of the frame's diagonal."""
-    lost: float
-    """Share of points that the tracker lost, 0..1."""
-    num_clips: int
-    num_tracks: int
-
-
-def tracker_floor(tracker: Tracker, clips: Sequence[KnownClip]) -> TrackerFloor:
-    """Measure a tracker on clips with known tracks. ValueError for no clips, or clips of one frame.
-
-    A box of a thing that leaves the frame, or goes behind another, counts like any other: that is part of the error.
-    """
-    if not clips:
-        raise ValueError("clips: none given; a tracker's own error needs clips with known tracks")
-    errors, shares, lost = [], [], []
-    for clip in clips:
-        height, width = clip.frames.shape[-2:]
-        wanted = (clip.boxes[..., :2] + clip.boxes[..., 2:]).double() / 2
-        error = motion_error(wanted, tracker.track(clip.frames, clip.boxes[:, 0]), width=width, height=height)
-        errors.append(error.scene)
-        shares.append(error.scene_of_diagonal)
-        lost.append(float(error.lost.mean()))
-    return TrackerFloor(
-        objmc=bootstrap_mean(torch.tensor(errors, dtype=torch.float64)),
-        of_diagonal=sum(shares) / len(shares),
-        lost=sum(lost) / len(lost),
-        num_clips=len(clips),
-        num_tracks=sum(len(clip.boxes) for clip in clips),
     )

@@ -87,14 +87,14 @@ def _saved_by_torch(path: Path) -> dict[str, Tensor]:
     return {name.removeprefix("module."): value for name, value in saved.items()}
 
 
-def load_strictly(network: nn.Module, weights: Weights, *, kind: str, ignore: tuple[str, ...] = ()) -> None:
+def load_strictly(network: nn.Module, weights: Weights, *, kind: str) -> None:
     """Put weights into a network, all of them and nothing else, and freeze it in float32.
 
-    kind: what the network is, for the message. ignore: beginnings of names in the file that are no weights of the
-    network. ValueError naming the file and the first names that are missing, too many, or of another shape.
+    kind: what the network is, for the message. ValueError naming the file and the first names that are missing, too
+    many, or of another shape.
     """
     own = network.state_dict()
-    given = {name: value for name, value in weights.tensors.items() if not name.startswith(ignore or ("\0",))}
+    given = weights.tensors
     # A counter of training steps, which some files leave out.
     spared = {name for name in own if name.endswith("num_batches_tracked")}
     problems = []
