@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 from sgi2v.fitting import without_none
 
 SIMPLE: Final = frozenset(
-    {"seed", "num_steps", "iterations", "lr", "strength", "tweak", "t_strong", "cutoff", "learning_rate"}
+    {"seed", "num_steps", "iterations", "lr", "strength", "t_weak", "t_strong", "cutoff", "learning_rate"}
 )
 """Fields of the small panel, whatever dataclass they are in: the seed, the steps, how strongly a method steers."""
 
