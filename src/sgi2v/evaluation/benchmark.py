@@ -212,14 +212,14 @@ def _check(
 ) -> None:
     """ValueError for what can never work, whatever the scene."""
     if not methods or not seeds:
-        raise ValueError("methods, seeds: give at least one of each")
+        raise FieldError("methods, seeds", "give at least one of each")
     for label, method in methods.items():
         if isinstance(method, str) and method not in MODEL_FREE:
-            raise ValueError(
-                f"methods: unknown {method!r}; known without a model are {', '.join(MODEL_FREE)}"
+            raise FieldError(
+                "methods", f"unknown {method!r}", f"known without a model are {', '.join(MODEL_FREE)}"
             )
         if backbone is None and method not in ("still", "paste", "true"):
-            raise ValueError(f"methods: {label!r} needs a model; give one with --backbone")
+            raise FieldError("methods", f"{label!r} needs a model", "give one with --backbone")
         if isinstance(method, Controller):
             assert backbone is not None
             try:
@@ -227,7 +227,7 @@ def _check(
             except FieldError as error:
                 raise FieldError("methods", f"{label!r} cannot run: {error}") from error
     if backbone is None and None in (sampling.width, sampling.height, sampling.num_frames):
-        raise ValueError("sampling: without a model, say width, height and num_frames")
+        raise FieldError("sampling", "without a model, say width, height and num_frames")
     for seed in seeds:
         dataclasses.replace(sampling, seed=seed)
 
@@ -260,18 +260,18 @@ def methods_of(
             try:
                 values = json.loads(fields)
             except ValueError as error:
-                raise ValueError(f"methods: {text!r}: what follows = is not JSON ({error})") from error
+                raise FieldError("methods", f"{text!r}: what follows = is not JSON ({error})") from error
             if not isinstance(values, dict):
-                raise ValueError(f'methods: {text!r}: give fields as in {{"lr": 0.1}}')
+                raise FieldError("methods", f"{text!r} has no fields behind =", 'give them as in {"lr": 0.1}')
         if not label or label in found:
-            raise ValueError(f"methods: {label!r} is there twice; give every method its own label")
+            raise FieldError("methods", f"{label!r} is there twice", "give every method its own label")
         name = str(values.pop("name", label))
         if name in MODEL_FREE:
             if values:
-                raise ValueError(f"methods: {text!r}: {name} has no fields")
+                raise FieldError("methods", f"{text!r}: {name} has no fields")
             found[label] = name
             continue
-        with within(f"methods[{label}]"):
+        with within(f"methods.{label}"):
             base = recommended(name, recommended_values)
             found[label] = controller_from_dict({**values, "name": name}, over=base)
     return found

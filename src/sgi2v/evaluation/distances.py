@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from sgi2v.errors import FieldError
 from sgi2v.evaluation.metrics import Interval
 
 _NUM_RESAMPLES: Final = 1000
@@ -152,15 +153,15 @@ def feature_distance(
 def _checked(a: Tensor, b: Tensor) -> tuple[Float64[Tensor, "n d"], Float64[Tensor, "m d"]]:
     for name, rows in (("a", a), ("b", b)):
         if len(rows) < 2:
-            raise ValueError(f"{name}: {len(rows)} rows of features have no spread; give at least 2")
+            raise FieldError(name, f"{len(rows)} rows of features have no spread", "give at least 2")
         if not rows.isfinite().all():
-            raise ValueError(f"{name}: features that are not finite; look at the frames they come from")
+            raise FieldError(name, "features that are not finite", "look at the frames they come from")
     return a.detach().double().cpu(), b.detach().double().cpu()
 
 
 def _clips(rows: Float64[Tensor, "n d"], rows_per_clip: int) -> Float64[Tensor, "c r d"]:
     if rows_per_clip < 1 or len(rows) % rows_per_clip:
-        raise ValueError(f"rows_per_clip: {len(rows)} rows are no whole number of clips of {rows_per_clip}")
+        raise FieldError("rows_per_clip", f"{len(rows)} rows are no whole number of clips of {rows_per_clip}")
     clips: Tensor = rows.unflatten(0, (-1, rows_per_clip))
     return clips
 

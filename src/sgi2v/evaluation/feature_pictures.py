@@ -13,6 +13,7 @@ from torch import Tensor
 from sgi2v.backbones import Backbone, Settings, Text
 from sgi2v.controllers import SGI2V, Controller, Setup, State, recommended
 from sgi2v.draw import draw_tracks
+from sgi2v.errors import FieldError
 from sgi2v.pipeline import Progress, plan
 from sgi2v.planning import Sampling, Uses
 from sgi2v.sampling import sample
@@ -50,8 +51,8 @@ class Look:
             return tuple(sorted(spread, reverse=True))
         for step in self.remaining:
             if not 1 <= step <= num_steps:
-                raise ValueError(
-                    f"remaining: {step} is no step of {num_steps}; give 1 (the last) to {num_steps}"
+                raise FieldError(
+                    "remaining", f"{step} is no step of {num_steps}", f"give 1 (the last) to {num_steps}"
                 )
         return tuple(sorted(set(self.remaining), reverse=True))
 

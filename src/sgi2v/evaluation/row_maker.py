@@ -17,6 +17,7 @@ from torch import Tensor
 from sgi2v.backbones import Backbone, Settings
 from sgi2v.controllers import Controller, controller_to_dict
 from sgi2v.device import choose_device, peak_memory, reset_peak_memory
+from sgi2v.errors import FieldError
 from sgi2v.evaluation.baselines import paste, still
 from sgi2v.evaluation.datasets import Case
 from sgi2v.evaluation.extractors import Extractor
@@ -79,9 +80,10 @@ class RowMaker:
         grid = self.grid()
         wanted = (grid.num_frames, 3, grid.height, grid.width)
         if case.truth is not None and tuple(case.truth.shape) != wanted:
-            raise ValueError(
-                f"{case.name}: its true clip is {tuple(case.truth.shape)}; the model makes {wanted} "
-                "(frames, channels, height, width)"
+            raise FieldError(
+                case.name,
+                f"its true clip is {tuple(case.truth.shape)}",
+                f"the model makes {wanted} (frames, channels, height, width)",
             )
         if case.rule:
             return {"rule": case.rule, "case": case.name, "source": dict(case.source)}

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, UInt8
 from torch import Tensor, nn
 
+from sgi2v.errors import FieldError
 from sgi2v.evaluation.flow import dense_flow, grey_frames, sampled
 from sgi2v.evaluation.tracker import TemplateTracker, Tracker, TrackResult
 from sgi2v.evaluation.weights import load_strictly, read_weights
@@ -49,9 +50,10 @@ class PointsTracker:
 
     def __post_init__(self) -> None:
         if self.side < 2 or self.tolerance <= 0 or not 0 <= self.least < 1 or self.working_side < 16:
-            raise ValueError(
-                "side, tolerance, least, working_side: at least 2, above 0, a share below 1 and at least 16, got "
-                f"{self.side}, {self.tolerance}, {self.least}, {self.working_side}"
+            raise FieldError(
+                "side, tolerance, least, working_side",
+                "at least 2, above 0, a share below 1 and at least 16, got "
+                f"{self.side}, {self.tolerance}, {self.least}, {self.working_side}",
             )
 
     def track(
@@ -157,10 +159,11 @@ def load_cotracker3(path: Path, *, sha256: str | None = None, device: str = "cpu
     try:
         predictor = importlib.import_module("cotracker.predictor").CoTrackerPredictor
     except (ImportError, AttributeError) as error:
-        raise ValueError(
-            "tracker: cotracker3 needs its authors' package, which is not installed; from their repository "
-            "facebookresearch/co-tracker: git clone it, then pip install ./co-tracker (code CC-BY-NC); its weights "
-            f"are scaled_offline.pth ({error})"
+        raise FieldError(
+            "tracker",
+            "cotracker3 needs its authors' package, which is not installed",
+            "from their repository facebookresearch/co-tracker: git clone it, then pip install "
+            f"./co-tracker (code CC-BY-NC); its weights are scaled_offline.pth ({error})",
         ) from error
     weights = read_weights(path, sha256=sha256)
     network = predictor(checkpoint=None, offline=True, v2=False, window_len=60)
@@ -171,10 +174,10 @@ def load_cotracker3(path: Path, *, sha256: str | None = None, device: str = "cpu
 def load_tracker(name: str, weights: Path | None = None, *, device: str = "cpu") -> Tracker:
     """A tracker by name: one of TRACKERS. ValueError for another name, or weights given or missing without need."""
     if name not in TRACKERS:
-        raise ValueError(f"tracker: unknown {name!r}; known are {', '.join(TRACKERS)}")
+        raise FieldError("tracker", f"unknown {name!r}", f"known are {', '.join(TRACKERS)}")
     if (name == "cotracker3") != (weights is not None):
         need = "needs" if weights is None else "takes no"
-        raise ValueError(f"tracker: {name} {need} weights of CoTracker3")
+        raise FieldError("tracker", f"{name} {need} weights of CoTracker3")
     if weights is not None:
         return load_cotracker3(weights, device=device)
     return TemplateTracker() if name == "template" else PointsTracker(dense=name == "flow")
@@ -204,9 +207,11 @@ def _grids(
             grid = found[picked]
         grid = grid[((grid > -0.5) & (grid < [width - 0.5, height - 0.5])).all(-1)]
         if not len(grid) or left >= right or top >= bottom:
-            raise ValueError(
-                f"boxes[{index}]: ({left}, {top}, {right}, {bottom}) has no point inside the {width}x{height} frame"
-                f"{'' if mask is None else ' and its mask'}; give left < right and top < bottom in pixels"
+            raise FieldError(
+                f"boxes[{index}]",
+                f"({left}, {top}, {right}, {bottom}) has no point inside the {width}x{height} frame"
+                f"{'' if mask is None else ' and its mask'}",
+                "give left < right and top < bottom in pixels",
             )
         grids.append(grid)
     return grids
