@@ -1,5 +1,7 @@
 """Which device and number format to run on: the only place that names devices."""
 
+from __future__ import annotations
+
 import os
 import sys
 import time
@@ -8,9 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import torch
-
 from sgi2v.errors import FieldError
+from sgi2v.lazy import torch
 
 DTYPES = ("float32", "float16", "bfloat16")
 

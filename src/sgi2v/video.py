@@ -1,5 +1,7 @@
 """Frames to mp4, gif and png and back, with the record of the run that made them inside the file."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,13 +12,12 @@ from typing import Any, Final
 import av
 import av.error
 import numpy as np
-import torch
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from jaxtyping import Float32, UInt8
 from PIL import Image, PngImagePlugin
-from torch import Tensor
 
 from sgi2v.errors import FieldError
+from sgi2v.lazy import torch
 from sgi2v.writing import cannot_write, check_place, reason, writing
 
 NOTE: Final = "AI-generated video: made by sgi2v from one image and drawn paths. It is not a recording."
@@ -47,7 +48,7 @@ class Video:
     Raises: ValueError on an empty clip or a frame rate that is not a positive number.
     """
 
-    frames: Float32[Tensor, "frames 3 height width"]
+    frames: Float32[torch.Tensor, "frames 3 height width"]
     """RGB in 0..1, unrounded: metrics read these, never a lossy file."""
     fps: float = 7.0
     """Frames a second."""
@@ -151,7 +152,7 @@ def read_run(path: str | Path) -> dict[str, Any]:
     return run
 
 
-def to_uint8(frames: Float32[Tensor, "f 3 h w"]) -> UInt8[np.ndarray, "f h w 3"]:
+def to_uint8(frames: Float32[torch.Tensor, "f 3 h w"]) -> UInt8[np.ndarray, "f h w 3"]:
     """Round RGB frames in 0..1 to 8 bits, channels last; what lies outside is clipped. ValueError on NaN or inf."""
     if not torch.isfinite(frames).all():
         raise FieldError("frames", "some pixels are NaN or infinite", "run the model with --dtype float32")
@@ -159,7 +160,7 @@ def to_uint8(frames: Float32[Tensor, "f 3 h w"]) -> UInt8[np.ndarray, "f h w 3"]
     return np.ascontiguousarray(rounded.permute(0, 2, 3, 1).numpy())
 
 
-def from_uint8(frames: UInt8[np.ndarray, "f h w 3"]) -> Float32[Tensor, "f 3 h w"]:
+def from_uint8(frames: UInt8[np.ndarray, "f h w 3"]) -> Float32[torch.Tensor, "f 3 h w"]:
     """8-bit frames, channels last, to float32 RGB in 0..1, channels first."""
     return torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2))).to(torch.float32) / 255
 

@@ -11,7 +11,6 @@ from typing import Any, Final, Literal, get_args
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image
 from torch import Tensor
 
 from sgi2v.backbones import Backbone, Settings

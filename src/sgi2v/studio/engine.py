@@ -42,9 +42,7 @@ class LibraryEngine:
     def __init__(self, settings: StudioSettings) -> None:
         """Reads the models' folders, not their weights; ValueError for one that is none."""
         self._names = {public_name(name): name for name in settings.backbones}
-        self._outlines = {
-            shown: outline_of(name) for shown, name in self._names.items()
-        }
+        self._outlines = {shown: outline_of(name) for shown, name in self._names.items()}
         self._limits = settings.limits
 
     def info(self, recipe: str | None = None) -> dict[str, Any]:
