@@ -18,7 +18,7 @@ from sgi2v.evaluation.extractors import Extractor
 from sgi2v.evaluation.standin import NUM_FEATURES, StandinExtractor, load_standin, seen
 from sgi2v.training.checkpoint import Stopped
 from sgi2v.training.standin import SPOILINGS, StandinTraining, spoil, train
-from sgi2v.training.world import Clip, World
+from sgi2v.world import Clip, World
 
 NUM = 72
 

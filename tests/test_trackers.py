@@ -20,7 +20,7 @@ from sgi2v.evaluation.trackers import (
     load_tracker,
     tracker_floor,
 )
-from sgi2v.training.world import Clip, World
+from sgi2v.world import Clip, World
 
 BOTH = pytest.mark.parametrize(
     "tracker", [PointsTracker(), PointsTracker(dense=True)], ids=["points", "flow"]

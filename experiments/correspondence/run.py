@@ -41,8 +41,8 @@ from sgi2v.evaluation.held_out import HeldOutWorld
 from sgi2v.evaluation.metrics import bootstrap_mean
 from sgi2v.evaluation.rows import append_row, read_rows, row_key
 from sgi2v.grid import Grid, tracks_of
-from sgi2v.training.world import Kind
 from sgi2v.video import to_uint8
+from sgi2v.world import Kind
 
 HERE = Path(__file__).parent
 DRAWN: Final = {

@@ -1,11 +1,13 @@
 """JSON values as the fields of a dataclass want them, or an error that names the field."""
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from sgi2v.checks import shown
+from sgi2v.errors import within
 
 
 def fitted(kind: type[Any], values: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -52,6 +54,17 @@ def _fit(hint: Any, value: Any, field: str) -> Any:
         raise ValueError(f"{field}: {shown(value)} is not known; give one of {known}")
     if get_origin(bare) is tuple:
         return _fit_tuple(get_args(bare), value, field)
+    if dataclasses.is_dataclass(bare) and isinstance(bare, type):
+        if isinstance(value, bare):
+            return value
+        if not isinstance(value, Mapping):
+            known = ", ".join(f.name for f in dataclasses.fields(bare))
+            raise ValueError(f"{field}: {shown(value)} is no object; give one with {known}")
+        unknown = sorted(set(value) - {f.name for f in dataclasses.fields(bare)})
+        if unknown:
+            raise ValueError(f"{field}.{unknown[0]}: there is no such field; leave it out")
+        with within(field):
+            return bare(**fitted(bare, value, ""))
     if get_origin(bare) is Mapping:
         if not isinstance(value, Mapping):
             raise ValueError(f"{field}: {shown(value)} is no object; give names with their values")

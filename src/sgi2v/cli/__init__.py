@@ -68,9 +68,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     try:
         if name not in COMMANDS:
             raise ValueError(f"command: unknown {name!r}; known are {', '.join(COMMANDS)}")
-        from sgi2v.device import flushed_denormals  # brings torch, which help does without
-
-        with warnings.catch_warnings(), flushed_denormals():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             COMMANDS[name](rest)
     except (ValueError, MemoryError) as error:

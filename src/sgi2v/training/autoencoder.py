@@ -19,14 +19,14 @@ from torch.nn import functional
 
 from sgi2v.training.autoencoder_fields import AutoencoderTraining
 from sgi2v.training.checkpoint import Stopped, fingerprint, load_checkpoint, read_checkpoint, save_checkpoint
-from sgi2v.training.draws import normal, seed_of
 from sgi2v.training.fidelity import measure_autoencoder
 from sgi2v.training.journal import check_loss
 from sgi2v.training.networks import load_autoencoder, type_of
 from sgi2v.training.optimiser import MasterAdam, warm_cosine
-from sgi2v.training.pictures import mixed_pictures
 from sgi2v.training.spatial import pictures_only, silence_temporal_layers
-from sgi2v.training.world import LifelikeWorld, World
+from sgi2v.world import LifelikeWorld, World
+from sgi2v.world.draws import normal, seed_of
+from sgi2v.world.pictures import mixed_pictures
 
 Log = Callable[[Mapping[str, float]], None]
 

@@ -19,7 +19,6 @@ from sgi2v.training.checkpoint import (
     save_checkpoint,
 )
 from sgi2v.training.correspondence import TaughtAttention
-from sgi2v.training.draws import normal, onto, seed_of
 from sgi2v.training.feed import Batch, Feeder
 from sgi2v.training.journal import Journal, Meter
 from sgi2v.training.lanes import Lane, Learned, give_mean, replica, side_by_side, training_of_lane
@@ -28,6 +27,7 @@ from sgi2v.training.optimiser import MasterAdam
 from sgi2v.training.spatial import pictures_only
 from sgi2v.training.stages import DenoiserTraining
 from sgi2v.training.videos import check_videos
+from sgi2v.world.draws import normal, onto, seed_of
 
 Watch = Callable[[MasterAdam, int], Mapping[str, float]]
 """Called after every step with the optimiser, which has the averaged weights, and the number of steps done."""

@@ -15,7 +15,7 @@ from sgi2v.evaluation.standin import NUM_FEATURES, NUM_FRAMES, ClipNetwork, seen
 from sgi2v.training.checkpoint import Stopped, load_checkpoint, save_checkpoint
 from sgi2v.training.journal import check_loss
 from sgi2v.training.optimiser import MasterAdam, warm_cosine
-from sgi2v.training.world import World
+from sgi2v.world import World
 
 Log = Callable[[dict[str, float]], None]
 

@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from sgi2v.training.textures import varied_pictures
-from sgi2v.training.world.motion import Cast
-from sgi2v.training.world.sprites import Sprites, blurred, composed, cut
+from sgi2v.world.motion import Cast
+from sgi2v.world.sprites import Sprites, blurred, composed, cut
+from sgi2v.world.textures import varied_pictures
 
 MARGIN: Final = 0.3
 """What there is of a background beyond each edge of the first frame, over the frame's size."""

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from sgi2v.training.world.layers import compose, similarity
+from sgi2v.world.layers import compose, similarity
 
 
 @dataclass(frozen=True, kw_only=True)

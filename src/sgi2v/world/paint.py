@@ -9,10 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from sgi2v.training.world.clips import Clips
-from sgi2v.training.world.layers import Layers, apply, compose, inverse
-from sgi2v.training.world.motion import Cast
-from sgi2v.training.world.scenery import Scenery
+from sgi2v.world.clips import Clips
+from sgi2v.world.layers import Layers, apply, compose, inverse
+from sgi2v.world.motion import Cast
+from sgi2v.world.scenery import Scenery
 
 _EXPOSURES: Final = 5  # looks that a blurred frame is the mean of
 

@@ -6,7 +6,7 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from sgi2v.training.world.layers import Correspondence, Layers
+from sgi2v.world.layers import Correspondence, Layers
 
 Kind = Literal["simple", "rich", "lifelike"]
 

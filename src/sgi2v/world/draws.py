@@ -1,4 +1,4 @@
-"""What a step draws at random, on the device that trains, and host values on their way there without a wait."""
+"""Random draws by purpose, on the device that renders or trains, and host values sent there without a wait."""
 
 import hashlib
 

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
-from sgi2v.training.pictures import (
+from sgi2v.world.pictures import (
     MORE_HELD_OUT_PHOTOGRAPHS,
     MORE_TRAINING_PHOTOGRAPHS,
     dead_leaves,

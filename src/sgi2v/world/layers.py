@@ -8,7 +8,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
-from sgi2v.training.draws import onto
+from sgi2v.world.draws import onto
 
 Index = slice | list[int] | Tensor
 

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from sgi2v.training.textures import varied_pictures
-from sgi2v.training.world.outlines import NUM_ANGLES, cover_of, outlines
+from sgi2v.world.outlines import NUM_ANGLES, cover_of, outlines
+from sgi2v.world.textures import varied_pictures
 
 NUM_PARTS: Final = 6
 _BODY: Final = 3

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sgi2v.training.world.clips import Clips, Kind, check_shape
-from sgi2v.training.world.motion import Camera, Cast, Moves
-from sgi2v.training.world.paint import Look, paint
-from sgi2v.training.world.scenery import backgrounds, salience, scenery
+from sgi2v.world.clips import Clips, Kind, check_shape
+from sgi2v.world.motion import Camera, Cast, Moves
+from sgi2v.world.paint import Look, paint
+from sgi2v.world.scenery import backgrounds, salience, scenery
 
 _ROUND: Final = 4  # the side of a sprite is a multiple of this many pixels
 _NUM_PLACES: Final = 12  # places of which a thing that is cut out stands at the most striking

@@ -1,8 +1,7 @@
 """The plain worlds: textured shapes, simple or rich. Reported figures hang on them, so no pixel of them changes."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -10,10 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from sgi2v.training.pictures import mixed_pictures
-from sgi2v.training.world.clips import Clip, Clips, check_shape
-from sgi2v.training.world.layers import Layers, similarity
-from sgi2v.training.world.outlines import NUM_ANGLES, cover_of, outlines
+from sgi2v.world.clips import Clips, check_shape
+from sgi2v.world.layers import Layers, similarity
+from sgi2v.world.outlines import NUM_ANGLES, cover_of, outlines
+from sgi2v.world.pictures import mixed_pictures
 
 _TEXTURE = 32
 
@@ -251,37 +250,3 @@ def _motion(world: World, plan: dict[str, Tensor]) -> Float[Tensor, " b"]:
     way = (plan["middle"] - plan["start"]).norm(dim=-1) + (plan["end"] - plan["middle"]).norm(dim=-1)
     longest: Tensor = way.amax(1)
     return longest / math.hypot(world.width, world.height)
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeldOutScene:
-    """A scene for measuring: a clip that training never saw, and what a controller is asked to do."""
-
-    name: str
-    """A name that says seed and number."""
-    clip: Clip
-    """The true clip; its first frame is the picture to animate."""
-    box: tuple[float, float, float, float]
-    """First box of thing 0: (left, top, right, bottom) in pixels of the frame."""
-    path: Float[Tensor, "f 2"]
-    """Where the centre (x, y) of thing 0 shall be in each frame: its true path, in pixels."""
-
-
-def held_out_scenes(num: int, seed: int = 0, *, world: World | None = None) -> Sequence[HeldOutScene]:
-    """`num` scenes of shapes, textures and seeds that training never sees, thing 0 moving in each.
-
-    `seed` chooses the set: 0 is the set that figures are reported on, others are for choosing settings. By default
-    scenes are of the size, length and kind that the bundled model is trained on: one thing on a smooth background,
-    8 frames of 64x64 pixels.
-    """
-    world = world or World(width=64, height=64, num_things=1, num_frames=8)
-    held_out = replace(world, held_out=True, still=0.0)
-    scenes = []
-    for number in range(num):
-        clip = held_out.render(1, 1_000_003 * (seed + 1) + number)[0]
-        left, top, right, bottom = clip.boxes[0, 0].tolist()
-        name = f"world-{seed}-{number:02d}"
-        scenes.append(
-            HeldOutScene(name=name, clip=clip, box=(left, top, right, bottom), path=clip.centers[0])
-        )
-    return scenes
