@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from sgi2v.pipeline import plan
-from sgi2v.planning import Range
 
 from contract import BackboneContract, Bench, Subject
 from plugged import write_entry_points
 from sgi2v import SGI2V, Controller, DragDiffusion, FreeTraj, InTurn, Sampling, TimeToMove
 from sgi2v.errors import FieldError
+from sgi2v.pipeline import plan
+from sgi2v.planning import Range
 from tiny import tiny_svd
 from toy_motion.nudge import ToyNudge
 from toy_motion.saving import save_toy
@@ -66,16 +66,16 @@ TRANSFORMER = SGI2V(
 class TestStableVideoDiffusion(BackboneContract):
     subject = Subject(
         folder=lambda: tiny_svd(2, light=True),
-        sampling=Sampling(width=64, height=64, num_frames=2, num_steps=5, seed=3),
+        sampling=Sampling(width=32, height=32, num_frames=2, num_steps=4, seed=3),
         controllers=methods(
             U_NET,
             DragDiffusion(iterations=2),
-            TimeToMove(t_weak=300.0, t_strong=100.0),
+            TimeToMove(t_weak=300.0, t_strong=50.0),
             FreeTraj(guided=Range(low=0.0, high=0.5, unit="share")),
             Range(low=1.0, high=400.0),
         ),
         guided=U_NET,
-        impossible={"width": 65, "height": 70, "num_frames": 1},
+        impossible={"width": 33, "height": 70, "num_frames": 1},
         half=("sg-i2v",),
     )
 
@@ -91,7 +91,7 @@ class TestToyFlow(BackboneContract):
                 unit="noise-level",
                 iterations=2,
                 layers=("blocks.1:output",),
-                cell=16.0,
+                cell=4.0,
                 reference_attention=False,
             ),
             TimeToMove(t_weak=0.95, t_strong=0.85, unit="noise-level"),
