@@ -58,7 +58,6 @@ def test_motion_error_equals_its_literal_twin(seed: int) -> None:
         assert float(error.lost[n]) == pytest.approx(gone / (frames - 1))
         scene += sum(ways[1:]) / (frames - 1) / num
     assert error.scene == pytest.approx(scene, rel=1e-12)
-    assert error.scene_with_first == pytest.approx(float(error.objmc_with_first.mean()), rel=1e-12)
     assert error.scene_of_diagonal == pytest.approx(scene / 50, rel=1e-12)
 
 

@@ -14,7 +14,7 @@ from scipy.interpolate import PchipInterpolator
 
 from scene_strategies import boxes, garbage, motions, paths, scenes
 from sgi2v.curves import ease
-from sgi2v.scene import MAX_KEYS, MAX_MOTIONS, Box, Easing, Key, Motion, Scene, default_box, frame_times
+from sgi2v.scene import MAX_KEYS, MAX_MOTIONS, Box, Easing, Key, Motion, Scene, frame_times
 
 BOX = Box(left=10, top=20, right=30, bottom=30)
 
@@ -149,38 +149,6 @@ def test_a_single_frame_shows_the_start() -> None:
     assert line((0, 1, 2), (1, 3, 4)).centers(1).tolist() == [[1, 2]]
     with pytest.raises(ValueError, match=r"num_frames: 0 is too few"):
         frame_times(0)
-
-
-@given(st.integers(2, 500), st.integers(2, 500), st.data(), st.floats(0.001, 1))
-def test_a_click_gets_a_box_inside_the_image(
-    width: int, height: int, data: st.DataObject, part: float
-) -> None:
-    x, y = data.draw(st.floats(0, width)), data.draw(st.floats(0, height))
-    box = default_box((width, height), x, y, part)
-    side = max(part * min(width, height), 1)
-    assert (box.width, box.height) == pytest.approx((side, side))
-    Scene(image=Image.new("RGB", (width, height)), motions=(Motion(box=box),))
-    assert box.left - 1e-9 <= x <= box.right + 1e-9 and box.top - 1e-9 <= y <= box.bottom + 1e-9
-
-
-def test_a_click_in_the_open_is_the_middle_of_a_tenth_of_the_shorter_side() -> None:
-    assert default_box((400, 200), 100, 50) == Box.around(100, 50, 20)
-    assert default_box((400, 200), 0, 199) == Box(left=0, top=180, right=20, bottom=200)
-
-
-@pytest.mark.parametrize(
-    ("x", "y", "fraction", "message"),
-    [
-        (-1, 5, 0.1, "x: -1.0 is outside"),
-        (5, 51, 0.1, "y: 51.0 is outside"),
-        (math.nan, 5, 0.1, "x: nan is not finite"),
-        (5, 5, 0, "fraction: 0.0 is out of range"),
-        (5, 5, 1.5, "fraction: 1.5 is out of range"),
-    ],
-)
-def test_a_bad_click_is_refused(x: float, y: float, fraction: float, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        default_box((100, 50), x, y, fraction)
 
 
 BAD_MOTIONS: list[tuple[dict[str, Any], str]] = [

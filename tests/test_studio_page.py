@@ -11,7 +11,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Route, ViewportSize
 
 from sgi2v.grid import Grid, tracks_of
-from sgi2v.scene import Box, Curve, Easing, Fit, Key, Kind, Motion, Scene, default_box, frame_times
+from sgi2v.scene import Box, Curve, Easing, Fit, Key, Kind, Motion, Scene, frame_times
 from sgi2v.scene_io import scene_to_dict
 from studio_page import LAPTOP, STUDIO, Visit, chromium, needs_browser
 from studio_process import StudioProcess
@@ -92,7 +92,10 @@ def test_a_key_is_met_exactly_and_a_click_makes_pythons_box(visit: Visit) -> Non
         "(clicks) => clicks.map(([x, y]) => sgi2v.geometry.defaultBox(300, 170, x, y))", clicks
     )
     for (x, y), box in zip(clicks, boxes, strict=True):
-        assert Box(**box) == default_box((300, 170), x, y)
+        left, top = (min(max(at - 8.5, 0), limit - 17) for at, limit in ((x, 300), (y, 170)))
+        assert Box(**box) == Box(
+            left=left, top=top, right=left + 17, bottom=top + 17
+        )  # a tenth of the shorter side
 
 
 def test_speeds_are_those_of_the_tracks(visit: Visit) -> None:

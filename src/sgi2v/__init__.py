@@ -84,4 +84,3 @@ def __getattr__(name: str) -> object:
         if name in names:
             return getattr(import_module(f"sgi2v.{room}"), name)
     raise AttributeError(f"module 'sgi2v' has no attribute {name!r}")
-

@@ -32,7 +32,7 @@ class AlignmentPlan:
     cells: Int64[np.ndarray, " m"]
     """Flat index (frame, row, column) of the cell that is pulled."""
     sources: Int64[np.ndarray, "m k"]
-    """Flat indices (row, column) in the first frame whose weighted mean is its target; k is 1, or 4 where a box resizes."""
+    """Flat indices (row, column) in the first frame whose weighted mean is its target; k is 1, or 4 if a box resizes."""
     mixture: Float64[np.ndarray, "m k"]
     """Bilinear weights of the sources, summing to 1."""
     weights: Float64[np.ndarray, " m"]
@@ -94,7 +94,9 @@ class Spread:
     weights: Float[torch.Tensor, " u"]
     """G of each pulled cell, 0 where one box pulls."""
 
-    def __call__(self, first: Float[torch.Tensor, "p d"], targets: Float[torch.Tensor, "u d"]) -> Float[torch.Tensor, ""]:
+    def __call__(
+        self, first: Float[torch.Tensor, "p d"], targets: Float[torch.Tensor, "u d"]
+    ) -> Float[torch.Tensor, ""]:
         """From the first frame's vectors and the mean targets; without gradient."""
         # The weights of a target sum to 1, so any origin will do; the middle keeps the difference from drowning.
         middle = first.mean(dim=0)
@@ -198,7 +200,7 @@ def alignment_plan(
 
 
 def _mask_share(
-    mask: PIL.Image.Image, grid: Grid, box: Int64[np.ndarray, "4"], field: str
+    mask: PIL.Image.Image, grid: Grid, box: Int64[np.ndarray, 4], field: str
 ) -> Float64[np.ndarray, "y x"]:
     """Share that a mask covers of each latent cell of the first frame, over the most it covers of one in its box."""
     top, left, bottom, right = box
@@ -235,7 +237,9 @@ def _places(plan: AlignmentPlan, height: int, width: int, device: torch.device) 
     # The upsampling of the pulled cells alone, each in its own frame.
     frame, cell = cells // (rows * columns), cells % (rows * columns)
     each = np.arange(len(cells))
-    chosen = SparseMatrix(rows=each, columns=cell, values=np.ones(len(cells)), size=(len(cells), rows * columns))
+    chosen = SparseMatrix(
+        rows=each, columns=cell, values=np.ones(len(cells)), size=(len(cells), rows * columns)
+    )
     near = chosen @ upsampling
     pulled = SparseMatrix(
         rows=near.rows,
@@ -265,7 +269,9 @@ def _places(plan: AlignmentPlan, height: int, width: int, device: torch.device) 
     )
 
 
-def alignment_loss(features: Iterable[Float[torch.Tensor, "f _ _ _"]], plan: AlignmentPlan) -> Float[torch.Tensor, ""]:
+def alignment_loss(
+    features: Iterable[Float[torch.Tensor, "f _ _ _"]], plan: AlignmentPlan
+) -> Float[torch.Tensor, ""]:
     """The weighted mean of squared differences: ``sum(G error) / sum(G)`` over boxes, frames and cells.
 
     ``features`` are maps ``[frames, channels, height, width]`` at their own resolutions. The loss is that of the maps

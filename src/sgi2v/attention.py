@@ -15,7 +15,10 @@ AttentionSource = Literal["self", "temporal"]
 
 
 def attend(
-    query: Float[torch.Tensor, "b q d"], key: Float[torch.Tensor, "b k d"], value: Float[torch.Tensor, "b k d"], num_heads: int
+    query: Float[torch.Tensor, "b q d"],
+    key: Float[torch.Tensor, "b k d"],
+    value: Float[torch.Tensor, "b k d"],
+    num_heads: int,
 ) -> Float[torch.Tensor, "b q d"]:
     """``softmax(Q K^T / sqrt(d_head)) V`` with the heads concatenated again, before any output projection."""
 
@@ -31,7 +34,10 @@ def attend(
 
 
 def first_frame_attention(
-    query: Float[torch.Tensor, "f n d"], key: Float[torch.Tensor, "f n d"], value: Float[torch.Tensor, "f n d"], num_heads: int
+    query: Float[torch.Tensor, "f n d"],
+    key: Float[torch.Tensor, "f n d"],
+    value: Float[torch.Tensor, "f n d"],
+    num_heads: int,
 ) -> Float[torch.Tensor, "f n d"]:
     """Every frame's queries attend to the first frame's keys and values, which take no gradient.
 

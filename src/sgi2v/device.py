@@ -1,5 +1,7 @@
 """Which device and number format to run on: the only place that names devices."""
 
+from __future__ import annotations
+
 import os
 import sys
 import time
@@ -8,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import torch
+from sgi2v.errors import FieldError
+from sgi2v.lazy import torch
 
 DTYPES = ("float32", "float16", "bfloat16")
 
@@ -27,7 +30,9 @@ def choose_device(name: str | torch.device | None = None) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"device: {name!r} cannot be used here ({reason}); try cpu, cuda or mps") from None
+        raise FieldError(
+            "device", f"{name!r} cannot be used here ({reason})", "try cpu, cuda or mps"
+        ) from None
     return device
 
 
@@ -79,7 +84,7 @@ def choose_dtype(name: str | None, device: torch.device, *, bfloat16_on_cpu: boo
     """
     if name is not None:
         if name not in DTYPES:
-            raise ValueError(f"dtype: unknown {name!r}; use one of {', '.join(DTYPES)}")
+            raise FieldError("dtype", f"unknown {name!r}", f"use one of {', '.join(DTYPES)}")
         dtype = getattr(torch, name)
         assert isinstance(dtype, torch.dtype)
         return dtype

@@ -108,7 +108,9 @@ def _read(
 
 
 def read_places(
-    features: Sequence[Float[torch.Tensor, "f _ _ _"]], places: Float[torch.Tensor, "b f k 2"], size: tuple[int, int]
+    features: Sequence[Float[torch.Tensor, "f _ _ _"]],
+    places: Float[torch.Tensor, "b f k 2"],
+    size: tuple[int, int],
 ) -> Float[torch.Tensor, "b f k d"]:
     """Features at places in pixels of a picture of ``size``, bilinear, the channels of all maps side by side.
 
@@ -118,7 +120,9 @@ def read_places(
     return torch.cat([_read(maps, places, size) for maps in features], dim=-1)
 
 
-def toward(handles: Handles, places: Float[torch.Tensor, "b f 2"], length: float) -> Float[torch.Tensor, "b f 2"]:
+def toward(
+    handles: Handles, places: Float[torch.Tensor, "b f 2"], length: float
+) -> Float[torch.Tensor, "b f 2"]:
     """Steps of ``length`` pixels from the places to the handles' targets, but never beyond them."""
     way = handles.target - places
     share: torch.Tensor = (length / way.norm(dim=-1, keepdim=True).clamp(min=1e-6)).clamp(max=1)

@@ -107,9 +107,7 @@ class Tracks:
 
     def latent_boxes(self, grid: Grid) -> Float32[np.ndarray, "n k 4"]:
         """Boxes of all tracks at every latent frame: the mean over the video frames that it stands for."""
-        means = [
-            self.boxes(grid.group(k)).mean(axis=1, dtype=np.float32) for k in range(grid.latent_frames)
-        ]
+        means = [self.boxes(grid.group(k)).mean(axis=1, dtype=np.float32) for k in range(grid.latent_frames)]
         return np.stack(means, axis=1)
 
     def check_first_boxes(self) -> None:

@@ -163,5 +163,3 @@ def check_numbers(controller: object, smallest: dict[str, float], *, above: Sequ
         value = getattr(controller, name)
         if not 0 < value < math.inf:
             raise FieldError(f"controller.{name}", f"must be a finite number > 0, got {value}")
-
-

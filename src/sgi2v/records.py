@@ -8,5 +8,7 @@ def read_version(field: str, value: object, *, newest: int) -> tuple[int, int]:
     return value, 0
 
 
-def check_fields(field: str, data: Mapping[str, object], known: Collection[str], *, version: tuple[int, int], newest: int) -> None:
+def check_fields(
+    field: str, data: Mapping[str, object], known: Collection[str], *, version: tuple[int, int], newest: int
+) -> None:
     pass

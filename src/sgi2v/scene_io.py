@@ -12,7 +12,8 @@ from typing import Any, Final, TypeVar
 from PIL import Image
 
 from sgi2v.checks import shown
-from sgi2v.files import MAX_BYTES, read_file, within
+from sgi2v.errors import FieldError, within
+from sgi2v.files import MAX_BYTES, read_file
 from sgi2v.images import Source, data_bytes, data_uri, load_image, load_mask, png_bytes
 from sgi2v.reference import MAX_FRAMES, Reference, check_pixels, files_of, load_reference, read_clip
 from sgi2v.scene import MAX_KEYS, MAX_MOTIONS, Box, Key, Motion, Scene
@@ -55,11 +56,11 @@ def load_scene(path: str | os.PathLike[str]) -> Scene:
             text.decode("utf-8-sig"), object_pairs_hook=_no_twice
         )  # NaN is found with its field
     except RecursionError:
-        raise ValueError(
-            f"scene: {path} is nested too deeply; give a scene as docs/scene.md describes it"
+        raise FieldError(
+            "scene", f"{path} is nested too deeply", "give a scene as docs/scene.md describes it"
         ) from None
     except ValueError as error:
-        raise ValueError(f"scene: {path} is not JSON as a scene needs it ({error})") from error
+        raise FieldError("scene", f"{path} is not JSON as a scene needs it ({error})") from error
     return scene_from_dict(data, path.parent)
 
 
@@ -76,8 +77,8 @@ def save_scene(scene: Scene, path: str | os.PathLike[str], *, embed: bool = Fals
     data = scene_to_dict(scene, embed=embed, stem=re.sub(r"[^\w.-]", "_", path.stem))
     files = {path.name: (_dumps(data) + "\n").encode()}
     if len(files[path.name]) > MAX_BYTES:
-        raise ValueError(
-            f"scene: {len(files[path.name])} bytes of JSON, {MAX_BYTES} at most; save without embedding"
+        raise FieldError(
+            "scene", f"{len(files[path.name])} bytes of JSON, {MAX_BYTES} at most", "save without embedding"
         )
     if not embed:
         pictures = [(data["image"], scene.image)]
@@ -100,7 +101,9 @@ def with_reference(
     if frames is not None:
         return replace(scene, reference=load_reference(frames, masks))
     if scene.reference is None:
-        raise ValueError("reference_mask: there is no reference that it could be of; give --reference too")
+        raise FieldError(
+            "reference_mask", "there is no reference that it could be of", "give --reference too"
+        )
     assert masks is not None
     read = read_clip("reference.masks", files_of("reference.masks", Path(masks)), mask=True)
     return replace(scene, reference=replace(scene.reference, masks=read))
@@ -151,12 +154,12 @@ def scene_from_dict(data: object, base_dir: str | os.PathLike[str] | None = None
     image = _picture("image", data["image"], base_dir, load_image)
     num_masks = sum(isinstance(motion, dict) and "mask" in motion for motion in motions)
     if num_masks * image.width * image.height > MAX_MASK_PIXELS:
-        raise ValueError(
-            f"motions: {num_masks} masks of {image.width}x{image.height} pixels; give fewer or smaller"
+        raise FieldError(
+            "motions", f"{num_masks} masks of {image.width}x{image.height} pixels", "give fewer or smaller"
         )
 
-    def mask_of_image(source: Source) -> Image.Image:
-        return load_mask(source, image.size)
+    def mask_of_image(source: Source, field: str) -> Image.Image:
+        return load_mask(source, image.size, field=field)
 
     made = [
         _motion(f"motions[{index}]", motion, base_dir, mask_of_image) for index, motion in enumerate(motions)
@@ -171,17 +174,24 @@ def _check_version(data: object) -> int:
     if not isinstance(data, dict):
         return VERSION
     if data.get("format") != FORMAT:
-        raise ValueError(f'format: {shown(data.get("format"))} is not a scene; say "{FORMAT}"')
+        raise FieldError("format", f"{shown(data.get('format'))} is not a scene", f'say "{FORMAT}"')
     version = data.get("version")
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-        raise ValueError(f"version: {shown(version)} is not a version; say 1, or {VERSION} with a reference")
+        raise FieldError(
+            "version", f"{shown(version)} is not a version", f"say 1, or {VERSION} with a reference"
+        )
     if version > VERSION:
-        raise ValueError(f"version: {version} is newer than {VERSION}, the newest known here; update sgi2v")
+        raise FieldError(
+            "version", f"{version} is newer than {VERSION}, the newest known here", "update sgi2v"
+        )
     return version
 
 
 def _motion(
-    field: str, value: object, base_dir: str | os.PathLike[str] | None, load: Callable[[Source], Image.Image]
+    field: str,
+    value: object,
+    base_dir: str | os.PathLike[str] | None,
+    load: Callable[[Source, str], Image.Image],
 ) -> Motion:
     data = dict(_object(field, value, {"box"}, {"name", "kind", "curve", "path", "mask"}))
     data["box"] = _make(f"{field}.box", data["box"], Box)
@@ -189,7 +199,7 @@ def _motion(
     data["path"] = tuple(_make(f"{field}.path[{index}]", key, Key) for index, key in enumerate(keys))
     if "mask" in data:
         data["mask"] = _picture(f"{field}.mask", data["mask"], base_dir, load)
-    with within(f"{field}."):
+    with within(field):
         return Motion(**data)
 
 
@@ -214,7 +224,7 @@ def _clip(
     parts = [value] if isinstance(value, str) else _list(field, value, MAX_FRAMES)
     made: list[Image.Image] = []
     for index, part in enumerate(parts):
-        made.append(_picture(f"{field}[{index}]", part, base_dir, load_mask if mask else load_image))
+        made.append(_picture(f"{field}[{index}]", part, base_dir, _any_mask if mask else load_image))
         check_pixels(field, len(parts), made[0].size)
     return tuple(made)
 
@@ -223,65 +233,72 @@ def _make(field: str, value: object, kind: Callable[..., T]) -> T:
     """A Box or a Key of the object of the same fields."""
     needed = {f.name for f in fields(kind) if f.name not in ("scale", "easing")}  # type: ignore[arg-type]
     data = _object(field, value, needed, {f.name for f in fields(kind)} - needed)  # type: ignore[arg-type]
-    with within(f"{field}."):
+    with within(field):
         return kind(**data)
 
 
 def _object(field: str, value: object, needed: set[str], optional: set[str]) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(
-            f"{field}: {shown(value)} is not an object; give {{...}} with {', '.join(sorted(needed))}"
+        raise FieldError(
+            field, f"{shown(value)} is not an object", f"give {{...}} with {', '.join(sorted(needed))}"
         )
     prefix = "" if field == "scene" else f"{field}."
     for name in value:
         if name not in needed | optional:
             known = ", ".join(sorted(needed | optional))
-            raise ValueError(
-                f"{prefix}{shown(name)[1:-1]}: {shown(value[name])} under an unknown field; known are {known}"
+            raise FieldError(
+                f"{prefix}{shown(name)[1:-1]}",
+                f"{shown(value[name])} under an unknown field",
+                f"known are {known}",
             )
     for name in sorted(needed - set(value)):
         word = field.split(".")[-1].split("[")[0]
-        raise ValueError(f"{prefix}{name}: missing; every {_SINGULAR.get(word, word)} needs it")
+        raise FieldError(f"{prefix}{name}", "missing", f"every {_SINGULAR.get(word, word)} needs it")
     return value
 
 
 def _list(field: str, value: object, most: int) -> Sequence[object]:
     if not isinstance(value, list | tuple):
-        raise ValueError(f"{field}: {shown(value)} is not a list; give [...], maybe empty")
+        raise FieldError(field, f"{shown(value)} is not a list", "give [...], maybe empty")
     if len(value) > most:
-        raise ValueError(f"{field}: {len(value)} entries; give at most {most}")
+        raise FieldError(field, f"{len(value)} entries", f"give at most {most}")
     return value
 
 
 def _picture(
-    field: str, value: object, base_dir: str | os.PathLike[str] | None, load: Callable[[Source], Image.Image]
+    field: str,
+    value: object,
+    base_dir: str | os.PathLike[str] | None,
+    load: Callable[[Source, str], Image.Image],
 ) -> Image.Image:
     """The picture a JSON text points at: a `data:` URI, or a path that stays within the folder."""
     if not isinstance(value, str):
-        raise ValueError(f"{field}: {shown(value)} is not a text; give a path within the scene's folder")
+        raise FieldError(field, f"{shown(value)} is not a text", "give a path within the scene's folder")
     embedded = value.startswith("data:")
     source = data_bytes(field, value) if embedded else _inside(field, value, base_dir)
-    own = field.removesuffix("image").removesuffix("mask")  # the readers' errors begin with these
-    with within(own if own != field else f"{field}: "):
-        return load(source)
+    return load(source, field)
+
+
+def _any_mask(source: Source, field: str) -> Image.Image:
+    return load_mask(source, field=field)
 
 
 def _inside(field: str, value: str, base_dir: str | os.PathLike[str] | None) -> Path:
     remedy = "give a path within the scene's folder, as in photo.jpg"
     if base_dir is None:
-        raise ValueError(
-            f"{field}: {shown(value)} is a path, but this scene has no folder; embed it as a data: URI"
+        raise FieldError(
+            field, f"{shown(value)} is a path, but this scene has no folder", "embed it as a data: URI"
         )
     parts = value.split("/")
     if not value.isprintable() or re.match(r"[A-Za-z][\w+.-]*:", value) or "\\" in value or "" in parts:
-        raise ValueError(f"{field}: {shown(value)} is not a plain relative path; {remedy}")
+        raise FieldError(field, f"{shown(value)} is not a plain relative path", remedy)
     base = Path(base_dir).resolve()
     try:
         path = (base / value).resolve()
     except (OSError, RuntimeError, ValueError) as error:
-        raise ValueError(f"{field}: {shown(value)} cannot be followed ({error}); {remedy}") from error
+        raise FieldError(field, f"{shown(value)} cannot be followed ({error})", remedy) from error
     if ".." in parts or not path.is_relative_to(base):
-        raise ValueError(f"{field}: {shown(value)} leads out of the scene's folder; {remedy}")
+        raise FieldError(field, f"{shown(value)} leads out of the scene's folder", remedy)
     return path
 
 

@@ -38,12 +38,10 @@ class SparseMatrix:
         mine = np.repeat(np.arange(len(self.rows)), counts)
         theirs = np.arange(len(mine)) - np.repeat(np.cumsum(counts) - counts - starts[self.columns], counts)
         values = self.values[mine] * other.values[theirs]
-        return SparseMatrix.of(
-            self.rows[mine], other.columns[theirs], values, (self.size[0], other.size[1])
-        )
+        return SparseMatrix.of(self.rows[mine], other.columns[theirs], values, (self.size[0], other.size[1]))
 
     @property
-    def T(self) -> SparseMatrix:  # noqa: N802  (as numpy and torch name it)
+    def T(self) -> SparseMatrix:
         """The transposed matrix."""
         order = np.argsort(self.columns, kind="stable")
         return SparseMatrix(

@@ -28,7 +28,9 @@ def low_pass(
 
 
 def merge_frequencies(
-    low: Float[torch.Tensor, "*batch h w"], high: Float[torch.Tensor, "*batch h w"], mask: Float[torch.Tensor, "h w"]
+    low: Float[torch.Tensor, "*batch h w"],
+    high: Float[torch.Tensor, "*batch h w"],
+    mask: Float[torch.Tensor, "h w"],
 ) -> Float[torch.Tensor, "*batch h w"]:
     """Low frequencies of one tensor with the high frequencies of another, per frame and channel over (h, w).
 
@@ -95,5 +97,7 @@ def merge_frequencies_3d(
     if not keep_variance:
         return merged
     deviation = (unshifted.square() + (1 - unshifted).square()).sqrt()
-    rescaled: torch.Tensor = torch.fft.ifftn(torch.fft.fftn(merged.float(), dim=axes) / deviation, dim=axes).real
+    rescaled: torch.Tensor = torch.fft.ifftn(
+        torch.fft.fftn(merged.float(), dim=axes) / deviation, dim=axes
+    ).real
     return rescaled.to(high.dtype)

@@ -36,9 +36,7 @@ class Adapter(Protocol):
         """All its weights, frozen; the backbone puts them where they are needed."""
         ...
 
-    def attach(
-        self, denoiser: nn.Module, signal: object, branches: Branches
-    ) -> AbstractContextManager[None]:
+    def attach(self, denoiser: nn.Module, signal: object, branches: Branches) -> AbstractContextManager[None]:
         """While open, every pass of the denoiser is adapted; then nothing of it is left.
 
         ``signal`` is what steers it, if anything does. FieldError for a denoiser that it does not fit.
@@ -76,7 +74,9 @@ class LowRank:
             data = Path(file).read_bytes()
             tensors = load(data)
         except (OSError, SafetensorError) as error:
-            raise FieldError("adapter", f"{file} cannot be read ({error})", "give a safetensors file") from None
+            raise FieldError(
+                "adapter", f"{file} cannot be read ({error})", "give a safetensors file"
+            ) from None
         layers = sorted({key.rpartition(".lora_")[0] for key in tensors if ".lora_" in key})
         try:
             pairs = {
@@ -104,7 +104,8 @@ class LowRank:
 
                 def add(_module: nn.Module, inputs: tuple[Tensor], output: Tensor, at: int = index) -> Tensor:
                     down, up = (weights[at].to(output.dtype) for weights in (self._downs, self._ups))
-                    return output + self.scale * (inputs[0] @ down.T @ up.T)
+                    added: Tensor = inputs[0] @ down.T @ up.T
+                    return output + self.scale * added
 
                 hooks.callback(module.register_forward_hook(add).remove)
             yield

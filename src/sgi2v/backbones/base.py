@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol, Self, get_args, runtime_checkable
 
 import PIL.Image
 from jaxtyping import Bool, Float
-from typing_extensions import Self, TypeVar
+from typing_extensions import TypeVar
 
 from sgi2v.errors import FieldError, within
 from sgi2v.fitting import fitted
@@ -147,9 +147,7 @@ class Outline(Protocol):
         """
         ...
 
-    def memory_needed(
-        self, grid: Grid, device: torch.device, dtype: torch.dtype
-    ) -> Mapping[Mode, int]:
+    def memory_needed(self, grid: Grid, device: torch.device, dtype: torch.dtype) -> Mapping[Mode, int]:
         """Bytes at the peak of a guided run, weights included, for every memory mode."""
         ...
 

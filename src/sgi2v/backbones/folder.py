@@ -119,9 +119,7 @@ def check_weights(folder: Path, networks: Sequence[str]) -> None:
             with safetensors.safe_open(file, framework="pt"):
                 pass
         except (OSError, safetensors.SafetensorError) as error:
-            raise FieldError(
-                "backbone", f"{file} is corrupt ({error})", "fetch or export it again"
-            ) from None
+            raise FieldError("backbone", f"{file} is corrupt ({error})", "fetch or export it again") from None
 
 
 def weight_files(folder: Path, networks: Sequence[str]) -> list[Path]:

@@ -40,9 +40,7 @@ class Kind(Protocol):
         """Whether a folder's configurations are those of this kind; never raises."""
         ...
 
-    def outline(
-        self, folder: Path, *, name: str, hub_id: str | None = None, settings: Any = None
-    ) -> Outline:
+    def outline(self, folder: Path, *, name: str, hub_id: str | None = None, settings: Any = None) -> Outline:
         """The model in a folder. With a ``hub_id`` only configurations are there, and weights are fetched to load."""
         ...
 

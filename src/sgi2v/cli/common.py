@@ -43,7 +43,9 @@ def _registry() -> tyro.constructors.ConstructorRegistry:
     registry = tyro.constructors.ConstructorRegistry()
 
     @registry.primitive_rule
-    def ranges(info: tyro.constructors.PrimitiveTypeInfo) -> "tyro.constructors.PrimitiveConstructorSpec[Range] | None":
+    def ranges(
+        info: tyro.constructors.PrimitiveTypeInfo,
+    ) -> "tyro.constructors.PrimitiveConstructorSpec[Range] | None":
         if info.type is not Range:
             return None
         return tyro.constructors.PrimitiveConstructorSpec(
@@ -97,9 +99,7 @@ def computing() -> Iterator[None]:
         yield
 
 
-def opened(
-    model: "ModelChoice", outline: "Outline", sampling: "Sampling", *, quiet: bool
-) -> "Backbone[Any]":
+def opened(model: "ModelChoice", outline: "Outline", sampling: "Sampling", *, quiet: bool) -> "Backbone[Any]":
     """The model with its weights, in a memory mode that fits clips of that size, which is said on stderr."""
     planned = model.plan_memory(outline, sampling)
     if not quiet:

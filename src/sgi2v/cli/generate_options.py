@@ -1,7 +1,7 @@
 """Options of `sgi2v generate`: the library's own dataclasses, a model's recommendations their defaults."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Union, get_type_hints
@@ -22,7 +22,7 @@ from sgi2v.controllers import (
 )
 from sgi2v.errors import FieldError
 from sgi2v.opening import ModelChoice
-from sgi2v.planning import Range, Sampling
+from sgi2v.planning import Sampling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,9 +114,10 @@ def _options_for(settings: Settings) -> type[GenerateOptions]:
 def _without_advice(kind: type[Settings]) -> type[Settings]:
     """The settings' class with those fields hidden that are said by other options: sizes and advice."""
     hidden = {f.name: f for f in dataclasses.fields(kind) if f.name in (*Settings.SIZE, *Settings.ADVICE)}
-    hints = get_type_hints(kind)
+    hints: Any = get_type_hints(kind)  # types as values, which no checker follows
+    suppress: Any = Suppress
     space: dict[str, Any] = {
-        "__annotations__": {name: Suppress[hints[name]] for name in hidden},
+        "__annotations__": {name: suppress[hints[name]] for name in hidden},
         "__doc__": kind.__doc__,
     }
     for name, field in hidden.items():

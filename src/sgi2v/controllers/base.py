@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic
+from typing import Any, ClassVar, Generic, cast
 
 from jaxtyping import Float
 from typing_extensions import TypeVar
@@ -67,13 +67,11 @@ class Controller(Generic[StateT]):
 
     def prepare(self, setup: Setup) -> StateT:
         """The run's state; FieldError before any compute when the scene cannot be followed."""
-        state: Any = State(setup=setup)
-        return state
+        return cast(StateT, State(setup=setup))
 
     def start(self, noise: Float[torch.Tensor, "n c y x"], state: StateT) -> Float[torch.Tensor, "n c y x"]:
         """The latents at the schedule's first step, from unit-variance noise."""
-        known: Any = state
-        return noise * known.setup.levels[0].init_noise_sigma
+        return noise * cast(State, state).setup.levels[0].init_noise_sigma
 
     def steer(
         self, x: Float[torch.Tensor, "n c y x"], step: Step, state: StateT

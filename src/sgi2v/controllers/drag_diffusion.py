@@ -103,7 +103,9 @@ class DragDiffusion(Controller["DragState"]):
         choice("controller.pulled", self.pulled, Appearance)
         choice("controller.tracked", self.tracked, Appearance)
         if self.unit == "share":
-            raise FieldError("controller.unit", "share grows as noise falls", "use sigma, noise-level or step")
+            raise FieldError(
+                "controller.unit", "share grows as noise falls", "use sigma, noise-level or step"
+            )
         if self.unit == "noise-level" and self.at >= 1:
             raise FieldError("controller.at", f"a noise level lies below 1, got {self.at}")
         if not self.layers:

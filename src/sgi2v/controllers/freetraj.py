@@ -199,14 +199,16 @@ class FreeTrajState(State):
     """By a map's rows and columns."""
 
 
-def cut(cell: Int64[np.ndarray, "4"], rows: int, columns: int) -> tuple[slice, slice]:
+def cut(cell: Int64[np.ndarray, 4], rows: int, columns: int) -> tuple[slice, slice]:
     """Rows and columns of a box that lie inside a map; empty slices when none does."""
     top, left, bottom, right = (int(v) for v in cell)
     return slice(max(top, 0), max(min(bottom, rows), 0)), slice(max(left, 0), max(min(right, columns), 0))
 
 
 def lay(
-    noise: Float[torch.Tensor, "f c y x"], patch: Float[torch.Tensor, "c h w"], track: Int64[np.ndarray, "f 4"]
+    noise: Float[torch.Tensor, "f c y x"],
+    patch: Float[torch.Tensor, "c h w"],
+    track: Int64[np.ndarray, "f 4"],
 ) -> None:
     """Writes a patch into every frame's noise where the box is, cut at the picture's borders.
 
@@ -241,8 +243,8 @@ def within_frames(call: AttentionCall, regions: RegionIds, factor: float) -> Flo
     """Attention within frames, its logits multiplied by ``factor`` wherever query and key lie in different regions.
 
     ``softmax(M * Q K^T / sqrt(d)) V``. All queries of one region share one row of M, which can be moved onto the keys:
-    ``q . (m k) = m (q . k)``. So every region's queries attend by themselves, to keys scaled for them, and M, one number
-    per pair of places, never exists.
+    ``q . (m k) = m (q . k)``. So the queries of each region attend by themselves, to keys scaled for them, and M, one
+    number per pair of places, never exists.
     """
     tokens = torch.empty_like(call.query)
     for frame, groups in enumerate(regions.members):
@@ -255,7 +257,7 @@ def within_frames(call: AttentionCall, regions: RegionIds, factor: float) -> Flo
 
 
 def over_time(call: AttentionCall, regions: RegionIds, factor: float) -> Float[torch.Tensor, "n f d"]:
-    """Attention over time at each place, logits multiplied by ``factor`` between frames in which it lies in different regions.
+    """Attention over time at each place, logits multiplied by ``factor`` between frames where its region differs.
 
     Only places that change region need it; there frames are few, and the frames x frames factors are written out, so
     many places at a time.

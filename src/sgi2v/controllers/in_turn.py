@@ -35,7 +35,9 @@ class InTurn(Controller["InTurnState"]):
         for name in ("first", "second"):
             value = getattr(self, name)
             if not isinstance(value, Controller):
-                raise FieldError(f"controller.{name}", f"{value!r} is no controller", "give one with its name")
+                raise FieldError(
+                    f"controller.{name}", f"{value!r} is no controller", "give one with its name"
+                )
 
     def uses(self) -> Uses:
         """What both use."""

@@ -111,9 +111,7 @@ def controller_from_dict(data: Mapping[str, Any], *, over: Controller[Any] | Non
     return kind(**fields) if over is None else dataclasses.replace(over, **fields)
 
 
-def _parts(
-    name: str, values: Mapping[str, Any], over: Controller[Any] | None
-) -> dict[str, Controller[Any]]:
+def _parts(name: str, values: Mapping[str, Any], over: Controller[Any] | None) -> dict[str, Controller[Any]]:
     """The parts of a combination by the name of their field."""
     unknown = sorted(set(values) - set(_SIDES))
     if unknown:

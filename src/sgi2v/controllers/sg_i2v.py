@@ -41,7 +41,7 @@ class SGI2V(Controller["SGI2VState"]):
     guided: Range = field(default_factory=lambda: Range(low=36.0, high=376.0))
     """Where in the denoising to optimise: lowest value, highest value (both included) and their unit: sigma (noise to
     signal ratio), noise-level (s = noise / (signal + noise), 0 to 1, alike for every model), step (steps still to go:
-    num_steps at pure noise, 1 at the last) or share (steps done, 0 to 1). The default is steps 45 to 30 of 50 on SVD."""
+    num_steps at pure noise, 1 at the last) or share (steps done, 0 to 1). The default: steps 45 to 30 of 50 on SVD."""
     iterations: int = 5
     """Optimiser iterations at a guided step."""
     lr: float = 0.21

@@ -58,11 +58,11 @@ class TimeToMove(Controller["TimeToMoveState"]):
             )
         choice("controller.unit", self.unit, Unit)
         if self.unit == "share":
-            raise FieldError("controller.unit", "share grows as noise falls", "use sigma, noise-level or step")
-        if not 0 < self.coverage <= 1:
             raise FieldError(
-                "controller.coverage", f"must lie above 0 and at most at 1, got {self.coverage}"
+                "controller.unit", "share grows as noise falls", "use sigma, noise-level or step"
             )
+        if not 0 < self.coverage <= 1:
+            raise FieldError("controller.coverage", f"must lie above 0 and at most at 1, got {self.coverage}")
 
     def uses(self) -> Uses:
         """Motions and their masks, or the scene's own clip in their place."""

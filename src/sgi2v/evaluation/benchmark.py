@@ -7,16 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sgi2v.backbones import Backbone
-from sgi2v.controllers import Controller, controller_from_dict, controller_to_dict, recommended
+from PIL import Image
+
+from sgi2v.backbones import Backbone, Outline
+from sgi2v.controllers import Controller, controller_from_dict, recommended
+from sgi2v.errors import FieldError, within
 from sgi2v.evaluation.datasets import Case, Cases
 from sgi2v.evaluation.extractors import Extractor
-from sgi2v.evaluation.row_maker import MODEL_FREE, Method, ModelFree, RowMaker
+from sgi2v.evaluation.row_maker import MODEL_FREE, Method, ModelFree, RowMaker, older_identity
 from sgi2v.evaluation.rows import row_key
 from sgi2v.evaluation.store import Store, remove_strays
 from sgi2v.evaluation.tracker import TemplateTracker, Tracker
-from sgi2v.files import within
-from sgi2v.generate import Progress, Sampling
+from sgi2v.pipeline import Progress
+from sgi2v.planning import Sampling
+from sgi2v.scene import Scene
 from sgi2v.step import Cancelled
 
 __all__ = [
@@ -181,7 +185,7 @@ def run_benchmark(
                     continue
                 identity, clip_key = maker.identity(case, scene, label, method, seed)
                 key = row_key(identity)
-                found = known.get(key)
+                found = known.get(key) or known.get(row_key(older_identity(identity)))
                 seconds = None
                 if found is None and known_only:
                     summary.missing += 1
@@ -208,24 +212,36 @@ def _check(
 ) -> None:
     """ValueError for what can never work, whatever the scene."""
     if not methods or not seeds:
-        raise ValueError("methods, seeds: give at least one of each")
+        raise FieldError("methods, seeds", "give at least one of each")
     for label, method in methods.items():
         if isinstance(method, str) and method not in MODEL_FREE:
-            raise ValueError(
-                f"methods: unknown {method!r}; known without a model are {', '.join(MODEL_FREE)}"
+            raise FieldError(
+                "methods", f"unknown {method!r}", f"known without a model are {', '.join(MODEL_FREE)}"
             )
         if backbone is None and method not in ("still", "paste", "true"):
-            raise ValueError(f"methods: {label!r} needs a model; give one with --backbone")
+            raise FieldError("methods", f"{label!r} needs a model", "give one with --backbone")
         if isinstance(method, Controller):
             assert backbone is not None
             try:
-                method.planned_iterations(backbone.levels(sampling.num_steps or backbone.settings.num_steps))
-            except ValueError as error:
-                raise ValueError(f"methods: {label!r} cannot run: {error}") from error
+                check_method(method, backbone.outline, sampling)
+            except FieldError as error:
+                raise FieldError("methods", f"{label!r} cannot run: {error}") from error
     if backbone is None and None in (sampling.width, sampling.height, sampling.num_frames):
-        raise ValueError("sampling: without a model, say width, height and num_frames")
+        raise FieldError("sampling", "without a model, say width, height and num_frames")
     for seed in seeds:
         dataclasses.replace(sampling, seed=seed)
+
+
+def check_method(method: Controller[Any], outline: Outline, sampling: Sampling) -> None:
+    """FieldError for a method that cannot act on this model, whatever the scene."""
+    blank = Scene(image=Image.new("RGB", (1, 1)))
+    settings = outline.settings
+    width, height, num_frames = (
+        getattr(sampling, name) or getattr(settings, name) for name in ("width", "height", "num_frames")
+    )
+    grid = outline.grid(width, height, num_frames)
+    method.schedule(outline.levels(sampling.num_steps or settings.num_steps, grid))
+    outline.check(blank, method, sampling)
 
 
 def methods_of(
@@ -244,21 +260,18 @@ def methods_of(
             try:
                 values = json.loads(fields)
             except ValueError as error:
-                raise ValueError(f"methods: {text!r}: what follows = is not JSON ({error})") from error
+                raise FieldError("methods", f"{text!r}: what follows = is not JSON ({error})") from error
             if not isinstance(values, dict):
-                raise ValueError(f'methods: {text!r}: give fields as in {{"lr": 0.1}}')
+                raise FieldError("methods", f"{text!r} has no fields behind =", 'give them as in {"lr": 0.1}')
         if not label or label in found:
-            raise ValueError(f"methods: {label!r} is there twice; give every method its own label")
+            raise FieldError("methods", f"{label!r} is there twice", "give every method its own label")
         name = str(values.pop("name", label))
         if name in MODEL_FREE:
             if values:
-                raise ValueError(f"methods: {text!r}: {name} has no fields")
+                raise FieldError("methods", f"{text!r}: {name} has no fields")
             found[label] = name
             continue
-        with within(f"methods: {label}: "):
-            base = controller_to_dict(recommended(name, recommended_values))
-            for side in ("first", "second"):
-                if isinstance(values.get(side), dict) and isinstance(base.get(side), dict):
-                    values[side] = {**base[side], **values[side]}
-            found[label] = controller_from_dict({**base, **values})
+        with within(f"methods.{label}"):
+            base = recommended(name, recommended_values)
+            found[label] = controller_from_dict({**values, "name": name}, over=base)
     return found

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 from torch import Tensor
 
+from sgi2v.errors import FieldError
 from sgi2v.grid import Grid, Track, tracks_of
 from sgi2v.scene import Scene
 from sgi2v.scene_io import load_scene
@@ -116,24 +117,28 @@ class SceneFolder:
 
     def __post_init__(self) -> None:
         if not self.folder.is_dir():
-            raise ValueError(
-                f"scenes: {self.folder} is no folder; give one that holds scenes (scene.json or traj.npy)"
+            raise FieldError(
+                "scenes", f"{self.folder} is no folder", "give one that holds scenes (scene.json or traj.npy)"
             )
         if self.limit is not None and self.limit < 1:
-            raise ValueError(f"limit: must be at least 1, got {self.limit}")
+            raise FieldError("limit", f"must be at least 1, got {self.limit}")
         found = [self.folder] if _holds_scene(self.folder) else []
         if not found:
             places = sorted(self.folder.iterdir(), key=lambda place: (len(place.name), place.name))
             found = [p for p in places if (p.suffix == ".json" and p.is_file()) or _holds_scene(p)]
         if not found:
-            raise ValueError(
-                f"scenes: {self.folder} holds no scene; put scene.json files into it, or folders with traj.npy"
+            raise FieldError(
+                "scenes",
+                f"{self.folder} holds no scene",
+                "put scene.json files into it, or folders with traj.npy",
             )
         names = [_name(place) for place in found]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
-            raise ValueError(
-                f"scenes: {self.folder} holds two scenes called {twice!r}, a file and a folder; rename one"
+            raise FieldError(
+                "scenes",
+                f"{self.folder} holds two scenes called {twice!r}, a file and a folder",
+                "rename one",
             )
         object.__setattr__(self, "files", tuple(found[: self.limit]))
 
@@ -147,7 +152,7 @@ class SceneFolder:
         try:
             scene = load_scene(file)
         except ValueError as error:
-            raise ValueError(f"{file}: {error}") from error
+            raise FieldError(str(file), str(error)) from error
         grid = Grid(width=scene.image.width, height=scene.image.height, num_frames=self.num_frames, stride=1)
         name = _name(file)
         return Case(

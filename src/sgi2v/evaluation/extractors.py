@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from sgi2v.errors import FieldError
 from sgi2v.evaluation import i3d, inception
 from sgi2v.evaluation.i3d import I3D
 from sgi2v.evaluation.inception import Inception
@@ -73,8 +74,10 @@ class I3DExtractor:
     def features(self, frames: Float[Tensor, "f 3 h w"]) -> Float[Tensor, "1 400"]:
         """One row, for at least 9 frames, RGB in 0..1 of any size. ValueError for fewer."""
         if len(frames) < i3d.LEAST_FRAMES:
-            raise ValueError(
-                f"frames: {len(frames)} are too few for I3D; it needs clips of at least {i3d.LEAST_FRAMES}"
+            raise FieldError(
+                "frames",
+                f"{len(frames)} are too few for I3D",
+                f"it needs clips of at least {i3d.LEAST_FRAMES}",
             )
         device = next(self.network.parameters()).device
         clip = 2 * _resized(frames.to(device), i3d.SIDE) - 1

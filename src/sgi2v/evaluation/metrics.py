@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
+from sgi2v.errors import FieldError
 from sgi2v.evaluation.flow import dense_flow, grey_frames, home, returning, sampled
 from sgi2v.evaluation.tracker import TrackResult
 
@@ -46,11 +47,6 @@ class MotionError:
         return float(self.objmc.mean())
 
     @property
-    def scene_with_first(self) -> float:
-        """The same with frame 0 among the frames."""
-        return float(self.objmc_with_first.mean())
-
-    @property
     def scene_of_diagonal(self) -> float:
         """ObjMC of the scene as a share of the frame's diagonal."""
         return self.scene / self.diagonal
@@ -66,12 +62,15 @@ def motion_error(
     Source: ObjMC of Wang et al., MotionCtrl (arXiv 2312.03641), over box centres as in SG-I2V (arXiv 2411.04989).
     """
     if wanted.shape != result.centers.shape:
-        raise ValueError(
-            f"wanted: {tuple(wanted.shape)} does not match the tracked {tuple(result.centers.shape)}; "
-            "give one centre per track and frame"
+        raise FieldError(
+            "wanted",
+            f"{tuple(wanted.shape)} does not match the tracked {tuple(result.centers.shape)}",
+            "give one centre per track and frame",
         )
     if wanted.shape[0] < 1 or wanted.shape[1] < 2:
-        raise ValueError(f"wanted: {tuple(wanted.shape)} holds no motion; give a track of at least 2 frames")
+        raise FieldError(
+            "wanted", f"{tuple(wanted.shape)} holds no motion", "give a track of at least 2 frames"
+        )
     distances = center_distances(wanted, result.centers)
     return MotionError(
         objmc=distances[:, 1:].mean(1),
@@ -159,9 +158,10 @@ def ssim(a: Float[Tensor, "f 3 h w"], b: Float[Tensor, "f 3 h w"]) -> float:
     float64. ValueError for frames smaller than a window. Source: Wang et al. 2004.
     """
     if a.shape != b.shape or min(a.shape[-2:]) < _WINDOW:
-        raise ValueError(
-            f"a, b: {tuple(a.shape)} and {tuple(b.shape)}; give clips of one shape, with sides of at least "
-            f"{_WINDOW} pixels"
+        raise FieldError(
+            "a, b",
+            f"{tuple(a.shape)} and {tuple(b.shape)}",
+            f"give clips of one shape, with sides of at least {_WINDOW} pixels",
         )
     edge = _WINDOW // 2
     total = 0.0
@@ -233,17 +233,17 @@ def bootstrap_ratio(
     drawn in pairs. ValueError for no values, unequal numbers, or a mean below of 0.
     """
     if len(above) != len(below):
-        raise ValueError(f"below: {len(below)} values for {len(above)}; give the same scenes in both")
+        raise FieldError("below", f"{len(below)} values for {len(above)}", "give the same scenes in both")
     above, below = above.double(), below.double()
     draw = _resamples(len(above), num_resamples, seed)
     if not float(below.mean()):
-        raise ValueError("below: its mean is 0, so there is no ratio")
+        raise FieldError("below", "its mean is 0, so there is no ratio")
     return _interval(float(above.mean() / below.mean()), above[draw].mean(1) / below[draw].mean(1))
 
 
 def _resamples(num: int, num_resamples: int, seed: int) -> Tensor:
     if num < 1 or num_resamples < 1:
-        raise ValueError(f"values: {num} values and {num_resamples} resamples; give at least one of each")
+        raise FieldError("values", f"{num} values and {num_resamples} resamples", "give at least one of each")
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(num, (num_resamples, num), generator=generator)
 

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from sgi2v.errors import FieldError
 from sgi2v.evaluation.report import COLUMNS, make_report
 from sgi2v.evaluation.report_rows import Rows, read_for_report
 from sgi2v.evaluation.report_sets import comparable, set_columns
@@ -53,7 +54,7 @@ def write_report(
     """
     output = output or rows_file.with_name(f"{rows_file.stem}.report")
     if output.exists() and (not output.is_dir() or {p.name for p in output.iterdir()} - _OURS):
-        raise ValueError(f"output: {output} holds other things than a report; name a new folder")
+        raise FieldError("output", f"{output} holds other things than a report", "name a new folder")
     check_place(output)
     rows = read_for_report(rows_file)
     store = Store(rows=rows_file, clips=clips)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from sgi2v.errors import FieldError
 from sgi2v.evaluation.store import FORMAT, VERSION
 
 _NEEDED: Final = ("key", "case", "method", "metrics", "clip", "size", "kinds", "boxes")
@@ -44,8 +45,8 @@ def read_for_report(file: Path) -> Rows:
     try:
         lines = file.read_bytes().splitlines(keepends=True)
     except OSError as error:
-        raise ValueError(
-            f"rows: cannot read {file} ({error.strerror}); give what sgi2v benchmark wrote"
+        raise FieldError(
+            "rows", f"cannot read {file} ({error.strerror})", "give what sgi2v benchmark wrote"
         ) from error
     problems: list[str] = []
     found: dict[str, dict[str, Any]] = {}
@@ -63,7 +64,7 @@ def read_for_report(file: Path) -> Rows:
     )
     if not fine:
         reasons = f"; {problems[0]}" if problems else ""
-        raise ValueError(f"rows: {file} holds no row that a report can be made of{reasons}")
+        raise FieldError("rows", f"{file} holds no row that a report can be made of{reasons}")
     return Rows(by_method=_methods(fine), failed=failed, left_out=left_out, problems=problems)
 
 

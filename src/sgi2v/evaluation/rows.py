@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sgi2v.errors import FieldError
+
 
 def row_key(identity: Mapping[str, Any]) -> str:
     """SHA-256 of everything that decides a measurement, as canonical JSON: the same for the same measurement."""
@@ -27,7 +29,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         row = _parsed(line)
         if row is None:
             if number < len(lines):
-                raise ValueError(f"{path}, line {number}: not a JSON object; repair or delete that line")
+                raise FieldError(f"{path}, line {number}", "not a JSON object", "repair or delete that line")
             os.truncate(path, whole)
             break
         rows.append(row)

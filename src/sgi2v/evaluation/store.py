@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from sgi2v.errors import FieldError
 from sgi2v.evaluation.rows import append_row, read_rows
 from sgi2v.writing import reason, writing
 
@@ -25,13 +26,14 @@ FORMAT: Final = "sgi2v-row"
 VERSION: Final = 1
 
 
-class StoreFull(ValueError):
+class StoreFull(FieldError):
     """Nothing more can be kept: whatever is made from here on would be lost."""
 
     def __init__(self, file: Path, error: OSError) -> None:
         super().__init__(
-            f"rows: cannot write {file}: {reason(error)}; make room, or choose another place with --rows; what is "
-            "finished stays, and the same command goes on"
+            "rows",
+            f"cannot write {file}: {reason(error)}",
+            "make room, or choose another place with --rows; what is finished stays, and the same command goes on",
         )
 
 
@@ -63,16 +65,18 @@ class Store:
             self.rows.parent.mkdir(parents=True, exist_ok=True)
             lock = self.rows.with_name(f".{self.rows.name}.lock").open("a")
         except OSError as error:
-            raise ValueError(
-                f"rows: cannot write {self.rows} ({error.strerror}); choose another place with --rows"
+            raise FieldError(
+                "rows", f"cannot write {self.rows} ({error.strerror})", "choose another place with --rows"
             ) from error
         with lock:
             if fcntl is not None:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    raise ValueError(
-                        f"rows: another process is writing {self.rows}; wait for it, or choose another file with --rows"
+                    raise FieldError(
+                        "rows",
+                        f"another process is writing {self.rows}",
+                        "wait for it, or choose another file with --rows",
                     ) from None
                 except OSError:
                     pass  # a file system without locks: as on Windows

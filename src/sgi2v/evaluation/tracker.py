@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, Float64
 from torch import Tensor
 
+from sgi2v.errors import FieldError
 from sgi2v.evaluation.flow import dense_flow
 from sgi2v.evaluation.matching import Pose, Score, best_scores, peaks, score_at
 
@@ -86,11 +87,12 @@ class TemplateTracker:
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold < 1:
-            raise ValueError(f"threshold: must lie between 0 and 1, got {self.threshold}")
+            raise FieldError("threshold", f"must lie between 0 and 1, got {self.threshold}")
         if self.speed <= 0 or self.num_candidates < 1 or self.working_side < 16:
-            raise ValueError(
-                "speed, num_candidates, working_side: must be above 0, at least 1 and at least 16, "
-                f"got {self.speed}, {self.num_candidates}, {self.working_side}"
+            raise FieldError(
+                "speed, num_candidates, working_side",
+                "must be above 0, at least 1 and at least 16, "
+                f"got {self.speed}, {self.num_candidates}, {self.working_side}",
             )
 
     def track(
@@ -107,15 +109,16 @@ class TemplateTracker:
         """
         masks = [None] * len(boxes) if masks is None else masks
         if len(masks) != len(boxes):
-            raise ValueError(f"masks: {len(masks)} for {len(boxes)} boxes; give one a box, or None")
+            raise FieldError("masks", f"{len(masks)} for {len(boxes)} boxes", "give one a box, or None")
         height, width = frames.shape[-2:]
         for index, (left, top, right, bottom) in enumerate(boxes.tolist()):
             if not (
                 left < right and top < bottom and left < width and top < height and right > 0 and bottom > 0
             ):
-                raise ValueError(
-                    f"boxes[{index}]: ({left}, {top}, {right}, {bottom}) has no area inside the {width}x{height} "
-                    "frame; give left < right and top < bottom in pixels"
+                raise FieldError(
+                    f"boxes[{index}]",
+                    f"({left}, {top}, {right}, {bottom}) has no area inside the {width}x{height} frame",
+                    "give left < right and top < bottom in pixels",
                 )
         clip = _Clip.of(frames, self.working_side)
         centers = np.empty((len(boxes), len(frames), 2))
@@ -240,7 +243,7 @@ class _Clip:
         here = np.s_[low[1] : high[1], low[0] : high[0]]
         inside[here] = pixels[here]
         if inside.max(initial=0) <= 0.5:
-            raise ValueError(f"{field}: nothing of it lies in its box; leave it out, or draw it there")
+            raise FieldError(field, "nothing of it lies in its box", "leave it out, or draw it there")
         return inside
 
     def dense(

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from sgi2v.errors import FieldError
 from sgi2v.files import read_file
 from sgi2v.writing import writing
 
@@ -57,19 +58,21 @@ def load_list(file: Path) -> tuple[list[Clip], dict[str, Any]]:
     try:
         data = json.loads(read_file(file, "vipseg_clips"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file}: not a list of VIPSeg clips ({error})") from error
+        raise FieldError(str(file), f"not a list of VIPSeg clips ({error})") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT or data.get("version") != VERSION:
-        raise ValueError(f"{file}: not a list of VIPSeg clips of version {VERSION} (format {FORMAT})")
+        raise FieldError(str(file), f"not a list of VIPSeg clips of version {VERSION} (format {FORMAT})")
     listed, protocol = data.get("clips"), data.get("protocol")
     if not isinstance(listed, list) or not isinstance(protocol, dict):
-        raise ValueError(f"{file}: not a list of VIPSeg clips (clips or protocol is missing); fetch it again")
+        raise FieldError(
+            str(file), "not a list of VIPSeg clips (clips or protocol is missing)", "fetch it again"
+        )
     clips = []
     for number, clip in enumerate(listed):
         try:
             clips.append(_clip(clip))
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"{file}: clips[{number}] is damaged ({error!r}); fetch the list again"
+            raise FieldError(
+                str(file), f"clips[{number}] is damaged ({error!r})", "fetch the list again"
             ) from error
     return clips, protocol
 

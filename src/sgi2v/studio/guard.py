@@ -88,7 +88,7 @@ class Guard:
             self._check_token(scope, headers)
             limit = body_limit(scope["path"], self.settings.limits)
             if int(headers.get("content-length", "0")) > limit:
-                raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _too_large(limit))
+                raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _too_large(limit), "body")
         except Problem as problem:
             await _refusal(problem, scope, headers)(scope, receive, guarded_send)
             return
@@ -102,6 +102,7 @@ class Guard:
                 HTTPStatus.FORBIDDEN,
                 f"Host: {host[:80]!r} is no name of this studio; open it as 127.0.0.1 or localhost, or start it with "
                 "--allowed-hosts NAME",
+                "Host",
             )
 
     def _known(self, name: str) -> bool:
@@ -119,13 +120,17 @@ class Guard:
         origin, host = headers.get("origin"), headers.get("host", "")
         if origin is not None and origin.partition("://")[2].lower() != host.lower():
             raise Problem(
-                HTTPStatus.FORBIDDEN, f"Origin: {origin[:80]!r} is another site; open the studio's own page"
+                HTTPStatus.FORBIDDEN,
+                f"Origin: {origin[:80]!r} is another site; open the studio's own page",
+                "Origin",
             )
         site = headers.get("sec-fetch-site", "same-origin")
         opened = scope["method"] in _READS and headers.get("sec-fetch-mode") == "navigate"
         if site not in ("same-origin", "none") and not opened:
             raise Problem(
-                HTTPStatus.FORBIDDEN, "Sec-Fetch-Site: another site asks; open the studio's own page"
+                HTTPStatus.FORBIDDEN,
+                "Sec-Fetch-Site: another site asks; open the studio's own page",
+                "Sec-Fetch-Site",
             )
 
     def _check_token(self, scope: Scope, headers: Mapping[str, str]) -> None:
@@ -137,7 +142,9 @@ class Guard:
             return
         if not same(_cookie(headers.get("cookie", "")), cookie_value(token)):
             raise Problem(
-                HTTPStatus.UNAUTHORIZED, "token: this studio asks for its token; open /login and give it"
+                HTTPStatus.UNAUTHORIZED,
+                "token: this studio asks for its token; open /login and give it",
+                "token",
             )
 
 
@@ -204,7 +211,7 @@ def _counted(receive: Receive, limit: int) -> Receive:
         if message["type"] == "http.request":
             taken += len(message.get("body", b""))
             if taken > limit:
-                raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _too_large(limit))
+                raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _too_large(limit), "body")
         return message
 
     return counted

@@ -7,6 +7,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Final, Literal
 
+from sgi2v.errors import FieldError
 from sgi2v.images import MAX_PIXELS, MAX_URI
 
 Memory = Literal["fast", "balanced", "low", "auto"]
@@ -72,33 +73,35 @@ class StudioSettings:
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
-            raise ValueError(f"port: must lie in 0..65535, got {self.port}")
+            raise FieldError("port", f"must lie in 0..65535, got {self.port}")
         if not self.backbones:
-            raise ValueError("backbone: name at least one model, as in --backbone bundled")
+            raise FieldError("backbone", "name at least one model, as in --backbone bundled")
         for number, source in enumerate(self.backbones):
             for other in self.backbones[:number]:
                 if _shown(other) == _shown(
                     source
                 ):  # jobs name their model so: one of the two could not be had
-                    raise ValueError(
-                        f"backbone: {other} and {source} would both be shown as {_shown(source)!r}; give each model "
-                        "once, and rename a folder so that their last names differ"
+                    raise FieldError(
+                        "backbone",
+                        f"{other} and {source} would both be shown as {_shown(source)!r}",
+                        "give each model once, and rename a folder so that their last names differ",
                     )
         for name in self.allowed_hosts:
             if not _NAME.fullmatch(name):
-                raise ValueError(
-                    f"allowed_hosts: {name!r} is no name of a machine; give one as in studio.example.org"
+                raise FieldError(
+                    "allowed_hosts", f"{name!r} is no name of a machine", "give one as in studio.example.org"
                 )
         if self.token is not None and (
             len(self.token) < MIN_TOKEN or not self.token.isascii() or not self.token.isprintable()
         ):
-            raise ValueError(
-                f"token: give {MIN_TOKEN} or more plain characters, as in {secrets.token_urlsafe(24)}"
+            raise FieldError(
+                "token", f"give {MIN_TOKEN} or more plain characters, as in {secrets.token_urlsafe(24)}"
             )
         if self.token is None and not self.only_this_machine:
-            raise ValueError(
-                f"host: {self.host} can be reached by other machines; give a --token as well, as in "
-                f"{secrets.token_urlsafe(24)}"
+            raise FieldError(
+                "host",
+                f"{self.host} can be reached by other machines",
+                f"give a --token as well, as in {secrets.token_urlsafe(24)}",
             )
 
     @property
@@ -117,8 +120,8 @@ class StudioSettings:
         for source in self.backbones:
             if shown in (source, _shown(source)):
                 return source
-        raise ValueError(
-            f"backbone: {shown!r} is not on offer here; start the studio with --backbone and its folder"
+        raise FieldError(
+            "backbone", f"{shown!r} is not on offer here", "start the studio with --backbone and its folder"
         )
 
 

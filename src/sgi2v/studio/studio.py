@@ -9,6 +9,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+from sgi2v.errors import FieldError
 from sgi2v.studio.events import Hub
 from sgi2v.studio.jobs import Jobs
 from sgi2v.studio.pictures import Pictures, named_pictures
@@ -38,8 +39,8 @@ class Studio:
             for name in ("images", "temporary"):
                 (settings.data / name).mkdir(exist_ok=True)
         except OSError as error:
-            raise ValueError(
-                f"data: {settings.data} cannot be used ({error.strerror}); give another folder"
+            raise FieldError(
+                "data", f"{settings.data} cannot be used ({error.strerror})", "give another folder"
             ) from error
         self.pictures = Pictures(settings.data / "images", settings.limits, self.check_room)
         self.hub = Hub(settings.limits.streams)
@@ -136,7 +137,9 @@ def _locked(path: Path) -> int:
         except BlockingIOError:
             if time.monotonic() > end:
                 os.close(file)
-                raise ValueError(
-                    f"data: another studio works in {path.parent}; end it first, or give another folder with --data"
+                raise FieldError(
+                    "data",
+                    f"another studio works in {path.parent}",
+                    "end it first, or give another folder with --data",
                 ) from None
             time.sleep(0.05)

@@ -10,6 +10,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from sgi2v.errors import FieldError
 from sgi2v.studio.problems import Problem
 
 State = Literal["queued", "running", "done", "failed", "cancelled", "interrupted"]
@@ -56,7 +57,9 @@ class JobTable:
             connection.execute("PRAGMA journal_mode = WAL")
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version not in (0, _VERSION):
-                raise ValueError(f"data: {path} was written by a newer sgi2v; update, or give another --data")
+                raise FieldError(
+                    "data", f"{path} was written by a newer sgi2v", "update, or give another --data"
+                )
             connection.executescript(_SCHEMA)
             connection.execute(f"PRAGMA user_version = {_VERSION}")
 
@@ -239,6 +242,7 @@ def _known(connection: sqlite3.Connection, key: str, payload: str) -> Row | None
         raise Problem(
             HTTPStatus.CONFLICT,
             "Idempotency-Key: another request was sent with this key before; take a new key for a new job",
+            "Idempotency-Key",
         )
     return _get(connection, found["id"])
 

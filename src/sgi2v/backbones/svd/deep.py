@@ -66,9 +66,7 @@ def without_deep(unet: Any, last: str, known: Tensor) -> Iterator[None]:
     """
     num_deep = _up_block(last) + 1
     down, up = unet.down_blocks, unet.up_blocks
-    places: list[Swap] = [
-        (down, str(k), DownBypass(down[k])) for k in range(len(down) - num_deep, len(down))
-    ]
+    places: list[Swap] = [(down, str(k), DownBypass(down[k])) for k in range(len(down) - num_deep, len(down))]
     places.append((unet, "mid_block", Bypass(unet.mid_block)))
     places += [(up, str(k), Bypass(up[k], known if k == num_deep - 1 else None)) for k in range(num_deep)]
     with swapped(places):

@@ -152,7 +152,6 @@ def memory_needed(
     return {mode: peak(mode) for mode in MODES}
 
 
-
 def attention_blocks(unet: nn.Module) -> list[nn.Module]:
     """The blocks of spatial and temporal attention, in the order in which they run."""
     return [block for block in _blocks(unet) if hasattr(block, "transformer_blocks")]

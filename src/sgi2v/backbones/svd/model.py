@@ -90,9 +90,7 @@ class SVD:
             )
         except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise FieldError(
-                "backbone", f"{folder} is no Stable Video Diffusion model ({reason})"
-            ) from error
+            raise FieldError("backbone", f"{folder} is no Stable Video Diffusion model ({reason})") from error
         networks = (pipeline.unet, pipeline.vae, pipeline.image_encoder)
         if any(parameter.is_meta for network in networks for parameter in network.parameters()):
             raise FieldError(

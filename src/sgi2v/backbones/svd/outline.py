@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
-from typing_extensions import Self
 
 from sgi2v.backbones.base import CLEAN, Method, Mode, Settings, check_range, settings_with
 from sgi2v.backbones.folder import (
@@ -251,15 +250,20 @@ class SVDOutline:
                     f"{feature!r} must be <block>:<source> with source one of {', '.join(SOURCES)}",
                 )
             if source == "output":
-                _check_named(block, names, lambda name, block=block: f"{block}.".startswith(f"{name}."))
+                _check_named(block, names, within=True)
             else:
-                with_attention = [name for name in names if ".attentions." in name]
-                _check_named(block, with_attention, lambda name, block=block: name == block)
+                _check_named(block, [name for name in names if ".attentions." in name])
         for block in uses.blocks:  # these may name a level and mean all in it
-            _check_named(
-                block,
-                names,
-                lambda name, block=block: f"{block}.".startswith(f"{name}.") or name.startswith(f"{block}."),
+            if not any(name.startswith(f"{block}.") for name in names):
+                _check_named(block, names, within=True)
+        shallow = [feature for feature in uses.features if feature.startswith("up_blocks.")]
+        if uses.reuses_deep and (
+            len(shallow) < len(uses.features) or any(feature.startswith("up_blocks.0") for feature in shallow)
+        ):
+            raise FieldError(
+                "controller.reuse_deep",
+                "nothing lies deeper than these layers",
+                "name layers of up_blocks.1 or later ones",
             )
 
     def _blocks(self) -> Iterator[str]:
@@ -304,9 +308,7 @@ class SVDOutline:
         folder = fetch(self.hub_id, [*CONFIGS, *weights], () if half else ("*.fp16.safetensors*",))
         return dataclasses.replace(self, folder=folder, hub_id=None)
 
-    def load(
-        self, *, device: torch.device, dtype: torch.dtype, memory: Mode, compiled: bool = False
-    ) -> SVD:
+    def load(self, *, device: torch.device, dtype: torch.dtype, memory: Mode, compiled: bool = False) -> SVD:
         """The model with its weights; FieldError where these are damaged or not what the configuration says."""
         from sgi2v.backbones.svd.model import SVD
 
@@ -315,9 +317,9 @@ class SVDOutline:
         return SVD.of(outline, device=device, dtype=dtype, memory=memory, compiled=compiled)
 
 
-def _check_named(block: str, names: Sequence[str], matches: Callable[[str], bool]) -> None:
-    """FieldError with the nearest names unless one of them matches."""
-    if not any(matches(name) for name in names):
+def _check_named(block: str, names: Sequence[str], *, within: bool = False) -> None:
+    """FieldError with the nearest names unless the block is one of these, or ``within`` one of them."""
+    if not any(block == name or (within and block.startswith(f"{name}.")) for name in names):
         near = difflib.get_close_matches(block, names, 3)
         hint = f"nearest are {', '.join(near)}" if near else ""
         raise FieldError("controller.layers", f"the denoiser has no layer {block!r}", hint)

@@ -34,7 +34,9 @@ def frame(
     """One frame, exactly as computed."""
     row = _done(studio, job_id)
     if index >= row["result"]["num_frames"]:
-        raise Problem(HTTPStatus.NOT_FOUND, f"index: the last frame is {row['result']['num_frames'] - 1}")
+        raise Problem(
+            HTTPStatus.NOT_FOUND, f"index: the last frame is {row['result']['num_frames'] - 1}", "index"
+        )
     return _file(studio, row, f"frames/frame_{index:04d}.png", "image/png", f"-{index:04d}.png", download)
 
 

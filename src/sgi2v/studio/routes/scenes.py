@@ -17,6 +17,7 @@ from fastapi.responses import FileResponse, JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from sgi2v.camera import Camera, camera_motions
+from sgi2v.errors import FieldError
 from sgi2v.reference import read_clip
 from sgi2v.scene import MAX_KEYS, MAX_MOTIONS, Curve, Easing, Fit, Kind, Scene
 from sgi2v.scene_io import FORMAT, load_scene, scene_to_dict
@@ -102,7 +103,7 @@ def image(picture_id: PictureId, studio: TheStudio) -> FileResponse:
     """The pixels of a picture that is kept."""
     path = studio.pictures.path(picture_id)
     if path is None:
-        raise Problem(HTTPStatus.NOT_FOUND, "image: it is not here any more; upload it again")
+        raise Problem(HTTPStatus.NOT_FOUND, "image: it is not here any more; upload it again", "image")
     headers = {"Cache-Control": "private, max-age=31536000, immutable"}
     return FileResponse(path, media_type="image/png", headers=headers)
 
@@ -198,14 +199,14 @@ def _scene(studio: Studio, data: bytes) -> dict[str, Any]:
     try:
         found = json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise Problem(HTTPStatus.BAD_REQUEST, f"scene: this is not JSON ({error})") from error
+        raise Problem(HTTPStatus.BAD_REQUEST, f"scene: this is not JSON ({error})", "scene") from error
     return _with_image(studio, *studio.pictures.checked(found))
 
 
 def _traj(studio: Studio, data: bytes, image: str) -> dict[str, Any]:
     picture = studio.pictures.path(image)
     if picture is None:
-        raise ValueError("image: it is not here; upload the picture first")
+        raise FieldError("image", "it is not here", "upload the picture first")
     with _beside(studio) as folder:
         (folder / "traj.npy").write_bytes(data)
         shutil.copyfile(picture, folder / "img.png")
@@ -235,7 +236,7 @@ def _record(studio: Studio, data: bytes) -> dict[str, Any]:
 
     suffix = _kind(data)
     if suffix is None:
-        raise ValueError("video: this is neither an mp4 nor a gif; give one that sgi2v wrote")
+        raise FieldError("video", "this is neither an mp4 nor a gif", "give one that sgi2v wrote")
     with _beside(studio) as folder:
         (folder / f"video{suffix}").write_bytes(data)
         record = read_run(folder / f"video{suffix}")
@@ -268,5 +269,8 @@ def _beside(studio: Studio) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir=studio.settings.data / "temporary") as folder:
         try:
             yield Path(folder)
-        except ValueError as error:
-            raise ValueError(re.sub(rf"{re.escape(folder)}[\\/]?", "", str(error))) from error
+        except FieldError as error:
+            problem, remedy = (
+                re.sub(rf"{re.escape(folder)}[\\/]?", "", text) for text in (error.problem, error.remedy)
+            )
+            raise FieldError(error.field, problem, remedy) from error
