@@ -52,7 +52,7 @@ def made(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_scene(scene("a red ball"), folder / "scene")
     done = python(
         "-m", "sgi2v.cli", "generate", "scene", "--backbone", "toy", "--output", "out.mp4", "--device", "cpu",
-        "--guidance-scale", "1.5", "controller:toy-nudge", "--controller.strength", "0.4",
+        "--settings.guidance-scale", "1.5", "controller:toy-nudge", "--controller.strength", "0.4",
         "--controller.guided", "0.6", "1", "noise-level",
         path=(site,), cwd=folder,
     )  # fmt: skip

@@ -128,7 +128,7 @@ class ToyFlow:
         return ToyCondition(
             picture=self._networks.vae.encode(pixels.permute(2, 0, 1)[None].to(self.device)),
             words=words_of(text.prompt).to(self.device),
-            negative=words_of(text.negative).to(self.device),
+            negative=words_of(text.negative or self.settings.negative_prompt).to(self.device),
         )
 
     @torch.no_grad()

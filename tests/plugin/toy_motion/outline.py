@@ -64,6 +64,8 @@ class ToySettings(Settings):
     """Frames a second of the video."""
     guidance_scale: float = 2.0
     """Classifier-free guidance, away from the negative prompt; 1: none."""
+    negative_prompt: str = ""
+    """Words that guidance leads away from."""
     recommended: Mapping[str, Mapping[str, Any]] = field(default_factory=_recommended)
     """Controller name -> the values of its fields that suit this model."""
 
