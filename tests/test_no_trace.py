@@ -35,7 +35,7 @@ from sgi2v import (
 from sgi2v.alignment import alignment_loss, alignment_plan
 from sgi2v.grid import Grid, Track, Tracks, tracks_of
 from sgi2v.step import Reporter, Step
-from tiny import tiny_svd
+from tiny import load_svd, tiny_svd
 
 SMALL = Sampling(width=64, height=64, num_frames=2, num_steps=4, seed=1)
 CONTROLLER = SGI2V(iterations=2, guided=(1.0, 400.0))
@@ -44,7 +44,7 @@ PLANNED = 4  # guided iterations of a run: two steps of two
 
 @pytest.fixture(scope="module", params=[False, True], ids=["plain", "checkpointing"])
 def backbone(request: pytest.FixtureRequest) -> SVD:
-    model = SVD.load(tiny_svd(2, light=True), device="cpu", dtype="float32")
+    model = load_svd(tiny_svd(2, light=True), device="cpu", dtype="float32")
     if request.param:
         model.denoiser.enable_gradient_checkpointing()  # type: ignore[operator]
     return model
@@ -72,7 +72,7 @@ class Broken(Exception):
 
 
 def test_checkpointing_changes_no_bit(scene: Scene) -> None:
-    model = SVD.load(tiny_svd(2, light=True), device="cpu", dtype="float32")
+    model = load_svd(tiny_svd(2, light=True), device="cpu", dtype="float32")
     plain = generate(scene, backbone=model, controller=CONTROLLER, sampling=SMALL)
     model.denoiser.enable_gradient_checkpointing()  # type: ignore[operator]
     checkpointed = generate(scene, backbone=model, controller=CONTROLLER, sampling=SMALL)
@@ -247,7 +247,7 @@ def test_a_guided_step_never_waits_for_the_device(
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_guided_step_never_waits_for_a_real_device(scene: Scene) -> None:
-    backbone = SVD.load(tiny_svd(2, light=True), device="cuda", dtype="float32")
+    backbone = load_svd(tiny_svd(2, light=True), device="cuda", dtype="float32")
     state, x, step = guided_state(backbone, scene)
     x = x.to(backbone.device)
     CONTROLLER.steer(x, step, state)  # libraries may wait while they are set up

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from sgi2v.camera import Camera, camera_motions
-from sgi2v.crude import box_cover, camera_warps, crude_clip, cut_and_drag
+from sgi2v.cut_and_drag import box_cover, camera_warps, cut_and_drag, dragged_clip
 from sgi2v.evaluation.baselines import paste
 from sgi2v.grid import Grid, Track, Tracks, tracks_of
 from sgi2v.scene import Box, Key, Motion, Scene
@@ -82,7 +82,7 @@ def test_a_mask_cuts_and_what_was_under_it_is_filled() -> None:
     mask.paste(255, (8, 8, 16, 16))
     boxes = np.array([[4.0, 4, 20, 20]] * 3, dtype=np.float32) + np.array([[0], [8], [16]]) * [1, 0, 1, 0]
     tracks = Tracks(image=image, tracks=(Track(boxes=boxes.astype(np.float32), mask=mask),))
-    clip = crude_clip(tracks, 3)
+    clip = dragged_clip(tracks, 3)
     black = clip.frames.mean(1) < 0.1
     for index, left in enumerate((8, 16, 24)):
         wanted = torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
@@ -95,14 +95,14 @@ def test_a_mask_cuts_and_what_was_under_it_is_filled() -> None:
                                           clip.masks[:1]))  # fmt: skip
 
 
-def test_the_pasted_row_is_the_crude_clip_under_a_moving_camera_too() -> None:
+def test_the_pasted_row_is_the_dragged_clip_under_a_moving_camera_too() -> None:
     image = smooth_image()
     thing = np.array([[4.0, 4, 14, 14], [24.0, 14, 34, 24]], dtype=np.float32)
     ground = np.array([[20.0, 2, 30, 12], [14.0, 4, 24, 14]], dtype=np.float32)
     tracks = Tracks(image=image, tracks=(Track(boxes=ground, kind="camera"), Track(boxes=thing)))
     boxes = torch.from_numpy(np.stack([ground, thing]))
     pasted = paste(pixels_of(image), boxes, camera=[True, False])
-    assert torch.equal(pasted, crude_clip(tracks, 2).frames)
+    assert torch.equal(pasted, dragged_clip(tracks, 2).frames)
     assert not torch.equal(pasted, paste(pixels_of(image), boxes))
 
 
@@ -111,9 +111,9 @@ def test_the_first_thing_lies_on_top_and_a_scene_without_motions_stands_still() 
     moves = np.array([[4.0, 4, 14, 14], [24.0, 14, 34, 24]], dtype=np.float32)
     stays = np.array([[24.0, 14, 34, 24]] * 2, dtype=np.float32)
     tracks = Tracks(image=image, tracks=(Track(boxes=moves), Track(boxes=stays)))
-    clip = crude_clip(tracks, 2)
+    clip = dragged_clip(tracks, 2)
     assert torch.allclose(clip.frames[1, :, 14:24, 24:34], pixels_of(image)[:, 4:14, 4:14], atol=1e-6)
-    still = crude_clip(Tracks(image=image, tracks=()), 4)
+    still = dragged_clip(Tracks(image=image, tracks=()), 4)
     assert torch.equal(still.frames, pixels_of(image).expand(4, -1, -1, -1)) and not still.masks.any()
 
 
@@ -121,7 +121,7 @@ def test_an_empty_mask_is_refused() -> None:
     boxes = np.array([[4.0, 4, 14, 14]] * 2, dtype=np.float32)
     track = Track(boxes=boxes, mask=PIL.Image.new("L", (WIDTH, HEIGHT)))
     with pytest.raises(ValueError, match=r"motions\[1\]\.mask: nothing is in it"):
-        crude_clip(Tracks(image=smooth_image(), tracks=(Track(boxes=boxes), track)), 2)
+        dragged_clip(Tracks(image=smooth_image(), tracks=(Track(boxes=boxes), track)), 2)
 
 
 CAMERAS = st.builds(
@@ -183,7 +183,7 @@ def test_a_camera_moves_the_ground_and_a_thing_stays_where_its_path_says() -> No
     tracks = tracks_of(
         Scene(image=image, motions=(*camera, pin)), Grid(width=WIDTH, height=HEIGHT, num_frames=3)
     )
-    clip, first = crude_clip(tracks, 3), pixels_of(image)
+    clip, first = dragged_clip(tracks, 3), pixels_of(image)
     assert torch.equal(clip.frames[0], first) and (clip.masks[0] == 1).all()
     for index, (right, up) in ((1, (3, 2)), (2, (6, 4))):
         assert torch.allclose(clip.frames[index, :, 10:20, 20:28], first[:, 10:20, 20:28], atol=1e-5)
@@ -215,4 +215,4 @@ def test_a_box_in_the_picture_covers_something_however_small(
 def test_a_box_outside_is_said_to_be_one() -> None:
     boxes = np.array([[-40.0, 4, -30, 14]] * 2, dtype=np.float32)
     with pytest.raises(ValueError, match=r"motions\[0\]\.box: lies outside the picture"):
-        crude_clip(Tracks(image=smooth_image(), tracks=(Track(boxes=boxes),)), 2)
+        dragged_clip(Tracks(image=smooth_image(), tracks=(Track(boxes=boxes),)), 2)

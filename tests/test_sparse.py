@@ -5,8 +5,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sgi2v.mixture import Entries
-
 CPU = torch.device("cpu")
 
 
