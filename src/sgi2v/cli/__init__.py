@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from sgi2v.cli.info import info
 from sgi2v.cli.making import convert, demo, generate, mask, preview, replay
@@ -99,7 +99,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     return 0
 
 
-def _show_warning(message: Warning | str, *_: object) -> None:
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     print(f"sgi2v: warning: {message}", file=sys.stderr)
 
 

@@ -8,10 +8,10 @@ from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float
-from sgi2v.planning import Range, Schedule, Uses, check_numbers
 
 from sgi2v.controllers.base import Controller, Setup, State
 from sgi2v.lazy import torch
+from sgi2v.planning import Range, Schedule, Uses, check_numbers
 from sgi2v.spectrum import low_pass, merge_frequencies
 from sgi2v.step import Level, Step
 
