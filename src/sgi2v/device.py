@@ -1,4 +1,4 @@
-"""Which device and number format to run on: the only place that names devices."""
+"""Devices and number formats to run on: the only place that names devices."""
 
 import os
 import sys
@@ -36,7 +36,7 @@ def choose_device(name: str | torch.device | None = None) -> torch.device:
 
 
 def device_for_measuring(name: str | torch.device | None = None) -> str:
-    """Where networks that look at finished clips go: with the model on CUDA, else the CPU; none was tried on MPS.
+    """The device for networks that measure finished clips: the model's on CUDA, else the CPU; none was tried on MPS.
 
     ValueError as of :func:`choose_device`.
     """
@@ -45,7 +45,7 @@ def device_for_measuring(name: str | torch.device | None = None) -> str:
 
 
 def bfloat16_is_fast() -> bool:
-    """Whether this CPU multiplies matrices clearly faster in bfloat16 than in float32; measured in milliseconds."""
+    """True if this CPU multiplies matrices clearly faster in bfloat16 than in float32; measures it in milliseconds."""
 
     def seconds(dtype: torch.dtype) -> float:
         a = torch.ones(512, 512, dtype=dtype)
@@ -113,12 +113,12 @@ class HostCopy:
 
 
 def has_own_memory(device: torch.device) -> bool:
-    """Whether weights that lie on the host take none of the device's memory: not on a CPU, nor where they share it."""
+    """True if weights on the host take none of the device's memory: false on a CPU, and where both share one memory."""
     return device.type not in ("cpu", "mps")
 
 
 def at_home(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """The tensor's data on the host, where it can set out for the device without waiting."""
+    """The tensor's data on the host, from where it can be copied to the device without waiting."""
     if device.type == "cuda":
         return tensor.data.to("cpu").pin_memory()
     return tensor.data
@@ -128,13 +128,13 @@ class Carrier:
     """Takes tensors from the host to a device, on CUDA beside what is being computed there."""
 
     def __init__(self, device: torch.device) -> None:
-        """A carrier with one way of its own."""
+        """A carrier with one stream of its own."""
         self._device = device
         self._way = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._paces: deque[torch.cuda.Event] = deque()
 
     def send(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Copies of them that set out now; see :meth:`await_arrival`.
+        """Begin to copy them to the device, and return the copies; see :meth:`await_arrival`.
 
         The host keeps at most two sendings ahead of what is computed, or all would be on the device at once.
         """
@@ -149,7 +149,7 @@ class Carrier:
             return [tensor.to(self._device, non_blocking=True, copy=True) for tensor in tensors]
 
     def await_arrival(self, sent: Sequence[torch.Tensor]) -> None:
-        """What is computed from now on finds these arrived; the host does not wait."""
+        """Make what is computed from now on wait for these copies; the host does not wait."""
         if self._way is not None:
             computing = torch.cuda.current_stream(self._device)
             computing.wait_stream(self._way)
@@ -199,7 +199,7 @@ def peak_memory(device: torch.device) -> int | None:
 
 
 def device_name(device: torch.device) -> str:
-    """What computes, as a record of measurements says it."""
+    """The device's name for a record of measurements."""
     if device.type == "cuda":
         return f"{device.type}, {torch.cuda.get_device_properties(device).name}"
     if device.type == "cpu":

@@ -5,7 +5,6 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from sgi2v.backbones import Backbone
 from sgi2v.controllers import Controller, controller_from_dict, controller_to_dict, recommended
@@ -17,6 +16,7 @@ from sgi2v.evaluation.rows import row_key
 from sgi2v.evaluation.store import Store, remove_strays
 from sgi2v.evaluation.tracker import TemplateTracker, Tracker
 from sgi2v.generate import Progress, Sampling
+from sgi2v.records import Json
 from sgi2v.step import Cancelled
 
 __all__ = [
@@ -32,7 +32,7 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkProgress:
-    """How far a benchmark is."""
+    """Progress of a benchmark."""
 
     done: int
     """Rows that are finished, those found from before included."""
@@ -49,11 +49,11 @@ class BenchmarkProgress:
 
 @dataclass(kw_only=True)
 class Summary:
-    """What a benchmark did."""
+    """Outcome of a benchmark."""
 
-    rows: list[dict[str, Any]]
+    rows: list[Json]
     """The rows asked for, old and new, without failed ones."""
-    failed: list[dict[str, Any]]
+    failed: list[Json]
     """Rows with an error."""
     left_out: list[str]
     """Cases that could not be used, each with its file and the reason."""
@@ -88,7 +88,7 @@ class _Clock:
             self.finished(label, None)
 
     def teller(self, case: str, label: str) -> Callable[[Progress | None], None]:
-        """What a row's own progress is told to."""
+        """The function that takes a row's own progress."""
 
         def tell(inner: Progress | None) -> None:
             if self.progress is not None:
@@ -206,7 +206,7 @@ def run_benchmark(
 def _check(
     methods: Mapping[str, Method], seeds: Sequence[int], backbone: Backbone | None, sampling: Sampling
 ) -> None:
-    """ValueError for what can never work, whatever the scene."""
+    """Raise ValueError for what can never work, whatever the scene."""
     if not methods or not seeds:
         raise FieldError("methods, seeds", "give at least one of each")
     for label, method in methods.items():
@@ -227,7 +227,7 @@ def _check(
 
 
 def methods_of(
-    texts: Sequence[str], recommended_values: Mapping[str, Mapping[str, Any]]
+    texts: Sequence[str], recommended_values: Mapping[str, Mapping[str, object]]
 ) -> dict[str, Method]:
     """Methods as people type them: a name, or label=JSON with the fields that differ from the recommended ones.
 
@@ -237,7 +237,7 @@ def methods_of(
     found: dict[str, Method] = {}
     for text in texts:
         label, equals, fields = text.partition("=")
-        values: Any = {}
+        values: Json = {}
         if equals:
             try:
                 values = json.loads(fields)
