@@ -16,7 +16,7 @@ from sgi2v.scene import Box, Easing, Key, Motion, Number
 
 @dataclass(frozen=True, kw_only=True)
 class Camera:
-    """How the camera moves from the first frame to the last; the picture's content moves the opposite way.
+    """A motion of the camera from the first frame to the last; the picture's content moves the opposite way.
 
     At time t a point p of the first frame is seen at `c + zoom^t · R(−t · roll) · (p − c) − t · (dx · width,
     dy · height)`, c the middle of the picture and R(a) a turn by a, clockwise on the screen. Two cameras are
@@ -34,7 +34,7 @@ class Camera:
     roll: float = 0.0
     """Degrees that the camera turns clockwise; content turns anticlockwise."""
     easing: Easing = "linear"
-    """How the time between the first and the last frame is travelled."""
+    """Change of the camera's speed between the first and the last frame."""
 
     def __post_init__(self) -> None:
         for field, low, high, remedy in (
@@ -60,7 +60,7 @@ class Camera:
 
     @property
     def still(self) -> bool:
-        """Whether nothing moves."""
+        """True if nothing moves."""
         return (self.dx, self.dy, self.zoom, self.roll) == (0, 0, 1, 0)
 
     def warp(self, image_size: tuple[int, int], time: Number) -> Float64[np.ndarray, "2 3"]:

@@ -18,7 +18,7 @@ MAX_PIXELS: Final = 64_000_000
 MAX_URI: Final = 64 * 2**20
 """Characters of a `data:` URI."""
 IMAGE_FORMATS: Final = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
-"""What is read; of a GIF or TIFF the first frame."""
+"""Formats that are read; of a GIF or TIFF the first frame."""
 
 Source = str | os.PathLike[str] | bytes
 
@@ -112,7 +112,7 @@ def data_uri(picture: Image.Image) -> str:
 
 
 def data_bytes(field: str, uri: str) -> bytes:
-    """What a `data:` URI holds; ValueError naming `field` unless it is a picture in base64 of bearable size."""
+    """The bytes in a `data:` URI; ValueError naming `field` unless it is a picture in base64 of bearable size."""
     match = re.match(r"data:image/[\w.+-]+;base64,", uri)
     if not match or len(uri) > MAX_URI:
         raise FieldError(

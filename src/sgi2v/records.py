@@ -3,11 +3,13 @@
 import re
 import warnings
 from collections.abc import Collection, Mapping
-from typing import Final
+from typing import Any, Final
 
 from sgi2v.checks import shown
 from sgi2v.errors import FieldError, joined
 
+Json = dict[str, Any]
+"""A JSON object, as json.loads gives it."""
 Version = tuple[int, int]
 """Major and minor: the whole number 2 in a file is (2, 0), the text "2.1" is (2, 1)."""
 

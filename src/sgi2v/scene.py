@@ -97,7 +97,7 @@ class Box:
 
 @dataclass(frozen=True, kw_only=True)
 class Key:
-    """Where a motion is at one time. Raises ValueError for a value out of its range."""
+    """The place and size of a motion at one time. Raises ValueError for a value out of its range."""
 
     __no_type_check__: ClassVar = True  # checks its fields itself, see scene.Box
 
@@ -110,7 +110,7 @@ class Key:
     scale: float = 1.0
     """Size of the box here, as a multiple of its size on the first frame; log-linear between keys."""
     easing: Easing = "linear"
-    """How the segment from this key to the next is travelled."""
+    """Change of speed on the way from this key to the next."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "time", finite("time", self.time, "give a time from 0 to 1"))
@@ -154,7 +154,7 @@ class Motion:
     curve: Curve = "polyline"
     """polyline: straight between keys. spline: PCHIP through them, which never leaves their bounding box."""
     name: str = ""
-    """What the person calls it; need not be unique."""
+    """A name for people; need not be unique."""
     mask: Image.Image | None = None
     """Mode L or 1, as large as the image: the thing's pixels on the first frame are not 0."""
 
@@ -196,7 +196,7 @@ class Motion:
                 )
 
     def centers(self, num_frames: int) -> Float64[np.ndarray, "num_frames 2"]:
-        """Where the box's centre is wanted at the times j / (num_frames - 1): (x, y) in source pixels.
+        """Wanted centres of the box at the times j / (num_frames - 1): (x, y) in source pixels.
 
         Exactly a key's value where a frame's time is the key's; the box's centre throughout without a path.
         """
@@ -251,7 +251,7 @@ class Scene:
     motions: tuple[Motion, ...] = ()
     """In the order of the file."""
     fit: Fit = "stretch"
-    """How an image of another shape meets the model's: stretched (as published), cut or padded."""
+    """Treatment of an image whose shape is not the model's: stretched (as published), cut or padded."""
     prompt: str = ""
     """For models that read text; others leave it unread."""
     reference: Reference | None = None

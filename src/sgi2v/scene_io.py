@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from PIL import Image
 
@@ -15,7 +15,7 @@ from sgi2v.checks import shown
 from sgi2v.errors import FieldError, joined, within
 from sgi2v.files import MAX_BYTES, read_file
 from sgi2v.images import Source, data_bytes, data_uri, load_image, load_mask, png_bytes
-from sgi2v.records import RecordReader
+from sgi2v.records import Json, RecordReader
 from sgi2v.reference import MAX_FRAMES, Reference, check_pixels, files_of, load_reference, read_clip
 from sgi2v.scene import MAX_KEYS, MAX_MOTIONS, Box, Key, Motion, Scene
 from sgi2v.traj import load_traj, save_traj
@@ -110,14 +110,14 @@ def with_reference(
     return replace(scene, reference=replace(scene.reference, masks=read))
 
 
-def scene_to_dict(scene: Scene, *, embed: bool = True, stem: str = "scene") -> dict[str, Any]:
+def scene_to_dict(scene: Scene, *, embed: bool = True, stem: str = "scene") -> Json:
     """A scene as JSON values; `scene_from_dict` gives back an equal one.
 
     With `embed` image and masks are `data:` URIs; else the names that `save_scene` writes beside `stem`.json.
     """
     motions = []
     for index, motion in enumerate(scene.motions):
-        data: dict[str, Any] = {"name": motion.name} if motion.name else {}
+        data: Json = {"name": motion.name} if motion.name else {}
         data |= {"kind": motion.kind, "box": _values(motion.box)}
         if motion.path:
             data |= {"curve": motion.curve, "path": [_values(key) for key in motion.path]}

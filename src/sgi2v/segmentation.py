@@ -11,7 +11,7 @@ from sgi2v.errors import FieldError, within
 from sgi2v.scene import Box, Scene
 
 _AROUND: Final = 0.5
-"""How far around the box background is looked at, as a share of its sides: what is far away tells nothing."""
+"""Reach of the background around the box, as a share of its sides: what is far away tells nothing."""
 _SIDE: Final = 400
 """Pixels of the longer side at which it is computed; the outline is as fine as that."""
 _SPECK: Final = 0.05

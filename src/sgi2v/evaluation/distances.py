@@ -1,4 +1,4 @@
-"""How far two sets of features lie apart: the Fréchet distance (FID, FVD) and the kernel distance (KID, KVD)."""
+"""Distances between two sets of features: the Fréchet distance (FID, FVD) and the kernel distance (KID, KVD)."""
 
 import math
 from dataclasses import dataclass
@@ -30,11 +30,11 @@ class FeatureDistance:
     num_dimensions: int
     """Features a row has."""
     singular: bool
-    """Whether a covariance is singular for want of rows: then the Fréchet distance says little."""
+    """True if a covariance is singular for want of rows: then the Fréchet distance says little."""
 
 
 def is_singular(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> bool:
-    """Whether a set has too few rows for a covariance of full rank: at most as many as dimensions."""
+    """True if a set has too few rows for a covariance of full rank: at most as many as dimensions."""
     return min(len(a), len(b)) <= a.shape[1]
 
 

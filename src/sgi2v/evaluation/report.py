@@ -1,8 +1,8 @@
 """From rows to figures: means with intervals, ratios in pairs, and whether a metric can be trusted on these scenes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import torch
 from jaxtyping import Float64
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sgi2v.evaluation.metrics import Interval, bootstrap_mean, bootstrap_ratio
 from sgi2v.evaluation.report_rows import Rows
+from sgi2v.records import Json
 
 RENDERED: Final = ("true", "paste", "still")
 """Rows without any network, whose order is known beforehand."""
@@ -169,7 +170,7 @@ def make_report(rows: Rows, *, baseline: str = "none") -> Report:
 
 
 def scene_values(
-    cases: Mapping[str, Sequence[Mapping[str, Any]]], metric: str, names: Sequence[str] | None = None
+    cases: Mapping[str, Sequence[Json]], metric: str, names: Sequence[str] | None = None
 ) -> dict[str, float]:
     """Case -> its value, the mean over seeds; without those that have none."""
     found = {}
@@ -181,7 +182,7 @@ def scene_values(
     return found
 
 
-def _line(method: str, cases: Mapping[str, Sequence[Mapping[str, Any]]], rows: Rows, baseline: str) -> Line:
+def _line(method: str, cases: Mapping[str, Sequence[Json]], rows: Rows, baseline: str) -> Line:
     cells: dict[str, Interval | None] = {}
     for column in COLUMNS:
         values = scene_values(cases, column.name)
@@ -205,7 +206,7 @@ def _line(method: str, cases: Mapping[str, Sequence[Mapping[str, Any]]], rows: R
 
 def _ratio(
     method: str,
-    cases: Mapping[str, Sequence[Mapping[str, Any]]],
+    cases: Mapping[str, Sequence[Json]],
     rows: Rows,
     baseline: str,
     names: Sequence[str] | None = None,
@@ -260,7 +261,7 @@ def _kinds(rows: Rows, baseline: str) -> list[KindLine]:
 
 
 def _wrong_order(column: Column, rows: Rows) -> str | None:
-    """What is wrong with how a metric ranks the rows without a model, whose order is known; None if nothing is."""
+    """The fault in how a metric ranks the rows without a model, whose order is known; None if there is none."""
     for good, bad in column.order:
         if good not in rows.by_method or bad not in rows.by_method:
             continue
@@ -277,5 +278,5 @@ def _wrong_order(column: Column, rows: Rows) -> str | None:
     return None
 
 
-def _tensor(values: Any) -> Float64[Tensor, " n"]:
+def _tensor(values: Iterable[float]) -> Float64[Tensor, " n"]:
     return torch.tensor(list(values), dtype=torch.float64)

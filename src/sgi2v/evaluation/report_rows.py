@@ -2,36 +2,37 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from sgi2v.errors import FieldError
 from sgi2v.evaluation.store import FORMAT, VERSION
+from sgi2v.records import Json
 
 _NEEDED: Final = ("key", "case", "method", "metrics", "clip", "size", "kinds", "boxes")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """What a report is made of."""
+    """The rows that a report is made of."""
 
-    by_method: dict[str, dict[str, list[dict[str, Any]]]]
+    by_method: dict[str, dict[str, list[Json]]]
     """Method -> case -> its rows, one a seed; in the order of the file."""
-    failed: list[dict[str, Any]]
+    failed: list[Json]
     """Rows with an error that were not made good later."""
     left_out: list[str]
     """Cases the benchmark could not use."""
     problems: list[str]
-    """What of the file was not used, and why."""
+    """Lines of the file that were not used, each with the reason."""
 
     @property
     def cases(self) -> list[str]:
         """Every case, in the order of the file."""
         return list(dict.fromkeys(case for cases in self.by_method.values() for case in cases))
 
-    def one(self) -> dict[str, Any]:
+    def one(self) -> Json:
         """Any row: what holds for all of them can be read from it."""
         return next(rows[0] for cases in self.by_method.values() for rows in cases.values())
 
@@ -49,7 +50,7 @@ def read_for_report(file: Path) -> Rows:
             "rows", f"cannot read {file} ({error.strerror})", "give what sgi2v benchmark wrote"
         ) from error
     problems: list[str] = []
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, Json] = {}
     for number, line in enumerate(lines, start=1):
         try:
             row = _checked(line)
@@ -68,7 +69,7 @@ def read_for_report(file: Path) -> Rows:
     return Rows(by_method=_methods(fine), failed=failed, left_out=left_out, problems=problems)
 
 
-def _checked(line: bytes) -> dict[str, Any]:
+def _checked(line: bytes) -> Json:
     if not line.endswith(b"\n"):
         raise ValueError("not finished; it may be being written, and sgi2v benchmark will write it again")
     try:
@@ -92,7 +93,7 @@ def _checked(line: bytes) -> dict[str, Any]:
     return row
 
 
-def _of_one_kind(rows: list[dict[str, Any]], file: Path, problems: list[str]) -> list[dict[str, Any]]:
+def _of_one_kind(rows: list[Json], file: Path, problems: list[str]) -> list[Json]:
     """The rows that were measured as most were: figures of other sizes, trackers or models are not to be averaged."""
     for what, of in (
         ("of another size", lambda row: row["size"]),
@@ -113,9 +114,9 @@ def _of_one_kind(rows: list[dict[str, Any]], file: Path, problems: list[str]) ->
     return rows
 
 
-def _methods(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[dict[str, Any]]]]:
+def _methods(rows: Sequence[Json]) -> dict[str, dict[str, list[Json]]]:
     """Rows by method and case; a label that was used for different fields gets a number for each."""
-    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    found: dict[str, dict[str, list[Json]]] = {}
     seen: dict[str, list[str]] = {}
     for row in rows:
         sampling = {k: v for k, v in row.get("sampling", {}).items() if k != "seed"}

@@ -1,4 +1,4 @@
-"""Where the content of a first-frame box goes in a clip: the tracker's interface, and one that needs no weights."""
+"""Trackers of the content of a first-frame box through a clip: the interface, and one that needs no weights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ _CERTAIN = 0.9
 
 @dataclass(frozen=True, kw_only=True)
 class TrackResult:
-    """What a tracker found."""
+    """Result of a tracker."""
 
     centers: Float64[Tensor, "n f 2"]
     """Centres (x, y) of the boxes' contents, pixels of the clip. A lost object keeps its last position."""
     lost: Bool[Tensor, "n f"]
-    """Where the object was not found; False in frame 0."""
+    """True where the object was not found; False in frame 0."""
     points: Float64[Tensor, "n f"] | None = None
     """Share of a track's points that survived so far, 0..1, where the tracker follows points."""
 

@@ -86,7 +86,7 @@ class PointsTracker:
     def _carried(
         self, grey: Sequence[Grey], places: Float64[np.ndarray, "p 2"]
     ) -> tuple[Float64[np.ndarray, "f p 2"], Bool[np.ndarray, "f p"]]:
-        """Where all points are in every frame (dropped ones where they were last), and which still live."""
+        """Places of all points in every frame (dropped ones where they were last), and which of them still live."""
         limit = np.array(grey[0].shape[::-1]) - 0.5
         alive = np.ones(len(places), dtype=bool)
         way, lives = [places], [alive]
@@ -103,7 +103,7 @@ class PointsTracker:
     def _step(
         self, before: Grey, after: Grey, places: Float64[np.ndarray, "p 2"]
     ) -> tuple[Float64[np.ndarray, "p 2"], Bool[np.ndarray, " p"]]:
-        """Where points of one frame lie in the next, and which of them came back when carried home."""
+        """Places in the next frame of points of one frame, and which of them came back when carried home."""
         if self.dense:
             there = places + sampled(dense_flow(before, after), places)
             back = there + sampled(dense_flow(after, before), there)

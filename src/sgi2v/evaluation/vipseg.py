@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ _LAST_STUFF: Final = 124  # above it: class * 100 + instance
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """How clips and objects are chosen; every number here changes the table."""
+    """Rules by which clips and objects are chosen; every number here changes the table."""
 
     min_share: float = 0.01
     """Least share of the first frame that a thing's mask covers."""
@@ -56,8 +56,8 @@ class VIPSeg:
     layout: tuple[str, str]
     entries: tuple[Clip | ValueError, ...]
     """Clips in the order of the list of videos, and in their place the reasons of those left out."""
-    protocol: Mapping[str, Any]
-    """How they were chosen: a `Protocol`'s fields, or what a list of clips says of itself."""
+    protocol: Mapping[str, object]
+    """Rules by which they were chosen: a `Protocol`'s fields, or what a list of clips says of itself."""
     width: int
     height: int
     num_frames: int
@@ -73,7 +73,7 @@ class VIPSeg:
 
     @property
     def left_out(self) -> list[str]:
-        """Why the others are not."""
+        """Reasons why the others are not usable."""
         return [str(entry) for entry in self.entries if not isinstance(entry, Clip)]
 
     def __getitem__(self, index: int) -> Case:
@@ -131,7 +131,7 @@ def load_vipseg(
     VIPSeg, or a list of another length of clips.
     """
     protocol = protocol or Protocol()
-    chosen_by: Mapping[str, Any] = asdict(protocol)
+    chosen_by: Mapping[str, object] = asdict(protocol)
     root, layout = _find(folder)
     if clips is not None:
         listed, chosen_by = load_list(clips)

@@ -4,10 +4,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from sgi2v.errors import FieldError
 from sgi2v.files import read_file
+from sgi2v.records import Json
 from sgi2v.writing import writing
 
 FORMAT: Final = "sgi2v-vipseg-clips"
@@ -40,7 +41,7 @@ class Clip:
     things: tuple[Thing, ...]
 
 
-def save_list(clips: Sequence[Clip], file: Path, *, protocol: Mapping[str, Any]) -> Path:
+def save_list(clips: Sequence[Clip], file: Path, *, protocol: Mapping[str, object]) -> Path:
     """Write clips to a file that `load_list` reads; `protocol` says how they were chosen."""
     data = {
         "format": FORMAT,
@@ -53,7 +54,7 @@ def save_list(clips: Sequence[Clip], file: Path, *, protocol: Mapping[str, Any])
     return file
 
 
-def load_list(file: Path) -> tuple[list[Clip], dict[str, Any]]:
+def load_list(file: Path) -> tuple[list[Clip], Json]:
     """The clips of a file, and how they were chosen; ValueError naming it, and the clip, for anything that is wrong."""
     try:
         data = json.loads(read_file(file, "vipseg_clips"))
@@ -77,7 +78,7 @@ def load_list(file: Path) -> tuple[list[Clip], dict[str, Any]]:
     return clips, protocol
 
 
-def _clip(data: Mapping[str, Any]) -> Clip:
+def _clip(data: Json) -> Clip:
     frames = tuple(str(name) for name in data["frames"])
     names = (str(data["video"]), *frames)
     if any(not name or name in (".", "..") or "/" in name or "\\" in name for name in names):

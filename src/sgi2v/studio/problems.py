@@ -1,4 +1,4 @@
-"""What went wrong, as every answer of the studio says it: {"error": {"field": ..., "message": ...}}."""
+"""Errors as answers of the studio: {"error": {"field": ..., "message": ...}}."""
 
 import errno
 import re
@@ -89,7 +89,7 @@ def install(app: FastAPI) -> None:
 
 
 def _place(location: Sequence[str | int]) -> str:
-    """Where pydantic found it: body.motions[0].box, without the word for the part of the request."""
+    """The field that pydantic found wrong, as in motions[0].box, without the word for the part of the request."""
     parts = list(location)
     if parts and parts[0] in ("body", "query", "path", "header"):
         parts = parts[1:] or parts[:1]

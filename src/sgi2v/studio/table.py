@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from sgi2v.errors import FieldError
+from sgi2v.records import Json
 from sgi2v.studio.problems import Problem
 
 State = Literal["queued", "running", "done", "failed", "cancelled", "interrupted"]
@@ -42,7 +43,7 @@ _COLUMNS: Final = (
 )
 _LARGEST: Final = 2**53
 
-Row = dict[str, Any]
+Row = Json
 
 
 class JobTable:
@@ -90,8 +91,8 @@ class JobTable:
     def submit(
         self,
         *,
-        request: Mapping[str, Any],
-        plan: Mapping[str, Any],
+        request: Mapping[str, object],
+        plan: Mapping[str, object],
         payload: str,
         key: str | None = None,
         retry_of: str | None = None,
@@ -146,7 +147,7 @@ class JobTable:
         state: State,
         *,
         message: str | None = None,
-        result: Mapping[str, Any] | None = None,
+        result: Mapping[str, object] | None = None,
     ) -> Row | None:
         """A running job is over; None, and nothing changed, when it was not running."""
         assert state in OVER
@@ -184,7 +185,7 @@ class JobTable:
             connection.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
             return True
 
-    def recover(self, result_of: Callable[[str], Mapping[str, Any] | None]) -> None:
+    def recover(self, result_of: Callable[[str], Mapping[str, object] | None]) -> None:
         """After a start: what was running is done if its result stands whole, else interrupted."""
         with self._change() as connection:
             for found in connection.execute("SELECT id FROM jobs WHERE state = 'running'").fetchall():
@@ -223,7 +224,7 @@ class JobTable:
             return [_row(row) for row in rows]
 
     def ids(self) -> list[str]:
-        """Of all jobs."""
+        """Ids of all jobs."""
         with self._open() as connection:
             return [row["id"] for row in connection.execute("SELECT id FROM jobs")]
 
@@ -261,5 +262,5 @@ def _row(row: sqlite3.Row) -> Row:
     return values
 
 
-def _dumps(value: Mapping[str, Any]) -> str:
+def _dumps(value: Mapping[str, object]) -> str:
     return json.dumps(value, allow_nan=False)

@@ -3,11 +3,12 @@
 import io
 import zipfile
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import FileResponse, JSONResponse, Response
 
+from sgi2v.records import Json
 from sgi2v.scene_io import scene_to_dict
 from sgi2v.studio.problems import Problem
 from sgi2v.studio.routes import JobId, TheStudio, may_say, name_of
@@ -20,7 +21,7 @@ Download = Annotated[bool, Query(description="as a file to keep")]
 _KEPT = "private, max-age=31536000, immutable"  # a result never changes
 
 
-def _gives(kind: str, *statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
+def _gives(kind: str, *statuses: HTTPStatus) -> dict[int | str, Json]:
     return {
         **may_say(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, *statuses),
         200: {"content": {kind: {}}, "description": "the file"},

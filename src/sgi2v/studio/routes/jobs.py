@@ -3,11 +3,12 @@
 import hashlib
 import json
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import StreamingResponse
 
+from sgi2v.records import Json
 from sgi2v.studio.problems import Problem
 from sgi2v.studio.routes import JobId, TheStudio, may_say, name_of
 from sgi2v.studio.shapes import JobAsked, JobGiven, JobList, job_json
@@ -122,7 +123,7 @@ def delete(job_id: JobId, studio: TheStudio) -> None:
     responses={**may_say(HTTPStatus.TOO_MANY_REQUESTS), 200: {"content": {"text/event-stream": {}}}},
 )
 async def events(studio: TheStudio) -> StreamingResponse:
-    """What happens to the jobs, as server-sent events: snapshot first, then job, progress and deleted.
+    """Stream what happens to the jobs, as server-sent events: snapshot first, then job, progress and deleted.
 
     A page that comes back after a gap gets a snapshot again, whatever the last event was that it saw.
     """
@@ -137,9 +138,26 @@ def found(studio: Studio, job_id: str) -> Row:
     return row
 
 
-def _queue(studio: Studio, response: Response, **job: Any) -> JobGiven:
+def _queue(
+    studio: Studio,
+    response: Response,
+    *,
+    request: Json,
+    plan: Json,
+    payload: str,
+    key: str | None,
+    retry_of: str | None = None,
+) -> JobGiven:
     limits = studio.limits
-    row, new = studio.table.submit(**job, max_queued=limits.queued_jobs, max_history=limits.history)
+    row, new = studio.table.submit(
+        request=request,
+        plan=plan,
+        payload=payload,
+        key=key,
+        retry_of=retry_of,
+        max_queued=limits.queued_jobs,
+        max_history=limits.history,
+    )
     if new:
         studio.told(row)
         studio.jobs.wake()
@@ -152,7 +170,7 @@ def _given(studio: Studio, row: Row) -> JobGiven:
     return JobGiven.model_validate(job_json(row, studio.jobs.live(row["id"])))
 
 
-def _digest(payload: dict[str, Any]) -> str:
+def _digest(payload: Json) -> str:
     return hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()
 
 

@@ -3,7 +3,6 @@
 import asyncio
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Request
@@ -36,7 +35,7 @@ def index() -> FileResponse:
 
 @router.get("/health", responses=may_say())
 def health() -> Health:
-    """Whether the studio answers; asks for no token."""
+    """Say that the studio answers; asks for no token."""
     return Health(ok=True)
 
 
@@ -74,13 +73,9 @@ async def _enter(studio: TheStudio, token: str) -> HTMLResponse:
     # without the new SameSite cookie.
     response = HTMLResponse(page("sgi2v studio", '<p><a href="/">Open the studio</a></p>', go_to="/"))
     if wanted is not None:
-        cookie: dict[str, Any] = {
-            "httponly": True,
-            "samesite": "strict",
-            "path": "/",
-            "max_age": 30 * 24 * 3600,
-        }
-        response.set_cookie(COOKIE, cookie_value(wanted), **cookie)
+        response.set_cookie(
+            COOKIE, cookie_value(wanted), httponly=True, samesite="strict", path="/", max_age=30 * 24 * 3600
+        )
     return response
 
 
