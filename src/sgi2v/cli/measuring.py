@@ -178,11 +178,11 @@ def _cases(options: BenchmarkOptions, *, width: int, height: int, num_frames: in
 
 
 def _extractors(options: ExtractorOptions, num_frames: int, device: str) -> "list[Extractor]":
+    from sgi2v.evaluation.clip_features import load_clip_features
     from sgi2v.evaluation.extractors import load_i3d, load_inception
     from sgi2v.evaluation.i3d import LEAST_FRAMES
-    from sgi2v.evaluation.standin import load_standin
 
-    found: list[Extractor] = [load_standin(device=device)] if options.standin else []
+    found: list[Extractor] = [load_clip_features(device=device)] if options.clip_features else []
     if options.inception is not None:
         found.append(load_inception(options.inception, sha256=options.inception_sha256, device=device))
     if options.i3d is not None:

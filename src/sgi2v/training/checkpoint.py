@@ -19,6 +19,8 @@ Settings = Callable[[int], Mapping[str, object]]
 """All that decided the first so many steps of a training, as JSON values."""
 
 _NEWEST: Final = "newest.pt"
+_RENAMED: Final = (("lanes", "accumulation"),)
+"""Former and present names of settings: older checkpoints are gone on from all the same."""
 _PARTS: Final = "state-*.part"
 _PART_BYTES: Final = 13_000_000
 
@@ -94,6 +96,10 @@ def read_checkpoint(folder: Path) -> Checkpoint | None:
         raise FieldError(
             "checkpoint", f"{folder} cannot be gone on from ({reason})", "delete it, or copy it again"
         ) from error
+    settings = saved["settings"] or {}
+    for former, present in _RENAMED:
+        if former in settings:
+            settings[present] = settings.pop(former)
     return saved
 
 
