@@ -32,7 +32,7 @@ class AlignmentPlan:
     cells: Int64[np.ndarray, " m"]
     """Flat index (frame, row, column) of the cell that is pulled."""
     sources: Int64[np.ndarray, "m k"]
-    """Flat indices (row, column) in the first frame whose weighted mean is its target; k is 1, or 4 if a box resizes."""
+    """Flat indices (row, column) in the first frame whose mean, weighted, is its target; k is 1, or 4 if a box grows."""
     mixture: Float64[np.ndarray, "m k"]
     """Bilinear weights of the sources, summing to 1."""
     weights: Float64[np.ndarray, " m"]

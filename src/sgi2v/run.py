@@ -18,7 +18,7 @@ from sgi2v.backbones.registry import is_public
 from sgi2v.controllers import Controller, controller_to_dict
 from sgi2v.errors import FieldError
 from sgi2v.migrations import controller_to_1
-from sgi2v.records import check_fields, read_version
+from sgi2v.records import RecordReader
 from sgi2v.scene import Scene
 from sgi2v.scene_io import scene_to_dict
 
@@ -107,9 +107,11 @@ class Run:
             raise FieldError(
                 "run", f"not a record of this project (format {data.get('format')!r}, not {FORMAT!r})"
             )
-        major, minor = read_version("run.version", data.get("version"), newest=VERSION)
+        reader = RecordReader(data, "run", newest=(VERSION, 0))
+        major, _ = reader.version
         known = {*_PARTS, *(_SINCE_2 if major >= 2 else ())}
-        check_fields("run", data, known, version=(major, minor), newest=VERSION)
+        reader.known(data, {"format", "version", *known})
+        reader.warn()
         for name in _PARTS:
             if not isinstance(data.get(name), Mapping):
                 raise FieldError(f"run.{name}", "missing or no JSON object; the record is damaged")

@@ -12,9 +12,10 @@ from typing import Any, Final, TypeVar
 from PIL import Image
 
 from sgi2v.checks import shown
-from sgi2v.errors import FieldError, within
+from sgi2v.errors import FieldError, joined, within
 from sgi2v.files import MAX_BYTES, read_file
 from sgi2v.images import Source, data_bytes, data_uri, load_image, load_mask, png_bytes
+from sgi2v.records import RecordReader
 from sgi2v.reference import MAX_FRAMES, Reference, check_pixels, files_of, load_reference, read_clip
 from sgi2v.scene import MAX_KEYS, MAX_MOTIONS, Box, Key, Motion, Scene
 from sgi2v.traj import load_traj, save_traj
@@ -32,11 +33,11 @@ __all__ = [
     "with_reference",
 ]
 FORMAT: Final = "sgi2v-scene"
-VERSION: Final = 2
-"""2 knows a reference; a scene without one is written as 1, which older readers understand."""
+NEWEST: Final = (2, 0)
+"""2 knows a reference; a scene without one is written as 1, which older readers understand (docs/records.md)."""
 MAX_MASK_PIXELS: Final = 1_000_000_000
 """Of all masks of a scene together: a byte each in memory."""
-_SINGULAR: Final = MappingProxyType({"motions": "motion", "path": "key"})
+_SINGULAR: Final = MappingProxyType({"": "scene", "motions": "motion", "path": "key"})
 T = TypeVar("T")
 
 
@@ -144,12 +145,13 @@ def scene_to_dict(scene: Scene, *, embed: bool = True, stem: str = "scene") -> d
 def scene_from_dict(data: object, base_dir: str | os.PathLike[str] | None = None) -> Scene:
     """The scene that JSON values describe; relative paths are looked up within `base_dir`.
 
-    Raises ValueError naming the field for unknown fields, a newer version, wrong types and values, and for a
-    path that leads out of `base_dir` (any relative path if that is None).
+    Raises ValueError naming the field for unknown fields, a newer major version, wrong types and values, and for a
+    path that leads out of `base_dir` (any relative path if that is None). Of a newer minor version it warns
+    (:class:`sgi2v.records.NewerRecord`) what it leaves out.
     """
-    version = _check_version(data)  # first: a newer version may well have fields that are unknown here
-    optional = {"fit", "prompt"} | ({"reference"} if version >= 2 else set())
-    data = _object("scene", data, {"format", "version", "image", "motions"}, optional)
+    reader = _reader(data)
+    optional = {"fit", "prompt"} | ({"reference"} if reader.version >= (2, 0) else set())
+    data = _object(reader, "", data, {"format", "version", "image", "motions"}, optional)
     motions = _list("motions", data["motions"], MAX_MOTIONS)
     image = _picture("image", data["image"], base_dir, load_image)
     num_masks = sum(isinstance(motion, dict) and "mask" in motion for motion in motions)
@@ -162,49 +164,44 @@ def scene_from_dict(data: object, base_dir: str | os.PathLike[str] | None = None
         return load_mask(source, image.size, field=field)
 
     made = [
-        _motion(f"motions[{index}]", motion, base_dir, mask_of_image) for index, motion in enumerate(motions)
+        _motion(reader, f"motions[{index}]", motion, base_dir, mask_of_image)
+        for index, motion in enumerate(motions)
     ]
-    others = {k: data[k] for k in ("fit", "prompt") if k in data}
+    others: dict[str, object] = {k: data[k] for k in ("fit", "prompt") if k in data}
     if "reference" in data:
-        others["reference"] = _reference(data["reference"], base_dir)
-    return Scene(image=image, motions=tuple(made), **others)
+        others["reference"] = _reference(reader, data["reference"], base_dir)
+    reader.warn()
+    return _built(Scene, {"image": image, "motions": tuple(made), **others})
 
 
-def _check_version(data: object) -> int:
+def _reader(data: object) -> RecordReader:
     if not isinstance(data, dict):
-        return VERSION
+        needed = "format, image, motions, version"
+        raise FieldError("scene", f"{shown(data)} is not an object", f"give {{...}} with {needed}")
     if data.get("format") != FORMAT:
         raise FieldError("format", f"{shown(data.get('format'))} is not a scene", f'say "{FORMAT}"')
-    version = data.get("version")
-    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-        raise FieldError(
-            "version", f"{shown(version)} is not a version", f"say 1, or {VERSION} with a reference"
-        )
-    if version > VERSION:
-        raise FieldError(
-            "version", f"{version} is newer than {VERSION}, the newest known here", "update sgi2v"
-        )
-    return version
+    return RecordReader(data, newest=NEWEST)
 
 
 def _motion(
+    reader: RecordReader,
     field: str,
     value: object,
     base_dir: str | os.PathLike[str] | None,
     load: Callable[[Source, str], Image.Image],
 ) -> Motion:
-    data = dict(_object(field, value, {"box"}, {"name", "kind", "curve", "path", "mask"}))
-    data["box"] = _make(f"{field}.box", data["box"], Box)
+    data = dict(_object(reader, field, value, {"box"}, {"name", "kind", "curve", "path", "mask"}))
+    data["box"] = _make(reader, f"{field}.box", data["box"], Box)
     keys = _list(f"{field}.path", data.get("path", []), MAX_KEYS)
-    data["path"] = tuple(_make(f"{field}.path[{index}]", key, Key) for index, key in enumerate(keys))
+    data["path"] = tuple(_make(reader, f"{field}.path[{index}]", key, Key) for index, key in enumerate(keys))
     if "mask" in data:
         data["mask"] = _picture(f"{field}.mask", data["mask"], base_dir, load)
     with within(field):
-        return Motion(**data)
+        return _built(Motion, data)
 
 
-def _reference(value: object, base_dir: str | os.PathLike[str] | None) -> Reference:
-    data = _object("reference", value, {"frames"}, {"masks"})
+def _reference(reader: RecordReader, value: object, base_dir: str | os.PathLike[str] | None) -> Reference:
+    data = _object(reader, "reference", value, {"frames"}, {"masks"})
     return Reference(
         **{
             name: _clip(f"reference.{name}", part, base_dir, mask=name == "masks")
@@ -229,32 +226,30 @@ def _clip(
     return tuple(made)
 
 
-def _make(field: str, value: object, kind: Callable[..., T]) -> T:
+def _make(reader: RecordReader, field: str, value: object, kind: Callable[..., T]) -> T:
     """A Box or a Key of the object of the same fields."""
     needed = {f.name for f in fields(kind) if f.name not in ("scale", "easing")}  # type: ignore[arg-type]
-    data = _object(field, value, needed, {f.name for f in fields(kind)} - needed)  # type: ignore[arg-type]
+    data = _object(reader, field, value, needed, {f.name for f in fields(kind)} - needed)  # type: ignore[arg-type]
     with within(field):
-        return kind(**data)
+        return _built(kind, data)
 
 
-def _object(field: str, value: object, needed: set[str], optional: set[str]) -> Mapping[str, Any]:
+def _built(kind: Callable[..., T], data: Mapping[str, object]) -> T:
+    return kind(**data)  # which checks the fields' types
+
+
+def _object(
+    reader: RecordReader, field: str, value: object, needed: set[str], optional: set[str]
+) -> Mapping[str, object]:
     if not isinstance(value, dict):
         raise FieldError(
             field, f"{shown(value)} is not an object", f"give {{...}} with {', '.join(sorted(needed))}"
         )
-    prefix = "" if field == "scene" else f"{field}."
-    for name in value:
-        if name not in needed | optional:
-            known = ", ".join(sorted(needed | optional))
-            raise FieldError(
-                f"{prefix}{shown(name)[1:-1]}",
-                f"{shown(value[name])} under an unknown field",
-                f"known are {known}",
-            )
-    for name in sorted(needed - set(value)):
+    found = reader.known(value, needed | optional, field)
+    for name in sorted(needed - set(found)):
         word = field.split(".")[-1].split("[")[0]
-        raise FieldError(f"{prefix}{name}", "missing", f"every {_SINGULAR.get(word, word)} needs it")
-    return value
+        raise FieldError(joined(field, name), "missing", f"every {_SINGULAR.get(word, word)} needs it")
+    return found
 
 
 def _list(field: str, value: object, most: int) -> Sequence[object]:
@@ -302,7 +297,7 @@ def _inside(field: str, value: str, base_dir: str | os.PathLike[str] | None) -> 
     return path
 
 
-def _values(thing: Box | Key) -> dict[str, Any]:
+def _values(thing: Box | Key) -> dict[str, object]:
     """Its fields in order, without those that hold their default."""
     return {f.name: value for f in fields(thing) if (value := getattr(thing, f.name)) != f.default}
 
@@ -318,7 +313,7 @@ def _dumps(value: object, indent: str = "") -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
-def _no_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _no_twice(pairs: list[tuple[str, object]]) -> dict[str, object]:
     data = dict(pairs)
     if len(data) != len(pairs):
         names = [name for name, _ in pairs]

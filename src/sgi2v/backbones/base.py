@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -91,8 +92,39 @@ class Method(Protocol):
         ...
 
 
+class Model(Protocol):
+    """Facts of a model that its outline and its loaded backbone both tell."""
+
+    @property
+    def name(self) -> str:
+        """The model in a record: a name, a hub id, or a folder."""
+        ...
+
+    @property
+    def settings(self) -> Any:
+        """What belongs to the model: a kind of :class:`Settings`. A value: others are had by :meth:`with_settings`."""
+        ...
+
+    @property
+    def weights_sha256(self) -> str:
+        """Hash of the weight files, so that a record says exactly which model made a video."""
+        ...
+
+    def with_settings(self, settings: Any) -> Self:
+        """The same model under other settings of its own kind; neither changes the other."""
+        ...
+
+    def levels(self, num_steps: int, grid: Grid) -> Sequence[Level]:
+        """The schedule: ``num_steps + 1`` levels from pure noise to none."""
+        ...
+
+    def grid(self, width: int, height: int, num_frames: int) -> Grid:
+        """Latent grid for a size in pixels; FieldError on a size the model cannot make."""
+        ...
+
+
 @runtime_checkable
-class Outline(Protocol):
+class Outline(Model, Protocol):
     """A model as its configuration tells it: enough to refuse a run that cannot work before weights are read.
 
     Made of the folder's JSON alone, without torch, so that a mistake is answered at once.
@@ -104,40 +136,13 @@ class Outline(Protocol):
         ...
 
     @property
-    def name(self) -> str:
-        """The model in a record: a name, a hub id, or a folder."""
-        ...
-
-    @property
     def folder(self) -> Path:
         """Where its files lie."""
         ...
 
     @property
-    def settings(self) -> Settings:
-        """What belongs to the model."""
-        ...
-
-    @property
     def takes_text(self) -> bool:
         """Whether a prompt changes its videos."""
-        ...
-
-    @property
-    def weights_sha256(self) -> str:
-        """Hash of the weight files; reads them all, so it is asked for last."""
-        ...
-
-    def with_settings(self, settings: Any) -> Self:
-        """The same model under other settings of its own kind."""
-        ...
-
-    def levels(self, num_steps: int, grid: Grid) -> Sequence[Level]:
-        """The schedule: ``num_steps + 1`` levels from pure noise to none."""
-        ...
-
-    def grid(self, width: int, height: int, num_frames: int) -> Grid:
-        """Latent grid for a size in pixels; FieldError on a size the model cannot make."""
         ...
 
     def check(self, scene: Scene, controller: Method, sampling: Sampling) -> tuple[str, ...]:
@@ -163,12 +168,11 @@ class Outline(Protocol):
 
 
 @runtime_checkable
-class Backbone(Protocol[ConditionT]):
+class Backbone(Model, Protocol[ConditionT]):
     """An image-to-video model as the sampling loop sees it.
 
-    Latents are ``[frames, channels, rows, columns]`` in float32, without a batch axis. Settings are a value: another
-    run's are had by :meth:`with_settings`, which shares the networks. Sources: the contract of the project; each
-    model's file names its own papers.
+    Latents are ``[frames, channels, rows, columns]`` in float32, without a batch axis. All settings share the loaded
+    networks. Sources: the contract of the project; each model's file names its own papers.
     """
 
     @property
@@ -179,21 +183,6 @@ class Backbone(Protocol[ConditionT]):
     @property
     def outline(self) -> Outline:
         """What was known before the weights were read, under the same settings."""
-        ...
-
-    @property
-    def settings(self) -> Any:
-        """What belongs to the model: a kind of :class:`Settings`."""
-        ...
-
-    @property
-    def name(self) -> str:
-        """The model in a record: a name, a hub id, or a folder."""
-        ...
-
-    @property
-    def weights_sha256(self) -> str:
-        """Hash of the weight files, so that a record says exactly which model made a video."""
         ...
 
     @property
@@ -211,20 +200,8 @@ class Backbone(Protocol[ConditionT]):
         """How sparing of memory it is."""
         ...
 
-    def with_settings(self, settings: Any) -> Self:
-        """The same networks under other settings; neither changes the other."""
-        ...
-
     def use_memory(self, memory: Mode) -> None:
         """Changes to another memory mode, between two runs; for all that share the networks."""
-        ...
-
-    def levels(self, num_steps: int, grid: Grid) -> Sequence[Level]:
-        """As :meth:`Outline.levels`."""
-        ...
-
-    def grid(self, width: int, height: int, num_frames: int) -> Grid:
-        """As :meth:`Outline.grid`."""
         ...
 
     def noise(self, grid: Grid, generator: torch.Generator) -> Float[torch.Tensor, "n c y x"]:
@@ -300,6 +277,39 @@ class ReusesDeep(Protocol):
         Later passes take for constant what those put out then: cheaper, and an approximation.
         """
         ...
+
+
+class Outlined:
+    """The part of a backbone that its outline answers, for backbones to build on."""
+
+    outline: Any
+    """What was known before the weights were read."""
+
+    @property
+    def name(self) -> str:
+        """The model in a record."""
+        return str(self.outline.name)
+
+    @property
+    def settings(self) -> Any:
+        """What belongs to the model in these runs."""
+        return self.outline.settings
+
+    def with_settings(self, settings: Any) -> Self:
+        """The same networks under other settings."""
+        other = copy.copy(self)
+        other.outline = self.outline.with_settings(settings)
+        return other
+
+    def levels(self, num_steps: int, grid: Grid) -> Sequence[Level]:
+        """As its outline's."""
+        levels: Sequence[Level] = self.outline.levels(num_steps, grid)
+        return levels
+
+    def grid(self, width: int, height: int, num_frames: int) -> Grid:
+        """As its outline's."""
+        grid: Grid = self.outline.grid(width, height, num_frames)
+        return grid
 
 
 def settings_with(settings: Any, values: Mapping[str, Any], where: str) -> Any:

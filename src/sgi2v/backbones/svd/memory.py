@@ -40,7 +40,7 @@ class Arrangement:
         unet, vae = pipeline.unet, pipeline.vae
         self._apart = mode != "fast" and has_own_memory(device)
         self._staying: list[Tensor] = []
-        self._parts: dict[str, OffloadedWeights | None] = {}
+        self._parts: dict[str, tuple[nn.Module, OffloadedWeights | None]] = {}
         blocks: Mapping[Mode, Any] = {"fast": lambda _: [], "balanced": attention_blocks, "low": fine_blocks}
         self._blocks: list[nn.Module] = blocks[mode](unet)
         self._block_weights = (
@@ -50,17 +50,16 @@ class Arrangement:
         self.add("image encoder", pipeline.image_encoder)
         self.add("encoder", nn.ModuleList([vae.encoder, vae.quant_conv]))
         self.add("decoder", vae.decoder)
-        offloaded = (self._block_weights, *self._parts.values())
+        offloaded = (self._block_weights, *(weights for _, weights in self._parts.values()))
         away = {id(tensor) for weights in offloaded if weights for tensor in weights}
         self._keep(t for n in (unet, vae, pipeline.image_encoder) for t in _tensors(n) if id(t) not in away)
 
     def add(self, part: str, module: nn.Module) -> None:
         """A part that runs once, or an adapter: under ``fast`` it stays on the device, else it comes when used."""
-        if part in self._parts:
-            return
-        self._parts[part] = OffloadedWeights([module], self._device) if self._apart else None
-        if not self._apart:
-            self._keep(_tensors(module))
+        if part not in self._parts:
+            self._parts[part] = module, OffloadedWeights([module], self._device) if self._apart else None
+            if not self._apart:
+                self._keep(_tensors(module))
 
     def _keep(self, tensors: Iterable[Tensor]) -> None:
         known = {id(tensor) for tensor in self._staying}
@@ -79,7 +78,7 @@ class Arrangement:
         """That part is on the device while the block runs; no block that an ended pass had fetched is."""
         if self._block_weights is not None:
             self._block_weights.release()
-        weights = self._parts[part]
+        _, weights = self._parts[part]
         with nullcontext() if weights is None else weights.fetched(0):
             yield
 

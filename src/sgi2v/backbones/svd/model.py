@@ -1,6 +1,5 @@
 """Stable Video Diffusion, full size or small: any folder in diffusers' layout behind the backbone contract."""
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from sgi2v.attention import AttentionEdit
 from sgi2v.backbones.adapters import Adapter
-from sgi2v.backbones.base import CLEAN, Mode, Text
+from sgi2v.backbones.base import CLEAN, Mode, Outlined, Text
 from sgi2v.backbones.folder import variant_of
 from sgi2v.backbones.svd.attention import LeanAttention, edited, self_attentions
 from sgi2v.backbones.svd.compiling import any_compiled, check_memory, check_readable, compile_blocks
@@ -20,7 +19,7 @@ from sgi2v.backbones.svd.decoding import decode_in_slices
 from sgi2v.backbones.svd.deep import last_deep_block, without_deep
 from sgi2v.backbones.svd.features import feature, tapped
 from sgi2v.backbones.svd.memory import Arrangement
-from sgi2v.backbones.svd.outline import SVDOutline, SVDSettings
+from sgi2v.backbones.svd.outline import SVDOutline
 from sgi2v.backbones.svd.parts import Networks, SVDCondition
 from sgi2v.checks import choice
 from sgi2v.device import has_own_memory
@@ -33,7 +32,7 @@ _FILLS_A_DEVICE = 2**14
 """Latent cells of all frames, above which one pass is taken to keep an accelerator busy."""
 
 
-class SVD:
+class SVD(Outlined):
     """Stable Video Diffusion (Blattmann et al. 2023, arXiv 2311.15127) from a folder in diffusers' layout.
 
     The networks are frozen and in evaluation mode. Latents stay in float32 between steps; the networks run in
@@ -53,7 +52,7 @@ class SVD:
         ``device`` is where to compute, by default where the denoiser lies.
         """
         self._pipeline = pipeline
-        self.outline = outline
+        self.outline: SVDOutline = outline
         self.denoiser: nn.Module = pipeline.unet
         for network in (pipeline.unet, pipeline.vae, pipeline.image_encoder):
             network.eval().requires_grad_(False)
@@ -104,22 +103,6 @@ class SVD:
         return backbone
 
     @property
-    def settings(self) -> SVDSettings:
-        """What belongs to the model in these runs."""
-        return self.outline.settings
-
-    @property
-    def name(self) -> str:
-        """The model in a record."""
-        return self.outline.name
-
-    def with_settings(self, settings: SVDSettings) -> "SVD":
-        """The same networks under other settings."""
-        other = copy.copy(self)
-        other.outline = self.outline.with_settings(settings)
-        return other
-
-    @property
     def _arranged(self) -> Arrangement:
         return self._networks.arranged
 
@@ -134,7 +117,6 @@ class SVD:
         if any_compiled(self.denoiser):
             check_memory(memory)
         self._arranged.undo()
-        self._networks.adapters.clear()
         self._networks.arranged = Arrangement(memory, self._pipeline, self.device)
 
     @property
@@ -153,14 +135,6 @@ class SVD:
         if self._networks.sha256 is None:
             self._networks.sha256 = self.outline.weights_sha256
         return self._networks.sha256
-
-    def levels(self, num_steps: int, grid: Grid | None = None) -> Sequence[Level]:
-        """The scheduler's sigmas as levels (SVD: Karras spacing, 700 to 0.002, then 0); x = x0 + sigma * noise."""
-        return self.outline.levels(num_steps, grid)
-
-    def grid(self, width: int, height: int, num_frames: int) -> Grid:
-        """Latent grid of a size in pixels; FieldError naming the nearest sizes when it is not a multiple."""
-        return self.outline.grid(width, height, num_frames)
 
     def noise(self, grid: Grid, generator: torch.Generator) -> Float[Tensor, "n c y x"]:
         """Unit noise, drawn in the denoiser's number format and frame by frame, as diffusers' pipeline draws it."""
@@ -349,11 +323,8 @@ class SVD:
     @contextmanager
     def adapted(self, adapter: Adapter, signal: object = None) -> Iterator[None]:
         """While open, the adapter takes part in every pass; its weights are placed at its first use, and stay known."""
-        part = f"adapter {id(adapter)}"
-        if part not in self._networks.adapters:
-            adapter.module.to(self.dtype)
-            self._arranged.add(part, adapter.module)
-            self._networks.adapters[part] = adapter
+        part = f"adapter {id(adapter.module)}"
+        self._arranged.add(part, adapter.module.to(self.dtype))
         with (
             self._arranged.using(part),
             adapter.attach(self.denoiser, signal, lambda: self._networks.branches),

@@ -1,13 +1,12 @@
 """What a loaded Stable Video Diffusion is made of: its networks with their state, and what it is conditioned on."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from diffusers import StableVideoDiffusionPipeline
 from jaxtyping import Float
 from torch import Tensor
 
-from sgi2v.backbones.adapters import Adapter
 from sgi2v.backbones.svd.memory import Arrangement
 
 
@@ -44,5 +43,3 @@ class Networks:
     """Output of the deep blocks, by the last one's name, while it is reused; empty until it is known."""
     sha256: str | None = None
     """Of the weight files, once it has been asked for."""
-    adapters: dict[str, Adapter] = field(default_factory=dict)
-    """Those that have been placed."""
