@@ -11,13 +11,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from sgi2v.planning import Sampling
-
 from sgi2v.backbones.base import CLEAN, MODES, Method, Mode, Settings, check_range, settings_with
 from sgi2v.backbones.folder import SETTINGS_FILE, check_weights_there, class_in, read_json, weights_sha256
 from sgi2v.errors import FieldError
 from sgi2v.grid import Grid
 from sgi2v.lazy import torch
+from sgi2v.planning import Sampling
 from sgi2v.scene import Scene
 from sgi2v.step import Level
 
@@ -60,7 +59,7 @@ class ToySettings(Settings):
     """Frames in a clip."""
     num_steps: int = 6
     """Denoising steps."""
-    fps: float = 8
+    fps: float = 8.0
     """Frames a second of the video."""
     guidance_scale: float = 2.0
     """Classifier-free guidance, away from the negative prompt; 1: none."""
