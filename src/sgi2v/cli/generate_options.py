@@ -62,11 +62,12 @@ def default_options(arguments: Sequence[str]) -> GenerateOptions:
     settings = settings_with_recipe(settings_of(backbone), _said(arguments, "--recipe"))
     known = backbone in (BUNDLED, *names()) or Path(backbone).is_dir()
     size = {name: getattr(settings, name) for name in Settings.SIZE} if known else {}
-    default = _options_for(settings)(
+    kind = _options_for(settings)
+    default = kind(
         scene=Path(),
         model=ModelChoice(),
         sampling=Sampling(**size),
-        settings=settings,
+        settings=kind.settings,  # of the class without advice: of its parent, tyro would ask which of two is meant
         controller=recommended("sg-i2v", settings.recommended),
     )
     return to_be_said(default, "scene")
