@@ -27,9 +27,7 @@ SIZE_KEY: Final = "sgi2v_size"  # "width x height" before the padding that yuv42
 RUN_FILE: Final = "run.json"  # beside the frames of a folder
 SUFFIXES: Final = (".mp4", ".gif", "")
 _BT709: Final = 1  # the number of BT.709 in H.264's tables of primaries, transfer and matrix
-_EXACT: Final = (
-    Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-)  # 51 dB, else 35
+_EXACT: Final = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT  # 51 dB, else 35
 _CRF: Final = 16  # x264's quality: visually lossless
 
 # Files that are read may come from anybody.

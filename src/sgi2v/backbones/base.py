@@ -163,9 +163,7 @@ class Outline(Model, Protocol):
         """The named number format, or the one that suits the model on the device."""
         ...
 
-    def load(
-        self, *, device: torch.device, dtype: torch.dtype, memory: Mode, compiled: bool = False
-    ) -> Backbone:
+    def load(self, *, device: torch.device, dtype: torch.dtype, memory: Mode, compiled: bool = False) -> Backbone:
         """The model with its weights; FieldError where they are not what the configuration says."""
         ...
 
@@ -215,15 +213,11 @@ class Backbone(Model, Protocol[ConditionT]):
         """Latent frames that are variables; False for one that the model keeps, such as a clean first frame."""
         ...
 
-    def encode(
-        self, image: PIL.Image.Image, text: Text, grid: Grid, generator: torch.Generator
-    ) -> ConditionT:
+    def encode(self, image: PIL.Image.Image, text: Text, grid: Grid, generator: torch.Generator) -> ConditionT:
         """Everything the model is conditioned on, from an image of the grid's size in pixels and words."""
         ...
 
-    def encode_frames(
-        self, frames: Float[torch.Tensor, "f 3 h w"], grid: Grid
-    ) -> Float[torch.Tensor, "n c y x"]:
+    def encode_frames(self, frames: Float[torch.Tensor, "f 3 h w"], grid: Grid) -> Float[torch.Tensor, "n c y x"]:
         """Latents of a clip of the grid's size with values in 0..1."""
         ...
 

@@ -77,16 +77,12 @@ def _run(arguments: Sequence[str] | None) -> int:
     except (ValueError, MemoryError) as error:
         if os.environ.get("SGI2V_TRACEBACK"):
             traceback.print_exc()
-        print(
-            f"sgi2v: {' '.join(str(error).split()) or 'the machine has too little memory'}", file=sys.stderr
-        )
+        print(f"sgi2v: {' '.join(str(error).split()) or 'the machine has too little memory'}", file=sys.stderr)
         return SPOILED if isinstance(error, ValueError) else NO_MEMORY
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported for this
             raise
-        print(
-            "sgi2v: the device has too little memory; choose a smaller size, or --device cpu", file=sys.stderr
-        )
+        print("sgi2v: the device has too little memory; choose a smaller size, or --device cpu", file=sys.stderr)
         return NO_MEMORY
     except OSError as error:
         if isinstance(error, BrokenPipeError):

@@ -140,9 +140,7 @@ def _measure(arguments: Sequence[str]) -> None:
         raise ValueError(
             f"width, height: must be multiples of {stride} for this autoencoder, not {options.width}x{options.height}"
         )
-    figures = measure_autoencoder(
-        model, num=options.num, width=options.width, height=options.height, seed=options.seed
-    )
+    figures = measure_autoencoder(model, num=options.num, width=options.width, height=options.height, seed=options.seed)
     print(json.dumps(figures, indent=2))
 
 
