@@ -87,11 +87,9 @@ class Method(Protocol):
 
     def uses(self) -> Uses:
         """What it uses of a model and a scene."""
-        ...
 
     def schedule(self, levels: Sequence[Level]) -> Schedule:
         """What it does at each step; FieldError when it has nothing to do at these levels."""
-        ...
 
 
 @runtime_checkable
@@ -101,29 +99,23 @@ class Model(Protocol):
     @property
     def name(self) -> str:
         """The model in a record: a name, a hub id, or a folder."""
-        ...
 
     @property
     def settings(self) -> Any:
         """What belongs to the model: a kind of :class:`Settings`. A value: others are had by :meth:`with_settings`."""
-        ...
 
     @property
     def weights_sha256(self) -> str:
         """Hash of the weight files, so that a record says exactly which model made a video."""
-        ...
 
     def with_settings(self: ModelT, settings: Any) -> ModelT:
         """The same model under other settings of its own kind; neither changes the other."""
-        ...
 
     def levels(self, num_steps: int, grid: Grid) -> Sequence[Level]:
         """The schedule: ``num_steps + 1`` levels from pure noise to none."""
-        ...
 
     def grid(self, width: int, height: int, num_frames: int) -> Grid:
         """Latent grid for a size in pixels; FieldError on a size the model cannot make."""
-        ...
 
 
 @runtime_checkable
@@ -136,36 +128,29 @@ class Outline(Model, Protocol):
     @property
     def kind(self) -> str:
         """Name of the kind of model, as registered."""
-        ...
 
     @property
     def folder(self) -> Path:
         """Where its files lie."""
-        ...
 
     @property
     def takes_text(self) -> bool:
         """Whether a prompt changes its videos."""
-        ...
 
     def check(self, scene: Scene, controller: Method, sampling: Sampling) -> tuple[str, ...]:
         """FieldError for what only this model knows to be a mistake, such as a layer that it does not have.
 
         Returns what of the scene this model leaves unused, a word or two each.
         """
-        ...
 
     def memory_needed(self, grid: Grid, device: torch.device, dtype: torch.dtype) -> Mapping[Mode, int]:
         """Bytes at the peak of a guided run, weights included, for every memory mode."""
-        ...
 
     def choose_dtype(self, name: str | torch.dtype | None, device: torch.device) -> torch.dtype:
         """The named number format, or the one that suits the model on the device."""
-        ...
 
     def load(self, *, device: torch.device, dtype: torch.dtype, memory: Mode, compiled: bool = False) -> Backbone:
         """The model with its weights; FieldError where they are not what the configuration says."""
-        ...
 
 
 @runtime_checkable
@@ -179,53 +164,42 @@ class Backbone(Model, Protocol[ConditionT]):
     @property
     def denoiser(self) -> torch.nn.Module:
         """The network that is asked at every step, frozen."""
-        ...
 
     @property
     def outline(self) -> Outline:
         """What was known before the weights were read, under the same settings."""
-        ...
 
     @property
     def device(self) -> torch.device:
         """Where the networks compute."""
-        ...
 
     @property
     def dtype(self) -> torch.dtype:
         """Number format the denoiser computes in."""
-        ...
 
     @property
     def memory(self) -> Mode:
         """How sparing of memory it is."""
-        ...
 
     def use_memory(self, memory: Mode) -> None:
         """Changes to another memory mode, between two runs; for all that share the networks."""
-        ...
 
     def noise(self, grid: Grid, generator: torch.Generator) -> Float[torch.Tensor, "n c y x"]:
         """Unit noise for a clip, drawn as the model's own pipeline draws it: one seed, one video."""
-        ...
 
     def free(self, grid: Grid) -> Bool[torch.Tensor, " n"]:
         """Latent frames that are variables; False for one that the model keeps, such as a clean first frame."""
-        ...
 
     def encode(self, image: PIL.Image.Image, text: Text, grid: Grid, generator: torch.Generator) -> ConditionT:
         """Everything the model is conditioned on, from an image of the grid's size in pixels and words."""
-        ...
 
     def encode_frames(self, frames: Float[torch.Tensor, "f 3 h w"], grid: Grid) -> Float[torch.Tensor, "n c y x"]:
         """Latents of a clip of the grid's size with values in 0..1."""
-        ...
 
     def denoise(
         self, x: Float[torch.Tensor, "n c y x"], level: Level, condition: ConditionT
     ) -> Float[torch.Tensor, "n c y x"]:
         """The model's guided estimate of the clean latents ``x0``."""
-        ...
 
     def features(
         self,
@@ -240,18 +214,15 @@ class Backbone(Model, Protocol[ConditionT]):
         branch's estimate of the clean latents from the same pass, which then runs to its end. The level may lie off
         the model's own schedule.
         """
-        ...
 
     def editing(self, edit: AttentionEdit, grid: Grid) -> AbstractContextManager[None]:
         """While open, every self-attention of the denoiser goes through ``edit``; FieldError where it cannot.
 
         Whatever happens inside, the network is afterwards what it was.
         """
-        ...
 
     def adapted(self, adapter: Adapter, signal: object = None) -> AbstractContextManager[None]:
         """While open, a trained adapter adds to every pass what it makes of ``signal``; then all is as before."""
-        ...
 
     def decode(
         self, x: Float[torch.Tensor, "n c y x"], frames: Sequence[int] | None = None
@@ -261,7 +232,6 @@ class Backbone(Model, Protocol[ConditionT]):
         ``frames`` are indices of latent frames in ``x``; of a latent frame that stands for several pictures the last
         is given. What they show may differ in details from the same frames of the whole clip.
         """
-        ...
 
 
 @runtime_checkable
@@ -273,7 +243,6 @@ class ReusesDeep(Protocol):
 
         Later passes take for constant what those put out then: cheaper, and an approximation.
         """
-        ...
 
 
 class Outlined:
