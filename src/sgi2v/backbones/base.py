@@ -32,6 +32,8 @@ Mode = Literal["fast", "balanced", "low"]
 """``fast``: all on the device, nothing computed twice. ``balanced``: the blocks that keep most are checkpointed in a
 guided pass; the networks that run once visit the device. ``low``: all blocks are checkpointed and their weights visit
 the device in turn. All give the same video, but for the last bits in which ``low`` decodes."""
+Advice = Mapping[str, Mapping[str, object]]
+"""Name -> values of fields, as JSON holds them."""
 Memory = Literal["fast", "balanced", "low", "auto"]
 """A mode, or ``auto``: the first of them that fits the free memory."""
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -66,9 +68,9 @@ class Settings:
     """Denoising steps unless told otherwise."""
     fps: float
     """Frames a second of the video."""
-    recommended: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    recommended: Advice = field(default_factory=dict)
     """Controller name -> the values of its fields that suit this model."""
-    recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    recipes: Advice = field(default_factory=dict)
     """Name of a recipe -> the settings it changes, such as num_steps; what it recommends is laid over the rest."""
     notes: Mapping[str, str] = field(default_factory=dict)
     """Controller name -> a sentence on how it fares with this model, for whoever chooses it; changes no video."""
@@ -278,7 +280,7 @@ class Outlined:
         return grid
 
 
-def settings_with(settings: Any, values: Mapping[str, Any], where: str) -> Any:
+def settings_with(settings: Any, values: Mapping[str, object], where: str) -> Any:
     """The settings with some fields replaced; FieldError under ``where`` for a field unknown or of no such kind."""
     known = {f.name for f in dataclasses.fields(settings)}
     unknown = sorted(set(values) - known)
@@ -299,7 +301,7 @@ def settings_with_recipe(settings: Any, name: str | None) -> Any:
         known = ", ".join(settings.recipes) or "none for this model"
         raise FieldError("recipe", f"unknown {name!r}", f"known are {known}")
     values = dict(settings.recipes[name])
-    changed: Mapping[str, Mapping[str, Any]] = values.pop("recommended", {})
+    changed = cast(Advice, values.pop("recommended", {}))
     recommended = {
         controller: {**settings.recommended.get(controller, {}), **changed.get(controller, {})}
         for controller in dict.fromkeys((*settings.recommended, *changed))

@@ -149,7 +149,7 @@ def _first_line(kind: type[Controller]) -> str:
     return (kind.__doc__ or "").splitlines()[0]
 
 
-def changed_settings(options: GenerateOptions, default: GenerateOptions) -> dict[str, Any]:
+def changed_settings(options: GenerateOptions, default: GenerateOptions) -> dict[str, object]:
     """The model's settings that the person has changed."""
     before = dataclasses.asdict(default.settings)
     return {name: value for name, value in dataclasses.asdict(options.settings).items() if value != before[name]}

@@ -7,11 +7,11 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from sgi2v.backbones.base import CLEAN, Method, Mode, Settings, check_range, settings_with
+from sgi2v.backbones.base import CLEAN, Advice, Method, Mode, Settings, check_range, settings_with
 from sgi2v.backbones.folder import (
     CONFIGS,
     SETTINGS_FILE,
@@ -26,6 +26,7 @@ from sgi2v.errors import FieldError
 from sgi2v.grid import Grid
 from sgi2v.lazy import torch
 from sgi2v.planning import Sampling, Uses
+from sgi2v.records import Json
 from sgi2v.scene import Scene
 from sgi2v.step import Level
 
@@ -47,9 +48,9 @@ _WHAT: Final = "a Stable Video Diffusion model"
 _RHO: Final = 7.0  # of Karras' spacing (arXiv 2206.00364, equation 5)
 
 
-def _recipes() -> dict[str, dict[str, Any]]:
+def _recipes() -> Advice:
     """Ways to draw with the full-size model; what each costs is counted in benchmarks/README.md."""
-    cheap = {"iterations": 3, "lr": 0.35, "reuse_deep": True}
+    cheap: Mapping[str, object] = {"iterations": 3, "lr": 0.35, "reuse_deep": True}
     return {"paper": {"num_steps": 50}, "quick": {"num_steps": 25, "recommended": {"sg-i2v": cheap}}}
 
 
@@ -82,7 +83,7 @@ class SVDSettings(Settings):
     """Frames decoded at a time; the decoder mixes the frames of a chunk, so this changes the result."""
     bfloat16_on_cpu: bool = False
     """Whether this model's pictures bear bfloat16, so that a CPU that is fast at it may use it unasked."""
-    recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=_recipes)
+    recipes: Advice = field(default_factory=_recipes)
     """Name of a recipe -> the settings it changes: paper, SG-I2V as published, and quick, a third of its operations."""
 
     def __post_init__(self) -> None:
@@ -129,9 +130,9 @@ class SVDOutline:
     """Pixels per latent cell, both ways."""
     channels: int
     """Channels of the latents."""
-    scheduler: Mapping[str, Any]
+    scheduler: Json
     """The scheduler's configuration."""
-    unet: Mapping[str, Any]
+    unet: Json
     """The denoiser's."""
     hub_id: str | None = None
     """Where weights are fetched from when they are wanted; None where they lie in the folder."""
