@@ -20,7 +20,7 @@ from sgi2v.alignment import AlignmentPlan, alignment_loss
 from sgi2v.backbones import load_backbone
 from sgi2v.backbones.base import settings_with_recipe
 from sgi2v.backbones.folder import bundled_folder
-from sgi2v.backbones.svd import SVD
+from sgi2v.backbones.svd.model import SVD
 from sgi2v.controllers import SGI2V, recommended
 from sgi2v.demo import shipped_scene
 from sgi2v.device import device_name

@@ -9,7 +9,7 @@ from counting import count
 from phases import Generation, tracks_over
 
 from sgi2v.backbones import settings_with_recipe
-from sgi2v.backbones.svd_outline import SVDSettings
+from sgi2v.backbones.svd.outline import SVDSettings
 from sgi2v.controllers import SGI2V, recommended
 
 PAPER = SGI2V()

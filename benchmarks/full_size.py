@@ -17,10 +17,10 @@ from timing import Timing, free_unused, matrix_peak, time_phases
 from yardstick import Yardstick
 
 from sgi2v.backbones.base import settings_with_recipe
-from sgi2v.backbones.compiling import any_compiled, compile_blocks
 from sgi2v.backbones.memory import Mode
-from sgi2v.backbones.svd import SVD
-from sgi2v.backbones.svd_outline import SVDSettings
+from sgi2v.backbones.svd.compiling import any_compiled, compile_blocks
+from sgi2v.backbones.svd.model import SVD
+from sgi2v.backbones.svd.outline import SVDSettings
 from sgi2v.controllers import Controller, recommended
 from sgi2v.device import choose_device, choose_dtype, device_name
 

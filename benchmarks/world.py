@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from sgi2v.training.feed import CELL
-from sgi2v.training.world import Clips, Kind, LifelikeWorld, World
 from sgi2v.video import to_uint8
+from sgi2v.world import Clips, Kind, LifelikeWorld, World
 
 
 @dataclass(frozen=True, kw_only=True)

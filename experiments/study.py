@@ -34,7 +34,7 @@ from sgi2v.evaluation.rows import read_rows
 from sgi2v.evaluation.standin import load_standin
 from sgi2v.evaluation.store import Store, folder_name
 from sgi2v.evaluation.vipseg import load_vipseg
-from sgi2v.training.world import Kind
+from sgi2v.world import Kind
 
 matplotlib.use("Agg")
 from matplotlib import pyplot

@@ -19,10 +19,10 @@ from sgi2v.attention import (
     map_size,
     to_maps,
 )
-from sgi2v.backbones.base import Level
-from sgi2v.backbones.svd import SVDCondition
+from sgi2v.backbones.svd.parts import SVDCondition
+from sgi2v.step import Level
 from test_no_trace import Broken, nothing_is_left
-from tiny import EMBEDDING, tiny_svd
+from tiny import EMBEDDING, load_svd, tiny_svd
 
 
 def literal(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, num_heads: int) -> torch.Tensor:
@@ -141,7 +141,7 @@ FEATURE = "up_blocks.2.attentions.1:self"
 
 @pytest.fixture(scope="module")
 def backbone() -> SVD:
-    return SVD.load(tiny_svd(NUM_FRAMES), device="cpu", dtype="float32")
+    return load_svd(tiny_svd(NUM_FRAMES), device="cpu", dtype="float32")
 
 
 @pytest.fixture(scope="module")
@@ -293,7 +293,7 @@ def test_nothing_is_left_after_a_network_that_fails(
 
 @pytest.fixture
 def checkpointed() -> SVD:
-    model = SVD.load(tiny_svd(NUM_FRAMES), device="cpu", dtype="float32")
+    model = load_svd(tiny_svd(NUM_FRAMES), device="cpu", dtype="float32")
     model.denoiser.enable_gradient_checkpointing()  # type: ignore[operator]
     return model
 

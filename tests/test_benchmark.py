@@ -24,7 +24,8 @@ from sgi2v.evaluation.rows import read_rows
 from sgi2v.evaluation.standin import load_standin
 from sgi2v.evaluation.store import Store, StoreFull, read_clip
 from sgi2v.evaluation.tracker import TemplateTracker
-from sgi2v.generate import Sampling, generate
+from sgi2v.pipeline import generate
+from sgi2v.planning import Sampling
 from sgi2v.scene import Box, Key, Motion, Scene
 from sgi2v.step import Cancelled
 from sgi2v.video import to_uint8

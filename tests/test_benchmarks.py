@@ -148,7 +148,7 @@ def test_the_published_size_comes_to_what_is_known_of_it(bench: Any) -> None:
 def a_guided_step(bench: Any, backbone: Any, grid: Grid) -> tuple[Step, Tensor, Any]:
     levels = backbone.levels(50)
     step = Step(index=10, count=50, level=levels[10], next_level=levels[11], reporter=Reporter())
-    x = torch.randn(grid.latent_shape) * levels[10].pure_noise_scale
+    x = torch.randn(grid.latent_shape) * levels[10].init_noise_sigma
     return step, x, bench.architecture.condition_of(backbone, grid)
 
 

@@ -13,10 +13,9 @@ from torch import Tensor
 
 from sgi2v import SGI2V, SVD, SVDSettings
 from sgi2v.alignment import alignment_loss
-from sgi2v.backbones.base import Level
 from sgi2v.grid import Grid, Track, Tracks
-from sgi2v.step import Reporter, Step
-from tiny import tiny_svd
+from sgi2v.step import Level, Reporter, Step
+from tiny import load_svd, tiny_svd
 
 BASE = SGI2V(iterations=5, guided=(1.0, 1000.0))
 GRID = Grid(width=64, height=96, num_frames=3)
@@ -25,7 +24,7 @@ GRID = Grid(width=64, height=96, num_frames=3)
 @pytest.fixture(scope="module")
 def backbone() -> SVD:
     settings = SVDSettings(num_frames=3, min_guidance_scale=1.5, max_guidance_scale=3.0)
-    return SVD.load(tiny_svd(3), device="cpu", dtype="float32", settings=settings)
+    return load_svd(tiny_svd(3), device="cpu", dtype="float32", settings=settings)
 
 
 @pytest.fixture(scope="module")

@@ -230,7 +230,7 @@ def test_out_of_memory_says_what_would_help(
         raise torch.OutOfMemoryError("tried to allocate 80 GiB")
 
     before = everything(folder)
-    monkeypatch.setattr("sgi2v.backbones.svd.SVD.decode", too_large)
+    monkeypatch.setattr("sgi2v.backbones.svd.model.SVD.decode", too_large)
     assert generate(model, "--output", "a.mp4", "--quiet") == 3
     err = capsys.readouterr().err
     assert err.count("\n") == 1

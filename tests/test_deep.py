@@ -10,9 +10,9 @@ from torch import Tensor
 
 from sgi2v import SVD
 from sgi2v.backbones.base import CLEAN, Level
-from sgi2v.backbones.svd import SVDCondition
+from sgi2v.backbones.svd.parts import SVDCondition
 from test_no_trace import Broken, broken_layer, nothing_is_left
-from tiny import EMBEDDING, tiny_svd
+from tiny import EMBEDDING, load_svd, tiny_svd
 
 LEVEL = Level(signal=1.0, noise=3.0)
 MID = ("up_blocks.2.attentions.1:first-frame", "up_blocks.2.attentions.2:first-frame")
@@ -26,7 +26,7 @@ LAYERS = {
 @pytest.fixture(scope="module", params=["fast", "low"])
 def backbone(request: pytest.FixtureRequest) -> SVD:
     """As it is, and with every block checkpointed."""
-    return SVD.load(tiny_svd(3), device="cpu", dtype="float32", memory=request.param)
+    return load_svd(tiny_svd(3), device="cpu", dtype="float32", memory=request.param)
 
 
 @pytest.fixture(scope="module")

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from sgi2v import SGI2V, SVD, Sampling, load_scene
+from sgi2v import SGI2V, Sampling, load_scene
 from sgi2v.cli import main
 from sgi2v.demo import TITLES, make_demo, shipped_scene
 from sgi2v.evaluation.tracker import TemplateTracker
-from sgi2v.generate import Progress
+from sgi2v.pipeline import Progress
 from sgi2v.video import load_video
-from tiny import tiny_svd
+from tiny import load_svd, tiny_svd
 
 
 def test_a_demonstration() -> None:
-    backbone = SVD.load(tiny_svd(3, light=True), device="cpu", dtype="float32")
+    backbone = load_svd(tiny_svd(3, light=True), device="cpu", dtype="float32")
     scene = load_scene(shipped_scene("rocket"))
     told: dict[str, list[Progress]] = {title: [] for title in TITLES}
     demo = make_demo(

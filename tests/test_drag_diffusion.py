@@ -21,7 +21,7 @@ from sgi2v.device import HostCopy
 from sgi2v.grid import Track, Tracks
 from sgi2v.step import Reporter, Step
 from test_no_trace import Broken, NoCopies, NoWaiting, broken_layer, nothing_is_left
-from tiny import tiny_svd
+from tiny import load_svd, tiny_svd
 
 WIDTH, HEIGHT, NUM_FRAMES, NUM_STEPS = 128, 64, 3, 6
 DRAGGED = 2  # sigma 40 of 700, 193, 40, ...
@@ -49,7 +49,7 @@ def tracks_from(boxes: Boxes) -> Tracks:
 
 @pytest.fixture(scope="module")
 def backbone() -> SVD:
-    return SVD.load(tiny_svd(NUM_FRAMES, light=True), device="cpu", dtype="float32")
+    return load_svd(tiny_svd(NUM_FRAMES, light=True), device="cpu", dtype="float32")
 
 
 @pytest.fixture(scope="module")
@@ -271,7 +271,7 @@ def test_reference_attention_acts_from_the_dragged_step_until_told(backbone: SVD
 
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
 def test_nothing_is_left_however_it_ends(scene: Scene, checkpointing: bool) -> None:
-    backbone = SVD.load(tiny_svd(NUM_FRAMES, light=True), device="cpu", dtype="float32")
+    backbone = load_svd(tiny_svd(NUM_FRAMES, light=True), device="cpu", dtype="float32")
     controller = dataclasses.replace(NO_REFERENCE, reference_attention=True)
     plain_frames = generate(scene, backbone=backbone, controller=controller, sampling=SMALL).frames
     if checkpointing:
@@ -350,7 +350,7 @@ def test_an_iteration_waits_for_nothing_but_the_answer_of_the_one_before(
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_an_iteration_waits_for_no_real_device(dtype: str) -> None:
-    backbone = SVD.load(tiny_svd(NUM_FRAMES, light=True), device="cuda", dtype=dtype)
+    backbone = load_svd(tiny_svd(NUM_FRAMES, light=True), device="cuda", dtype=dtype)
     state, x, step = prepared(backbone, NO_REFERENCE, moving())
     x = x.to(backbone.device)
     NO_REFERENCE.steer(x, step, state)  # libraries may wait while they are set up

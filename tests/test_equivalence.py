@@ -31,7 +31,7 @@ from sgi2v import (
 from sgi2v.alignment import alignment_loss, alignment_plan
 from sgi2v.grid import Grid, Track, Tracks, tracks_of
 from sgi2v.step import Reporter, Step
-from tiny import tiny_svd
+from tiny import load_svd, tiny_svd
 
 EXAMPLES = Path(__file__).parents[1].parent / "shared" / "examples"
 WIDTH, HEIGHT, NUM_FRAMES, NUM_STEPS = 128, 64, 4, 6
@@ -108,7 +108,7 @@ SCENES = [*MOTIONS, "grows and shrinks"]
 
 @pytest.fixture(scope="module")
 def backbone() -> SVD:
-    return SVD.load(tiny_svd(NUM_FRAMES), device="cpu", dtype="float32")
+    return load_svd(tiny_svd(NUM_FRAMES), device="cpu", dtype="float32")
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,7 @@ def test_without_control_the_frames_are_those_of_diffusers(
     )
     ours = generate(
         Scene(image=picture(seed)),
-        backbone=SVD.load(folder, device="cpu", dtype="float32", settings=chosen),
+        backbone=load_svd(folder, device="cpu", dtype="float32", settings=chosen),
         controller=Controller(),
         sampling=Sampling(
             width=size[0], height=size[1], num_frames=num_frames, num_steps=num_steps, seed=seed
@@ -488,7 +488,7 @@ def test_a_published_scene_is_the_twins(number: str, iterations: int) -> None:
     theirs = twin.run(plain.load_models(model), resized(image, 320, 192), boxes, chosen, trace)
     ours = generate(
         load_scene(folder),
-        backbone=SVD.load(model, device="cpu", dtype="float32"),
+        backbone=load_svd(model, device="cpu", dtype="float32"),
         controller=SGI2V(iterations=iterations),
         sampling=Sampling(width=320, height=192, num_steps=NUM_STEPS, seed=817),
     )

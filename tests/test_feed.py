@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from sgi2v.training import feed
-from sgi2v.training.draws import seed_of
 from sgi2v.training.feed import Batch, Feeder
 from sgi2v.training.stages import DenoiserTraining, Stage
-from sgi2v.training.world import LifelikeWorld, World
+from sgi2v.world import LifelikeWorld, World
+from sgi2v.world.draws import seed_of
 
 
 class Means(AutoencoderKLTemporalDecoder):  # type: ignore[misc]

@@ -26,7 +26,7 @@ from sgi2v.grid import Grid, Track, Tracks
 from sgi2v.spectrum import low_pass_3d, merge_frequencies_3d
 from sgi2v.step import Reporter, Step
 from test_no_trace import Broken, NoCopies, NoWaiting, nothing_is_left
-from tiny import tiny_svd
+from tiny import load_svd, tiny_svd
 
 NUM_FRAMES = 3
 WIDTH, HEIGHT = 48, 64
@@ -62,12 +62,12 @@ def in_float32(paths: Paths) -> list[list[literal.Box]]:
 
 @pytest.fixture(scope="module")
 def backbone() -> SVD:
-    return SVD.load(tiny_svd(NUM_FRAMES), device="cpu", dtype="float32")
+    return load_svd(tiny_svd(NUM_FRAMES), device="cpu", dtype="float32")
 
 
 @pytest.fixture(scope="module")
 def light() -> SVD:
-    return SVD.load(tiny_svd(NUM_FRAMES, light=True), device="cpu", dtype="float32")
+    return load_svd(tiny_svd(NUM_FRAMES, light=True), device="cpu", dtype="float32")
 
 
 def picture() -> Image.Image:
@@ -218,7 +218,7 @@ def test_a_denoising_step_is_the_twins(backbone: SVD, part: str) -> None:
     generator = torch.Generator().manual_seed(4)
     condition = backbone.encode(picture(), "", GRID, generator)
     step = step_at(0, 8, backbone)
-    x = torch.randn(GRID.latent_shape, generator=generator) * step.level.pure_noise_scale
+    x = torch.randn(GRID.latent_shape, generator=generator) * step.level.init_noise_sigma
     with controller.during(step, state_of(controller, backbone)):
         found = backbone.denoise(x, step.level, condition)
 

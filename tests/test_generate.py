@@ -26,14 +26,14 @@ from sgi2v import (
     replay,
 )
 from sgi2v.run import public_name, trusted_source
-from tiny import tiny_svd
+from tiny import load_svd, tiny_svd
 
 SMALL = Sampling(seed=3, num_steps=4, width=48, height=32, num_frames=3)
 
 
 @pytest.fixture(scope="module")
 def backbone() -> SVD:
-    return SVD.load(tiny_svd(3, light=True), device="cpu", dtype="float32")
+    return load_svd(tiny_svd(3, light=True), device="cpu", dtype="float32")
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_a_scene_becomes_a_video_and_its_record_makes_it_again(backbone: SVD, sc
         "dtype": "float32",
     }
     assert run.controller["name"] == "sg-i2v" and run.controller["iterations"] == 2
-    other = SVD.load(tiny_svd(3, light=True), device="cpu", dtype="float32")
+    other = load_svd(tiny_svd(3, light=True), device="cpu", dtype="float32")
     other.settings = replace(other.settings, fps=other.settings.fps + 5)
     own = other.settings
     again = replay(run, backbone=other)
@@ -104,7 +104,7 @@ def test_what_the_user_leaves_open_the_backbone_decides(scene: Scene) -> None:
         fps=5,
         recommended={"sg-i2v": {"guided": [0.5, 999.0], "lr": 0.5}},
     )
-    backbone = SVD.load(tiny_svd(3, light=True), device="cpu", dtype="float32", settings=settings)
+    backbone = load_svd(tiny_svd(3, light=True), device="cpu", dtype="float32", settings=settings)
     video = generate(scene, backbone=backbone)
     assert video.frames.shape == (2, 3, 32, 32) and video.fps == 5.0
     assert video.run is not None and video.run["controller"]["lr"] == 0.5

@@ -241,7 +241,7 @@ def test_public_names_are_what_they_say_and_cost_nothing_until_asked_for() -> No
         "import sys, types, sgi2v\n"
         "assert 'torch' not in sys.modules and 'tyro' not in sys.modules\n"
         "sgi2v.load_scene; assert 'torch' not in sys.modules\n"
-        "from sgi2v.generate import Sampling\n"
+        "from sgi2v.pipeline import Sampling\n"
         "values = {name: getattr(sgi2v, name) for name in sgi2v.__all__}\n"
         "assert not [n for n, v in values.items() if isinstance(v, types.ModuleType)], values\n"
         "assert callable(sgi2v.generate) and sgi2v.Sampling is Sampling\n"

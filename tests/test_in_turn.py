@@ -27,7 +27,7 @@ from sgi2v.controllers.in_turn import InTurnState
 from sgi2v.step import Reporter, Step
 from test_controllers import svd_levels
 from test_time_to_move import FRAMES, run
-from tiny import tiny_svd
+from tiny import load_svd, tiny_svd
 
 # Sigmas of six steps on SVD: 700, 193, 40, 5.2, 0.29, 0.002.
 TTM = TimeToMove(tweak=200.0, t_strong=100.0)
@@ -37,7 +37,7 @@ LEVELS = svd_levels(6)
 
 @pytest.fixture(scope="module")
 def backbone() -> SVD:
-    return SVD.load(tiny_svd(FRAMES, light=True), device="cpu", dtype="float32")
+    return load_svd(tiny_svd(FRAMES, light=True), device="cpu", dtype="float32")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class Diary(Controller):
 
     def start(self, noise: Tensor, levels: Sequence[Level], state: Any) -> tuple[Tensor, int]:
         self.entries.append(f"start {state}")
-        return (noise + self.noise) * levels[0].pure_noise_scale, self.first
+        return (noise + self.noise) * levels[0].init_noise_sigma, self.first
 
     def steer(self, x: Tensor, step: Step, state: Any) -> Tensor:
         self.entries.append(f"steer {state} {float(x.mean()):g}")
@@ -137,7 +137,7 @@ def test_nothing_is_left_open_after_an_exception() -> None:
 
 
 def test_the_second_starts_from_what_the_first_made_of_the_noise() -> None:
-    noise, scale = torch.randn(2, 4, 3, 3), LEVELS[0].pure_noise_scale
+    noise, scale = torch.randn(2, 4, 3, 3), LEVELS[0].init_noise_sigma
     twice, state = both(Diary(name="a", noise=2.0), Diary(name="b", noise=3.0))
     x, begins = twice.start(noise, LEVELS, state)
     assert begins == 0 and torch.allclose(x, (noise + 5) * scale)

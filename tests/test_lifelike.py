@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from sgi2v.training import pictures, textures
-from sgi2v.training.world import Clips, Correspondence, LifelikeWorld, lifelike, scenery, sprites
-from sgi2v.training.world.layers import apply, compose, inverse, similarity
-from sgi2v.training.world.motion import eased
-from sgi2v.training.world.paint import paint
+from sgi2v.world import Clips, Correspondence, LifelikeWorld, lifelike, pictures, scenery, sprites, textures
+from sgi2v.world.layers import apply, compose, inverse, similarity
+from sgi2v.world.motion import eased
+from sgi2v.world.paint import paint
 
 SMALL = LifelikeWorld(width=96, height=64, radius=(9.0, 20.0), num_frames=4)
 CLEAR = replace(SMALL, shadow=0.0, blurred=0.0, lighting=0.0, still=0.0)

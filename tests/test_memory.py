@@ -12,20 +12,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sgi2v.backbones.visiting import Sparing, Visitors, attention_blocks, fine_blocks, spare
 from torch import Tensor, nn
 
 from sgi2v import SVD, Box, FreeTraj, Key, Motion, Sampling, Scene, generate
 from sgi2v.backbones import memory as memory_module
 from sgi2v.backbones import outline_of
 from sgi2v.backbones import svd as svd_module
-from sgi2v.backbones.compiling import compile_blocks
-from sgi2v.backbones.decoding import decode_in_slices
 from sgi2v.backbones.memory import MODES, Mode, Sizes, memory_needed, plan_memory
-from sgi2v.backbones.visiting import Sparing, Visitors, attention_blocks, fine_blocks, spare
+from sgi2v.backbones.svd.compiling import compile_blocks
+from sgi2v.backbones.svd.decoding import decode_in_slices
 from sgi2v.cli.common import memory_for
 from sgi2v.grid import tracks_of
 from test_no_trace import CONTROLLER, Broken, broken_layer, nothing_is_left
-from tiny import tiny_svd
+from tiny import load_svd, tiny_svd
 
 SMALL = Sampling(width=64, height=64, num_frames=2, num_steps=3, seed=1)
 ROUNDING = 1e-5  # of values in 0..1: a convolution of one frame against one of several
@@ -66,7 +66,7 @@ def weights_apart(kind: type[Visitors] = Strict) -> Iterator[None]:
 
 
 def model(mode: str, *, apart: bool = False) -> SVD:
-    backbone = SVD.load(tiny_svd(2, light=True), device="cpu", dtype="float32", memory="fast")
+    backbone = load_svd(tiny_svd(2, light=True), device="cpu", dtype="float32", memory="fast")
     for parameter in backbone.denoiser.parameters():
         parameter.data = parameter.data.clone()  # where a file's tensors begin decides how kernels round
     with weights_apart() if apart else nullcontext():
@@ -156,7 +156,7 @@ def test_frames_decoded_few_at_a_time_are_those_of_the_whole_chunk(
 def test_where_memory_is_the_hosts_frames_are_decoded_one_by_one(
     fast: SVD, own: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sgi2v.backbones.svd.has_own_memory", lambda _: own)
+    monkeypatch.setattr("sgi2v.backbones.svd.model.has_own_memory", lambda _: own)
     sizes: list[int] = []
     hook = fast._pipeline.vae.decoder.conv_in.register_forward_pre_hook(lambda _, x: sizes.append(len(x[0])))
     fast.decode(torch.randn(3, 4, 4, 5, generator=torch.Generator().manual_seed(0)))
@@ -271,7 +271,7 @@ def test_the_run_after_a_failure_is_the_run_before(
 
 
 def test_a_mode_can_be_changed_and_leaves_nothing(scene: Scene) -> None:
-    backbone = SVD.load(tiny_svd(2, light=True), device="cpu", dtype="float32", memory="fast")
+    backbone = load_svd(tiny_svd(2, light=True), device="cpu", dtype="float32", memory="fast")
     with nothing_is_left(backbone):
         with weights_apart(Visitors):
             for mode in ("low", "balanced"):
@@ -365,4 +365,4 @@ def test_what_is_compiled_gives_the_same_and_taps_are_heard(
 
 def test_low_and_compiled_is_refused_before_loading() -> None:
     with pytest.raises(ValueError, match=r"compile: .* use --memory balanced or fast with it"):
-        SVD.load(tiny_svd(2, light=True), device="cpu", memory="low", compiled=True)
+        load_svd(tiny_svd(2, light=True), device="cpu", memory="low", compiled=True)

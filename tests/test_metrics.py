@@ -27,7 +27,7 @@ from sgi2v.evaluation.metrics import (
     temporal_consistency,
 )
 from sgi2v.evaluation.tracker import TrackResult
-from sgi2v.training.world import World
+from sgi2v.world import World
 
 seeds = st.integers(0, 2**31)
 

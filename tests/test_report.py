@@ -22,7 +22,7 @@ from sgi2v.evaluation.report_sets import comparable, names_of, set_columns
 from sgi2v.evaluation.report_text import latex, markdown, tables
 from sgi2v.evaluation.store import Store
 from sgi2v.evaluation.tracker import TemplateTracker
-from sgi2v.generate import Sampling
+from sgi2v.planning import Sampling
 
 
 def row(

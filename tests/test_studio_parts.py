@@ -16,8 +16,8 @@ from PIL import Image
 from sgi2v.controllers import CONTROLLERS, recommended
 from sgi2v.errors import FieldError
 from sgi2v.fitting import fitted
-from sgi2v.generate import Sampling
 from sgi2v.images import data_uri
+from sgi2v.planning import Sampling
 from sgi2v.scene_io import scene_from_dict
 from sgi2v.studio.events import Hub
 from sgi2v.studio.fields import describe, explanations

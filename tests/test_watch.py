@@ -12,7 +12,6 @@ from sgi2v.cli import main
 from sgi2v.training.autoencoder import build as build_autoencoder
 from sgi2v.training.autoencoder_fields import AutoencoderTraining
 from sgi2v.training.checkpoint import save_checkpoint
-from sgi2v.training.draws import normal, seed_of
 from sgi2v.training.feed import Feeder
 from sgi2v.training.fidelity import measure_autoencoder, roughness
 from sgi2v.training.networks import build, load_autoencoder
@@ -20,6 +19,7 @@ from sgi2v.training.optimiser import MasterAdam
 from sgi2v.training.stages import DenoiserTraining, Stage
 from sgi2v.training.validation import validation_loss
 from sgi2v.training.watch import Watcher
+from sgi2v.world.draws import normal, seed_of
 
 
 @pytest.fixture(scope="module")

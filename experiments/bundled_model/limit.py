@@ -25,7 +25,7 @@ from torch.nn import functional
 from sgi2v.backbones.folder import bundled_folder
 from sgi2v.evaluation.held_out import HeldOutWorld
 from sgi2v.training.feed import CELL
-from sgi2v.training.world import Clip
+from sgi2v.world import Clip
 
 FIRST_SEED = 9_000_000
 SLIDING: Mapping[str, float] = MappingProxyType(dict.fromkeys(("turning", "blurred", "lighting"), 0.0))

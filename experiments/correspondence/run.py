@@ -33,7 +33,6 @@ from experiments.study import OUT, base_of, loaded
 from experiments.tables import text_of, write_between_marks
 from sgi2v.alignment import gaussian_profile
 from sgi2v.backbones import Backbone
-from sgi2v.backbones.base import Level
 from sgi2v.controllers import SGI2V
 from sgi2v.device import flushed_denormals
 from sgi2v.evaluation.datasets import Case
@@ -41,8 +40,9 @@ from sgi2v.evaluation.held_out import HeldOutWorld
 from sgi2v.evaluation.metrics import bootstrap_mean
 from sgi2v.evaluation.rows import append_row, read_rows, row_key
 from sgi2v.grid import Grid, tracks_of
-from sgi2v.training.world import Kind
+from sgi2v.step import Level
 from sgi2v.video import to_uint8
+from sgi2v.world import Kind
 
 HERE = Path(__file__).parent
 DRAWN: Final = {

@@ -19,7 +19,7 @@ from sgi2v.evaluation.metrics import bootstrap_mean, motion_error
 from sgi2v.evaluation.tracker import Tracker
 from sgi2v.evaluation.trackers import load_tracker
 from sgi2v.grid import Grid, tracks_of
-from sgi2v.training.world import Kind
+from sgi2v.world import Kind
 
 HERE = Path(__file__).parent
 

@@ -11,13 +11,14 @@ from jaxtyping import Float32
 from PIL import Image
 from torch import Tensor
 
-from sgi2v.backbones import SVD
+from sgi2v.backbones import Backbone
 from sgi2v.controllers import Controller
 from sgi2v.draw import draw_tracks, side_by_side
 from sgi2v.evaluation.metrics import MotionError, motion_error
 from sgi2v.evaluation.tracker import Tracker
-from sgi2v.generate import Progress, Sampling, generate
 from sgi2v.grid import Grid, Track, Tracks, tracks_of
+from sgi2v.pipeline import Progress, generate
+from sgi2v.planning import Sampling
 from sgi2v.scene import Scene
 from sgi2v.video import Video, from_uint8, to_uint8
 
@@ -56,7 +57,7 @@ def shipped_scene(name: str) -> Path:
 def make_demo(
     scene: Scene,
     *,
-    backbone: SVD,
+    backbone: Backbone,
     tracker: Tracker,
     sampling: Sampling | None = None,
     controller: Controller | None = None,

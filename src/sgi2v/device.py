@@ -1,5 +1,7 @@
 """Devices and number formats to run on: the only place that names devices."""
 
+from __future__ import annotations
+
 import os
 import sys
 import time
@@ -8,9 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import torch
-
 from sgi2v.errors import FieldError
+from sgi2v.lazy import torch
 
 DTYPES = ("float32", "float16", "bfloat16")
 
@@ -117,20 +118,20 @@ def has_own_memory(device: torch.device) -> bool:
     return device.type not in ("cpu", "mps")
 
 
-def at_home(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+def on_host(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """The tensor's data on the host, from where it can be copied to the device without waiting."""
     if device.type == "cuda":
         return tensor.data.to("cpu").pin_memory()
     return tensor.data
 
 
-class Carrier:
+class Prefetcher:
     """Takes tensors from the host to a device, on CUDA beside what is being computed there."""
 
     def __init__(self, device: torch.device) -> None:
-        """A carrier with one stream of its own."""
+        """A prefetcher with a stream of its own."""
         self._device = device
-        self._way = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._paces: deque[torch.cuda.Event] = deque()
 
     def send(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -138,21 +139,21 @@ class Carrier:
 
         The host keeps at most two sendings ahead of what is computed, or all would be on the device at once.
         """
-        if self._way is None:
+        if self._stream is None:
             return [tensor.to(self._device, copy=True) for tensor in tensors]
         if len(self._paces) == 2:
             self._paces.popleft().synchronize()
         pace = torch.cuda.Event()
         pace.record(torch.cuda.current_stream(self._device))
         self._paces.append(pace)
-        with torch.cuda.stream(self._way):
+        with torch.cuda.stream(self._stream):
             return [tensor.to(self._device, non_blocking=True, copy=True) for tensor in tensors]
 
     def await_arrival(self, sent: Sequence[torch.Tensor]) -> None:
         """Make what is computed from now on wait for these copies; the host does not wait."""
-        if self._way is not None:
+        if self._stream is not None:
             computing = torch.cuda.current_stream(self._device)
-            computing.wait_stream(self._way)
+            computing.wait_stream(self._stream)
             for tensor in sent:
                 tensor.record_stream(computing)
 

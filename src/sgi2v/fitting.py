@@ -1,12 +1,13 @@
 """JSON values as the fields of a dataclass want them, or an error that names the field."""
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from sgi2v.checks import shown
-from sgi2v.errors import FieldError
+from sgi2v.errors import FieldError, within
 from sgi2v.records import Json
 
 
@@ -53,6 +54,17 @@ def _fit(hint: object, value: object, field: str) -> object:
         raise FieldError(field, f"{shown(value)} is not known", f"give one of {known}")
     if get_origin(bare) is tuple:
         return _fit_tuple(get_args(bare), value, field)
+    if dataclasses.is_dataclass(bare) and isinstance(bare, type):
+        if isinstance(value, bare):
+            return value
+        if not isinstance(value, Mapping):
+            known = ", ".join(f.name for f in dataclasses.fields(bare))
+            raise FieldError(field, f"{shown(value)} is no object", f"give one with {known}")
+        unknown = sorted(set(value) - {f.name for f in dataclasses.fields(bare)})
+        if unknown:
+            raise FieldError(f"{field}.{unknown[0]}", "there is no such field", "leave it out")
+        with within(field):
+            return bare(**fitted(bare, value, ""))
     if get_origin(bare) is Mapping:
         if not isinstance(value, Mapping):
             raise FieldError(field, f"{shown(value)} is no object", "give names with their values")

@@ -14,6 +14,7 @@ from sgi2v.cli.making import convert, demo, generate, mask, preview, replay
 from sgi2v.cli.measuring import benchmark, features, report
 from sgi2v.cli.studio import studio
 from sgi2v.cli.training import train
+from sgi2v.records import NewerRecord
 
 SPOILED: Final = 2  # exit codes: what was asked for cannot be done
 NO_MEMORY: Final = 3
@@ -68,10 +69,10 @@ def _run(arguments: Sequence[str] | None) -> int:
     try:
         if name not in COMMANDS:
             raise ValueError(f"command: unknown {name!r}; known are {', '.join(COMMANDS)}")
-        from sgi2v.device import flushed_denormals  # brings torch, which help does without
-
-        with warnings.catch_warnings(), flushed_denormals():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            warnings.simplefilter("always", NewerRecord)
+            warnings.showwarning = _show_warning
             COMMANDS[name](rest)
     except (ValueError, MemoryError) as error:
         if os.environ.get("SGI2V_TRACEBACK"):
@@ -96,6 +97,10 @@ def _run(arguments: Sequence[str] | None) -> int:
         print(f"sgi2v: {str(stop) or 'interrupted; nothing was written'}", file=sys.stderr)
         return INTERRUPTED
     return 0
+
+
+def _show_warning(message: Warning | str, *_: object) -> None:
+    print(f"sgi2v: warning: {message}", file=sys.stderr)
 
 
 def _help() -> str:

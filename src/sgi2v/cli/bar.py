@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 if TYPE_CHECKING:
-    from sgi2v.generate import Progress
+    from sgi2v.pipeline import Progress
 
 
 class Bar:

@@ -5,18 +5,23 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from sgi2v.backbones import Backbone
-from sgi2v.controllers import Controller, controller_from_dict, controller_to_dict, recommended
+from PIL import Image
+
+from sgi2v.backbones import Backbone, Outline
+from sgi2v.controllers import Controller, controller_from_dict, recommended
 from sgi2v.errors import FieldError, within
 from sgi2v.evaluation.datasets import Case, Cases
 from sgi2v.evaluation.extractors import Extractor
-from sgi2v.evaluation.row_maker import MODEL_FREE, Method, ModelFree, RowMaker
+from sgi2v.evaluation.row_maker import MODEL_FREE, Method, ModelFree, RowMaker, older_identity
 from sgi2v.evaluation.rows import row_key
 from sgi2v.evaluation.store import Store, remove_strays
 from sgi2v.evaluation.tracker import TemplateTracker, Tracker
-from sgi2v.generate import Progress, Sampling
+from sgi2v.pipeline import Progress
+from sgi2v.planning import Sampling
 from sgi2v.records import Json
+from sgi2v.scene import Scene
 from sgi2v.step import Cancelled
 
 __all__ = [
@@ -181,7 +186,7 @@ def run_benchmark(
                     continue
                 identity, clip_key = maker.identity(case, scene, label, method, seed)
                 key = row_key(identity)
-                found = known.get(key)
+                found = known.get(key) or known.get(row_key(older_identity(identity)))
                 seconds = None
                 if found is None and known_only:
                     summary.missing += 1
@@ -218,12 +223,26 @@ def _check(
             raise FieldError("methods", f"{label!r} needs a model", "give one with --backbone")
         if isinstance(method, Controller):
             assert backbone is not None
-            with within(f"methods.{label}"):
-                method.planned_iterations(backbone.levels(sampling.num_steps or backbone.settings.num_steps))
+            try:
+                check_method(method, backbone.outline, sampling)
+            except FieldError as error:
+                raise FieldError("methods", f"{label!r} cannot run: {error}") from error
     if backbone is None and None in (sampling.width, sampling.height, sampling.num_frames):
         raise FieldError("sampling", "without a model, say width, height and num_frames")
     for seed in seeds:
         dataclasses.replace(sampling, seed=seed)
+
+
+def check_method(method: Controller[Any], outline: Outline, sampling: Sampling) -> None:
+    """FieldError for a method that cannot act on this model, whatever the scene."""
+    blank = Scene(image=Image.new("RGB", (1, 1)))
+    settings = outline.settings
+    width, height, num_frames = (
+        getattr(sampling, name) or getattr(settings, name) for name in ("width", "height", "num_frames")
+    )
+    grid = outline.grid(width, height, num_frames)
+    method.schedule(outline.levels(sampling.num_steps or settings.num_steps, grid))
+    outline.check(blank, method, sampling)
 
 
 def methods_of(
@@ -254,9 +273,6 @@ def methods_of(
             found[label] = name
             continue
         with within(f"methods.{label}"):
-            base = controller_to_dict(recommended(name, recommended_values))
-            for side in ("first", "second"):
-                if isinstance(values.get(side), dict) and isinstance(base.get(side), dict):
-                    values[side] = {**base[side], **values[side]}
-            found[label] = controller_from_dict({**base, **values})
+            base = recommended(name, recommended_values)
+            found[label] = controller_from_dict({**values, "name": name}, over=base)
     return found

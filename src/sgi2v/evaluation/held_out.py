@@ -12,8 +12,8 @@ from torch import Tensor
 from sgi2v.evaluation.datasets import HIDDEN, Case, hidden_share, path_kinds, with_kinds
 from sgi2v.grid import Grid, tracks_of
 from sgi2v.scene import Box, Key, Motion, Scene, frame_times
-from sgi2v.training.world import Clip, Kind, LifelikeWorld, World
 from sgi2v.video import from_uint8, to_uint8
+from sgi2v.world import Clip, Kind, LifelikeWorld, World
 
 Variety = Literal["one", "mixed"]
 WANTED: Final = ("", "several objects", "part", "curved path", "occlusion", "camera")

@@ -11,11 +11,10 @@ from typing import Final, Literal, get_args
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image
 from torch import Tensor
 
-from sgi2v.backbones import Backbone
-from sgi2v.controllers import Controller
+from sgi2v.backbones import Backbone, Settings
+from sgi2v.controllers import Controller, controller_to_dict
 from sgi2v.device import choose_device, peak_memory, reset_peak_memory
 from sgi2v.errors import FieldError
 from sgi2v.evaluation.baselines import paste, still
@@ -26,10 +25,12 @@ from sgi2v.evaluation.provenance import provenance
 from sgi2v.evaluation.rows import row_key
 from sgi2v.evaluation.store import Store, StoreFull, content_hash, folder_name
 from sgi2v.evaluation.tracker import Tracker
-from sgi2v.generate import Progress, Sampling, generate
 from sgi2v.grid import Grid, Tracks, tracks_of
+from sgi2v.migrations import flat
+from sgi2v.pipeline import Progress, generate
+from sgi2v.planning import Sampling
 from sgi2v.records import Json
-from sgi2v.run import Run, public_name
+from sgi2v.run import public_name
 from sgi2v.scene import Scene
 from sgi2v.scene_io import scene_to_dict
 from sgi2v.step import Cancelled
@@ -102,14 +103,16 @@ class RowMaker:
             assert self.backbone is not None and seed is not None
             planned = self._sampling(seed)
             record = {**dataclasses.asdict(planned), "dtype": str(self.backbone.dtype).removeprefix("torch.")}
-            # The scene is known already; a record of a blank one saves embedding it for every row.
-            blank = Scene(image=Image.new("RGB", (1, 1)))
-            run = Run.of(blank, self.backbone, method, record).to_dict()
+            settings = dataclasses.asdict(self.backbone.settings)
             clip |= {
-                "controller": _without_off(run["controller"]),
-                "sampling": run["sampling"],
-                "backbone": _without_off({k: v for k, v in run["backbone"].items() if k != "name"}),
+                "controller": _without_off(_drawn(flat(controller_to_dict(method)))),
+                "sampling": record,
+                "backbone": {
+                    "weights_sha256": self.backbone.weights_sha256,
+                    "settings": _without_off({k: v for k, v in settings.items() if k not in Settings.ADVICE}),
+                },
             }
+            clip = json.loads(json.dumps(clip, allow_nan=False))
         else:
             clip["without_model"] = method
             if method != "still" and case.truth is not None and not case.rule:
@@ -235,7 +238,7 @@ class RowMaker:
             return to_uint8(case.truth)
         assert self.backbone is not None
         with torch.no_grad():
-            latents = self.backbone.encode_frames(case.truth.to(self.backbone.device))
+            latents = self.backbone.encode_frames(case.truth.to(self.backbone.device), grid)
             return to_uint8(self.backbone.decode(latents).cpu())
 
     def describe(self, clip_key: str, frames: UInt8[np.ndarray, "f h w 3"] | None = None) -> None:
@@ -282,6 +285,23 @@ def _rounded(value: object) -> object:
     if isinstance(value, Mapping):
         return {name: _rounded(part) for name, part in value.items()}
     return [_rounded(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def _drawn(controller: Json) -> Json:
+    """The fields with a word on FreeTraj's extra draws: once from the noise, now from the run's own generator."""
+    if "+" in controller["name"]:
+        return {k: _drawn(v) if isinstance(v, dict) else v for k, v in controller.items()}
+    draws = controller["name"] == "freetraj" and controller["inject_noise"]
+    return {**controller, "draws": "generator"} if draws else controller
+
+
+def older_identity(identity: Mapping[str, object]) -> Json:
+    """The identity of a row from before FreeTraj drew from the run's generator: as good a sample, another draw."""
+    return {
+        name: older_identity(value) if isinstance(value, Mapping) else value
+        for name, value in identity.items()
+        if (name, value) != ("draws", "generator")
+    }
 
 
 def _without_off(values: Mapping[str, object]) -> Json:

@@ -155,6 +155,8 @@ class Planned(BaseModel):
     settings: Json
     guided_iterations: int
     max_speed: float
+    warnings: list[str]
+    """Remarks, such as what of the scene this run leaves unused."""
     motions: list[MotionPlanned]
     scene: Json
 

@@ -1,1 +1,1 @@
-"""Training of the bundled model: the rendered world, the autoencoder and the denoiser."""
+"""Training of the bundled model: the autoencoder, the denoiser, and the network that describes clips."""

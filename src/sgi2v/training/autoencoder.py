@@ -6,10 +6,9 @@ where a step costs little, both together from the start (`joint`), which keeps m
 go on from a finished autoencoder, its latents held near where they were (`keep_latents`), so that its denoiser stays.
 """
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from copy import deepcopy
-from typing import Any
+from typing import Literal
 
 import torch
 from diffusers import AutoencoderKLTemporalDecoder
@@ -18,17 +17,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sgi2v.training.autoencoder_fields import AutoencoderTraining
-from sgi2v.training.checkpoint import Stopped, fingerprint, load_checkpoint, read_checkpoint, save_checkpoint
-from sgi2v.training.draws import normal, seed_of
+from sgi2v.training.checkpoint import begun_in, fingerprint
 from sgi2v.training.fidelity import measure_autoencoder
-from sgi2v.training.journal import check_loss
+from sgi2v.training.loop import Log, Loop, Stop, never
 from sgi2v.training.networks import load_autoencoder, type_of
 from sgi2v.training.optimiser import MasterAdam, warm_cosine
-from sgi2v.training.pictures import mixed_pictures
 from sgi2v.training.spatial import pictures_only, silence_temporal_layers
-from sgi2v.training.world import LifelikeWorld, World
-
-Log = Callable[[Mapping[str, float]], None]
+from sgi2v.world import LifelikeWorld, World
+from sgi2v.world.draws import normal, seed_of
+from sgi2v.world.pictures import mixed_pictures
 
 
 def build(training: AutoencoderTraining) -> AutoencoderKLTemporalDecoder:
@@ -79,11 +76,12 @@ def _world(
     training: AutoencoderTraining, number: int, *, radius: tuple[float, float], num_things: int
 ) -> World | LifelikeWorld:
     """The lifelike world in its share of the numbers, else the rich one for odd and the simple one for even ones."""
-    size: dict[str, Any] = {"width": training.size, "height": training.size}
+    side = training.size
     # The golden ratio spreads any run of numbers evenly over 0..1.
     if number * 0.6180339887 % 1 < training.lifelike:
-        return LifelikeWorld(**size, radius=radius, num_things=num_things)
-    return World(**size, radius=radius, num_things=num_things, kind="rich" if number % 2 else "simple")
+        return LifelikeWorld(width=side, height=side, radius=radius, num_things=num_things)
+    kind: Literal["rich", "simple"] = "rich" if number % 2 else "simple"
+    return World(width=side, height=side, radius=radius, num_things=num_things, kind=kind)
 
 
 def reconstruction_loss(
@@ -112,7 +110,7 @@ class LinearDecoder(nn.Module):
 
 
 def train_encoder(
-    training: AutoencoderTraining, *, log: Log | None = None, stop: Callable[[], bool] = lambda: False
+    training: AutoencoderTraining, *, log: Log | None = None, stop: Stop = never
 ) -> AutoencoderKLTemporalDecoder:
     """Train the encoder, resuming from `output`/encoder, and return the autoencoder with it, its decoder untrained.
 
@@ -186,7 +184,7 @@ def _spread(model: AutoencoderKLTemporalDecoder, training: AutoencoderTraining) 
 
 
 def train(
-    training: AutoencoderTraining, *, log: Log | None = None, stop: Callable[[], bool] = lambda: False
+    training: AutoencoderTraining, *, log: Log | None = None, stop: Stop = never
 ) -> AutoencoderKLTemporalDecoder:
     """Train both parts, resuming from the newest checkpoint in `output`; the averaged model in float32.
 
@@ -229,7 +227,8 @@ def train(
                 decoded = model.decode(latents, num_frames=1).sample.float()
         return reconstruction_loss(decoded, target, training.gradient_loss) + extra, decoded, target
 
-    def measured(averaged: AutoencoderKLTemporalDecoder) -> dict[str, float]:
+    def measured(averaged: nn.Module) -> dict[str, float]:
+        assert isinstance(averaged, AutoencoderKLTemporalDecoder)
         found = measure_autoencoder(averaged.eval(), num=8, width=training.size, height=training.size)
         return {name: figure["value"] for name, figure in found.items()}
 
@@ -241,26 +240,53 @@ def train(
     return model
 
 
+class _Part:
+    """A part of the autoencoder in the training's loop."""
+
+    def __init__(self, losses: Callable[[int], tuple[Tensor, Tensor, Tensor]]) -> None:
+        """losses: of a step, with what was decoded and its target, -1..1."""
+        self._losses, self._num = losses, 0
+        self._last: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def learn(self, step: int) -> Tensor:
+        """Leave the step's gradients in the parameters."""
+        loss, decoded, target = self._losses(step)
+        loss.backward()
+        self._num += len(target)
+        self._last = loss.detach(), decoded.detach(), target
+        return self._last[0]
+
+    def figures(self, seconds: float) -> dict[str, float]:
+        """Loss and fidelity of the last step; pictures a second."""
+        assert self._last is not None
+        loss, decoded, target = self._last
+        error = (decoded - target).div(2).square().mean()
+        num, self._num = self._num, 0
+        return {
+            "loss": float(loss),
+            "psnr": float(-10 * torch.log10(error)),
+            "pictures_per_second": num / seconds,
+        }
+
+
 def _run(
     training: AutoencoderTraining,
     model: nn.Module,
-    part: str,
+    part: Literal["encoder", "decoder"],
     num_steps: int,
     losses: Callable[[int], tuple[Tensor, Tensor, Tensor]],
     *,
     log: Log | None,
-    stop: Callable[[], bool],
-    measured: Callable[[Any], dict[str, float]] | None = None,
+    stop: Stop,
+    measured: Callable[[nn.Module], dict[str, float]] | None = None,
 ) -> None:
     """Train a part from its newest checkpoint on; it is left in float32, averaged, what did not learn as it was.
 
-    losses: of a step, with what was decoded and its target, -1..1; measured: figures of the averaged network.
+    losses: as of _Part; measured: figures of the averaged network.
     """
     decoder, folder = part == "decoder", training.output / part
-    saved = read_checkpoint(folder)
-    begun = None if saved is None or saved["settings"] is None else saved["settings"]["dtype"]
     shapes = [training.num_clip_frames] if training.num_clip_steps else []
-    dtype = type_of(training.dtype, training.device, begun, shapes)
+    dtype = type_of(training.dtype, training.device, begun_in(folder), shapes)
     settings = {**training.decided(decoder=decoder), "dtype": str(dtype).removeprefix("torch.")}
     settings["initial"] = None if training.initial is None else fingerprint(model)
     model.to(training.device)
@@ -277,32 +303,23 @@ def _run(
         optimiser.write_average(network)
         return network
 
-    before = training.encoder_first if decoder else 0
-    at, last = time.perf_counter(), load_checkpoint(folder, optimiser, lambda _: settings)
-    for step in range(last, num_steps):
-        loss, decoded, target = losses(step)
-        loss.backward()
-        rate = warm_cosine(step, num_steps, training.num_warmup, training.lr)
-        optimiser.step(rate)
-        done = step + 1
-        stopping = stop()
-        # A line before the checkpoint: after a kill between them it is written again, and never missing.
-        if log is not None and (done % training.log_every == 0 or done == num_steps):
-            error = (decoded.detach() - target).div(2).square().mean()
-            figures = {"loss": float(loss.detach()), "psnr": float(-10 * torch.log10(error)), "lr": rate}
-            now = time.perf_counter()
-            speed = (done - last) / max(now - at, 1e-9)
-            figures["pictures_per_second"] = speed * len(target)
-            figures["seconds_left"] = (num_steps - done) / speed
-            log({"step": before + done, **figures})
-            at, last = now, done
-        if done % training.checkpoint_every == 0 or done == num_steps or stopping:
-            check_loss(loss, before + done)
-            save_checkpoint(folder, optimiser, done, lambda _: settings)
+    def watch(_: MasterAdam, done: int) -> dict[str, float]:
         every = training.measure_every
-        if log is not None and measured is not None and every > 0 and done % every == 0:
-            log({"step": before + done, **measured(averaged(deepcopy(model)))})
-            at = time.perf_counter()
-        if stopping and not (decoder and done == num_steps):
-            raise Stopped(before + done, before + num_steps)
+        if log is None or measured is None or every <= 0 or done % every:
+            return {}
+        return measured(averaged(deepcopy(model)))
+
+    Loop(
+        folder=folder,
+        settings=lambda _: settings,
+        num_steps=num_steps,
+        rate=lambda step: warm_cosine(step, num_steps, training.num_warmup, training.lr),
+        checkpoint_every=training.checkpoint_every,
+        log_every=training.log_every,
+        before=training.encoder_first if decoder else 0,
+        goes_on=not decoder,
+        log=log,
+        watch=watch,
+        stop=stop,
+    ).run(_Part(losses), optimiser)
     averaged(model)

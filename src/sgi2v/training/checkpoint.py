@@ -7,19 +7,41 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Final
+from typing import Final, NotRequired, TypedDict
 
 import torch
 from torch import Tensor, nn
 
-from sgi2v.training.optimiser import MasterAdam
+from sgi2v.errors import FieldError
+from sgi2v.training.optimiser import MasterAdam, OptimiserState
 
-Settings = Callable[[int], Mapping[str, Any]]
+Settings = Callable[[int], Mapping[str, object]]
 """All that decided the first so many steps of a training, as JSON values."""
 
 _NEWEST: Final = "newest.pt"
 _PARTS: Final = "state-*.part"
 _PART_BYTES: Final = 13_000_000
+
+
+class Compact(TypedDict):
+    """An optimiser's state in few bytes."""
+
+    names: list[str]
+    num_updates: int
+    average: list[Tensor]
+    away: NotRequired[list[Tensor]]
+    """The weights' distance from their average; this and the rest only where the moments are kept."""
+    adam: NotRequired[dict[int, dict[str, Tensor]]]
+    cold_since: NotRequired[int | None]
+
+
+class Checkpoint(TypedDict):
+    """The content of a checkpoint's file: the optimiser's state as it is or, packed, in few bytes."""
+
+    step: int
+    settings: dict[str, object] | None
+    optimiser: OptimiserState | None
+    compact: NotRequired[Compact]
 
 
 class Stopped(Exception):
@@ -33,71 +55,80 @@ class Stopped(Exception):
 def save_checkpoint(folder: Path, optimiser: MasterAdam, step: int, settings: Settings | None = None) -> Path:
     """Write the newest checkpoint of a folder; the last one is replaced when this one is whole and on the disk.
 
-    settings: what a later run must agree with to go on from it. ValueError for weights that are no finite numbers:
-    nothing is written then.
+    settings: fields that a later run must agree with to go on from it. FieldError for weights that are no finite
+    numbers: nothing is written then.
     """
     if not all(bool(torch.isfinite(value).all()) for value in optimiser.master):
-        raise ValueError(
-            f"weights: are no finite numbers after step {step}; go on from the newest checkpoint with a lower rate (lr)"
+        raise FieldError(
+            "weights",
+            f"are no finite numbers after step {step}",
+            "go on from the newest checkpoint with a lower rate (lr)",
         )
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / _NEWEST
     temporary = path.with_suffix(".part")
     known = None if settings is None else _plain(settings(step))
+    saved: Checkpoint = {"step": step, "settings": known, "optimiser": optimiser.state()}
     with temporary.open("wb") as file:
-        torch.save({"step": step, "settings": known, "optimiser": optimiser.state()}, file)
+        torch.save(saved, file)
         file.flush()
         os.fsync(file.fileno())  # else a crash of the machine could leave the new name with no content
     os.replace(temporary, path)
     return path
 
 
-def read_checkpoint(folder: Path) -> dict[str, Any] | None:
+def read_checkpoint(folder: Path) -> Checkpoint | None:
     """The newest checkpoint of a folder, or else what was packed there; None where there is neither.
 
-    ValueError naming the folder for one that cannot be read.
+    FieldError naming the folder for one that cannot be read.
     """
     path = folder / _NEWEST
     packed = sorted(folder.glob(_PARTS))
     if not path.exists() and not packed:
         return None
     try:
-        source: Any = path if path.exists() else io.BytesIO(_joined(packed))
-        saved: dict[str, Any] = torch.load(source, map_location="cpu", weights_only=True)
+        source = path if path.exists() else io.BytesIO(_joined(packed))
+        saved: Checkpoint = torch.load(source, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError) as error:
         reason = str(error).partition(".")[0]
-        raise ValueError(
-            f"checkpoint: {folder} cannot be gone on from ({reason}); delete it, or copy it again"
+        raise FieldError(
+            "checkpoint", f"{folder} cannot be gone on from ({reason})", "delete it, or copy it again"
         ) from error
     return saved
+
+
+def begun_in(folder: Path) -> str | None:
+    """The type in which the training of a folder began to compute; None where there is no checkpoint that says."""
+    saved = read_checkpoint(folder)
+    dtype = None if saved is None or saved["settings"] is None else saved["settings"]["dtype"]
+    return None if dtype is None else str(dtype)
 
 
 def load_checkpoint(folder: Path, optimiser: MasterAdam, settings: Settings | None = None) -> int:
     """Go on from the newest checkpoint of the folder; the number of steps done, 0 where there is none.
 
-    ValueError naming the first field in which the checkpoint's settings differ from `settings`, or when it is of a
+    FieldError naming the first field in which the checkpoint's settings differ from `settings`, or when it is of a
     network with other parameters.
     """
     saved = read_checkpoint(folder)
     if saved is None:
         return 0
-    step: int = saved["step"]
-    if settings is not None and saved.get("settings") is not None:
-        found = difference(saved["settings"], _plain(settings(step)))
-        if found is not None:
-            name, theirs, mine = found
-            raise ValueError(
-                f"{name}: the checkpoint in {folder} was trained with {theirs}, not {mine}; "
-                "give that value, or another output folder"
-            )
-    state = saved["optimiser"]
-    if "compact" in saved:
-        state = _expanded(saved["compact"], optimiser)
+    step, known = saved["step"], saved["settings"]
+    differs = None if settings is None or known is None else difference(known, _plain(settings(step)))
+    if differs is not None:
+        name, theirs, mine = differs
+        raise FieldError(
+            name,
+            f"the checkpoint in {folder} was trained with {theirs}, not {mine}",
+            "give that value, or another output folder",
+        )
+    state = _expanded(saved["compact"], optimiser) if "compact" in saved else saved["optimiser"]
+    assert state is not None
     optimiser.load_state(state)
     return step
 
 
-def difference(theirs: Any, mine: Any, name: str = "settings") -> tuple[str, Any, Any] | None:
+def difference(theirs: object, mine: object, name: str = "settings") -> tuple[str, object, object] | None:
     """The first place in which two JSON values differ: its dotted name and both values; None where they are equal."""
     if isinstance(theirs, dict) and isinstance(mine, dict):
         for key in sorted({*theirs, *mine}):
@@ -127,14 +158,14 @@ def pack(folder: Path, output: Path, *, moments: bool = False, part_bytes: int =
     them with Adam's moments at zero and its rate rising anew. With them, in 8 bytes a parameter instead of 16, the
     weights' distance from their average and both moments are kept too, in bfloat16: nothing restarts, and all of them
     are rounded to three digits. So neither gives the bits of an uninterrupted run. Files of an earlier call are
-    replaced. ValueError where there is no checkpoint.
+    replaced. FieldError where there is no checkpoint.
     """
     saved = read_checkpoint(folder)
-    if saved is None or "compact" in saved:
-        raise ValueError(f"checkpoint: {folder} holds no {_NEWEST} to pack; train first")
+    if saved is None or saved["optimiser"] is None:
+        raise FieldError("checkpoint", f"{folder} holds no {_NEWEST} to pack", "train first")
     stream = io.BytesIO()
-    small = {key: value for key, value in saved.items() if key != "optimiser"}
-    torch.save({**small, "optimiser": None, "compact": _compact(saved["optimiser"], moments)}, stream)
+    small: Checkpoint = {**saved, "optimiser": None, "compact": _compact(saved["optimiser"], moments)}
+    torch.save(small, stream)
     data = stream.getvalue()
     whole = hashlib.sha256(data).hexdigest()[:16]
     pieces = [data[start : start + part_bytes] for start in range(0, len(data), part_bytes)]
@@ -149,7 +180,7 @@ def pack(folder: Path, output: Path, *, moments: bool = False, part_bytes: int =
 
 
 def _joined(parts: list[Path]) -> bytes:
-    """What was packed; ValueError for a missing, foreign or damaged part."""
+    """The packed bytes; ValueError for a missing, foreign or damaged part."""
     _, whole, _, _, number = parts[0].stem.split("-")
     if len(parts) != int(number):
         raise ValueError(f"{len(parts)} of its {int(number)} parts are there")
@@ -159,15 +190,14 @@ def _joined(parts: list[Path]) -> bytes:
     return data
 
 
-def _compact(state: Mapping[str, Any], moments: bool) -> dict[str, Any]:
+def _compact(state: OptimiserState, moments: bool) -> Compact:
     average = [value.half() for value in state["average"]]
-    found: dict[str, Any] = {"names": state["names"], "num_updates": state["num_updates"], "average": average}
+    found: Compact = {"names": state["names"], "num_updates": state["num_updates"], "average": average}
     if moments:
-        of_adam = state["adam"]["state"]
         found["away"] = [(m - a.float()).bfloat16() for m, a in zip(state["master"], average, strict=True)]
         found["adam"] = {
             number: {key: _short(value) for key, value in values.items()}
-            for number, values in of_adam.items()
+            for number, values in state["adam"]["state"].items()
         }
         found["cold_since"] = state.get("cold_since")
     return found
@@ -178,11 +208,12 @@ def _short(value: Tensor) -> Tensor:
     return value.bfloat16() if value.ndim else value
 
 
-def _expanded(compact: Mapping[str, Any], optimiser: MasterAdam) -> dict[str, object]:
+def _expanded(compact: Compact, optimiser: MasterAdam) -> OptimiserState:
     average = [value.float() for value in compact["average"]]
     adam = optimiser.adam.state_dict()
+    cold: int | None = compact["num_updates"]
     if "away" not in compact:
-        master, cold = [value.clone() for value in average], compact["num_updates"]
+        master = [value.clone() for value in average]
         adam["state"] = {}
     else:
         master = [a + away.float() for a, away in zip(average, compact["away"], strict=True)]
@@ -201,6 +232,7 @@ def _expanded(compact: Mapping[str, Any], optimiser: MasterAdam) -> dict[str, ob
     }
 
 
-def _plain(value: Mapping[str, Any]) -> Any:
-    """As JSON would give it back: tuples as lists, paths as text."""
-    return json.loads(json.dumps(value, default=str))
+def _plain(value: Mapping[str, object]) -> dict[str, object]:
+    """The value as JSON would give it back: tuples as lists, paths as text."""
+    found: dict[str, object] = json.loads(json.dumps(value, default=str))
+    return found

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from sgi2v.attention import map_size
 from sgi2v.taps import Taps
-from sgi2v.training.draws import normal, seed_of
 from sgi2v.training.feed import Batch
 from sgi2v.training.stages import DenoiserTraining
+from sgi2v.world.draws import normal, seed_of
 
 
 def missed_attention(

@@ -1,36 +1,27 @@
 """Trains the denoiser and its image encoder: SVD's conditioning and parametrisation, small or full size."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from diffusers import AutoencoderKLTemporalDecoder
+from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sgi2v.training.checkpoint import (
-    Stopped,
-    fingerprint,
-    load_checkpoint,
-    read_checkpoint,
-    save_checkpoint,
-)
+from sgi2v.training.checkpoint import begun_in, fingerprint
 from sgi2v.training.correspondence import TaughtAttention
-from sgi2v.training.draws import normal, onto, seed_of
 from sgi2v.training.feed import Batch, Feeder
-from sgi2v.training.journal import Journal, Meter
+from sgi2v.training.journal import Meter
 from sgi2v.training.lanes import Lane, Learned, give_mean, replica, side_by_side, training_of_lane
+from sgi2v.training.loop import Log, Loop, Stop, Watch, never
 from sgi2v.training.networks import averaged, build, load_autoencoder, place_encoder, type_of
 from sgi2v.training.optimiser import MasterAdam
 from sgi2v.training.spatial import pictures_only
 from sgi2v.training.stages import DenoiserTraining
 from sgi2v.training.videos import check_videos
-
-Watch = Callable[[MasterAdam, int], Mapping[str, float]]
-"""Called after every step with the optimiser, which has the averaged weights, and the number of steps done."""
+from sgi2v.world.draws import normal, onto, seed_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,26 +79,18 @@ def loss_of(models: nn.ModuleDict, batch: Batch, drawn: Drawn) -> Float[Tensor, 
 
 
 def train(
-    training: DenoiserTraining,
-    *,
-    log: Journal | None = None,
-    watch: Watch | None = None,
-    stop: Callable[[], bool] = lambda: False,
+    training: DenoiserTraining, *, log: Log | None = None, watch: Watch | None = None, stop: Stop = never
 ) -> nn.ModuleDict:
     """Train, resuming from the newest checkpoint in `output`; the averaged networks in float32, on the CPU.
 
     Data and noise of a step depend on the seed and the step's number alone, so a resumed run gives the same weights on
-    the same processor, and nearly on a GPU, which adds up in any order. `stop` is asked after every step; where it says
-    yes, the step is saved and Stopped raised.
-    Raises ValueError, before any compute, for folders that cannot be used and for a checkpoint of other settings.
+    the same processor, and nearly on a GPU, which adds up in any order.
+    FieldError, before any compute, for folders that cannot be used and for a checkpoint of other settings.
     """
     autoencoder = load_autoencoder(training.autoencoder_folder)
     models = build(training)
-    saved = read_checkpoint(training.output)
-    begun = None if saved is None or saved["settings"] is None else saved["settings"]["dtype"]
-    del saved
     shapes = [stage.num_frames for stage in training.stages if stage.num_steps]
-    dtype = type_of(training.dtype, training.device, begun, shapes)
+    dtype = type_of(training.dtype, training.device, begun_in(training.output), shapes)
     given = {
         "dtype": str(dtype).removeprefix("torch."),
         "autoencoder": fingerprint(autoencoder),
@@ -120,43 +103,49 @@ def train(
     place_encoder(autoencoder, training.device, dtype)
     # On a CPU the backward pass of fused attention is slower in bfloat16 than attention written out, in float32 faster.
     if torch.device(training.device).type == "cpu" and dtype == torch.bfloat16:
-        unet: Any = models["unet"]
+        unet = models["unet"]
+        assert isinstance(unet, UNetSpatioTemporalConditionModel)
         unet.set_attn_processor(AttnProcessor())
 
-    def settings(step: int) -> dict[str, Any]:
-        return {**training.decided(step), **given}
+    def rate(step: int) -> float:
+        stage, number = training.stage_of(step)
+        return stage.rate(number)
 
-    first = load_checkpoint(training.output, optimiser, settings)
+    loop = Loop(
+        folder=training.output,
+        settings=lambda step: {**training.decided(step), **given},
+        num_steps=training.num_steps,
+        rate=rate,
+        checkpoint_every=training.checkpoint_every,
+        log_every=training.log_every,
+        work=training.work,
+        log=log,
+        watch=watch,
+        stop=stop,
+    )
     lanes = [
         _lane(training_of_lane(training, number), replica(models) if number else models, autoencoder)
         for number in range(training.lanes)
     ]
-    meter = Meter(training, first)
     with side_by_side(lanes, training.device) as learn:
-        for step in range(first, training.num_steps):
-            learned = learn(step)
-            give_mean(optimiser.parameters, learned)
-            stage, number = training.stage_of(step)
-            rate = stage.rate(number)
-            optimiser.step(rate)
-            for lane in learned:
-                meter.add(lane.losses, lane.sigma, lane.missed)
-            done = step + 1
-            stopping = done < training.num_steps and stop()
-            # A line before the checkpoint: after a kill between them it is written again, and never missing.
-            if log is not None and (done % training.log_every == 0 or done == training.num_steps):
-                log({"step": done, "lr": rate, **meter.read(done)})
-            if done % training.checkpoint_every == 0 or done == training.num_steps or stopping:
-                meter.check(done)
-                save_checkpoint(training.output, optimiser, done, settings)
-            if watch is not None:
-                with meter.paused():
-                    figures = watch(optimiser, done)
-                if log is not None and figures:
-                    log({"step": done, **figures})
-            if stopping:
-                raise Stopped(done, training.num_steps)
+        loop.run(_Denoiser(learn, optimiser), optimiser)
     return averaged(training, optimiser)
+
+
+class _Denoiser:
+    """The denoiser in the training's loop: the mean gradients of a step's batches."""
+
+    def __init__(self, learn: Callable[[int], list[Learned]], optimiser: MasterAdam) -> None:
+        self._learn, self._parameters, self._meter = learn, optimiser.parameters, Meter()
+        self.figures = self._meter.figures
+
+    def learn(self, step: int) -> Tensor:
+        """Leave the step's gradients in the parameters."""
+        learned = self._learn(step)
+        give_mean(self._parameters, learned)
+        for batch in learned:
+            self._meter.add(batch.losses, batch.sigma, batch.missed)
+        return torch.cat([batch.losses for batch in learned])
 
 
 def _lane(

@@ -12,10 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from sgi2v.training.draws import normal, onto, seed_of
 from sgi2v.training.stages import DenoiserTraining, Stage
 from sgi2v.training.videos import Footage
-from sgi2v.training.world import Correspondence, Layers, LifelikeWorld, World
+from sgi2v.world import Correspondence, Layers, LifelikeWorld, World
+from sgi2v.world.draws import normal, onto, seed_of
 
 # The mean and deviation by which CLIP's processor normalises pictures, per channel.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)

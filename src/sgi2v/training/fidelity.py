@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sgi2v.evaluation.metrics import bootstrap_mean, psnr
-from sgi2v.training.pictures import photograph_crops
-from sgi2v.training.world import World
+from sgi2v.world import World
+from sgi2v.world.pictures import photograph_crops
 
 _CHUNK = 4  # frames decoded at a time, as clips are trained
 

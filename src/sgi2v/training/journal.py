@@ -1,8 +1,6 @@
 """The log of a training: JSON lines on the disk, the same as a readable line, and rates measured on the way."""
 
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,7 +8,6 @@ import torch
 from torch import Tensor
 
 from sgi2v.evaluation.rows import append_row, read_rows
-from sgi2v.training.stages import DenoiserTraining
 
 _BANDS: Final = (("low", 0.7), ("middle", 5.0), ("high", float("inf")))
 """Bands of noise levels, each with its upper end."""
@@ -57,34 +54,18 @@ def history(file: Path) -> list[dict[str, Any]]:
 class Meter:
     """Gathers the losses of steps where they are computed, and reads them when a line is due, and not before."""
 
-    def __init__(self, training: DenoiserTraining, step: int) -> None:
-        self._training = training
+    def __init__(self) -> None:
         self._kept: list[tuple[Tensor, Tensor]] = []
         self._missed: list[Tensor] = []
-        self._step = step
-        self._begun = time.perf_counter()
 
     def add(self, losses: Tensor, sigma: Tensor, missed: Tensor | None) -> None:
         """Keep a step's losses [b] with their noise levels [b], and what its attention missed by."""
-        self._kept.append((losses.detach(), sigma))
+        self._kept.append((losses, sigma))
         if missed is not None:
-            self._missed.append(missed.detach())
+            self._missed.append(missed)
 
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Leave the time spent within out of the rates."""
-        begun = time.perf_counter()
-        yield
-        self._begun += time.perf_counter() - begun
-
-    def check(self, step: int) -> None:
-        """ValueError where a loss since the last reading is no number, so that no checkpoint is made of it."""
-        if self._kept:
-            check_loss(torch.stack([losses.sum() for losses, _ in self._kept]).sum(), step)
-
-    def read(self, step: int) -> dict[str, float]:
-        """Mean losses since the last reading, over all and by band of noise; clips a second, seconds left."""
-        self.check(step)
+    def figures(self, seconds: float) -> dict[str, float]:
+        """Mean losses since the last reading, so many seconds ago, over all and by band of noise; clips a second."""
         losses = torch.cat([losses for losses, _ in self._kept]).cpu()
         sigma = torch.cat([sigma for _, sigma in self._kept])
         figures = {"loss": float(losses.mean())}
@@ -96,30 +77,7 @@ class Meter:
             below = above
         if self._missed:
             figures["correspondence"] = float(torch.stack(self._missed).mean())
-        now = time.perf_counter()
-        seconds = max(now - self._begun, 1e-9)
-        begun, done, whole = (_work(self._training, n) for n in (self._step, step, self._training.num_steps))
         figures["clips_per_second"] = len(losses) / seconds
-        figures["seconds_left"] = seconds * (whole - done) / max(done - begun, 1)
         self._kept.clear()
         self._missed.clear()
-        self._begun, self._step = now, step
         return figures
-
-
-def check_loss(loss: Tensor, step: int) -> None:
-    """ValueError where a loss is no finite number."""
-    if not bool(torch.isfinite(loss.detach())):
-        raise ValueError(
-            f"loss: is {float(loss.detach())} by step {step}; go on from the newest checkpoint with a lower rate (lr)"
-        )
-
-
-def _work(training: DenoiserTraining, num_steps: int) -> int:
-    """What the first so many steps compute on, in pixels."""
-    work = 0
-    for stage in training.stages:
-        done = max(0, min(num_steps, stage.num_steps))
-        work += done * stage.batch_size * stage.num_frames * stage.width * stage.height
-        num_steps -= done
-    return work

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sgi2v.training.draws import seed_of
 from sgi2v.training.stages import DenoiserTraining
+from sgi2v.world.draws import seed_of
 
 
 @dataclass(frozen=True, kw_only=True)

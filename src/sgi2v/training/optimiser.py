@@ -1,12 +1,25 @@
 """Adam with a float32 master copy and moving average for networks that compute in bfloat16."""
 
 import math
-from typing import Final
+from typing import Any, Final, TypedDict
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from sgi2v.errors import FieldError
 
 _REWARM: Final = 100  # steps over which the rate rises anew where Adam has lost its moments
+
+
+class OptimiserState(TypedDict):
+    """All that a later run needs to go on as if nothing had happened."""
+
+    names: list[str]
+    master: list[Tensor]
+    average: list[Tensor]
+    adam: dict[str, Any]  # torch's own
+    num_updates: int
+    cold_since: int | None
 
 
 def warm_cosine(step: int, num_steps: int, num_warmup: int, lr: float) -> float:
@@ -29,10 +42,8 @@ class MasterAdam:
         self,
         model: nn.Module,
         *,
-        betas: tuple[float, float] = (0.9, 0.99),
         clip: float = 1.0,
         ema: float = 0.999,
-        weight_decay: float = 0.0,
     ) -> None:
         named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
         self.names = [name for name, _ in named]
@@ -43,14 +54,7 @@ class MasterAdam:
         self.num_updates = 0
         self.cold_since: int | None = None
         """Number of updates after which Adam's moments were lost."""
-        self.adam = torch.optim.Adam(
-            self.master,
-            lr=0.0,
-            betas=betas,
-            weight_decay=weight_decay,
-            decoupled_weight_decay=True,
-            foreach=True,
-        )
+        self.adam = torch.optim.Adam(self.master, lr=0.0, betas=(0.9, 0.99), foreach=True)
 
     @torch.no_grad()
     def step(self, lr: float) -> None:
@@ -78,8 +82,8 @@ class MasterAdam:
         for name, value in zip(self.names, self.average, strict=True):
             own[name].copy_(value)
 
-    def state(self) -> dict[str, object]:
-        """All that a later run needs to go on as if nothing had happened."""
+    def state(self) -> OptimiserState:
+        """The state as it is: its tensors are the optimiser's own."""
         return {
             "names": self.names,
             "master": self.master,
@@ -90,18 +94,16 @@ class MasterAdam:
         }
 
     @torch.no_grad()
-    def load_state(self, state: dict[str, object]) -> None:
-        """Take over a state; ValueError when it is of a network with other parameters."""
+    def load_state(self, state: OptimiserState) -> None:
+        """Take over a state; FieldError when it is of a network with other parameters."""
         if state["names"] != self.names:
-            raise ValueError(
-                "the checkpoint is of a network with other parameters: choose another output folder"
+            raise FieldError(
+                "", "the checkpoint is of a network with other parameters: choose another output folder"
             )
         for mine, saved in ((self.master, state["master"]), (self.average, state["average"])):
-            assert isinstance(saved, list)
             for value, other in zip(mine, saved, strict=True):
                 value.copy_(other)
-        self.adam.load_state_dict(state["adam"])  # type: ignore[arg-type]
-        self.num_updates = int(state["num_updates"])  # type: ignore[call-overload]
-        self.cold_since = state.get("cold_since")  # type: ignore[assignment]
+        self.adam.load_state_dict(state["adam"])
+        self.num_updates, self.cold_since = state["num_updates"], state.get("cold_since")
         for value, parameter in zip(self.master, self.parameters, strict=True):
             parameter.copy_(value)

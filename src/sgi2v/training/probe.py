@@ -11,7 +11,7 @@ from torch.nn import functional
 from sgi2v.attention import attend, first_frame_attention, to_maps
 from sgi2v.taps import Taps
 from sgi2v.training.feed import clip_pixels
-from sgi2v.training.world import Clip
+from sgi2v.world import Clip
 
 LAYERS = (
     "up_blocks.1.attentions.2",

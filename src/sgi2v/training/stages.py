@@ -182,6 +182,15 @@ class DenoiserTraining:
             step -= stage.num_steps
         raise IndexError(f"training has {self.num_steps} steps")
 
+    def work(self, num_steps: int) -> int:
+        """Pixels that the first so many steps compute on."""
+        work = 0
+        for stage in self.stages:
+            done = max(0, min(num_steps, stage.num_steps))
+            work += done * stage.batch_size * stage.num_frames * stage.width * stage.height
+            num_steps -= done
+        return work
+
     def decided(self, num_steps: int) -> dict[str, Any]:
         """The fields that decide the weights after so many steps: folders and how a run is watched do not.
 

@@ -1,6 +1,5 @@
 """Trains the stand-in feature network: what moves in a rendered clip and how, and what was done to spoil it."""
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -12,12 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sgi2v.evaluation.standin import NUM_FEATURES, NUM_FRAMES, ClipNetwork, seen
-from sgi2v.training.checkpoint import Stopped, load_checkpoint, save_checkpoint
-from sgi2v.training.journal import check_loss
+from sgi2v.training.loop import Log, Loop, Stop, never
 from sgi2v.training.optimiser import MasterAdam, warm_cosine
-from sgi2v.training.world import World
-
-Log = Callable[[dict[str, float]], None]
+from sgi2v.world import World
 
 SPOILINGS: Final = (
     "blur", "rough", "melt", "noise", "wobble", "smear", "freeze", "shuffle", "flicker", "drift"
@@ -26,6 +22,7 @@ SPOILINGS: Final = (
 _IN_TIME: Final = frozenset({"freeze", "shuffle"})
 _NUM_KNOWN: Final = 17
 _STEPS_PER_POOL: Final = 40
+_LOG_EVERY: Final = 20
 _FREE: Final = "output", "num_steps", "lr", "num_warmup", "still", "checkpoint_every", "device"
 """Fields of a training that may change when it goes on."""
 
@@ -216,43 +213,56 @@ def _batch(training: StandinTraining, pool: _Pool, step: int) -> tuple[Tensor, T
     return clips, known, holds, strengths
 
 
-def train(
-    training: StandinTraining, *, log: Log | None = None, stop: Callable[[], bool] = lambda: False
-) -> ClipNetwork:
+class _Learner:
+    """The network in the training's loop: tells what moves in clips, and what was done to them."""
+
+    def __init__(self, training: StandinTraining, task: StandinTask) -> None:
+        self._training, self._task = training, task
+        self._pool: tuple[int, _Pool] | None = None
+        self._last = torch.zeros(2)
+
+    def learn(self, step: int) -> Tensor:
+        """Leave the step's gradients in the parameters."""
+        training, number = self._training, step // _STEPS_PER_POOL
+        if self._pool is None or self._pool[0] != number:
+            self._pool = number, _pool(training, number)
+        clips, known, holds, strengths = (
+            value.to(training.device) for value in _batch(training, self._pool[1], step)
+        )
+        said, spoilt = self._task(clips.to(next(self._task.parameters()).dtype))
+        told = ((said - known).square() * holds).sum() / holds.sum()
+        found = (spoilt - strengths).square().mean()
+        (told + 4 * found).backward()
+        self._last = torch.stack([told, found]).detach()
+        return self._last
+
+    def figures(self, seconds: float) -> dict[str, float]:
+        """Both losses of the last step."""
+        known, spoilt = self._last.tolist()
+        return {"known": known, "spoilt": spoilt}
+
+
+def train(training: StandinTraining, *, log: Log | None = None, stop: Stop = never) -> ClipNetwork:
     """Train the network, resuming from `output`; write `output`/model.safetensors (float16) and return it in float32.
 
     The features have mean 0, and mean variance 1, on clips of the training split. Data of a step depend on the seed
-    and the step's number alone, so a resumed run gives the same weights. `stop` is asked after every step; where it
-    says yes, the step is saved and Stopped raised. ValueError for a checkpoint of other settings.
+    and the step's number alone, so a resumed run gives the same weights. FieldError for a checkpoint of other settings.
     """
     fields = asdict(training)
     decided = {name: fields[name] for name in fields if name not in _FREE}
     torch.manual_seed(training.seed)
     task = StandinTask().to(device=training.device, dtype=getattr(torch, training.dtype)).train()
     optimiser = MasterAdam(task, ema=training.ema)
-    pool: tuple[int, _Pool] | None = None
-    first = load_checkpoint(training.output, optimiser, lambda _: decided)
-    for step in range(first, training.num_steps):
-        number = step // _STEPS_PER_POOL
-        if pool is None or pool[0] != number:
-            pool = number, _pool(training, number)
-        clips, known, holds, strengths = (
-            value.to(training.device) for value in _batch(training, pool[1], step)
-        )
-        said, spoilt = task(clips.to(next(task.parameters()).dtype))
-        told = ((said - known).square() * holds).sum() / holds.sum()
-        found = (spoilt - strengths).square().mean()
-        (told + 4 * found).backward()
-        optimiser.step(warm_cosine(step, training.num_steps, training.num_warmup, training.lr))
-        if log is not None and step % 20 == 0:
-            log({"step": step, "known": float(told.detach()), "spoilt": float(found.detach())})
-        done = step + 1
-        stopping = done < training.num_steps and stop()
-        if done % training.checkpoint_every == 0 or done == training.num_steps or stopping:
-            check_loss(told + found, done)
-            save_checkpoint(training.output, optimiser, done, lambda _: decided)
-        if stopping:
-            raise Stopped(done, training.num_steps)
+    Loop(
+        folder=training.output,
+        settings=lambda _: decided,
+        num_steps=training.num_steps,
+        rate=lambda step: warm_cosine(step, training.num_steps, training.num_warmup, training.lr),
+        checkpoint_every=training.checkpoint_every,
+        log_every=_LOG_EVERY,
+        log=log,
+        stop=stop,
+    ).run(_Learner(training, task), optimiser)
     task.float()
     optimiser.write_average(task)
     network = task.network.eval().requires_grad_(False)

@@ -9,10 +9,10 @@ from diffusers import AutoencoderKLTemporalDecoder
 from torch import nn
 
 from sgi2v.training.denoiser import Drawn, loss_of
-from sgi2v.training.draws import onto, seed_of
 from sgi2v.training.feed import Feeder
 from sgi2v.training.stages import DenoiserTraining, Stage
-from sgi2v.training.world import Kind
+from sgi2v.world import Kind
+from sgi2v.world.draws import onto, seed_of
 
 LEVELS: Final = (0.3, 1.0, 3.0, 9.0)
 KINDS: Final[tuple[Kind, ...]] = ("simple", "rich", "lifelike")
