@@ -37,6 +37,7 @@ from sgi2v import (
     load_backbone,
     replay,
 )  # fmt: skip
+from sgi2v.backbones.adapters import LowRank
 from sgi2v.backbones.base import Backbone, Outline, Text
 from sgi2v.backbones.registry import outline_of
 from sgi2v.errors import FieldError
@@ -60,6 +61,8 @@ class Subject:
     """SG-I2V with layers that this model has and a range that holds a step: what the refusals are tested with."""
     impossible: Mapping[str, int]
     """Fields of the sampling, each with a value that the model cannot make, such as a width that is no multiple."""
+    adapted: str = ""
+    """A linear layer that every pass of the denoiser runs, by name; none for a model that takes no adapters."""
     half: tuple[str, ...] = ()
     """Names of controllers that are run in bfloat16 too; none for a model that does not bear it."""
 
@@ -301,6 +304,33 @@ class BackboneContract:
         assert float(pictures.min()) >= 0 and float(pictures.max()) <= 1
         one = backbone.decode(latents, frames=[grid.latent_frames - 1])
         assert one.shape == (1, 3, grid.height, grid.width)
+
+    def test_an_adapter_takes_part_while_it_is_open(self, bench: Bench) -> None:
+        if not bench.subject.adapted:
+            pytest.skip("this model takes no adapters")
+        backbone, sampling = bench.backbone, bench.subject.sampling
+        layer = backbone.denoiser.get_submodule(bench.subject.adapted)
+        rows, columns = layer.weight.shape
+
+        def low_rank(scale: float) -> LowRank:
+            draw = torch.Generator().manual_seed(0)
+            pair = torch.randn(2, columns, generator=draw), torch.randn(rows, 2, generator=draw)
+            return LowRank({bench.subject.adapted: pair}, name="a", sha256="0" * 64, scale=scale)
+
+        def made(scale: float) -> Video:
+            with nothing_is_left(backbone.denoiser):
+                return generate(
+                    bench.scene, backbone=backbone, controller=Controller(), sampling=sampling,
+                    adapters=[low_rank(scale)],
+                )  # fmt: skip
+
+        adapted, plain = made(0.3), bench.ran("none")[0].frames
+        assert torch.equal(made(0.0).frames, plain) and not torch.equal(adapted.frames, plain)
+        assert adapted.run is not None
+        again = replay(Run.from_dict(adapted.run), backbone=backbone, adapters=[low_rank(0.3)])
+        assert torch.equal(again.frames, adapted.frames)
+        with pytest.raises(FieldError, match="adapters"):
+            replay(Run.from_dict(adapted.run), backbone=backbone)
 
     # ------------------------------------------------------------ runs
 

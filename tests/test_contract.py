@@ -76,6 +76,7 @@ class TestStableVideoDiffusion(BackboneContract):
         ),
         guided=U_NET,
         impossible={"width": 33, "height": 70, "num_frames": 1},
+        adapted="up_blocks.2.attentions.1.transformer_blocks.0.attn1.to_q",
         half=("sg-i2v",),
     )
 
@@ -100,6 +101,7 @@ class TestToyFlow(BackboneContract):
         ),
         guided=TRANSFORMER,
         impossible={"width": 56, "height": 49, "num_frames": 10},
+        adapted="blocks.1.attn1.to_q",
         half=("sg-i2v", "time-to-move+sg-i2v"),
     )
 

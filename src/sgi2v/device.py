@@ -30,9 +30,7 @@ def choose_device(name: str | torch.device | None = None) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise FieldError(
-            "device", f"{name!r} cannot be used here ({reason})", "try cpu, cuda or mps"
-        ) from None
+        raise FieldError("device", f"{name!r} cannot be used here ({reason})", "try cpu, cuda or mps") from None
     return device
 
 

@@ -26,9 +26,7 @@ RUN_KEY: Final = "sgi2v"  # the metadata key under which an mp4 carries its run
 SIZE_KEY: Final = "sgi2v_size"  # "width x height" before the padding that yuv420p needs
 SUFFIXES: Final = (".mp4", ".gif", "")
 _BT709: Final = 1  # the number of BT.709 in H.264's tables of primaries, transfer and matrix
-_EXACT: Final = (
-    Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-)  # 51 dB, else 35
+_EXACT: Final = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT  # 51 dB, else 35
 _CRF: Final = 16  # x264's quality: visually lossless
 
 # Files that are read may come from anybody.
@@ -221,9 +219,7 @@ def _load_mp4(path: Path, max_pixels: int) -> Video:
         raise FieldError("video", f"{path} holds no pictures")
     pixels = np.stack(images)
     height, width = pixels.shape[1:3]
-    if size in {
-        f"{w}x{h}" for w in (width, width - 1) for h in (height, height - 1)
-    }:  # else not padded by us
+    if size in {f"{w}x{h}" for w in (width, width - 1) for h in (height, height - 1)}:  # else not padded by us
         width, height = (int(side) for side in size.split("x"))
     return Video(frames=from_uint8(pixels[:, :height, :width]), fps=float(rate), run=run)
 

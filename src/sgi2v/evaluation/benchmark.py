@@ -5,7 +5,6 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from PIL import Image
 
@@ -208,17 +207,13 @@ def run_benchmark(
     return summary
 
 
-def _check(
-    methods: Mapping[str, Method], seeds: Sequence[int], backbone: Backbone | None, sampling: Sampling
-) -> None:
+def _check(methods: Mapping[str, Method], seeds: Sequence[int], backbone: Backbone | None, sampling: Sampling) -> None:
     """Raise ValueError for what can never work, whatever the scene."""
     if not methods or not seeds:
         raise FieldError("methods, seeds", "give at least one of each")
     for label, method in methods.items():
         if isinstance(method, str) and method not in MODEL_FREE:
-            raise FieldError(
-                "methods", f"unknown {method!r}", f"known without a model are {', '.join(MODEL_FREE)}"
-            )
+            raise FieldError("methods", f"unknown {method!r}", f"known without a model are {', '.join(MODEL_FREE)}")
         if backbone is None and method not in ("still", "paste", "true"):
             raise FieldError("methods", f"{label!r} needs a model", "give one with --backbone")
         if isinstance(method, Controller):
@@ -233,7 +228,7 @@ def _check(
         dataclasses.replace(sampling, seed=seed)
 
 
-def check_method(method: Controller[Any], outline: Outline, sampling: Sampling) -> None:
+def check_method(method: Controller, outline: Outline, sampling: Sampling) -> None:
     """FieldError for a method that cannot act on this model, whatever the scene."""
     blank = Scene(image=Image.new("RGB", (1, 1)))
     settings = outline.settings
@@ -245,9 +240,7 @@ def check_method(method: Controller[Any], outline: Outline, sampling: Sampling) 
     outline.check(blank, method, sampling)
 
 
-def methods_of(
-    texts: Sequence[str], recommended_values: Mapping[str, Mapping[str, object]]
-) -> dict[str, Method]:
+def methods_of(texts: Sequence[str], recommended_values: Mapping[str, Mapping[str, object]]) -> dict[str, Method]:
     """Methods as people type them: a name, or label=JSON with the fields that differ from the recommended ones.
 
     `none`, `still`, `sg-i2v`, `slow={"name": "sg-i2v", "lr": 0.1}`; the name may be left out where the label is one.

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
@@ -16,13 +15,13 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from sgi2v.attention import AttentionEdit, attend, first_frame_attention, to_maps
-from sgi2v.backbones.base import CLEAN, Mode, Text
+from sgi2v.backbones.base import CLEAN, Mode, Outlined, Text
 from sgi2v.errors import FieldError
 from sgi2v.grid import Grid
 from sgi2v.step import Level
 from sgi2v.taps import Taps
 from toy_motion.network import PATCH, ToyAutoencoder, ToyFlowTransformer, words_of
-from toy_motion.outline import WEIGHTS, ToyOutline, ToySettings
+from toy_motion.outline import WEIGHTS, ToyOutline
 
 if TYPE_CHECKING:
     from sgi2v.backbones.adapters import Adapter
@@ -38,12 +37,15 @@ class ToyCondition:
     negative: Int64[Tensor, " v"]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Networks:
     """Both networks, frozen; shared by all backbones that differ in settings alone."""
 
     transformer: ToyFlowTransformer
     vae: ToyAutoencoder
+    branches: tuple[bool, ...] = (True,)
+    """Branch of guidance that the running pass is: True is the positive prompt's. An adapter may ask."""
+    memory: Mode = "fast"
 
 
 def loaded(outline: ToyOutline, device: torch.device, dtype: torch.dtype) -> Networks:
@@ -61,25 +63,17 @@ def loaded(outline: ToyOutline, device: torch.device, dtype: torch.dtype) -> Net
     return networks
 
 
-class ToyFlow:
+class ToyFlow(Outlined):
     """The toy model, loaded. Its first latent frame is the picture itself, which no noise touches."""
 
     def __init__(
         self, networks: Networks, outline: ToyOutline, *, device: torch.device, memory: Mode = "fast"
     ) -> None:
         """Both networks under the outline's settings."""
-        self._networks, self.outline, self.device, self.memory = networks, outline, device, memory
+        self.outline: ToyOutline = outline
+        self._networks, self.device = networks, device
+        self.use_memory(memory)
         self.denoiser: nn.Module = networks.transformer
-
-    @property
-    def name(self) -> str:
-        """As the outline says."""
-        return self.outline.name
-
-    @property
-    def settings(self) -> ToySettings:
-        """As the outline says."""
-        return self.outline.settings
 
     @property
     def weights_sha256(self) -> str:
@@ -91,23 +85,14 @@ class ToyFlow:
         """Number format of the transformer."""
         return next(self.denoiser.parameters()).dtype
 
-    def with_settings(self, settings: ToySettings) -> ToyFlow:
-        """The same networks under other settings."""
-        other = copy.copy(self)
-        other.outline = self.outline.with_settings(settings)
-        return other
+    @property
+    def memory(self) -> Mode:
+        """The mode last asked for."""
+        return self._networks.memory
 
     def use_memory(self, memory: Mode) -> None:
         """Notes the mode: all are alike for a network of this size."""
-        self.memory = memory
-
-    def levels(self, num_steps: int, grid: Grid) -> Sequence[Level]:
-        """The outline's schedule."""
-        return self.outline.levels(num_steps, grid)
-
-    def grid(self, width: int, height: int, num_frames: int) -> Grid:
-        """The outline's grid."""
-        return self.outline.grid(width, height, num_frames)
+        self._networks.memory = memory
 
     def noise(self, grid: Grid, generator: torch.Generator) -> Float[Tensor, "n c y x"]:
         """Drawn channels first, as video pipelines do, and then turned: the order of draws decides the video."""
@@ -144,10 +129,11 @@ class ToyFlow:
         told = 1000 * level.noise if level.timestep is None else level.timestep
         # Filled on the device: a copy from the host would make every pass wait.
         times = torch.cat([x.new_zeros(1), x.new_full((len(x) - 1,), told)])
-        velocities = [self.denoiser(seen.to(self.dtype), times, words).float() for words in prompts]
-        velocity = velocities[0]
-        if len(velocities) > 1:
-            velocity = velocities[1] + self.settings.guidance_scale * (velocities[0] - velocities[1])
+        velocities = []
+        for words in prompts:
+            self._networks.branches = (not velocities,)
+            velocities.append(self.denoiser(seen.to(self.dtype), times, words).float())
+        velocity = velocities[-1] + self.settings.guidance_scale * (velocities[0] - velocities[-1])
         return torch.cat([condition.picture, (seen - level.noise * velocity)[1:]])
 
     @torch.no_grad()
@@ -155,8 +141,7 @@ class ToyFlow:
         self, x: Float[Tensor, "n c y x"], level: Level, condition: ToyCondition
     ) -> Float[Tensor, "n c y x"]:
         """Guided ``x0``, whose first frame is the picture."""
-        prompts = (condition.words, condition.negative)[: 1 if self.settings.guidance_scale == 1 else 2]
-        return self._clean(x, level, condition, *prompts)
+        return self._clean(x, level, condition, condition.words, condition.negative)
 
     def features(
         self, x: Float[Tensor, "n c y x"], level: Level, condition: ToyCondition, layers: Sequence[str]
@@ -202,9 +187,12 @@ class ToyFlow:
             "controller", "this model mixes frames and places at once: attention cannot be edited"
         )
 
-    def adapted(self, adapter: Adapter, signal: object = None) -> AbstractContextManager[None]:
-        """Refused: no adapter is trained for a toy."""
-        raise FieldError("adapters", "there are none for this model", "leave them out")
+    @contextmanager
+    def adapted(self, adapter: Adapter, signal: object = None) -> Iterator[None]:
+        """While open, the adapter takes part in every pass."""
+        adapter.module.to(self.device)
+        with adapter.attach(self.denoiser, signal, lambda: self._networks.branches):
+            yield
 
     @torch.no_grad()
     def decode(

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from sgi2v.controllers.base import Controller, Setup, State
+from sgi2v.errors import within
 from sgi2v.lazy import torch
 from sgi2v.planning import Range, Schedule, Uses, check_numbers
 from sgi2v.spectrum import low_pass, merge_frequencies
@@ -41,7 +42,8 @@ class ToyNudge(Controller["NudgeState"]):
 
     def schedule(self, levels: Sequence[Level]) -> Schedule:
         """No iterations; FieldError when no step falls inside the range."""
-        acts = self.guided.steps(levels)
+        with within("controller.guided"):
+            acts = self.guided.steps(levels)
         return Schedule(iterations=(0,) * len(acts), acts=acts)
 
     def prepare(self, setup: Setup) -> NudgeState:

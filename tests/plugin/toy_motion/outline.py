@@ -59,7 +59,7 @@ class ToySettings(Settings):
     """Frames in a clip."""
     num_steps: int = 6
     """Denoising steps."""
-    fps: float = 8
+    fps: float = 8.0
     """Frames a second of the video."""
     guidance_scale: float = 2.0
     """Classifier-free guidance, away from the negative prompt; 1: none."""
