@@ -210,7 +210,7 @@ class BackboneContract:
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Every test that asks for a controller's name is run once for each."""
-        subject: Subject = metafunc.cls.subject  # type: ignore[union-attr]
+        subject: Subject = self.subject
         if "name" in metafunc.fixturenames:
             metafunc.parametrize("name", list(subject.controllers))
         if "in_half" in metafunc.fixturenames:
@@ -310,6 +310,7 @@ class BackboneContract:
             pytest.skip("this model takes no adapters")
         backbone, sampling = bench.backbone, bench.subject.sampling
         layer = backbone.denoiser.get_submodule(bench.subject.adapted)
+        assert isinstance(layer, torch.nn.Linear)
         rows, columns = layer.weight.shape
 
         def low_rank(scale: float) -> LowRank:
@@ -401,12 +402,22 @@ class BackboneContract:
 
     # ------------------------------------------------------------ mistakes, before any weight is read
 
-    def refused(self, bench: Bench, field: str, of: Scene | None = None, **changes: Any) -> FieldError:
+    def refused(
+        self,
+        bench: Bench,
+        field: str,
+        of: Scene | None = None,
+        *,
+        controller: Controller[Any] | None = None,
+        **size: int,
+    ) -> FieldError:
         """The mistake that planning finds, made out of the subject's own run by the changes."""
-        controller = changes.pop("controller", bench.subject.guided)
-        sampling = replace(bench.subject.sampling, **changes)
+        sampling: Sampling = replace(bench.subject.sampling, **size)  # type: ignore[arg-type]
         with no_weights_opened(), pytest.raises(FieldError) as caught:
-            plan(of or bench.scene, outline_of(bench.folder), controller=controller, sampling=sampling)
+            plan(
+                of or bench.scene, outline_of(bench.folder), controller=controller or bench.subject.guided,
+                sampling=sampling,
+            )  # fmt: skip
         error = caught.value
         assert error.field.startswith(field) and error.problem and "\n" not in str(error)
         return error

@@ -129,7 +129,7 @@ class ToyFlow(Outlined):
         told = 1000 * level.noise if level.timestep is None else level.timestep
         # Filled on the device: a copy from the host would make every pass wait.
         times = torch.cat([x.new_zeros(1), x.new_full((len(x) - 1,), told)])
-        velocities = []
+        velocities: list[Tensor] = []
         for words in prompts:
             self._networks.branches = (not velocities,)
             velocities.append(self.denoiser(seen.to(self.dtype), times, words).float())

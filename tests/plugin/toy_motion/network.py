@@ -116,7 +116,8 @@ class ToyFlowTransformer(nn.Module):
         for block in self.blocks:
             hidden = block(hidden, text, time)
         spoken = self.out(self.norm(hidden)).view(*cut.shape[:3], channels, PATCH, PATCH)
-        return x - x[:1] + spoken.permute(0, 3, 1, 4, 2, 5).reshape(x.shape)
+        velocity: Tensor = x - x[:1] + spoken.permute(0, 3, 1, 4, 2, 5).reshape(x.shape)
+        return velocity
 
     def _places(self, frames: int, rows: int, columns: int, like: Tensor) -> Float[Tensor, "n y x d"]:
         """Where and when each token is, as waves that are added to it."""
@@ -171,7 +172,8 @@ class ToyAutoencoder(nn.Module):
         side = self.STRIDE
         cut = (own @ self.basis * self.scale).unflatten(-1, (3, self.FRAMES, side, side))
         frames = cut.permute(0, 4, 3, 1, 5, 2, 6).flatten(5).flatten(3, 4).flatten(0, 1)
-        return frames[self.FRAMES - 1 :]
+        shown: Tensor = frames[self.FRAMES - 1 :]
+        return shown
 
 
 def fresh_basis(channels: int, generator: torch.Generator) -> Float[Tensor, "c p"]:
@@ -186,4 +188,5 @@ def fresh_basis(channels: int, generator: torch.Generator) -> Float[Tensor, "c p
     chance = torch.randn(max(channels - len(meant), 0), *shape, generator=generator)
     rows = torch.cat([torch.stack(meant), chance]).flatten(1)[:channels]
     q, r = torch.linalg.qr(rows.double().T)
-    return (q * r.diagonal().sign()).T.float().contiguous()
+    basis: Tensor = (q * r.diagonal().sign()).T.float().contiguous()
+    return basis

@@ -161,7 +161,7 @@ class ToyOutline:
         """The named number format, else float32."""
         from sgi2v.device import choose_dtype
 
-        return choose_dtype(name or "float32", device, bfloat16_on_cpu=False)
+        return name if isinstance(name, torch.dtype) else choose_dtype(name or "float32", device)
 
     def load(
         self, *, device: torch.device, dtype: torch.dtype, memory: Mode, compiled: bool = False
