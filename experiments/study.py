@@ -25,13 +25,13 @@ from sgi2v.backbones.base import settings_with
 from sgi2v.controllers import SGI2V, Controller, recommended
 from sgi2v.device import flushed_denormals
 from sgi2v.evaluation.benchmark import BenchmarkProgress, run_benchmark
+from sgi2v.evaluation.clip_features import load_clip_features
 from sgi2v.evaluation.datasets import Case, Cases
 from sgi2v.evaluation.distances import frechet_interval, kernel_interval
 from sgi2v.evaluation.extractors import Extractor
 from sgi2v.evaluation.held_out import HeldOutWorld
 from sgi2v.evaluation.metrics import Interval, bootstrap_mean, bootstrap_ratio
 from sgi2v.evaluation.rows import read_rows
-from sgi2v.evaluation.standin import load_standin
 from sgi2v.evaluation.store import Store, folder_name
 from sgi2v.evaluation.vipseg import load_vipseg
 from sgi2v.world import Kind
@@ -208,14 +208,14 @@ def main(study: Study) -> Measured:
     if options.jobs > 1 and not options.report:
         _side_by_side(study, options)
         gather(store.rows)
-    standin = load_standin()
-    folder = folder_name(standin.name, standin.sha256)
+    features = load_clip_features()
+    folder = folder_name(features.name, features.sha256)
     unpack_features(seen, store, folder)
     rows, methods, cases, backbone = _run(study, options, store)
     shown = whole(rows, methods)
     if not shown:
         sys.exit("no scene was run with every method yet: there is nothing to show")
-    findings = _findings(shown, store, standin, study)
+    findings = _findings(shown, store, features, study)
     text = _table(study, findings, options, backbone, _seeds(shown))
     print(text)
     if study.ships(options):
@@ -268,7 +268,7 @@ def _run(
             store=store,
             backbone=backbone,
             seeds=options.seeds,
-            extractors=(load_standin(),),
+            extractors=(load_clip_features(),),
             recipe=options.recipe,
             known_only=options.report,
             progress=None if options.report else _tell,

@@ -17,11 +17,11 @@ from PIL import Image
 from sgi2v.backbones import SVD, load_backbone
 from sgi2v.controllers import SGI2V, Controller, InTurn
 from sgi2v.evaluation.benchmark import BenchmarkProgress, Method, Summary, run_benchmark
+from sgi2v.evaluation.clip_features import load_clip_features
 from sgi2v.evaluation.datasets import Case
 from sgi2v.evaluation.held_out import HeldOutWorld
 from sgi2v.evaluation.provenance import git_commit
 from sgi2v.evaluation.rows import read_rows
-from sgi2v.evaluation.standin import load_standin
 from sgi2v.evaluation.store import Store, StoreFull, read_clip
 from sgi2v.evaluation.tracker import TemplateTracker
 from sgi2v.pipeline import generate
@@ -279,9 +279,9 @@ def test_a_full_disk_ends_a_benchmark_at_once(
         target = {"clip": "numpy.savez_compressed", "features": "pathlib.Path.write_bytes"}
         patch.setattr(target.get(what, "sgi2v.evaluation.store.append_row"), full)
         with pytest.raises(StoreFull, match=r"rows: cannot write .*: No space left on device; make room"):
-            bench(tmp_path, extractors=(load_standin(),))
+            bench(tmp_path, extractors=(load_clip_features(),))
     assert read_rows(tmp_path / "rows.jsonl") == []
-    assert len(bench(tmp_path, extractors=(load_standin(),)).rows) == 6
+    assert len(bench(tmp_path, extractors=(load_clip_features(),)).rows) == 6
 
 
 def test_a_file_system_without_locks_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,6 +59,13 @@ def test_other_settings_are_refused_by_their_field(tmp_path: Path) -> None:
     assert difference({"a": [1, 2]}, {"a": [1]}) == ("a", [1, 2], [1])
 
 
+def test_a_setting_is_known_by_its_former_name(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, trained(2), 2, lambda _: {"lanes": 2})
+    assert load_checkpoint(tmp_path, trained(0), lambda _: {"accumulation": 2}) == 2
+    with pytest.raises(ValueError, match=r"accumulation: .* was trained with 2, not 1"):
+        load_checkpoint(tmp_path, trained(0), lambda _: {"accumulation": 1})
+
+
 def test_packed_parts_are_small_and_gone_on_from(tmp_path: Path) -> None:
     whole = trained(8)
     save_checkpoint(tmp_path / "run", trained(5), 5, lambda _: {"seed": 3})

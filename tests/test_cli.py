@@ -310,7 +310,7 @@ def test_info(capsys: pytest.CaptureFixture[str]) -> None:
         assert word in out
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "train autoencoder", "train denoiser", "train standin"])
+@pytest.mark.parametrize("command", [*COMMANDS, "train autoencoder", "train denoiser", "train clip-features"])
 def test_help_explains_every_option(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with contextlib.suppress(SystemExit):
         assert main([*command.split(), "--help"]) == 0
@@ -368,8 +368,8 @@ def test_help_names_every_command_and_costs_nothing() -> None:
         ("demo --output photo.png", "output: .*photo.png, which is a file"),
         ("train parrot", "train: unknown part 'parrot'"),
         ("train autoencoder --output photo.png --num-steps 1", "output: .*photo.png, which is a file"),
-        ("train standin --output photo.png --num-steps 1", "output: .*photo.png, which is a file"),
-        ("train standin --output new --batch-size 0", "num_steps, batch_size, pool_size: at least 1"),
+        ("train clip-features --output photo.png --num-steps 1", "output: .*photo.png, which is a file"),
+        ("train clip-features --output new --batch-size 0", "num_steps, batch_size, pool_size: at least 1"),
     ],
 )  # fmt: skip
 def test_a_mistake_on_the_command_line_gets_one_line(

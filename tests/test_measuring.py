@@ -21,7 +21,16 @@ SMALL = "--width 64 --height 64 --num-frames 4 --num-steps 1 --device cpu --dtyp
 def benchmark(rows: Path, *more: str) -> int:
     model = str(tiny_svd(4, light=True))
     return main(
-        ["benchmark", "--rows", str(rows), "--backbone", model, "--extractors.no-standin", *SMALL, *more]
+        [
+            "benchmark",
+            "--rows",
+            str(rows),
+            "--backbone",
+            model,
+            "--extractors.no-clip-features",
+            *SMALL,
+            *more,
+        ]
     )
 
 

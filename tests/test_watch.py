@@ -18,7 +18,7 @@ from sgi2v.training.networks import build, load_autoencoder
 from sgi2v.training.optimiser import MasterAdam
 from sgi2v.training.stages import DenoiserTraining, Stage
 from sgi2v.training.validation import validation_loss
-from sgi2v.training.watch import Watcher
+from sgi2v.training.watch import PeriodicEvaluation
 from sgi2v.world.draws import normal, seed_of
 
 
@@ -50,7 +50,7 @@ def test_a_watcher_shows_what_the_averaged_weights_draw(autoencoder: Path, tmp_p
     )
     models = build(training)
     before = {name: value.clone() for name, value in models.state_dict().items()}
-    optimiser, watcher = MasterAdam(models), Watcher(training)
+    optimiser, watcher = MasterAdam(models), PeriodicEvaluation(training)
     assert watcher(optimiser, 1) == {} and not (tmp_path / "samples").exists()
     figures = watcher(optimiser, 4)
     assert {"objmc none", "objmc sg-i2v", "probe still", "probe first 2.1 s2"} <= figures.keys()
@@ -59,7 +59,7 @@ def test_a_watcher_shows_what_the_averaged_weights_draw(autoencoder: Path, tmp_p
         assert sheet.size == (5 * 128, 3 * 128)  # five frames twice as large; true, without, with
     assert all(torch.equal(value, before[name]) for name, value in models.state_dict().items())
     with pytest.raises(ValueError, match=r"settings: .* cannot be read"):
-        Watcher(replace(training, settings=tmp_path / "none.json"))
+        PeriodicEvaluation(replace(training, settings=tmp_path / "none.json"))
 
 
 def test_validation_is_the_loss_of_the_same_held_out_clips_at_every_call(
@@ -94,7 +94,7 @@ def test_validation_is_the_loss_of_the_same_held_out_clips_at_every_call(
             wanted.append(float(((noise - level * clean) / scale).square().mean()))
         assert found[f"loss rich s{level:g}"] == pytest.approx(sum(wanted) / 2, rel=1e-4)
     assert validation_loss(models, vae, training, replace(stage, num_frames=1)) == {}
-    figures = Watcher(training)(MasterAdam(models), 2)
+    figures = PeriodicEvaluation(training)(MasterAdam(models), 2)
     assert {f"held-out loss {kind} s9" for kind in ("simple", "rich", "lifelike")} <= figures.keys()
 
 

@@ -15,7 +15,7 @@ TWO_CORES: Mapping[str, Any] = MappingProxyType(
         "settings": HERE.parents[1] / "src" / "sgi2v" / "assets" / "sgi2v.json",
         "sigma_max": 40.0,
         "num_frames": 14,
-        "lanes": 2,
+        "accumulation": 2,
         "checkpoint_every": 50,
         "probe_every": 0,
         "validate_every": 250,

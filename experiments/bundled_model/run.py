@@ -24,7 +24,7 @@ from sgi2v.training.ending import Ending, ending
 from sgi2v.training.journal import Journal
 from sgi2v.training.networks import averaged, build
 from sgi2v.training.optimiser import MasterAdam
-from sgi2v.training.watch import Watcher, export_average
+from sgi2v.training.watch import PeriodicEvaluation, export_average
 
 Part = Literal["encoder", "autoencoder", "denoiser", "export"]
 
@@ -75,7 +75,7 @@ def denoiser_of(recipe: Recipe, device: str, asked: Ending) -> None:
         return
     training = dataclasses.replace(recipe.denoiser, device=device)
     log = Journal(training.output / "log.jsonl", say)
-    denoiser.train(training, log=log, watch=Watcher(training), stop=asked)
+    denoiser.train(training, log=log, watch=PeriodicEvaluation(training), stop=asked)
 
 
 def can_export(recipe: Recipe) -> bool:

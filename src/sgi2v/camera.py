@@ -16,7 +16,7 @@ from sgi2v.scene import Box, Easing, Key, Motion, Number
 
 @dataclass(frozen=True, kw_only=True)
 class Camera:
-    """How the camera moves from the first frame to the last; the picture's content moves the opposite way.
+    """A motion of the camera from the first frame to the last; the picture's content moves the opposite way.
 
     At time t a point p of the first frame is seen at `c + zoom^t · R(−t · roll) · (p − c) − t · (dx · width,
     dy · height)`, c the middle of the picture and R(a) a turn by a, clockwise on the screen. Two cameras are
@@ -34,7 +34,7 @@ class Camera:
     roll: float = 0.0
     """Degrees that the camera turns clockwise; content turns anticlockwise."""
     easing: Easing = "linear"
-    """How the time between the first and the last frame is travelled."""
+    """Change of the camera's speed between the first and the last frame."""
 
     def __post_init__(self) -> None:
         for field, low, high, remedy in (
@@ -52,15 +52,13 @@ class Camera:
     def __add__(self, other: "Camera") -> "Camera":
         """Both at once; they must be eased alike."""
         if self.easing != other.easing:
-            raise FieldError(
-                "easing", f"{other.easing!r} does not go with {self.easing!r}", "ease both alike"
-            )
+            raise FieldError("easing", f"{other.easing!r} does not go with {self.easing!r}", "ease both alike")
         zoom, roll = self.zoom * other.zoom, self.roll + other.roll
         return replace(self, dx=self.dx + other.dx, dy=self.dy + other.dy, zoom=zoom, roll=roll)
 
     @property
     def still(self) -> bool:
-        """Whether nothing moves."""
+        """True if nothing moves."""
         return (self.dx, self.dy, self.zoom, self.roll) == (0, 0, 1, 0)
 
     def warp(self, image_size: tuple[int, int], time: Number) -> Float64[np.ndarray, "2 3"]:
@@ -129,14 +127,10 @@ def camera_motions(
                 name=f"camera {row + 1}.{column + 1}",
             )
             boxes = motion.boxes_at(times)
-            if not any(
-                _overlap(box, other) for boxes_of in taken for box, other in zip(boxes, boxes_of, strict=True)
-            ):
+            if not any(_overlap(box, other) for boxes_of in taken for box, other in zip(boxes, boxes_of, strict=True)):
                 motions.append(motion)
     if not motions:
-        raise FieldError(
-            "camera", f"no box of the {columns}x{rows} grid is free of objects", "give a finer grid"
-        )
+        raise FieldError("camera", f"no box of the {columns}x{rows} grid is free of objects", "give a finer grid")
     return tuple(motions)
 
 
@@ -152,9 +146,4 @@ def _path(
 
 
 def _overlap(one: Box, other: Box) -> bool:
-    return (
-        one.left < other.right
-        and other.left < one.right
-        and one.top < other.bottom
-        and other.top < one.bottom
-    )
+    return one.left < other.right and other.left < one.right and one.top < other.bottom and other.top < one.bottom

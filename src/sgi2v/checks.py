@@ -1,12 +1,14 @@
-"""What is asked of every value a person gives: errors of one line that name the field, the value and the remedy."""
+"""Checks of the values that a person gives; an error names the field, the value and the remedy in one line."""
 
 import math
-from typing import Any, Final, get_args
+from typing import Final, TypeVar, get_args
 
 import numpy as np
 from PIL import Image
 
 from sgi2v.errors import FieldError
+
+T = TypeVar("T")
 
 MAX_TEXT: Final = 10_000
 """Characters of a name or a prompt."""
@@ -32,14 +34,14 @@ def finite(field: str, value: object, remedy: str) -> float:
 
 
 def choice(field: str, value: object, allowed: object) -> None:
-    """ValueError naming `field` unless `value` is one of the words of the Literal `allowed`."""
+    """Raise ValueError naming `field` unless `value` is one of the words of the Literal `allowed`."""
     words = get_args(allowed)
     if not isinstance(value, str) or value not in words:
         raise FieldError(field, f"{shown(value)} is not known", f"give one of {', '.join(words)}")
 
 
 def check_text(field: str, value: object) -> None:
-    """ValueError naming `field` unless `value` is a text of bearable length that every file can hold."""
+    """Raise ValueError naming `field` unless `value` is a text of bearable length that every file can hold."""
     if not isinstance(value, str):
         raise FieldError(field, f"{shown(value)} is not a text", "give one in quotes, or leave it out")
     if len(value) > MAX_TEXT:
@@ -49,12 +51,12 @@ def check_text(field: str, value: object) -> None:
 
 
 def check_picture(field: str, value: object, remedy: str, *modes: str) -> None:
-    """ValueError naming `field` unless `value` is a picture of one of some modes, with pixels."""
+    """Raise ValueError naming `field` unless `value` is a picture of one of some modes, with pixels."""
     if not isinstance(value, Image.Image) or value.mode not in modes or min(value.size) < 1:
         raise FieldError(field, f"{shown(value)} is no picture of mode {' or '.join(modes)}", remedy)
 
 
-def tuple_of(field: str, value: object, kind: type, remedy: str) -> tuple[Any, ...]:
+def tuple_of(field: str, value: object, kind: type[T], remedy: str) -> tuple[T, ...]:
     """A list or tuple as a tuple; ValueError naming `field` for anything else or for a member of another kind."""
     if not isinstance(value, tuple | list) or not all(isinstance(item, kind) for item in value):
         raise FieldError(field, f"{shown(value)} is not a list of {kind.__name__}", remedy)

@@ -23,9 +23,7 @@ from sgi2v.scene import Scene
 from sgi2v.video import Video, from_uint8, to_uint8
 
 TITLES: Final = ("no control", "controlled")
-_LEAST_HEIGHT: Final = (
-    256  # of each half: a small model's pictures are enlarged, so that lines over them are fine
-)
+_LEAST_HEIGHT: Final = 256  # of each half: a small model's pictures are enlarged, so that lines over them are fine
 _SHEET_ROWS: Final = 4
 
 
@@ -67,9 +65,7 @@ def make_demo(
 
     `progress` gives the callback for the clip of a title. Raises what `generate` raises.
     """
-    plain = generate(
-        scene, backbone=backbone, controller=Controller(), sampling=sampling, progress=progress(TITLES[0])
-    )
+    plain = generate(scene, backbone=backbone, controller=Controller(), sampling=sampling, progress=progress(TITLES[0]))
     controlled = generate(
         scene, backbone=backbone, controller=controller, sampling=sampling, progress=progress(TITLES[1])
     )

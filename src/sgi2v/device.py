@@ -1,4 +1,4 @@
-"""Which device and number format to run on: the only place that names devices."""
+"""Devices and number formats to run on: the only place that names devices."""
 
 from __future__ import annotations
 
@@ -30,14 +30,12 @@ def choose_device(name: str | torch.device | None = None) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise FieldError(
-            "device", f"{name!r} cannot be used here ({reason})", "try cpu, cuda or mps"
-        ) from None
+        raise FieldError("device", f"{name!r} cannot be used here ({reason})", "try cpu, cuda or mps") from None
     return device
 
 
 def device_for_measuring(name: str | torch.device | None = None) -> str:
-    """Where networks that look at finished clips go: with the model on CUDA, else the CPU; none was tried on MPS.
+    """The device for networks that measure finished clips: the model's on CUDA, else the CPU; none was tried on MPS.
 
     ValueError as of :func:`choose_device`.
     """
@@ -46,7 +44,7 @@ def device_for_measuring(name: str | torch.device | None = None) -> str:
 
 
 def bfloat16_is_fast() -> bool:
-    """Whether this CPU multiplies matrices clearly faster in bfloat16 than in float32; measured in milliseconds."""
+    """True if this CPU multiplies matrices clearly faster in bfloat16 than in float32; measures it in milliseconds."""
 
     def seconds(dtype: torch.dtype) -> float:
         a = torch.ones(512, 512, dtype=dtype)
@@ -114,7 +112,7 @@ class HostCopy:
 
 
 def has_own_memory(device: torch.device) -> bool:
-    """Whether weights that lie on the host take none of the device's memory: not on a CPU, nor where they share it."""
+    """True if weights on the host take none of the device's memory: false on a CPU, and where both share one memory."""
     return device.type not in ("cpu", "mps")
 
 
@@ -135,7 +133,7 @@ class Prefetcher:
         self._paces: deque[torch.cuda.Event] = deque()
 
     def send(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Copies of them that set out now; see :meth:`await_arrival`.
+        """Begin to copy them to the device, and return the copies; see :meth:`await_arrival`.
 
         The host keeps at most two sendings ahead of what is computed, or all would be on the device at once.
         """
@@ -200,7 +198,7 @@ def peak_memory(device: torch.device) -> int | None:
 
 
 def device_name(device: torch.device) -> str:
-    """What computes, as a record of measurements says it."""
+    """The device's name for a record of measurements."""
     if device.type == "cuda":
         return f"{device.type}, {torch.cuda.get_device_properties(device).name}"
     if device.type == "cpu":

@@ -200,7 +200,7 @@ def _colored(tracks: Sequence[Track]) -> list[tuple[Track, Color]]:
 
 
 def _moves(track: Track, line: float) -> bool:
-    """Whether more of it is to be seen than a pin."""
+    """True if it moves so far that a path can be seen."""
     return bool(np.abs(track.boxes - track.boxes[:1]).max() > _MOVED * line)
 
 

@@ -8,9 +8,10 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from sgi2v.checks import shown
 from sgi2v.errors import FieldError, within
+from sgi2v.records import Json
 
 
-def fitted(kind: type[Any], values: Mapping[str, Any], where: str) -> dict[str, Any]:
+def fitted(kind: type, values: Mapping[str, object], where: str) -> Json:
     """JSON values as a dataclass's fields want them: 2 as 2.0, a list as a tuple.
 
     Raises ValueError naming the field for a value of another type; unknown names are left for the class to refuse.
@@ -22,7 +23,7 @@ def fitted(kind: type[Any], values: Mapping[str, Any], where: str) -> dict[str, 
     }
 
 
-def without_none(hint: Any) -> Any:
+def without_none(hint: object) -> Any:
     """A type without its None, where that leaves one."""
     if get_origin(hint) in (Union, UnionType) and NoneType in get_args(hint):
         others = [other for other in get_args(hint) if other is not NoneType]
@@ -30,13 +31,12 @@ def without_none(hint: Any) -> Any:
     return hint
 
 
-def _fit(hint: Any, value: Any, field: str) -> Any:
+def _fit(hint: object, value: object, field: str) -> object:
     bare = without_none(hint)
     if value is None and bare is not hint:
         return None
-    number = isinstance(value, int | float) and not isinstance(value, bool)
     if bare is float:
-        if not number:
+        if not isinstance(value, int | float) or isinstance(value, bool):
             raise FieldError(field, f"{shown(value)} is not a number", "give one")
         return _float(value, field)
     if bare is int:
@@ -72,16 +72,14 @@ def _fit(hint: Any, value: Any, field: str) -> Any:
     return value
 
 
-def _fit_tuple(inner: tuple[Any, ...], value: Any, field: str) -> tuple[Any, ...]:
+def _fit_tuple(inner: tuple[object, ...], value: object, field: str) -> tuple[object, ...]:
     if not isinstance(value, list | tuple) or len(value) > 1000:
         raise FieldError(field, f"{shown(value)} is not a list", "give one of bearable length")
     if inner[-1] is Ellipsis:
         inner = (inner[0],) * len(value)
     if len(value) != len(inner):
         raise FieldError(field, f"{len(value)} values", f"give {len(inner)}")
-    return tuple(
-        _fit(kind, item, f"{field}[{k}]") for k, (kind, item) in enumerate(zip(inner, value, strict=True))
-    )
+    return tuple(_fit(kind, item, f"{field}[{k}]") for k, (kind, item) in enumerate(zip(inner, value, strict=True)))
 
 
 def _float(value: int | float, field: str) -> float:

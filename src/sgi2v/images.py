@@ -18,7 +18,7 @@ MAX_PIXELS: Final = 64_000_000
 MAX_URI: Final = 64 * 2**20
 """Characters of a `data:` URI."""
 IMAGE_FORMATS: Final = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
-"""What is read; of a GIF or TIFF the first frame."""
+"""Formats that are read; of a GIF or TIFF the first frame."""
 
 Source = str | os.PathLike[str] | bytes
 
@@ -59,17 +59,13 @@ def _open(field: str, source: Source, size: tuple[int, int] | None = None) -> Im
             width, height = image.size
             if width * height > MAX_PIXELS:
                 limit = MAX_PIXELS // 1_000_000
-                raise FieldError(
-                    field, f"{name} declares {width}x{height} pixels", f"give at most {limit} megapixels"
-                )
+                raise FieldError(field, f"{name} declares {width}x{height} pixels", f"give at most {limit} megapixels")
             if size not in (
                 None,
                 (width, height),
                 (height, width),
             ):  # the other way round before it is turned
-                raise FieldError(
-                    field, f"{name} has {width}x{height} pixels", f"give {size}, as the image has"
-                )
+                raise FieldError(field, f"{name} has {width}x{height} pixels", f"give {size}, as the image has")
             image.load()
             return ImageOps.exif_transpose(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -77,9 +73,7 @@ def _open(field: str, source: Source, size: tuple[int, int] | None = None) -> Im
     except FieldError:
         raise
     except ValueError as error:
-        raise FieldError(
-            field, f"{name} cannot be decoded ({shown(str(error))})", "give another file"
-        ) from error
+        raise FieldError(field, f"{name} cannot be decoded ({shown(str(error))})", "give another file") from error
     except Exception as error:  # Pillow's readers raise almost anything on a corrupt file
         kinds = ", ".join(IMAGE_FORMATS)
         raise FieldError(field, f"{name} cannot be read as a picture", f"give one of {kinds}") from error
@@ -112,7 +106,7 @@ def data_uri(picture: Image.Image) -> str:
 
 
 def data_bytes(field: str, uri: str) -> bytes:
-    """What a `data:` URI holds; ValueError naming `field` unless it is a picture in base64 of bearable size."""
+    """The bytes in a `data:` URI; ValueError naming `field` unless it is a picture in base64 of bearable size."""
     match = re.match(r"data:image/[\w.+-]+;base64,", uri)
     if not match or len(uri) > MAX_URI:
         raise FieldError(

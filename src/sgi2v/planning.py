@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -153,7 +153,7 @@ class Sampling:
             raise FieldError("num_steps", f"must lie in 1..1000, got {self.num_steps}")
 
 
-def check_numbers(controller: object, smallest: dict[str, float], *, above: Sequence[str] = ()) -> None:
+def check_numbers(controller: object, smallest: Mapping[str, int | float], *, above: Sequence[str] = ()) -> None:
     """FieldError for a field that is not finite, below its smallest value, or not above 0 where ``above`` names it."""
     for name, low in smallest.items():
         value = getattr(controller, name)

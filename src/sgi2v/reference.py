@@ -1,4 +1,4 @@
-"""A crude clip that a person brings along, and where in it they mean what it shows: for Time-to-Move."""
+"""A rough clip of the wanted motion and masks of where it counts, for Time-to-Move."""
 
 import os
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ MAX_FRAMES: Final = 256
 MAX_PIXELS: Final = 64_000_000
 """Of all frames of a reference together."""
 PICTURES: Final = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-"""What counts as a frame in a folder; other files are left alone."""
+"""Endings of the names of a folder's frames; other files are left alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """A crude clip of what is wanted, its first frame the scene's image, and where it is meant.
+    """A rough clip of what is wanted, which begins with the scene's image, and masks of where it counts.
 
     Times run 0..1 as a scene's do: a model's frame takes the nearest of these, so any number of frames serves.
     Raises ValueError for no frame or too many, frames of several sizes, and masks of another size or number.
@@ -38,9 +38,7 @@ class Reference:
 
     def __post_init__(self) -> None:
         for name, modes in (("frames", ("RGB",)), ("masks", ("L", "1"))):
-            pictures = tuple_of(
-                f"reference.{name}", getattr(self, name), Image.Image, "give a list of pictures"
-            )
+            pictures = tuple_of(f"reference.{name}", getattr(self, name), Image.Image, "give a list of pictures")
             for index, picture in enumerate(pictures):
                 check_picture(f"reference.{name}[{index}]", picture, "read it with sgi2v.reference", *modes)
             decoded = (plain(f"reference.{name}[{index}]", picture) for index, picture in enumerate(pictures))
@@ -70,20 +68,18 @@ class Reference:
         for j in range(num_frames):
             nearest = int(j * (len(self.frames) - 1) / max(num_frames - 1, 1) + 0.5)
             mask = self.masks[nearest if len(self.masks) > 1 else 0] if self.masks else white
-            made.append(
-                (self.frames[nearest], mask.convert("L").point(lambda value: 255 if value > 127 else 0))
-            )
+            made.append((self.frames[nearest], mask.convert("L").point(lambda value: 255 if value > 127 else 0)))
         return made
 
 
 def check_count(field: str, count: int) -> None:
-    """ValueError naming `field` for no picture, or more than a reference may have."""
+    """Raise ValueError naming `field` for no picture, or more than a reference may have."""
     if not 1 <= count <= MAX_FRAMES:
         raise FieldError(field, f"{count} of them", f"give 1 to {MAX_FRAMES}")
 
 
 def check_pixels(field: str, count: int, size: tuple[int, int]) -> None:
-    """ValueError naming `field` for pictures that are too large together."""
+    """Raise ValueError naming `field` for pictures that are too large together."""
     width, height = size
     if count * width * height > MAX_PIXELS:
         raise FieldError(
@@ -112,9 +108,7 @@ def files_of(field: str, path: Path) -> list[Path]:
         return [path]
     files = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in PICTURES)
     if not files:
-        raise FieldError(
-            field, f"{path} holds no pictures", f"their names end in one of {', '.join(PICTURES)}"
-        )
+        raise FieldError(field, f"{path} holds no pictures", f"their names end in one of {', '.join(PICTURES)}")
     return files
 
 

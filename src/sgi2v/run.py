@@ -104,9 +104,7 @@ class Run:
         A newer minor version is read, what is unknown of it with a warning (:mod:`sgi2v.records`).
         """
         if data.get("format") != FORMAT:
-            raise FieldError(
-                "run", f"not a record of this project (format {data.get('format')!r}, not {FORMAT!r})"
-            )
+            raise FieldError("run", f"not a record of this project (format {data.get('format')!r}, not {FORMAT!r})")
         reader = RecordReader(data, "run", newest=(VERSION, 0))
         major, _ = reader.version
         known = {*_PARTS, *(_SINCE_2 if major >= 2 else ())}
@@ -164,6 +162,4 @@ def trusted_source(run: Run) -> str:
     name = run.backbone.get("name")
     if isinstance(name, str) and is_public(name):
         return name
-    raise FieldError(
-        "backbone", f"the video was made with {name!r}", "give that model's folder with --backbone"
-    )
+    raise FieldError("backbone", f"the video was made with {name!r}", "give that model's folder with --backbone")

@@ -36,9 +36,7 @@ def sample(
         for index, (level, next_level) in enumerate(pairwise(levels)):
             if index < schedule.first:
                 continue
-            step = Step(
-                index=index, count=len(levels) - 1, level=level, next_level=next_level, reporter=reporter
-            )
+            step = Step(index=index, count=len(levels) - 1, level=level, next_level=next_level, reporter=reporter)
             reporter.step(step)
             x = controller.steer(x, step, state)
             with controller.during(step, state):

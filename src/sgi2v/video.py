@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import av
 import av.error
@@ -18,6 +18,7 @@ from PIL import Image, PngImagePlugin
 
 from sgi2v.errors import FieldError
 from sgi2v.lazy import torch
+from sgi2v.records import Json
 from sgi2v.writing import cannot_write, check_place, reason, writing
 
 NOTE: Final = "AI-generated video: made by sgi2v from one image and drawn paths. It is not a recording."
@@ -26,9 +27,7 @@ SIZE_KEY: Final = "sgi2v_size"  # "width x height" before the padding that yuv42
 RUN_FILE: Final = "run.json"  # beside the frames of a folder
 SUFFIXES: Final = (".mp4", ".gif", "")
 _BT709: Final = 1  # the number of BT.709 in H.264's tables of primaries, transfer and matrix
-_EXACT: Final = (
-    Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-)  # 51 dB, else 35
+_EXACT: Final = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT  # 51 dB, else 35
 _CRF: Final = 16  # x264's quality: visually lossless
 
 # Files that are read may come from anybody.
@@ -52,7 +51,7 @@ class Video:
     """RGB in 0..1, unrounded: metrics read these, never a lossy file."""
     fps: float = 7.0
     """Frames a second."""
-    run: Mapping[str, Any] | None = None
+    run: Json | None = None
     """The JSON record of the run that made the clip, with its images embedded; None where there is none."""
 
     def __post_init__(self) -> None:
@@ -130,7 +129,7 @@ def check_video(path: str | Path, *, max_pixels: int = MAX_TOTAL_PIXELS) -> None
         raise FieldError("video", f"cannot read {path}: {_why(error)}") from error
 
 
-def read_run(path: str | Path) -> dict[str, Any]:
+def read_run(path: str | Path) -> Json:
     """Read the record of the run that made a file or folder, without decoding its frames.
 
     Raises: ValueError naming the path when it cannot be read or carries no run.
@@ -319,12 +318,12 @@ def _check_folder(path: Path, max_pixels: int) -> None:
             raise FieldError("video", f"{name} has another size than the frames before it")
 
 
-def _tag(video: Video) -> dict[str, Any]:
-    """What a gif and a folder carry beside the pictures."""
+def _tag(video: Video) -> Json:
+    """The JSON that a gif and a folder carry beside the pictures."""
     return {"note": NOTE, "fps": video.fps, "run": video.run}
 
 
-def _read_tag(path: Path) -> dict[str, Any]:
+def _read_tag(path: Path) -> Json:
     file = path / RUN_FILE
     if not file.is_file():
         return {"fps": None, "run": None}
@@ -333,17 +332,17 @@ def _read_tag(path: Path) -> dict[str, Any]:
     return _known(_parse(file.read_text(encoding="utf-8", errors="replace")))
 
 
-def _gif_tag(image: Image.Image) -> dict[str, Any]:
+def _gif_tag(image: Image.Image) -> Json:
     comment = image.info.get("comment", b"")
     return _known(_parse(comment.decode("utf-8", "replace") if isinstance(comment, bytes) else str(comment)))
 
 
-def _known(tag: dict[str, Any] | None) -> dict[str, Any]:
+def _known(tag: Json | None) -> Json:
     run = (tag or {}).get("run")
     return {"fps": (tag or {}).get("fps"), "run": run if isinstance(run, dict) else None}
 
 
-def _parse(text: str) -> dict[str, Any] | None:
+def _parse(text: str) -> Json | None:
     """The JSON object in `text`, or None: another program's comment is not an error."""
     if len(text) > MAX_RUN_BYTES:
         return None
@@ -386,7 +385,7 @@ def _writer(path: Path) -> Callable[[Video, Path], None]:
 
 
 def _check_replaceable(path: Path) -> None:
-    """ValueError where something stands that must not be overwritten."""
+    """Raise ValueError where something stands that must not be overwritten."""
     if path.suffix and path.is_dir():
         raise FieldError("output", f"{path} is a folder", "name a file in it")
     if not path.suffix and path.exists():

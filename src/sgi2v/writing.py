@@ -1,4 +1,4 @@
-"""A file or folder appears at its place whole or not at all, and a place is tried before the work for it is done."""
+"""Writes files and folders whole or not at all, and tries a place before the work for it is done."""
 
 import os
 import shutil
@@ -61,7 +61,7 @@ def check_place(path: Path) -> None:
 
 
 def reason(error: OSError) -> str:
-    """What the system says is wrong, without the path."""
+    """The system's words for an error, without the path."""
     return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol, Self, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol, cast, get_args, runtime_checkable
 
 import PIL.Image
 from jaxtyping import Bool, Float
@@ -36,6 +36,7 @@ Memory = Literal["fast", "balanced", "low", "auto"]
 """A mode, or ``auto``: the first of them that fits the free memory."""
 MODES: tuple[Mode, ...] = get_args(Mode)
 ConditionT = TypeVar("ConditionT", default=Any)
+ModelT = TypeVar("ModelT")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +79,7 @@ class Settings:
     """Fields that a run says by its :class:`~sgi2v.planning.Sampling`."""
 
 
+@runtime_checkable
 class Method(Protocol):
     """A way of steering as a model sees it before anything is loaded."""
 
@@ -92,6 +94,7 @@ class Method(Protocol):
         ...
 
 
+@runtime_checkable
 class Model(Protocol):
     """Facts of a model that its outline and its loaded backbone both tell."""
 
@@ -110,7 +113,7 @@ class Model(Protocol):
         """Hash of the weight files, so that a record says exactly which model made a video."""
         ...
 
-    def with_settings(self, settings: Any) -> Self:
+    def with_settings(self: ModelT, settings: Any) -> ModelT:
         """The same model under other settings of its own kind; neither changes the other."""
         ...
 
@@ -160,9 +163,7 @@ class Outline(Model, Protocol):
         """The named number format, or the one that suits the model on the device."""
         ...
 
-    def load(
-        self, *, device: torch.device, dtype: torch.dtype, memory: Mode, compiled: bool = False
-    ) -> Backbone:
+    def load(self, *, device: torch.device, dtype: torch.dtype, memory: Mode, compiled: bool = False) -> Backbone:
         """The model with its weights; FieldError where they are not what the configuration says."""
         ...
 
@@ -212,15 +213,11 @@ class Backbone(Model, Protocol[ConditionT]):
         """Latent frames that are variables; False for one that the model keeps, such as a clean first frame."""
         ...
 
-    def encode(
-        self, image: PIL.Image.Image, text: Text, grid: Grid, generator: torch.Generator
-    ) -> ConditionT:
+    def encode(self, image: PIL.Image.Image, text: Text, grid: Grid, generator: torch.Generator) -> ConditionT:
         """Everything the model is conditioned on, from an image of the grid's size in pixels and words."""
         ...
 
-    def encode_frames(
-        self, frames: Float[torch.Tensor, "f 3 h w"], grid: Grid
-    ) -> Float[torch.Tensor, "n c y x"]:
+    def encode_frames(self, frames: Float[torch.Tensor, "f 3 h w"], grid: Grid) -> Float[torch.Tensor, "n c y x"]:
         """Latents of a clip of the grid's size with values in 0..1."""
         ...
 
@@ -295,11 +292,11 @@ class Outlined:
         """What belongs to the model in these runs."""
         return self.outline.settings
 
-    def with_settings(self, settings: Any) -> Self:
+    def with_settings(self: ModelT, settings: Any) -> ModelT:
         """The same networks under other settings."""
-        other = copy.copy(self)
-        other.outline = self.outline.with_settings(settings)
-        return other
+        other: Any = copy.copy(self)
+        other.outline = other.outline.with_settings(settings)
+        return cast(ModelT, other)
 
     def levels(self, num_steps: int, grid: Grid) -> Sequence[Level]:
         """As its outline's."""
@@ -341,7 +338,7 @@ def settings_with_recipe(settings: Any, name: str | None) -> Any:
     return settings_with(settings, {**values, "recommended": recommended}, f"recipe {name}")
 
 
-def check_range(where: str, settings: object, bounds: Mapping[str, tuple[float, float]]) -> None:
+def check_range(where: str, settings: object, bounds: Mapping[str, tuple[int | float, int | float]]) -> None:
     """FieldError for a field of the settings outside its lowest and highest value."""
     with within(where):
         for name, (low, high) in bounds.items():

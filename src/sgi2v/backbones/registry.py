@@ -106,9 +106,7 @@ def load_backbone(
 
     Raises FieldError, before loading, for a folder that is incomplete, damaged, pickled, or of no known kind.
     """
-    return loaded(
-        outline_of(source, settings=settings), device=device, dtype=dtype, memory=memory, compiled=compiled
-    )
+    return loaded(outline_of(source, settings=settings), device=device, dtype=dtype, memory=memory, compiled=compiled)
 
 
 def loaded(

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from sgi2v.cli.info import info
 from sgi2v.cli.making import convert, demo, generate, mask, preview, replay
@@ -77,16 +77,12 @@ def _run(arguments: Sequence[str] | None) -> int:
     except (ValueError, MemoryError) as error:
         if os.environ.get("SGI2V_TRACEBACK"):
             traceback.print_exc()
-        print(
-            f"sgi2v: {' '.join(str(error).split()) or 'the machine has too little memory'}", file=sys.stderr
-        )
+        print(f"sgi2v: {' '.join(str(error).split()) or 'the machine has too little memory'}", file=sys.stderr)
         return SPOILED if isinstance(error, ValueError) else NO_MEMORY
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported for this
             raise
-        print(
-            "sgi2v: the device has too little memory; choose a smaller size, or --device cpu", file=sys.stderr
-        )
+        print("sgi2v: the device has too little memory; choose a smaller size, or --device cpu", file=sys.stderr)
         return NO_MEMORY
     except OSError as error:
         if isinstance(error, BrokenPipeError):
@@ -99,7 +95,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     return 0
 
 
-def _show_warning(message: Warning | str, *_: object) -> None:
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     print(f"sgi2v: warning: {message}", file=sys.stderr)
 
 

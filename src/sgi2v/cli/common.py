@@ -29,9 +29,7 @@ def parse(kind: type[T], command: str, arguments: Sequence[str], default: T = ty
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            return tyro.cli(
-                kind, prog=f"sgi2v {command}", args=list(arguments), default=default, registry=_registry()
-            )
+            return tyro.cli(kind, prog=f"sgi2v {command}", args=list(arguments), default=default, registry=_registry())
     except SystemExit as stop:
         if not stop.code:
             raise

@@ -29,9 +29,7 @@ def benchmark(arguments: Sequence[str]) -> None:
 
     outline = options.model.outline()
     settings = outline.settings
-    size = {
-        name: getattr(options, name) or getattr(settings, name) for name in ("width", "height", "num_frames")
-    }
+    size = {name: getattr(options, name) or getattr(settings, name) for name in ("width", "height", "num_frames")}
     sampling = Sampling(num_steps=options.num_steps, **size)
     absent: dict[str, str] = {}
     names = options.methods
@@ -121,9 +119,7 @@ def features(arguments: Sequence[str]) -> None:
 
     output = options.output or default_output(options.scene, "-features.png")
     if output.suffix.lower() != ".png":
-        raise FieldError(
-            "output", f"{str(output)!r} is no picture that is written here", "end its name in .png"
-        )
+        raise FieldError("output", f"{str(output)!r} is no picture that is written here", "end its name in .png")
     check_place(output)
     scene = load_scene(options.scene)
     sampling = Sampling(seed=options.seed, num_steps=options.num_steps)
@@ -148,9 +144,7 @@ def _cases(options: BenchmarkOptions, *, width: int, height: int, num_frames: in
     if options.scenes is not None and options.vipseg is not None:
         raise ValueError("scenes, vipseg: give one of them")
     if options.vipseg is None and (options.vipseg_clips or options.save_vipseg_clips):
-        raise ValueError(
-            "vipseg_clips, save_vipseg_clips: are lists of VIPSeg's clips; give its folder with --vipseg"
-        )
+        raise ValueError("vipseg_clips, save_vipseg_clips: are lists of VIPSeg's clips; give its folder with --vipseg")
     if options.scenes is not None:
         return SceneFolder(folder=options.scenes, num_frames=num_frames, limit=options.limit)
     if options.vipseg is not None:
@@ -178,11 +172,11 @@ def _cases(options: BenchmarkOptions, *, width: int, height: int, num_frames: in
 
 
 def _extractors(options: ExtractorOptions, num_frames: int, device: str) -> "list[Extractor]":
+    from sgi2v.evaluation.clip_features import load_clip_features
     from sgi2v.evaluation.extractors import load_i3d, load_inception
     from sgi2v.evaluation.i3d import LEAST_FRAMES
-    from sgi2v.evaluation.standin import load_standin
 
-    found: list[Extractor] = [load_standin(device=device)] if options.standin else []
+    found: list[Extractor] = [load_clip_features(device=device)] if options.clip_features else []
     if options.inception is not None:
         found.append(load_inception(options.inception, sha256=options.inception_sha256, device=device))
     if options.i3d is not None:
@@ -200,9 +194,7 @@ class _Line:
 
         often = 0.1 if sys.stderr.isatty() else 10.0
         shape = "{desc} |{bar:20}| {n_fmt}/{total_fmt} rows{postfix}"
-        self.bar = tqdm(
-            total=1, bar_format=shape, disable=quiet, mininterval=often, leave=False, file=sys.stderr
-        )
+        self.bar = tqdm(total=1, bar_format=shape, disable=quiet, mininterval=often, leave=False, file=sys.stderr)
 
     def __enter__(self) -> "_Line":
         return self

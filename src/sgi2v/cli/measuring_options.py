@@ -21,7 +21,7 @@ class ExtractorOptions:
     """Weights of I3D trained on Kinetics-400 (as a state dict), for FVD and KVD; clips of at least 9 frames."""
     i3d_sha256: Annotated[str | None, arg(aliases=("--i3d-sha256",))] = None
     """What that file's SHA-256 must be."""
-    standin: bool = True
+    clip_features: bool = True
     """Describe clips by the small network in the package too; its distances are no FID and no FVD."""
 
 

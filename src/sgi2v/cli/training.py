@@ -15,11 +15,11 @@ from sgi2v.opening import quiet_libraries
 
 _USAGE = """usage: sgi2v train PART ...      --help after a part explains its options
 
-  autoencoder  Train the autoencoder: pictures to latents and back.
-  denoiser     Train the denoiser and its image encoder, from nothing or from a model's folder (--initial).
-  standin      Train the benchmark's stand-in features.
-  measure      Say how faithful a folder's autoencoder is, on pictures that training never sees.
-  pack         Write a training's newest checkpoint in files small enough to travel.
+  autoencoder    Train the autoencoder: pictures to latents and back.
+  denoiser       Train the denoiser and its image encoder, from nothing or from a model's folder (--initial).
+  clip-features  Train the network that describes clips for the benchmark.
+  measure        Say how faithful a folder's autoencoder is, on pictures that training never sees.
+  pack           Write a training's newest checkpoint in files small enough to travel.
 
 Ctrl-C ends a training after the step it is in, saved; the same command goes on."""
 
@@ -58,7 +58,7 @@ class PackOptions:
 
 
 def train(arguments: Sequence[str]) -> None:
-    """Train a model's part, autoencoder or denoiser, or the benchmark's stand-in features."""
+    """Train a model's part, autoencoder or denoiser, or the benchmark's clip features."""
     part, *rest = arguments or ["--help"]
     if part in ("-h", "--help"):
         print(_USAGE)
@@ -66,7 +66,7 @@ def train(arguments: Sequence[str]) -> None:
     parts: dict[str, Callable[[Sequence[str]], None]] = {
         "autoencoder": _autoencoder,
         "denoiser": _denoiser,
-        "standin": _standin,
+        "clip-features": _clip_features,
         "measure": _measure,
         "pack": _pack,
     }
@@ -98,7 +98,7 @@ def _denoiser(arguments: Sequence[str]) -> None:
     from sgi2v.training.denoiser import train
     from sgi2v.training.journal import Journal
     from sgi2v.training.stages import DenoiserTraining, Stage
-    from sgi2v.training.watch import Watcher, export_average
+    from sgi2v.training.watch import PeriodicEvaluation, export_average
     from sgi2v.writing import check_place
 
     stages = (
@@ -110,16 +110,16 @@ def _denoiser(arguments: Sequence[str]) -> None:
     check_place(training.output / "model")
     journal = Journal(training.output / "log.jsonl", _say)
     with quiet_libraries(), _ended(training.minutes) as stop:
-        models = train(training, log=journal, watch=Watcher(training), stop=stop)
+        models = train(training, log=journal, watch=PeriodicEvaluation(training), stop=stop)
         print(export_average(training, models, training.output / "model"))
 
 
-def _standin(arguments: Sequence[str]) -> None:
+def _clip_features(arguments: Sequence[str]) -> None:
+    from sgi2v.training.clip_features import ClipFeaturesTraining, train
     from sgi2v.training.journal import readable
-    from sgi2v.training.standin import StandinTraining, train
     from sgi2v.writing import check_place
 
-    training = parse(StandinTraining, "train standin", arguments)
+    training = parse(ClipFeaturesTraining, "train clip-features", arguments)
     check_place(training.output / "model.safetensors")
     with _ended(0.0) as stop:
         train(training, log=lambda figures: _say(readable(figures)), stop=stop)
@@ -140,9 +140,7 @@ def _measure(arguments: Sequence[str]) -> None:
         raise ValueError(
             f"width, height: must be multiples of {stride} for this autoencoder, not {options.width}x{options.height}"
         )
-    figures = measure_autoencoder(
-        model, num=options.num, width=options.width, height=options.height, seed=options.seed
-    )
+    figures = measure_autoencoder(model, num=options.num, width=options.width, height=options.height, seed=options.seed)
     print(json.dumps(figures, indent=2))
 
 

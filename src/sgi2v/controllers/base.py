@@ -73,9 +73,7 @@ class Controller(Generic[StateT]):
         """The latents at the schedule's first step, from unit-variance noise."""
         return noise * cast(State, state).setup.levels[0].init_noise_sigma
 
-    def steer(
-        self, x: Float[torch.Tensor, "n c y x"], step: Step, state: StateT
-    ) -> Float[torch.Tensor, "n c y x"]:
+    def steer(self, x: Float[torch.Tensor, "n c y x"], step: Step, state: StateT) -> Float[torch.Tensor, "n c y x"]:
         """The latents the denoiser shall see instead of ``x`` at this step."""
         return x
 

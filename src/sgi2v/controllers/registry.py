@@ -120,9 +120,7 @@ def _parts(name: str, values: Mapping[str, Any], over: Controller[Any] | None) -
     for side, part in zip(_SIDES, name.rsplit("+", 1), strict=True):
         own = values.get(side, {})
         if not isinstance(own, Mapping) or own.get("name", part) != part:
-            raise FieldError(
-                f"controller.{side}", f"is not the {part} that {name} names", "give its fields, or none"
-            )
+            raise FieldError(f"controller.{side}", f"is not the {part} that {name} names", "give its fields, or none")
         try:
             made[side] = controller_from_dict({**own, "name": part}, over=getattr(over, side, None))
         except FieldError as error:

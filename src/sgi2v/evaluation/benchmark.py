@@ -5,7 +5,6 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from PIL import Image
 
@@ -20,6 +19,7 @@ from sgi2v.evaluation.store import Store, remove_strays
 from sgi2v.evaluation.tracker import TemplateTracker, Tracker
 from sgi2v.pipeline import Progress
 from sgi2v.planning import Sampling
+from sgi2v.records import Json
 from sgi2v.scene import Scene
 from sgi2v.step import Cancelled
 
@@ -36,7 +36,7 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkProgress:
-    """How far a benchmark is."""
+    """Progress of a benchmark."""
 
     done: int
     """Rows that are finished, those found from before included."""
@@ -53,11 +53,11 @@ class BenchmarkProgress:
 
 @dataclass(kw_only=True)
 class Summary:
-    """What a benchmark did."""
+    """Outcome of a benchmark."""
 
-    rows: list[dict[str, Any]]
+    rows: list[Json]
     """The rows asked for, old and new, without failed ones."""
-    failed: list[dict[str, Any]]
+    failed: list[Json]
     """Rows with an error."""
     left_out: list[str]
     """Cases that could not be used, each with its file and the reason."""
@@ -92,7 +92,7 @@ class _Clock:
             self.finished(label, None)
 
     def teller(self, case: str, label: str) -> Callable[[Progress | None], None]:
-        """What a row's own progress is told to."""
+        """The function that takes a row's own progress."""
 
         def tell(inner: Progress | None) -> None:
             if self.progress is not None:
@@ -207,17 +207,13 @@ def run_benchmark(
     return summary
 
 
-def _check(
-    methods: Mapping[str, Method], seeds: Sequence[int], backbone: Backbone | None, sampling: Sampling
-) -> None:
-    """ValueError for what can never work, whatever the scene."""
+def _check(methods: Mapping[str, Method], seeds: Sequence[int], backbone: Backbone | None, sampling: Sampling) -> None:
+    """Raise ValueError for what can never work, whatever the scene."""
     if not methods or not seeds:
         raise FieldError("methods, seeds", "give at least one of each")
     for label, method in methods.items():
         if isinstance(method, str) and method not in MODEL_FREE:
-            raise FieldError(
-                "methods", f"unknown {method!r}", f"known without a model are {', '.join(MODEL_FREE)}"
-            )
+            raise FieldError("methods", f"unknown {method!r}", f"known without a model are {', '.join(MODEL_FREE)}")
         if backbone is None and method not in ("still", "paste", "true"):
             raise FieldError("methods", f"{label!r} needs a model", "give one with --backbone")
         if isinstance(method, Controller):
@@ -232,7 +228,7 @@ def _check(
         dataclasses.replace(sampling, seed=seed)
 
 
-def check_method(method: Controller[Any], outline: Outline, sampling: Sampling) -> None:
+def check_method(method: Controller, outline: Outline, sampling: Sampling) -> None:
     """FieldError for a method that cannot act on this model, whatever the scene."""
     blank = Scene(image=Image.new("RGB", (1, 1)))
     settings = outline.settings
@@ -244,9 +240,7 @@ def check_method(method: Controller[Any], outline: Outline, sampling: Sampling) 
     outline.check(blank, method, sampling)
 
 
-def methods_of(
-    texts: Sequence[str], recommended_values: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Method]:
+def methods_of(texts: Sequence[str], recommended_values: Mapping[str, Mapping[str, object]]) -> dict[str, Method]:
     """Methods as people type them: a name, or label=JSON with the fields that differ from the recommended ones.
 
     `none`, `still`, `sg-i2v`, `slow={"name": "sg-i2v", "lr": 0.1}`; the name may be left out where the label is one.
@@ -255,7 +249,7 @@ def methods_of(
     found: dict[str, Method] = {}
     for text in texts:
         label, equals, fields = text.partition("=")
-        values: Any = {}
+        values: Json = {}
         if equals:
             try:
                 values = json.loads(fields)

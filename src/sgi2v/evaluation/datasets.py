@@ -1,9 +1,9 @@
-"""What a benchmark is run on: cases, each a scene with what is known about it, from a folder or a rendered world."""
+"""Data sets of a benchmark: cases, each a scene with what is known about it, from a folder or a rendered world."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sgi2v.errors import FieldError
 from sgi2v.grid import Grid, Track, tracks_of
+from sgi2v.records import Json
 from sgi2v.scene import Scene
 from sgi2v.scene_io import load_scene
 
@@ -29,21 +30,21 @@ class Case:
     name: str
     """Unique within the data set."""
     scene: Scene
-    """What the controllers are asked for."""
+    """The scene that the controllers are asked for."""
     truth: Float32[Tensor, "f 3 h w"] | None = None
-    """What really happened: RGB in 0..1, exactly as large and as long as the model's clip."""
+    """The true clip: RGB in 0..1, exactly as large and as long as the model's clip."""
     masks: Float[Tensor, "n f h w"] | None = None
     """Of each motion, in order, its thing's visible pixels in every frame, 0..1; as large as the truth."""
     kinds: tuple[str, ...] = ()
-    """What is special about it: several objects, a part, camera, curved path, occlusion; the report is split by it."""
-    source: Mapping[str, Any] = field(default_factory=dict)
-    """Where it comes from: JSON values without paths of this machine."""
+    """Its kinds, by which the report is split: several objects, a part, camera, curved path, occlusion."""
+    source: Json = field(default_factory=dict)
+    """Its source: JSON values without paths of this machine."""
     still_camera: bool | None = None
-    """Whether what is outside the boxes really stays where it is; None: unless one of them is the camera's."""
+    """True if what is outside the boxes stays where it is; None: unless one of them is the camera's."""
     rule: str = ""
-    """What drew its pictures, and its version, where that, name and source decide them but for rounding, which is not
-    the same on every processor. Then rows know the case by these, else by its pictures' pixels. Empty it in a case that
-    you change."""
+    """The program that drew its pictures, and its version, where that, name and source decide them but for rounding,
+    which is not the same on every processor. Then rows know the case by these, else by its pictures' pixels. Empty it
+    in a case that you change."""
 
 
 @runtime_checkable
@@ -51,7 +52,7 @@ class Cases(Protocol):
     """A data set: its cases by number, each made when it is asked for, so that thousands cost nothing."""
 
     def __len__(self) -> int:
-        """How many cases there are, those that turn out unusable included."""
+        """Number of cases, those that turn out unusable included."""
         ...
 
     def __getitem__(self, index: int, /) -> Case:
@@ -60,7 +61,7 @@ class Cases(Protocol):
 
 
 def path_kinds(tracks: Sequence[Track]) -> tuple[str, ...]:
-    """What the boxes alone say about a scene: several objects, camera, curved path."""
+    """Kinds of a scene that its boxes alone tell: several objects, camera, curved path."""
     moving = [track for track in tracks if _moves(track)]
     found = []
     if sum(track.kind == "object" for track in tracks) > 1:
@@ -73,7 +74,7 @@ def path_kinds(tracks: Sequence[Track]) -> tuple[str, ...]:
 
 
 def bend(centers: Float32[np.ndarray, "f 2"]) -> float:
-    """How far a path (x, y) leaves the line between its ends, over that line's length.
+    """Largest distance of a path (x, y) from the line between its ends, over that line's length.
 
     A path that comes back to where it began has no such line: its farthest point decides then, and is a full bend.
     """
@@ -113,7 +114,7 @@ class SceneFolder:
     limit: int | None = None
     """At most so many scenes, in the order of their names."""
     files: tuple[Path, ...] = field(init=False, repr=False)
-    """What was found."""
+    """The scenes that were found."""
 
     def __post_init__(self) -> None:
         if not self.folder.is_dir():
@@ -143,7 +144,7 @@ class SceneFolder:
         object.__setattr__(self, "files", tuple(found[: self.limit]))
 
     def __len__(self) -> int:
-        """How many scenes there are."""
+        """Number of scenes."""
         return len(self.files)
 
     def __getitem__(self, index: int) -> Case:

@@ -1,4 +1,4 @@
-"""How far two sets of features lie apart: the Fréchet distance (FID, FVD) and the kernel distance (KID, KVD)."""
+"""Distances between two sets of features: the Fréchet distance (FID, FVD) and the kernel distance (KID, KVD)."""
 
 import math
 from dataclasses import dataclass
@@ -30,11 +30,11 @@ class FeatureDistance:
     num_dimensions: int
     """Features a row has."""
     singular: bool
-    """Whether a covariance is singular for want of rows: then the Fréchet distance says little."""
+    """True if a covariance is singular for want of rows: then the Fréchet distance says little."""
 
 
 def is_singular(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> bool:
-    """Whether a set has too few rows for a covariance of full rank: at most as many as dimensions."""
+    """True if a set has too few rows for a covariance of full rank: at most as many as dimensions."""
     return min(len(a), len(b)) <= a.shape[1]
 
 
@@ -213,9 +213,7 @@ class _Discrepancy:
         _clips(a, rows), _clips(b, rows)
         return cls(_Pairs.of(a, rows), _Pairs.of(b, rows), _kernel(a, b, rows))
 
-    def drawn(
-        self, counts_a: Float64[Tensor, "s ca"], counts_b: Float64[Tensor, "s cb"]
-    ) -> Float64[Tensor, " s"]:
+    def drawn(self, counts_a: Float64[Tensor, "s ca"], counts_b: Float64[Tensor, "s cb"]) -> Float64[Tensor, " s"]:
         """The distance when each clip is taken as often as the counts say."""
         pairs = counts_a.sum(1) * counts_b.sum(1) * (self.a.rows * self.b.rows)
         between = ((counts_a @ self.across) * counts_b).sum(1) / pairs

@@ -22,7 +22,7 @@ class Extractor(Protocol):
 
     @property
     def name(self) -> str:
-        """Which network: a figure made with another one is another figure."""
+        """The network's name: a figure made with another one is another figure."""
         ...
 
     @property
@@ -32,7 +32,7 @@ class Extractor(Protocol):
 
     @property
     def unit(self) -> Literal["frame", "clip"]:
-        """What a row of features stands for."""
+        """The part of a clip that a row of features stands for."""
         ...
 
     def features(self, frames: Float[Tensor, "f 3 h w"]) -> Float[Tensor, "n d"]:
@@ -49,7 +49,7 @@ class InceptionExtractor:
     name: str = "inception-v3-2015"
     unit: Literal["frame", "clip"] = "frame"
     resize: str = "299x299, bilinear, not antialiased"
-    """How frames are brought to the network's size: part of the figure."""
+    """Way of bringing frames to the network's size: part of the figure."""
 
     @torch.no_grad()
     def features(self, frames: Float[Tensor, "f 3 h w"]) -> Float[Tensor, "f 2048"]:
@@ -68,7 +68,7 @@ class I3DExtractor:
     name: str = "i3d-kinetics-400"
     unit: Literal["frame", "clip"] = "clip"
     resize: str = "224x224, bilinear, not antialiased"
-    """How frames are brought to the network's size: part of the figure."""
+    """Way of bringing frames to the network's size: part of the figure."""
 
     @torch.no_grad()
     def features(self, frames: Float[Tensor, "f 3 h w"]) -> Float[Tensor, "1 400"]:
@@ -86,7 +86,7 @@ class I3DExtractor:
 
 
 def _resized(frames: Float[Tensor, "f 3 h w"], side: int) -> Float[Tensor, "f 3 {side} {side}"]:
-    """As the ports that published figures come from resize: not antialiased, the shape not kept."""
+    """Resize as the ports behind published figures do: not antialiased, the shape not kept."""
     return functional.interpolate(frames.detach().float(), (side, side), mode="bilinear", align_corners=False)
 
 

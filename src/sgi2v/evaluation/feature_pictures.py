@@ -1,4 +1,4 @@
-"""What layers see in a scene, as colours: principal components over all frames (SG-I2V, Figures 2, 11, 12)."""
+"""Layers' features in a scene as colours: principal components over all frames (SG-I2V, Figures 2, 11, 12)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ _LABEL: Final = 190
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """Where in the network, and when, features are looked at."""
+    """A layer of the network and steps at which its features are looked at."""
 
     attention: str = "up_blocks.2.attentions.1"
     """The block whose attentions are shown, and of the level it lies in the output."""
@@ -51,9 +51,7 @@ class Look:
             return tuple(sorted(spread, reverse=True))
         for step in self.remaining:
             if not 1 <= step <= num_steps:
-                raise FieldError(
-                    "remaining", f"{step} is no step of {num_steps}", f"give 1 (the last) to {num_steps}"
-                )
+                raise FieldError("remaining", f"{step} is no step of {num_steps}", f"give 1 (the last) to {num_steps}")
         return tuple(sorted(set(self.remaining), reverse=True))
 
 

@@ -53,9 +53,7 @@ class HeldOutWorld:
 
     def __post_init__(self) -> None:
         if self.scene_set < 0 or self.limit < 1:
-            raise ValueError(
-                f"scene_set, limit: must be at least 0 and 1, got {self.scene_set}, {self.limit}"
-            )
+            raise ValueError(f"scene_set, limit: must be at least 0 and 1, got {self.scene_set}, {self.limit}")
         if self.limit > _STRIDE // 2 // _ATTEMPTS:
             raise ValueError(f"limit: at most {_STRIDE // 2 // _ATTEMPTS} scenes a set, got {self.limit}")
         self.world()
@@ -75,9 +73,7 @@ class HeldOutWorld:
         clip = world.render(1, _STRIDE * (self.scene_set + 1) + index)[0]
         plain = self.kind == "simple" and self.num_things == 1
         suffix = "" if plain else f"-{self.kind}-{self.num_things}"
-        return self._case(
-            f"world-{self.scene_set}-{index:02d}{suffix}", world, clip, (thing_motion(clip, 0),), (0,)
-        )
+        return self._case(f"world-{self.scene_set}-{index:02d}{suffix}", world, clip, (thing_motion(clip, 0),), (0,))
 
     def world(self, **changes: object) -> World | LifelikeWorld:
         """The world that is rendered, some of its fields changed."""
@@ -91,9 +87,7 @@ class HeldOutWorld:
         radius = World.radius
         if radius[1] > most:
             radius = (0.6 * most, most)
-        elif 8 * radius[0] < min(
-            self.width, self.height
-        ):  # an eighth to a fifth of the shorter side, and no less
+        elif 8 * radius[0] < min(self.width, self.height):  # an eighth to a fifth of the shorter side, and no less
             larger = min(self.width, self.height) / (8 * radius[0])
             radius = (larger * radius[0], larger * radius[1])
         return World(**{**common, "kind": self.kind, "radius": radius, **changes})

@@ -1,4 +1,4 @@
-"""Where the content of a first-frame box goes in a clip: the tracker's interface, and one that needs no weights."""
+"""Trackers of the content of a first-frame box through a clip: the interface, and one that needs no weights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ _CERTAIN = 0.9
 
 @dataclass(frozen=True, kw_only=True)
 class TrackResult:
-    """What a tracker found."""
+    """Result of a tracker."""
 
     centers: Float64[Tensor, "n f 2"]
     """Centres (x, y) of the boxes' contents, pixels of the clip. A lost object keeps its last position."""
     lost: Bool[Tensor, "n f"]
-    """Where the object was not found; False in frame 0."""
+    """True where the object was not found; False in frame 0."""
     points: Float64[Tensor, "n f"] | None = None
     """Share of a track's points that survived so far, 0..1, where the tracker follows points."""
 
@@ -112,9 +112,7 @@ class TemplateTracker:
             raise FieldError("masks", f"{len(masks)} for {len(boxes)} boxes", "give one a box, or None")
         height, width = frames.shape[-2:]
         for index, (left, top, right, bottom) in enumerate(boxes.tolist()):
-            if not (
-                left < right and top < bottom and left < width and top < height and right > 0 and bottom > 0
-            ):
+            if not (left < right and top < bottom and left < width and top < height and right > 0 and bottom > 0):
                 raise FieldError(
                     f"boxes[{index}]",
                     f"({left}, {top}, {right}, {bottom}) has no area inside the {width}x{height} frame",
@@ -246,9 +244,7 @@ class _Clip:
             raise FieldError(field, "nothing of it lies in its box", "leave it out, or draw it there")
         return inside
 
-    def dense(
-        self, index: int, place: np.ndarray, size: np.ndarray, shape: np.ndarray | None = None
-    ) -> np.ndarray:
+    def dense(self, index: int, place: np.ndarray, size: np.ndarray, shape: np.ndarray | None = None) -> np.ndarray:
         """Median flow (x, y) from frame index - 1 to index over the middle of a box or over a shape, in pixels."""
         limit = self.size
         if shape is not None:
@@ -261,9 +257,7 @@ class _Clip:
         middle: np.ndarray = np.median(window.reshape(-1, 2), axis=0).astype(np.float64)
         return middle
 
-    def points(
-        self, index: int, place: np.ndarray, size: np.ndarray, shape: np.ndarray | None = None
-    ) -> np.ndarray:
+    def points(self, index: int, place: np.ndarray, size: np.ndarray, shape: np.ndarray | None = None) -> np.ndarray:
         """Median motion of Lucas-Kanade points in a box or shape that come back to within a pixel; else dense."""
         spread = np.linspace(-0.35, 0.35, 7)
         grid = np.stack(np.meshgrid(spread, spread), axis=-1).reshape(-1, 1, 2) * size + place - 0.5

@@ -86,7 +86,7 @@ class PointsTracker:
     def _carried(
         self, grey: Sequence[Grey], places: Float64[np.ndarray, "p 2"]
     ) -> tuple[Float64[np.ndarray, "f p 2"], Bool[np.ndarray, "f p"]]:
-        """Where all points are in every frame (dropped ones where they were last), and which still live."""
+        """Places of all points in every frame (dropped ones where they were last), and which of them still live."""
         limit = np.array(grey[0].shape[::-1]) - 0.5
         alive = np.ones(len(places), dtype=bool)
         way, lives = [places], [alive]
@@ -103,7 +103,7 @@ class PointsTracker:
     def _step(
         self, before: Grey, after: Grey, places: Float64[np.ndarray, "p 2"]
     ) -> tuple[Float64[np.ndarray, "p 2"], Bool[np.ndarray, " p"]]:
-        """Where points of one frame lie in the next, and which of them came back when carried home."""
+        """Places in the next frame of points of one frame, and which of them came back when carried home."""
         if self.dense:
             there = places + sampled(dense_flow(before, after), places)
             back = there + sampled(dense_flow(after, before), there)
@@ -196,12 +196,7 @@ def _grids(
             grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
         else:
             rows, columns = np.nonzero(mask.numpy(force=True) > 0.5)
-            inside = (
-                (columns + 0.5 >= left)
-                & (columns + 0.5 < right)
-                & (rows + 0.5 >= top)
-                & (rows + 0.5 < bottom)
-            )
+            inside = (columns + 0.5 >= left) & (columns + 0.5 < right) & (rows + 0.5 >= top) & (rows + 0.5 < bottom)
             found = np.stack([columns, rows], axis=-1)[inside].astype(np.float64)
             picked = np.linspace(0, len(found) - 1, min(len(found), side * side)).round().astype(int)
             grid = found[picked]
@@ -241,6 +236,4 @@ def _result(
                 centers[index, frame] = centers[index, frame - 1]
             else:
                 centers[index, frame] = middle[index] + np.median((places[frame] - places[0])[here], axis=0)
-    return TrackResult(
-        centers=torch.from_numpy(centers), lost=torch.from_numpy(lost), points=torch.from_numpy(points)
-    )
+    return TrackResult(centers=torch.from_numpy(centers), lost=torch.from_numpy(lost), points=torch.from_numpy(points))

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ _LAST_STUFF: Final = 124  # above it: class * 100 + instance
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """How clips and objects are chosen; every number here changes the table."""
+    """Rules by which clips and objects are chosen; every number here changes the table."""
 
     min_share: float = 0.01
     """Least share of the first frame that a thing's mask covers."""
@@ -56,8 +56,8 @@ class VIPSeg:
     layout: tuple[str, str]
     entries: tuple[Clip | ValueError, ...]
     """Clips in the order of the list of videos, and in their place the reasons of those left out."""
-    protocol: Mapping[str, Any]
-    """How they were chosen: a `Protocol`'s fields, or what a list of clips says of itself."""
+    protocol: Mapping[str, object]
+    """Rules by which they were chosen: a `Protocol`'s fields, or what a list of clips says of itself."""
     width: int
     height: int
     num_frames: int
@@ -73,7 +73,7 @@ class VIPSeg:
 
     @property
     def left_out(self) -> list[str]:
-        """Why the others are not."""
+        """Reasons why the others are not usable."""
         return [str(entry) for entry in self.entries if not isinstance(entry, Clip)]
 
     def __getitem__(self, index: int) -> Case:
@@ -131,7 +131,7 @@ def load_vipseg(
     VIPSeg, or a list of another length of clips.
     """
     protocol = protocol or Protocol()
-    chosen_by: Mapping[str, Any] = asdict(protocol)
+    chosen_by: Mapping[str, object] = asdict(protocol)
     root, layout = _find(folder)
     if clips is not None:
         listed, chosen_by = load_list(clips)
@@ -171,9 +171,7 @@ def choose(root: Path, layout: tuple[str, str], video: str, num_frames: int, pro
     for name in chosen:
         for file, there in ((images / f"{name}.jpg", names[0]), (masks / f"{name}.png", names[1])):
             if name not in there:
-                raise FieldError(
-                    str(file), f"missing, but its {'mask' if there is names[0] else 'frame'} is there"
-                )
+                raise FieldError(str(file), f"missing, but its {'mask' if there is names[0] else 'frame'} is there")
     if len(chosen) < num_frames:
         raise FieldError(str(images), f"{len(chosen)} frames are too short a clip", f"it needs {num_frames}")
     first = _image_file(images, chosen[0])
@@ -181,9 +179,7 @@ def choose(root: Path, layout: tuple[str, str], video: str, num_frames: int, pro
     ids = np.stack([read_mask(masks / f"{name}.png", size) for name in chosen])
     things = _things(ids, protocol)
     if not any(len(thing.path) for thing in things):
-        raise FieldError(
-            str(masks), f"no thing of the right size is seen in all {num_frames} frames and moves"
-        )
+        raise FieldError(str(masks), f"no thing of the right size is seen in all {num_frames} frames and moves")
     return Clip(
         video=video,
         frames=tuple(chosen),
@@ -238,9 +234,7 @@ def read_mask(file: Path, size: tuple[int, int]) -> Int32[np.ndarray, "h w"]:
     try:
         with Image.open(file, formats=("PNG",)) as image:
             if image.mode not in ("I", "I;16", "L"):
-                raise FieldError(
-                    str(file), f"a mask of kind {image.mode}", "give the 16-bit ones (panomasks)"
-                )
+                raise FieldError(str(file), f"a mask of kind {image.mode}", "give the 16-bit ones (panomasks)")
             _same_size(image.size, size, file)
             ids = np.asarray(image).astype(np.int32)
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
@@ -251,9 +245,7 @@ def read_mask(file: Path, size: tuple[int, int]) -> Int32[np.ndarray, "h w"]:
 
 def _same_size(found: tuple[int, int], wanted: tuple[int, int], file: Path) -> None:
     if found != wanted:
-        raise FieldError(
-            str(file), f"{found[0]}x{found[1]} pixels, the first frame has {wanted[0]}x{wanted[1]}"
-        )
+        raise FieldError(str(file), f"{found[0]}x{found[1]} pixels, the first frame has {wanted[0]}x{wanted[1]}")
 
 
 def _image_file(folder: Path, name: str) -> Path:

@@ -47,9 +47,7 @@ class LibraryEngine:
 
     def info(self, recipe: str | None = None) -> dict[str, Any]:
         """Models with their methods and all fields, as the API's page says."""
-        if recipe is not None and not any(
-            recipe in outline.settings.recipes for outline in self._outlines.values()
-        ):
+        if recipe is not None and not any(recipe in outline.settings.recipes for outline in self._outlines.values()):
             known = sorted({name for outline in self._outlines.values() for name in outline.settings.recipes})
             raise ValueError(f"recipe: unknown {recipe!r}; known are {', '.join(known) or 'none'}")
         return {
@@ -68,9 +66,7 @@ class LibraryEngine:
         settings = settings_with_recipe(outline.settings, request.get("recipe"))
         changed = fitted(type(settings), request.get("settings") or {}, "settings")
         if refused := sorted(set(changed) & _ELSEWHERE):
-            raise ValueError(
-                f"settings.{refused[0]}: is no setting of a job; say it under sampling or controller"
-            )
+            raise ValueError(f"settings.{refused[0]}: is no setting of a job; say it under sampling or controller")
         settings = settings_with(settings, changed, "settings")
         sampling = Sampling(**_sampling(request.get("sampling") or {}))
         controller = _controller(request.get("controller") or {}, settings)
@@ -118,9 +114,7 @@ class LibraryEngine:
         return {name: outline.weights_sha256 for name, outline in self._outlines.items()}
 
     def _check_size(self, sampling: Sampling, settings: Settings) -> None:
-        size = [
-            getattr(sampling, name) or getattr(settings, name) for name in ("width", "height", "num_frames")
-        ]
+        size = [getattr(sampling, name) or getattr(settings, name) for name in ("width", "height", "num_frames")]
         if size[0] * size[1] * size[2] > self._limits.video_pixels:
             raise ValueError(
                 f"sampling.num_frames: {size[2]} frames of {size[0]}x{size[1]} are more than the "
@@ -197,8 +191,7 @@ def _controller_info(name: str, settings: Settings) -> dict[str, Any]:
         "parts": [
             {"key": key, "name": part["name"], "fields": _own_fields(getattr(controller, key))}
             for key in ("first", "second")
-            if isinstance(part := controller_to_dict(controller).get(key), Mapping)
-            and isinstance(controller, InTurn)
+            if isinstance(part := controller_to_dict(controller).get(key), Mapping) and isinstance(controller, InTurn)
         ],
     }
 

@@ -1,4 +1,4 @@
-"""The door of the studio: whom it lets in, how much it takes, and what a browser may do with its answers."""
+"""Access to the studio: checks host, origin, token and size of a request, and sets the security headers of answers."""
 
 import hashlib
 import hmac
@@ -38,12 +38,12 @@ _READS: Final = ("GET", "HEAD", "OPTIONS")
 
 
 def cookie_value(token: str) -> str:
-    """What the cookie holds: a proof that its bearer knew the token, not the token."""
+    """The cookie's content: a proof that its bearer knew the token, not the token."""
     return hmac.new(token.encode(), b"sgi2v studio cookie", hashlib.sha256).hexdigest()
 
 
 def same(one: str, other: str) -> bool:
-    """Whether two secrets are equal, in a time that does not tell how much of them is."""
+    """True if two secrets are equal; the time it takes does not tell how much of them is."""
     return hmac.compare_digest(one.encode("utf-8", "replace"), other.encode("utf-8", "replace"))
 
 
@@ -74,11 +74,7 @@ class Guard:
                 added = {"Cache-Control": "no-store", **HEADERS}
                 message["headers"] = [
                     *message["headers"],
-                    *(
-                        (k.lower().encode(), v.encode())
-                        for k, v in added.items()
-                        if k.lower().encode() not in there
-                    ),
+                    *((k.lower().encode(), v.encode()) for k, v in added.items() if k.lower().encode() not in there),
                 ]
             await send(message)
 
@@ -149,7 +145,7 @@ class Guard:
 
 
 def body_limit(path: str, limits: Limits) -> int:
-    """How many bytes a request to a path may carry."""
+    """Largest number of bytes that a request to a path may carry."""
     return {
         "/api/images": limits.image_bytes,
         "/api/import/traj": limits.image_bytes,

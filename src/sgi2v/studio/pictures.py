@@ -7,13 +7,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from PIL import Image
 
 from sgi2v.checks import shown
 from sgi2v.errors import FieldError
 from sgi2v.images import MAX_URI, data_bytes, load_image, load_mask, png_bytes
+from sgi2v.records import Json
 from sgi2v.scene import Scene
 from sgi2v.scene_io import scene_from_dict
 from sgi2v.studio.settings import Limits
@@ -33,9 +34,7 @@ class Pictures:
         self.folder = folder
         self.limits = limits
         self._check_room = check_room
-        self._decoding = (
-            threading.Lock()
-        )  # one at a time: 64 megapixels take half a gigabyte while they are read
+        self._decoding = threading.Lock()  # one at a time: 64 megapixels take half a gigabyte while they are read
 
     def add(self, data: bytes, field: str = "image", *, mask: bool = False) -> tuple[str, Image.Image]:
         """Keep a picture file's bytes; its id and pixels. ValueError naming `field` for what is none or too large."""
@@ -51,9 +50,7 @@ class Pictures:
                 f"give at most {self.limits.image_pixels // 1_000_000} megapixels",
             )
         png = png_bytes(image)
-        if (
-            len(png) > (MAX_URI - 64) // 4 * 3
-        ):  # no record could hold it: said now, not after the video is made
+        if len(png) > (MAX_URI - 64) // 4 * 3:  # no record could hold it: said now, not after the video is made
             raise FieldError(
                 field,
                 f"{image.width}x{image.height} pixels are {len(png) >> 20} MiB without loss, and a "
@@ -77,7 +74,7 @@ class Pictures:
         path = self.folder / f"{name}.png"
         return path if path.is_file() else None
 
-    def take_in(self, scene: object) -> Any:
+    def take_in(self, scene: object) -> object:
         """Scene JSON with every embedded picture kept here and named `upload:<id>`; ValueError naming the field.
 
         What is wrong elsewhere in it is left for :meth:`scene_of` to find.
@@ -88,7 +85,7 @@ class Pictures:
         """The scene of JSON values whose pictures are all kept here; ValueError naming the field."""
         return scene_from_dict(self._walk(data, "", self._file_name, _DEPTH), self.folder)
 
-    def checked(self, data: object) -> tuple[dict[str, Any], Scene]:
+    def checked(self, data: object) -> tuple[Json, Scene]:
         """A scene's JSON with its pictures taken in, and the scene; ValueError naming the field."""
         inside = self.take_in(data)
         scene = self.scene_of(inside)
@@ -136,8 +133,8 @@ class Pictures:
         return f"{name}.png"
 
 
-def picture_json(name: str, image: Image.Image) -> dict[str, Any]:
-    """What the API says about a kept picture."""
+def picture_json(name: str, image: Image.Image) -> Json:
+    """The API's description of a kept picture."""
     return {
         "id": name,
         "image": PREFIX + name,

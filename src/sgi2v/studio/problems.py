@@ -1,4 +1,4 @@
-"""What went wrong, as every answer of the studio says it: {"error": {"field": ..., "message": ...}}."""
+"""Errors as answers of the studio: {"error": {"field": ..., "message": ...}}."""
 
 import errno
 import re
@@ -43,12 +43,8 @@ def install(app: FastAPI) -> None:
             response = answer(error.status_code, f"{request.url.path}: there is nothing here; see /docs")
         elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             response = answer(error.status_code, f"{request.method} is not possible here; see /docs")
-        elif (
-            error.status_code == HTTPStatus.BAD_REQUEST
-        ):  # FastAPI's word for a body that Python's parser gives up on
-            message = (
-                "body: this is not UTF-8, is nested too deeply, or holds too long a number; send plainer JSON"
-            )
+        elif error.status_code == HTTPStatus.BAD_REQUEST:  # FastAPI's word for a body that Python's parser gives up on
+            message = "body: this is not UTF-8, is nested too deeply, or holds too long a number; send plainer JSON"
             response = answer(error.status_code, message, "body")
         else:
             response = answer(error.status_code, str(error.detail))
@@ -83,13 +79,11 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(MemoryError)
     async def memory(request: Request, error: MemoryError) -> JSONResponse:
-        return answer(
-            HTTPStatus.SERVICE_UNAVAILABLE, "the machine has too little memory for this; try it smaller"
-        )
+        return answer(HTTPStatus.SERVICE_UNAVAILABLE, "the machine has too little memory for this; try it smaller")
 
 
 def _place(location: Sequence[str | int]) -> str:
-    """Where pydantic found it: body.motions[0].box, without the word for the part of the request."""
+    """The field that pydantic found wrong, as in motions[0].box, without the word for the part of the request."""
     parts = list(location)
     if parts and parts[0] in ("body", "query", "path", "header"):
         parts = parts[1:] or parts[:1]

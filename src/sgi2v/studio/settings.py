@@ -1,4 +1,4 @@
-"""What a studio is started with: where it listens, who may come in, how much it takes."""
+"""Settings of a studio: address, access and limits."""
 
 import re
 import secrets
@@ -18,7 +18,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252}[A-Za-z0-9])?")
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How much a studio takes before it says no; every refusal names the limit."""
+    """Limits of a studio; every refusal names the one that is reached."""
 
     image_bytes: int = 64 * 2**20
     """Of an uploaded picture, and of a traj.npy."""
@@ -37,14 +37,14 @@ class Limits:
     history: int = 2000
     """Jobs kept, whatever became of them."""
     free_bytes: int = 512 * 2**20
-    """What must stay free on the disk of the data folder for anything to be taken."""
+    """Bytes that must stay free on the data folder's disk for anything to be taken."""
     streams: int = 32
     """Pages that listen at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudioSettings:
-    """Where a studio listens, what it keeps and which models it offers.
+    """A studio's address, data folder, models and access.
 
     Raises ValueError for a host that other machines can reach without a token, and for values out of range.
     """
@@ -60,15 +60,15 @@ class StudioSettings:
     device: str | None = None
     dtype: Literal["float32", "float16", "bfloat16"] | None = None
     memory: Memory = "auto"
-    """How sparing of the device's memory."""
+    """Memory mode: how much of the device's memory is spared."""
     token: str | None = None
-    """What a visitor must know; needed as soon as other machines can reach the studio."""
+    """The secret that a visitor must give; needed as soon as other machines can reach the studio."""
     allowed_hosts: tuple[str, ...] = ()
     """Names, beside this machine's own and plain addresses, under which the studio may be asked for."""
     worker: tuple[str, ...] = ("-m", "sgi2v.studio.worker")
-    """What Python runs as worker."""
+    """Python's arguments that start a worker."""
     cancel_seconds: float = 60.0
-    """How long a worker may take to stop what it is doing before it is ended."""
+    """Seconds that a worker may take to stop what it is doing before it is killed."""
     limits: Limits = Limits()
 
     def __post_init__(self) -> None:
@@ -78,9 +78,7 @@ class StudioSettings:
             raise FieldError("backbone", "name at least one model, as in --backbone bundled")
         for number, source in enumerate(self.backbones):
             for other in self.backbones[:number]:
-                if _shown(other) == _shown(
-                    source
-                ):  # jobs name their model so: one of the two could not be had
+                if _shown(other) == _shown(source):  # jobs name their model so: one of the two could not be had
                     raise FieldError(
                         "backbone",
                         f"{other} and {source} would both be shown as {_shown(source)!r}",
@@ -94,9 +92,7 @@ class StudioSettings:
         if self.token is not None and (
             len(self.token) < MIN_TOKEN or not self.token.isascii() or not self.token.isprintable()
         ):
-            raise FieldError(
-                "token", f"give {MIN_TOKEN} or more plain characters, as in {secrets.token_urlsafe(24)}"
-            )
+            raise FieldError("token", f"give {MIN_TOKEN} or more plain characters, as in {secrets.token_urlsafe(24)}")
         if self.token is None and not self.only_this_machine:
             raise FieldError(
                 "host",
@@ -106,7 +102,7 @@ class StudioSettings:
 
     @property
     def only_this_machine(self) -> bool:
-        """Whether no other machine can reach the address."""
+        """True if no other machine can reach the address."""
         try:
             return ip_address(self.host).is_loopback
         except ValueError:

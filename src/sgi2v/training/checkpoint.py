@@ -19,6 +19,8 @@ Settings = Callable[[int], Mapping[str, object]]
 """All that decided the first so many steps of a training, as JSON values."""
 
 _NEWEST: Final = "newest.pt"
+_RENAMED: Final = (("lanes", "accumulation"),)
+"""Former and present names of settings: older checkpoints are gone on from all the same."""
 _PARTS: Final = "state-*.part"
 _PART_BYTES: Final = 13_000_000
 
@@ -94,6 +96,10 @@ def read_checkpoint(folder: Path) -> Checkpoint | None:
         raise FieldError(
             "checkpoint", f"{folder} cannot be gone on from ({reason})", "delete it, or copy it again"
         ) from error
+    settings = saved["settings"] or {}
+    for former, present in _RENAMED:
+        if former in settings:
+            settings[present] = settings.pop(former)
     return saved
 
 
@@ -218,8 +224,7 @@ def _expanded(compact: Compact, optimiser: MasterAdam) -> OptimiserState:
     else:
         master = [a + away.float() for a, away in zip(average, compact["away"], strict=True)]
         adam["state"] = {
-            number: {key: value.float() for key, value in values.items()}
-            for number, values in compact["adam"].items()
+            number: {key: value.float() for key, value in values.items()} for number, values in compact["adam"].items()
         }
         cold = compact["cold_since"]
     return {

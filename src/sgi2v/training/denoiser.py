@@ -10,11 +10,18 @@ from diffusers.models.attention_processor import AttnProcessor
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sgi2v.training.accumulation import (
+    Learned,
+    MicroBatch,
+    give_mean,
+    replica,
+    side_by_side,
+    training_of,
+)
 from sgi2v.training.checkpoint import begun_in, fingerprint
 from sgi2v.training.correspondence import TaughtAttention
 from sgi2v.training.feed import Batch, Feeder
 from sgi2v.training.journal import Meter
-from sgi2v.training.lanes import Lane, Learned, give_mean, replica, side_by_side, training_of_lane
 from sgi2v.training.loop import Log, Loop, Stop, Watch, never
 from sgi2v.training.networks import averaged, build, load_autoencoder, place_encoder, type_of
 from sgi2v.training.optimiser import MasterAdam
@@ -123,17 +130,17 @@ def train(
         watch=watch,
         stop=stop,
     )
-    lanes = [
-        _lane(training_of_lane(training, number), replica(models) if number else models, autoencoder)
-        for number in range(training.lanes)
+    micro_batches = [
+        _micro_batch(training_of(training, number), replica(models) if number else models, autoencoder)
+        for number in range(training.accumulation)
     ]
-    with side_by_side(lanes, training.device) as learn:
+    with side_by_side(micro_batches, training.device) as learn:
         loop.run(_Denoiser(learn, optimiser), optimiser)
     return averaged(training, optimiser)
 
 
 class _Denoiser:
-    """The denoiser in the training's loop: the mean gradients of a step's batches."""
+    """The denoiser in the training's loop: the mean gradients of a step's micro-batches."""
 
     def __init__(self, learn: Callable[[int], list[Learned]], optimiser: MasterAdam) -> None:
         self._learn, self._parameters, self._meter = learn, optimiser.parameters, Meter()
@@ -148,10 +155,10 @@ class _Denoiser:
         return torch.cat([batch.losses for batch in learned])
 
 
-def _lane(
+def _micro_batch(
     training: DenoiserTraining, models: nn.ModuleDict, autoencoder: AutoencoderKLTemporalDecoder
-) -> Lane:
-    """What computes one of a step's batches on these networks."""
+) -> MicroBatch:
+    """One of a step's micro-batches, computed on these networks."""
     parameters = [parameter for parameter in models.parameters() if parameter.requires_grad]
     feeder = Feeder(training, autoencoder)
 

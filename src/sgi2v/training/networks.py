@@ -117,9 +117,7 @@ def place_encoder(
     return autoencoder.to(device=device, dtype=torch.float32 if upcast else dtype)
 
 
-def type_of(
-    wanted: TrainingType, device: str, begun: str | None, num_frames: Sequence[int] = ()
-) -> torch.dtype:
+def type_of(wanted: TrainingType, device: str, begun: str | None, num_frames: Sequence[int] = ()) -> torch.dtype:
     """The type to compute in; auto is the type a run has begun with, or else bfloat16 wherever that is fast.
 
     ValueError for clips of two frames in bfloat16 on a CPU: torch 2.13 gives garbage there as the gradient of a
@@ -129,8 +127,6 @@ def type_of(
     if wanted == "auto":
         wanted = begun or ("float32" if on_cpu and not bfloat16_is_fast() else "bfloat16")  # type: ignore[assignment]
     if on_cpu and wanted == "bfloat16" and 2 in num_frames:
-        raise ValueError(
-            "num_frames: clips of 2 cannot be trained in bfloat16 on a CPU; take 3, or dtype float32"
-        )
+        raise ValueError("num_frames: clips of 2 cannot be trained in bfloat16 on a CPU; take 3, or dtype float32")
     found: torch.dtype = getattr(torch, wanted)
     return found

@@ -113,9 +113,9 @@ class DenoiserTraining:
     """Places of each clip and block that are taught in a step, half of them on what has moved."""
     ema: float = 0.998
     """Decay of the exponential moving average of the weights, which is what is exported."""
-    lanes: int = 1
-    """Batches a step, each with clips of its own, whose gradients are averaged. On a CPU each is computed by a thread
-    of its own, which uses two cores nearly twice as well as one batch does; on a GPU one after the other."""
+    accumulation: int = 1
+    """Micro-batches a step, each with clips of its own, whose gradients are averaged. On a CPU each is computed by a
+    thread of its own, which uses two cores nearly twice as well as one does; on a GPU one after the other."""
     pool_steps: int = 16
     """Steps that draw from the same rendered and encoded clips (each pair or clip is drawn a few times, with other
     noise)."""
@@ -150,13 +150,11 @@ class DenoiserTraining:
             raise ValueError(f"channels: must be multiples of 32, not {self.channels}")
         if not self.stages:
             raise ValueError("stages: give at least one")
-        for name in ("lanes", "checkpoint_every", "log_every", "pool_steps", "correspondence_places"):
+        for name in ("accumulation", "checkpoint_every", "log_every", "pool_steps", "correspondence_places"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: must be at least 1, not {getattr(self, name)}")
         if self.trained == "temporal" and any(s.num_steps and s.num_frames == 1 for s in self.stages):
-            raise ValueError(
-                "trained: temporal layers learn nothing from single pictures; leave out such stages"
-            )
+            raise ValueError("trained: temporal layers learn nothing from single pictures; leave out such stages")
         if self.freeze_image_encoder and self.initial is None:
             raise ValueError("freeze_image_encoder: needs --initial; random weights must be trained")
 

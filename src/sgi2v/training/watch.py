@@ -33,7 +33,7 @@ _SHOWN: Final = 5  # frames of a clip on a sheet
 _VALIDATION: Final = 1  # the set of scenes: 0 is the test split
 
 
-def settings_of(training: DenoiserTraining) -> dict[str, Any]:
+def model_settings(training: DenoiserTraining) -> dict[str, Any]:
     """What the model's sgi2v.json is to say; ValueError naming a file that is unusable.
 
     Of the training's `settings`, or else of `initial`; without either the size, and SG-I2V from a tenth of the highest
@@ -70,14 +70,14 @@ def export_average(training: DenoiserTraining, models: nn.ModuleDict, folder: Pa
         folder,
         models,
         load_autoencoder(training.autoencoder_folder),
-        settings_of(training),
+        model_settings(training),
         sigma_max=training.sigma_max,
         shard_size=training.shard_size,
         like=training.initial,
     )
 
 
-class Watcher:
+class PeriodicEvaluation:
     """Called after every step; does something at `probe_every`, `validate_every` and `watch_every` alone.
 
     It changes no weights.
@@ -86,7 +86,7 @@ class Watcher:
     def __init__(self, training: DenoiserTraining) -> None:
         """ValueError for settings that cannot be used."""
         self._training = training
-        settings_of(training)
+        model_settings(training)
         last = training.stages[-1]
         self._scenes = HeldOutWorld(
             scene_set=_VALIDATION,

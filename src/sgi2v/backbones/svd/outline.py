@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -192,7 +192,7 @@ class SVDOutline:
         """SHA-256 over the weight files."""
         return weights_sha256(self.folder, NETWORKS)
 
-    def with_settings(self, settings: SVDSettings) -> Self:
+    def with_settings(self, settings: SVDSettings) -> SVDOutline:
         """The same model under other settings."""
         return dataclasses.replace(self, settings=settings)
 
@@ -300,7 +300,7 @@ class SVDOutline:
             return name
         return choose_dtype(name, device, bfloat16_on_cpu=self.settings.bfloat16_on_cpu)
 
-    def fetched(self, *, half: bool) -> Self:
+    def fetched(self, *, half: bool) -> SVDOutline:
         """The outline with its weights on this machine, from the hub where they come from there; fp16 ones if half."""
         if self.hub_id is None:
             return self

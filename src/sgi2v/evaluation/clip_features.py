@@ -1,4 +1,4 @@
-"""Stand-in features for small benchmarks: a little network of our own, trained apart from every generator.
+"""Features of clips for small benchmarks: a little network of our own, trained apart from every generator.
 
 Its distances are no FID and no FVD, and must not be called so: its name is `sgi2v-clip-64`.
 """
@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from sgi2v.evaluation.weights import load_strictly, read_weights
 
-STANDIN: Final = "sgi2v-clip-64"
+NAME: Final = "sgi2v-clip-64"
 """The name of the features; a newly trained network of other habits gets another one."""
 SIDE: Final = 64
 """Height and width in pixels at which the network sees every frame."""
@@ -22,11 +22,11 @@ NUM_FRAMES: Final = 8
 """Frames that the network sees of every clip."""
 NUM_FEATURES: Final = 64
 _CHANNELS: Final = (24, 48, 96, 128)
-_STANDIN_FILE: Final = Path(__file__).parents[1] / "assets" / "standin" / "model.safetensors"
+_FILE: Final = Path(__file__).parents[1] / "assets" / "clip_features" / "model.safetensors"
 
 
 def seen(frames: Float[Tensor, "*b f 3 h w"]) -> Float[Tensor, "*b 8 3 64 64"]:
-    """What the network sees of a clip: 8 frames equally spaced in time (the nearest ones), 64x64 pixels.
+    """The network's view of a clip: 8 frames equally spaced in time (the nearest ones), 64x64 pixels.
 
     Frames are resized bilinearly, antialiased, without keeping their shape; of a shorter clip frames are repeated.
     """
@@ -97,13 +97,13 @@ class ClipNetwork(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class StandinExtractor:
-    """Features of whole clips from the stand-in network."""
+class ClipFeatures:
+    """Features of whole clips from the bundled network."""
 
     network: ClipNetwork
     sha256: str
     """SHA-256 of the weights' file."""
-    name: str = STANDIN
+    name: str = NAME
     unit: Literal["frame", "clip"] = "clip"
     resize: str = "64x64, bilinear, antialiased; 8 frames, nearest in time"
 
@@ -115,14 +115,12 @@ class StandinExtractor:
         return found.cpu()
 
 
-def load_standin(
-    path: Path | None = None, *, sha256: str | None = None, device: str = "cpu"
-) -> StandinExtractor:
-    """The bundled stand-in, or the one in a file that `sgi2v train standin` wrote.
+def load_clip_features(path: Path | None = None, *, sha256: str | None = None, device: str = "cpu") -> ClipFeatures:
+    """The bundled network, or the one in a file that `sgi2v train clip-features` wrote.
 
-    ValueError for a file that is not there, damaged, of another network, or with another SHA-256 than the given one.
+    FieldError for a file that is not there, damaged, of another network, or with another SHA-256 than the given one.
     """
-    weights = read_weights(path or _STANDIN_FILE, sha256=sha256)
+    weights = read_weights(path or _FILE, sha256=sha256)
     network = ClipNetwork()
-    load_strictly(network, weights, kind=f"the stand-in network {STANDIN}")
-    return StandinExtractor(network=network.to(device), sha256=weights.sha256)
+    load_strictly(network, weights, kind=f"the clip network {NAME}")
+    return ClipFeatures(network=network.to(device), sha256=weights.sha256)

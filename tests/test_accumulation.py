@@ -8,15 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from sgi2v.training import autoencoder, denoiser
+from sgi2v.training.accumulation import Learned, give_mean, replica, side_by_side, training_of
 from sgi2v.training.autoencoder_fields import AutoencoderTraining
 from sgi2v.training.checkpoint import Stopped
-from sgi2v.training.lanes import Learned, give_mean, replica, side_by_side, training_of_lane
 from sgi2v.training.stages import DenoiserTraining, Stage
 
 
 @pytest.fixture
 def training(tmp_path: Path) -> DenoiserTraining:
-    """Two lanes of one clip of three frames, four steps."""
+    """Two micro-batches of one clip of three frames, four steps."""
     vae = tmp_path / "vae"
     small = AutoencoderTraining(output=vae, size=32, channels=(32, 32, 32, 32), latent_channels=4)
     autoencoder.build(small).save_pretrained(vae)
@@ -29,7 +29,7 @@ def training(tmp_path: Path) -> DenoiserTraining:
         num_frames=3,
         correspondence=0.1,
         pool_steps=2,
-        lanes=2,
+        accumulation=2,
         dtype="float32",
     )
 
@@ -65,23 +65,23 @@ def test_a_replica_has_the_parameters_and_hooks_of_its_own() -> None:
     assert not seen
 
 
-def test_lanes_come_in_their_order_and_with_their_share_of_threads() -> None:
+def test_micro_batches_come_in_their_order_and_with_their_share_of_threads() -> None:
     before = torch.get_num_threads()
     num: dict[int, int] = {}
 
-    def lane(number: int, step: int) -> Learned:
+    def learn_one(number: int, step: int) -> Learned:
         num[number] = torch.get_num_threads()
         return _learned(torch.tensor([float(10 * number + step)]))
 
-    lanes = [lambda step, number=number: lane(number, step) for number in range(3)]
-    with side_by_side(lanes, "cpu") as learn:
+    micro_batches = [lambda step, number=number: learn_one(number, step) for number in range(3)]
+    with side_by_side(micro_batches, "cpu") as learn:
         found = learn(4)
     assert [float(one.gradients[0]) for one in found if one.gradients[0] is not None] == [4.0, 14.0, 24.0]
     assert set(num.values()) == {max(1, before // 3)}
     assert torch.get_num_threads() == before
 
 
-def test_a_lane_that_fails_is_heard() -> None:
+def test_a_micro_batch_that_fails_is_heard() -> None:
     def broken(_: int) -> Learned:
         raise ValueError("no clips")
 
@@ -89,10 +89,10 @@ def test_a_lane_that_fails_is_heard() -> None:
         learn(0)
 
 
-def test_lanes_see_clips_of_their_own_and_the_first_those_of_a_training_without(
+def test_micro_batches_see_clips_of_their_own_and_the_first_those_of_a_training_without(
     training: DenoiserTraining,
 ) -> None:
-    seeds = [training_of_lane(training, number).seed for number in range(4)]
+    seeds = [training_of(training, number).seed for number in range(4)]
     assert seeds[0] == training.seed
     assert len(set(seeds)) == 4
 
@@ -105,12 +105,12 @@ def test_side_by_side_is_in_turn_to_the_bit_and_goes_on_where_it_stopped(
     with pytest.raises(Stopped):
         denoiser.train(parts, stop=lambda: True)
     assert _equal(_weights(denoiser.train(parts)), whole)
-    one = _weights(denoiser.train(replace(training, output=tmp_path / "one", lanes=1)))
+    one = _weights(denoiser.train(replace(training, output=tmp_path / "one", accumulation=1)))
     assert not _equal(one, whole)
-    # As on a device that lanes would share.
-    monkeypatch.setattr(denoiser, "side_by_side", lambda lanes, _: side_by_side(lanes, "meta"))
+    # As on a device that micro-batches would share.
+    monkeypatch.setattr(denoiser, "side_by_side", lambda all_of_them, _: side_by_side(all_of_them, "meta"))
     before = torch.get_num_threads()
-    torch.set_num_threads(max(1, before // 2))  # what a lane has beside another
+    torch.set_num_threads(max(1, before // 2))  # what one has beside another
     try:
         turns = _weights(denoiser.train(replace(training, output=tmp_path / "turns")))
     finally:
@@ -118,6 +118,6 @@ def test_side_by_side_is_in_turn_to_the_bit_and_goes_on_where_it_stopped(
     assert _equal(turns, whole)
 
 
-def test_no_lane_is_refused(training: DenoiserTraining) -> None:
-    with pytest.raises(ValueError, match="lanes: must be at least 1, not 0"):
-        replace(training, lanes=0)
+def test_no_micro_batch_is_refused(training: DenoiserTraining) -> None:
+    with pytest.raises(ValueError, match="accumulation: must be at least 1, not 0"):
+        replace(training, accumulation=0)

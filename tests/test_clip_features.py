@@ -1,4 +1,4 @@
-"""The stand-in features: what they must see, on clips they never saw; their network's training; what is refused."""
+"""Clip features: what they must see, on clips they never saw; their network's training; what is refused."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -13,19 +13,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sgi2v.evaluation.baselines import paste, still
+from sgi2v.evaluation.clip_features import NUM_FEATURES, ClipFeatures, load_clip_features, seen
 from sgi2v.evaluation.distances import frechet_distance, is_singular, kernel_distance
 from sgi2v.evaluation.extractors import Extractor
-from sgi2v.evaluation.standin import NUM_FEATURES, StandinExtractor, load_standin, seen
 from sgi2v.training.checkpoint import Stopped
-from sgi2v.training.standin import SPOILINGS, StandinTraining, spoil, train
+from sgi2v.training.clip_features import SPOILINGS, ClipFeaturesTraining, spoil, train
 from sgi2v.world import Clip, World
 
 NUM = 72
 
 
 @pytest.fixture(scope="module")
-def extractor() -> StandinExtractor:
-    return load_standin()
+def extractor() -> ClipFeatures:
+    return load_clip_features()
 
 
 @pytest.fixture(scope="module")
@@ -36,19 +36,19 @@ def clips() -> tuple[list[Clip], list[Clip]]:
     return [first[index] for index in range(NUM)], [second[index] for index in range(NUM)]
 
 
-def features(extractor: StandinExtractor, clips: list[Tensor]) -> Tensor:
+def features(extractor: ClipFeatures, clips: list[Tensor]) -> Tensor:
     """Features of many clips of one size: what `extractor.features` gives one by one, and quicker."""
     with torch.no_grad():
         return torch.cat([extractor.network(seen(part)) for part in torch.stack(clips).split(24)])
 
 
 @pytest.fixture(scope="module")
-def reference(extractor: StandinExtractor, clips: tuple[list[Clip], list[Clip]]) -> Tensor:
+def reference(extractor: ClipFeatures, clips: tuple[list[Clip], list[Clip]]) -> Tensor:
     return features(extractor, [clip.frames for clip in clips[0]])
 
 
 @pytest.fixture(scope="module")
-def true(extractor: StandinExtractor, clips: tuple[list[Clip], list[Clip]]) -> Tensor:
+def true(extractor: ClipFeatures, clips: tuple[list[Clip], list[Clip]]) -> Tensor:
     return features(extractor, [clip.frames for clip in clips[1]])
 
 
@@ -87,7 +87,7 @@ def shuffled(frames: Tensor, share: float) -> Tensor:
     ],
 )
 def test_distance_rises_with_every_strength(
-    extractor: StandinExtractor,
+    extractor: ClipFeatures,
     clips: tuple[list[Clip], list[Clip]],
     reference: Tensor,
     true: Tensor,
@@ -105,7 +105,7 @@ def test_distance_rises_with_every_strength(
 
 
 def test_true_clips_are_near_pasted_ones_next_and_still_ones_far(
-    extractor: StandinExtractor, clips: tuple[list[Clip], list[Clip]], reference: Tensor, true: Tensor
+    extractor: ClipFeatures, clips: tuple[list[Clip], list[Clip]], reference: Tensor, true: Tensor
 ) -> None:
     assert not is_singular(reference, true)
     pasted = [paste(clip.frames[0], clip.boxes, clip.masks[:, 0]) for clip in clips[1]]
@@ -120,7 +120,7 @@ def test_true_clips_are_near_pasted_ones_next_and_still_ones_far(
     assert near < 0.2 * NUM_FEATURES
 
 
-def test_any_size_and_number_of_frames(extractor: StandinExtractor) -> None:
+def test_any_size_and_number_of_frames(extractor: ClipFeatures) -> None:
     assert isinstance(extractor, Extractor) and extractor.name == "sgi2v-clip-64" and extractor.unit == "clip"
     assert len(extractor.sha256) == 64
     frames = World(width=128, num_frames=14).render(1, 3).frames[0]
@@ -154,8 +154,8 @@ def test_training_clips_are_spoilt_more_by_more(kind: str) -> None:
 
 
 def test_trains_resumes_and_writes_what_is_read(tmp_path: Path) -> None:
-    def training(folder: str) -> StandinTraining:
-        return StandinTraining(
+    def training(folder: str) -> ClipFeaturesTraining:
+        return ClipFeaturesTraining(
             output=tmp_path / folder,
             num_steps=22,
             batch_size=2,
@@ -183,19 +183,19 @@ def test_trains_resumes_and_writes_what_is_read(tmp_path: Path) -> None:
     train(training("cut"))
     again = load_file(tmp_path / "cut" / "model.safetensors")
     assert all(torch.equal(value, again[name]) for name, value in whole.items())
-    extractor = load_standin(tmp_path / "cut" / "model.safetensors")
+    extractor = load_clip_features(tmp_path / "cut" / "model.safetensors")
     assert extractor.features(World(width=64, num_frames=8).render(1, 0).frames[0]).isfinite().all()
 
 
 def test_bad_settings_and_other_weights_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="num_steps"):
-        StandinTraining(output=tmp_path, num_steps=0)
+        ClipFeaturesTraining(output=tmp_path, num_steps=0)
     with pytest.raises(ValueError, match="clean"):
-        StandinTraining(output=tmp_path, clean=1.5)
+        ClipFeaturesTraining(output=tmp_path, clean=1.5)
     with pytest.raises(ValueError, match="known are blur"):
         spoil(torch.zeros(8, 3, 16, 16), "nonsense", 0.5, torch.Generator())
     save_file({"out.bias": torch.zeros(64)}, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match=r"other\.safetensors: not the weights of the stand-in network"):
-        load_standin(tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match=r"other\.safetensors: not the weights of the clip network"):
+        load_clip_features(tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="SHA-256"):
-        load_standin(sha256="0" * 64)
+        load_clip_features(sha256="0" * 64)

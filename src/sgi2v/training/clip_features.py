@@ -1,4 +1,4 @@
-"""Trains the stand-in feature network: what moves in a rendered clip and how, and what was done to spoil it."""
+"""Trains the network that describes clips: to tell what moves in them and how, and how they were spoilt."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sgi2v.evaluation.standin import NUM_FEATURES, NUM_FRAMES, ClipNetwork, seen
+from sgi2v.evaluation.clip_features import NUM_FEATURES, NUM_FRAMES, ClipNetwork, seen
 from sgi2v.training.loop import Log, Loop, Stop, never
 from sgi2v.training.optimiser import MasterAdam, warm_cosine
 from sgi2v.world import World
@@ -28,8 +28,8 @@ _FREE: Final = "output", "num_steps", "lr", "num_warmup", "still", "checkpoint_e
 
 
 @dataclass(frozen=True, kw_only=True)
-class StandinTraining:
-    """All that decides the stand-in's training."""
+class ClipFeaturesTraining:
+    """All that decides the training."""
 
     output: Path
     """Folder for checkpoints and, at the end, model.safetensors."""
@@ -68,7 +68,7 @@ class StandinTraining:
             raise ValueError(f"clean: a share of 0 to 1, not {self.clean}")
 
 
-class StandinTask(nn.Module):
+class ClipFeaturesTask(nn.Module):
     """The network and the linear read-outs it is trained through, which are thrown away."""
 
     def __init__(self) -> None:
@@ -95,7 +95,7 @@ class _Pool:
 
 
 @torch.no_grad()
-def _pool(training: StandinTraining, number: int) -> _Pool:
+def _pool(training: ClipFeaturesTraining, number: int) -> _Pool:
     """The clips of 40 steps: simple and rich, square and wide, one to three things; a function of the arguments."""
     kind: Literal["simple", "rich"] = "rich" if number % 3 == 2 else "simple"
     num_things = 1 + number % 2 if kind == "simple" else 1 + (number // 3) % 3
@@ -184,7 +184,7 @@ def _blurred(clip: Float[Tensor, "f 3 h w"], sigma: float) -> Tensor:
     return blurred
 
 
-def _batch(training: StandinTraining, pool: _Pool, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _batch(training: ClipFeaturesTraining, pool: _Pool, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Clips, what is known of them, which of that still holds, and strengths; a function of the pool and the step."""
     generator = torch.Generator().manual_seed(training.seed * 1_000_003 + step + 2**42)
     num = training.batch_size
@@ -216,7 +216,7 @@ def _batch(training: StandinTraining, pool: _Pool, step: int) -> tuple[Tensor, T
 class _Learner:
     """The network in the training's loop: tells what moves in clips, and what was done to them."""
 
-    def __init__(self, training: StandinTraining, task: StandinTask) -> None:
+    def __init__(self, training: ClipFeaturesTraining, task: ClipFeaturesTask) -> None:
         self._training, self._task = training, task
         self._pool: tuple[int, _Pool] | None = None
         self._last = torch.zeros(2)
@@ -226,9 +226,7 @@ class _Learner:
         training, number = self._training, step // _STEPS_PER_POOL
         if self._pool is None or self._pool[0] != number:
             self._pool = number, _pool(training, number)
-        clips, known, holds, strengths = (
-            value.to(training.device) for value in _batch(training, self._pool[1], step)
-        )
+        clips, known, holds, strengths = (value.to(training.device) for value in _batch(training, self._pool[1], step))
         said, spoilt = self._task(clips.to(next(self._task.parameters()).dtype))
         told = ((said - known).square() * holds).sum() / holds.sum()
         found = (spoilt - strengths).square().mean()
@@ -242,7 +240,7 @@ class _Learner:
         return {"known": known, "spoilt": spoilt}
 
 
-def train(training: StandinTraining, *, log: Log | None = None, stop: Stop = never) -> ClipNetwork:
+def train(training: ClipFeaturesTraining, *, log: Log | None = None, stop: Stop = never) -> ClipNetwork:
     """Train the network, resuming from `output`; write `output`/model.safetensors (float16) and return it in float32.
 
     The features have mean 0, and mean variance 1, on clips of the training split. Data of a step depend on the seed
@@ -251,7 +249,7 @@ def train(training: StandinTraining, *, log: Log | None = None, stop: Stop = nev
     fields = asdict(training)
     decided = {name: fields[name] for name in fields if name not in _FREE}
     torch.manual_seed(training.seed)
-    task = StandinTask().to(device=training.device, dtype=getattr(torch, training.dtype)).train()
+    task = ClipFeaturesTask().to(device=training.device, dtype=getattr(torch, training.dtype)).train()
     optimiser = MasterAdam(task, ema=training.ema)
     Loop(
         folder=training.output,
@@ -273,7 +271,7 @@ def train(training: StandinTraining, *, log: Log | None = None, stop: Stop = nev
 
 
 @torch.no_grad()
-def _standardise(network: ClipNetwork, training: StandinTraining) -> None:
+def _standardise(network: ClipNetwork, training: ClipFeaturesTraining) -> None:
     """Move the features to mean 0, and scale all alike to a mean variance of 1, on clips as they are."""
     pools = [_pool(training, 10**6 + number).clips for number in range(3)]
     features = torch.cat([network(part.to(training.device)) for pool in pools for part in pool.split(64)])
