@@ -126,9 +126,7 @@ class ToyFlowTransformer(nn.Module):
         )  # fmt: skip
         places = torch.zeros(frames, rows, columns, self.width, device=like.device)
         for count, shape in sizes:
-            places = places + waves(torch.arange(count, device=like.device), self.width).view(
-                *shape, self.width
-            )
+            places = places + waves(torch.arange(count, device=like.device), self.width).view(*shape, self.width)
         return places.to(like.dtype)
 
 
@@ -156,9 +154,7 @@ class ToyAutoencoder(nn.Module):
         held = torch.cat([frames[:1].expand(self.FRAMES - 1, -1, -1, -1), frames])
         side = self.STRIDE
         cut = held.unflatten(3, (-1, side)).unflatten(2, (-1, side)).unflatten(0, (-1, self.FRAMES))
-        patches = cut.permute(0, 3, 5, 2, 1, 4, 6).flatten(
-            3
-        )  # group, row, column, then colour, time and place
+        patches = cut.permute(0, 3, 5, 2, 1, 4, 6).flatten(3)  # group, row, column, then colour, time and place
         own = patches @ self.basis.T / self.scale
         own = own.movedim(-1, 1)
         return torch.cat([own[:1], 2 * own[1:] - own[:-1]])
