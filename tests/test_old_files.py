@@ -44,9 +44,7 @@ def test_a_video_of_version_1_is_made_again(backbone: Backbone, name: str) -> No
     assert float((made.frames - written).abs().mean()) < 0.02
     again = dict(made.run or {})
     assert again["version"] == 1, "a run of version 1 is written as one"
-    assert {k: v for k, v in again.items() if k != "versions"} == {
-        k: v for k, v in record.items() if k != "versions"
-    }
+    assert {k: v for k, v in again.items() if k != "versions"} == {k: v for k, v in record.items() if k != "versions"}
 
 
 def test_freetraj_of_version_1_draws_as_it_did(backbone: Backbone) -> None:
@@ -62,9 +60,7 @@ def test_freetraj_of_version_1_draws_as_it_did(backbone: Backbone) -> None:
 
 
 def test_a_models_settings_of_then_mean_what_they_meant() -> None:
-    old = settings_with(
-        SVDSettings(recipes={}), json.loads((DATA / "sgi2v-1.json").read_text()), "sgi2v.json"
-    )
+    old = settings_with(SVDSettings(recipes={}), json.loads((DATA / "sgi2v-1.json").read_text()), "sgi2v.json")
     now: Settings = settings_of()
     for recipe in (None, *now.recipes):
         before, after = (settings_with_recipe(one, recipe) for one in (old, now))
@@ -90,9 +86,7 @@ def test_committed_rows_are_known_by_the_same_keys(study: str) -> None:
             continue
         controller = controller_from_dict(row["controller"])
         said = flat(controller_to_dict(controller))
-        assert {**said, **row["controller"]} == json.loads(json.dumps(said)), (
-            "a field is called or means otherwise"
-        )
+        assert {**said, **row["controller"]} == json.loads(json.dumps(said)), "a field is called or means otherwise"
         found += 1
     assert found
 

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from sgi2v.errors import FieldError
 from sgi2v.evaluation.datasets import HIDDEN, Case, hidden_share, path_kinds, with_kinds
 from sgi2v.grid import Grid, tracks_of
 from sgi2v.scene import Box, Key, Motion, Scene, frame_times
@@ -53,9 +54,9 @@ class HeldOutWorld:
 
     def __post_init__(self) -> None:
         if self.scene_set < 0 or self.limit < 1:
-            raise ValueError(f"scene_set, limit: must be at least 0 and 1, got {self.scene_set}, {self.limit}")
+            raise FieldError("scene_set, limit", f"must be at least 0 and 1, got {self.scene_set}, {self.limit}")
         if self.limit > _STRIDE // 2 // _ATTEMPTS:
-            raise ValueError(f"limit: at most {_STRIDE // 2 // _ATTEMPTS} scenes a set, got {self.limit}")
+            raise FieldError("limit", f"at most {_STRIDE // 2 // _ATTEMPTS} scenes a set, got {self.limit}")
         self.world()
 
     def __len__(self) -> int:
