@@ -27,11 +27,11 @@ from sgi2v.training.checkpoint import Stopped, save_checkpoint
 from sgi2v.training.denoiser import Drawn
 from sgi2v.training.export import export
 from sgi2v.training.feed import Feeder
-from sgi2v.training.journal import history
 from sgi2v.training.networks import build
 from sgi2v.training.optimiser import MasterAdam
 from sgi2v.training.spatial import pictures_only, silence_temporal_layers
 from sgi2v.training.stages import DenoiserTraining, Stage, TrainingType
+from training_log import history
 
 
 def _autoencoder(tmp_path: Path) -> AutoencoderTraining:
