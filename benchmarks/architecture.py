@@ -15,8 +15,9 @@ from diffusers import (
 from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from sgi2v.backbones.svd import SVD, SVDCondition
-from sgi2v.backbones.svd_outline import SVDOutline, SVDSettings
+from sgi2v.backbones.svd.model import SVD
+from sgi2v.backbones.svd.outline import SVDOutline, SVDSettings
+from sgi2v.backbones.svd.parts import SVDCondition
 from sgi2v.grid import Grid
 
 NUM_PARAMETERS = 1_524_623_082

@@ -20,7 +20,7 @@ from sgi2v.alignment import AlignmentPlan, alignment_loss
 from sgi2v.backbones import load_backbone
 from sgi2v.backbones.base import settings_with_recipe
 from sgi2v.backbones.folder import bundled_folder
-from sgi2v.backbones.svd import SVD
+from sgi2v.backbones.svd.model import SVD
 from sgi2v.controllers import SGI2V, recommended
 from sgi2v.demo import shipped_scene
 from sgi2v.device import device_name
@@ -214,12 +214,8 @@ def causes(options: Options) -> None:
     seconds = [statistics.median(values) for values in times.values()]
     # Whatever else the machine does can only add to a time, so the fastest go says most about small differences.
     fastest = [min(values) for values in times.values()]
-    print(
-        f"\n{options.iterations} iterations, scene {options.scene}, medians and fastest of {options.repeats}\n"
-    )
-    print(
-        "| a guided step | median, s | fastest, s | over the line above | over the twin with the same exit |"
-    )
+    print(f"\n{options.iterations} iterations, scene {options.scene}, medians and fastest of {options.repeats}\n")
+    print("| a guided step | median, s | fastest, s | over the line above | over the twin with the same exit |")
     print("|---|---|---|---|---|")
     for k, name in enumerate(times):
         gains = [f"{fastest[k - 1] / fastest[k]:.2f}", f"{fastest[1] / fastest[k]:.2f}"] if k else ["", ""]

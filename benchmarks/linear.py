@@ -14,7 +14,7 @@ from phases import Generation, tracks_over
 from timing import median_seconds
 
 from sgi2v import SGI2V
-from sgi2v.backbones.svd import SVD
+from sgi2v.backbones.svd.model import SVD
 
 Growth = Literal["frames", "iterations", "guided steps", "boxes"]
 

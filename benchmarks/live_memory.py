@@ -10,7 +10,7 @@ from architecture import META, condition_of, held_tensors, published_svd
 from counting import Count, count
 from phases import tracks_over
 
-from sgi2v.backbones.svd import SVD
+from sgi2v.backbones.svd.model import SVD
 from sgi2v.controllers import Controller, FreeTraj
 from sgi2v.grid import Grid, Tracks
 from sgi2v.step import Reporter, Step, euler

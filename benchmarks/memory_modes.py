@@ -10,7 +10,7 @@ from counting import Count, count_phases
 from phases import BACKWARD, DECODE, ENCODE, FORWARD, PLAIN, Generation, tracks_over
 
 from sgi2v.backbones.memory import MODES, Mode, Sizes, memory_needed
-from sgi2v.backbones.svd import SVD
+from sgi2v.backbones.svd.model import SVD
 from sgi2v.controllers import SGI2V
 from sgi2v.grid import Grid
 

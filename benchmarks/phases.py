@@ -15,7 +15,8 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from sgi2v.backbones.svd import SVD, SVDCondition
+from sgi2v.backbones.svd.model import SVD
+from sgi2v.backbones.svd.parts import SVDCondition
 from sgi2v.controllers import Controller
 from sgi2v.grid import Grid, Track, Tracks
 from sgi2v.sampling import sample
@@ -132,7 +133,7 @@ class Generation:
     def x(self) -> Float[Tensor, "n c y x"]:
         """Latents at the level of the guided step that is measured."""
         noise = torch.randn(self.grid.latent_shape, generator=torch.Generator().manual_seed(self.seed))
-        return (noise * self.levels[self.index].pure_noise_scale).to(self.backbone.device)
+        return (noise * self.levels[self.index].init_noise_sigma).to(self.backbone.device)
 
     @property
     def index(self) -> int:

@@ -17,6 +17,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+pytest.register_assert_rewrite("contract", "imprint")  # tests that other files run: they explain a failure too
+
 # A shared machine makes any deadline a coin toss; a fixed seed makes a failure repeatable.
 settings.register_profile(
     "sgi2v", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], max_examples=50

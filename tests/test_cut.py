@@ -10,7 +10,7 @@ import torch
 from sgi2v.backbones import SVD, load_backbone
 from sgi2v.controllers import SGI2V
 from sgi2v.evaluation.held_out import HeldOutWorld
-from sgi2v.generate import plan
+from sgi2v.pipeline import plan
 from sgi2v.sampling import sample
 from tiny import tiny_svd
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from sgi2v import SVD
 from sgi2v.backbones.base import CLEAN, Level
-from sgi2v.backbones.svd import SVDCondition
+from sgi2v.backbones.svd.parts import SVDCondition
 from test_no_trace import Broken, broken_layer, nothing_is_left
-from tiny import EMBEDDING, tiny_svd
+from tiny import EMBEDDING, load_svd, tiny_svd
 
 LEVEL = Level(signal=1.0, noise=3.0)
 MID = ("up_blocks.2.attentions.1:first-frame", "up_blocks.2.attentions.2:first-frame")
@@ -26,7 +26,7 @@ LAYERS = {
 @pytest.fixture(scope="module", params=["fast", "low"])
 def backbone(request: pytest.FixtureRequest) -> SVD:
     """As it is, and with every block checkpointed."""
-    return SVD.load(tiny_svd(3), device="cpu", dtype="float32", memory=request.param)
+    return load_svd(tiny_svd(3), device="cpu", dtype="float32", memory=request.param)
 
 
 @pytest.fixture(scope="module")
@@ -94,9 +94,7 @@ def test_deep_blocks_do_not_run_again(backbone: SVD, x: Tensor) -> None:
     deep: dict[str, Tensor] = {}
     read(backbone, x, MID, deep)
     handles = [
-        backbone.denoiser.get_submodule(name).register_forward_pre_hook(
-            lambda *_, name=name: ran.append(name)
-        )
+        backbone.denoiser.get_submodule(name).register_forward_pre_hook(lambda *_, name=name: ran.append(name))
         for name in blocks
     ]
     try:

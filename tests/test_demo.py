@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from sgi2v import SGI2V, SVD, Sampling, load_scene
+from sgi2v import SGI2V, Sampling, load_scene
 from sgi2v.cli import main
 from sgi2v.demo import TITLES, make_demo, shipped_scene
 from sgi2v.evaluation.tracker import TemplateTracker
-from sgi2v.generate import Progress
+from sgi2v.pipeline import Progress
 from sgi2v.video import load_video
-from tiny import tiny_svd
+from tiny import load_svd, tiny_svd
 
 
 def test_a_demonstration() -> None:
-    backbone = SVD.load(tiny_svd(3, light=True), device="cpu", dtype="float32")
+    backbone = load_svd(tiny_svd(3, light=True), device="cpu", dtype="float32")
     scene = load_scene(shipped_scene("rocket"))
     told: dict[str, list[Progress]] = {title: [] for title in TITLES}
     demo = make_demo(
@@ -59,8 +59,6 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     printed = capsys.readouterr().out.splitlines()
     assert printed[:4] == [str(out / name) for name in names]
     assert "pixels of 64x64" in printed[4]
-    assert all(
-        title in line and "at the end" in line for title, line in zip(TITLES, printed[5:], strict=True)
-    )
+    assert all(title in line and "at the end" in line for title, line in zip(TITLES, printed[5:], strict=True))
     assert sorted(p.name for p in out.iterdir()) == sorted(names)
     assert load_video(out / "demo.mp4").frames.shape == (3, 3, 64, 64)

@@ -18,7 +18,6 @@ from sgi2v.evaluation.distances import (
     frechet_interval,
     is_singular,
     kernel_distance,
-    kernel_distance_of_subsets,
     kernel_interval,
 )
 
@@ -121,10 +120,6 @@ def test_kernel_distance_equals_torchmetrics() -> None:
     theirs.update(a, real=True)
     theirs.update(b, real=False)
     assert kernel_distance(a, b) == pytest.approx(float(theirs.compute()[0]), rel=1e-3)
-    whole = kernel_distance_of_subsets(a, b, subset_size=40, num_subsets=2)
-    assert whole.tolist() == pytest.approx([kernel_distance(a, b)] * 2, rel=1e-9)
-    parts = kernel_distance_of_subsets(a, b, subset_size=20, num_subsets=200)
-    assert float((parts.mean() - kernel_distance(a, b)).abs()) < 4 * float(parts.std()) / math.sqrt(200)
 
 
 def test_kernel_distance_is_unbiased_where_the_frechet_distance_is_not() -> None:
@@ -185,5 +180,3 @@ def test_what_cannot_be_compared_is_refused() -> None:
         kernel_interval(rows, rows, rows_per_clip=4)
     with pytest.raises(ValueError, match="rows_per_clip: 6 rows"):
         frechet_interval(rows, rows, rows_per_clip=4)
-    with pytest.raises(ValueError, match="subset_size: 7"):
-        kernel_distance_of_subsets(rows, rows, subset_size=7)

@@ -8,7 +8,8 @@ from sgi2v.backbones import SVD, load_backbone
 from sgi2v.controllers import Controller
 from sgi2v.evaluation.feature_pictures import Look, Watcher, components, feature_sheet, read_by_sg_i2v
 from sgi2v.evaluation.held_out import HeldOutWorld
-from sgi2v.generate import Sampling, generate
+from sgi2v.pipeline import generate
+from sgi2v.planning import Sampling
 from tiny import tiny_svd
 
 SCENE = HeldOutWorld(num_frames=4, limit=1)[0].scene
@@ -73,7 +74,7 @@ def test_watching_changes_nothing(backbone: SVD) -> None:
     from sgi2v.sampling import sample
 
     plain = generate(SCENE, backbone=backbone, controller=Controller(), sampling=SAMPLING).frames
-    from sgi2v.generate import plan
+    from sgi2v.pipeline import plan
 
     planned = plan(SCENE, backbone, controller=Controller(), sampling=SAMPLING)
     generator = torch.Generator().manual_seed(planned.sampling.seed)
@@ -87,11 +88,7 @@ def test_watching_changes_nothing(backbone: SVD) -> None:
     assert torch.equal(backbone.decode(latents), plain) and len(kept) == 1
 
 
-def test_a_layer_that_is_not_there_is_said_before_the_work(
-    backbone: SVD, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_layer_that_is_not_there_is_said_before_the_work(backbone: SVD, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backbone, "encode", lambda *_: pytest.fail("it was encoded"))
     with pytest.raises(ValueError, match=r"has no layer 'up_blocks.2.attentions.9'"):
-        feature_sheet(
-            SCENE, backbone=backbone, sampling=SAMPLING, look=Look(attention="up_blocks.2.attentions.9")
-        )
+        feature_sheet(SCENE, backbone=backbone, sampling=SAMPLING, look=Look(attention="up_blocks.2.attentions.9"))

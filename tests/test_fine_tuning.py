@@ -149,9 +149,7 @@ def test_a_log_is_read_as_one_run_and_by_a_person(tmp_path: Path) -> None:
         (2, None),
         (2, 4.5),
     ]
-    assert (
-        readable({"step": 20, "loss": 0.12345, "seconds_left": 600.0}) == "step 20  loss 0.1235  10 min left"
-    )
+    assert readable({"step": 20, "loss": 0.12345, "seconds_left": 600.0}) == "step 20  loss 0.1235  10 min left"
 
 
 def test_a_bad_clip_is_named_before_the_training(clips: Path, tmp_path: Path) -> None:

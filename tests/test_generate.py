@@ -26,14 +26,14 @@ from sgi2v import (
     replay,
 )
 from sgi2v.run import public_name, trusted_source
-from tiny import tiny_svd
+from tiny import load_svd, tiny_svd
 
 SMALL = Sampling(seed=3, num_steps=4, width=48, height=32, num_frames=3)
 
 
 @pytest.fixture(scope="module")
 def backbone() -> SVD:
-    return SVD.load(tiny_svd(3, light=True), device="cpu", dtype="float32")
+    return load_svd(tiny_svd(3, light=True), device="cpu", dtype="float32")
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_a_scene_becomes_a_video_and_its_record_makes_it_again(backbone: SVD, sc
         "dtype": "float32",
     }
     assert run.controller["name"] == "sg-i2v" and run.controller["iterations"] == 2
-    other = SVD.load(tiny_svd(3, light=True), device="cpu", dtype="float32")
+    other = load_svd(tiny_svd(3, light=True), device="cpu", dtype="float32")
     other.settings = replace(other.settings, fps=other.settings.fps + 5)
     own = other.settings
     again = replay(run, backbone=other)
@@ -84,13 +84,9 @@ def test_a_scene_becomes_a_video_and_its_record_makes_it_again(backbone: SVD, sc
 
 def test_the_seed_decides_and_control_changes_something(backbone: SVD, scene: Scene) -> None:
     none = generate(scene, backbone=backbone, controller=Controller(), sampling=SMALL).frames
-    assert torch.equal(
-        none, generate(scene, backbone=backbone, controller=Controller(), sampling=SMALL).frames
-    )
+    assert torch.equal(none, generate(scene, backbone=backbone, controller=Controller(), sampling=SMALL).frames)
     other = Sampling(seed=4, num_steps=4, width=48, height=32, num_frames=3)
-    assert not torch.equal(
-        none, generate(scene, backbone=backbone, controller=Controller(), sampling=other).frames
-    )
+    assert not torch.equal(none, generate(scene, backbone=backbone, controller=Controller(), sampling=other).frames)
     steered = generate(scene, backbone=backbone, controller=SGI2V(guided=(1.0, 400.0)), sampling=SMALL).frames
     assert not torch.equal(none, steered)
 
@@ -104,7 +100,7 @@ def test_what_the_user_leaves_open_the_backbone_decides(scene: Scene) -> None:
         fps=5,
         recommended={"sg-i2v": {"guided": [0.5, 999.0], "lr": 0.5}},
     )
-    backbone = SVD.load(tiny_svd(3, light=True), device="cpu", dtype="float32", settings=settings)
+    backbone = load_svd(tiny_svd(3, light=True), device="cpu", dtype="float32", settings=settings)
     video = generate(scene, backbone=backbone)
     assert video.frames.shape == (2, 3, 32, 32) and video.fps == 5.0
     assert video.run is not None and video.run["controller"]["lr"] == 0.5
@@ -125,9 +121,7 @@ def test_a_preview_shows_the_middle_frame_and_changes_nothing(
     plain = generate(scene, backbone=backbone, controller=Controller(), sampling=sampling)
     monkeypatch.setattr(backbone, "denoise", denoise)
     seen: list[torch.Tensor] = []
-    video = generate(
-        scene, backbone=backbone, controller=Controller(), sampling=sampling, preview=seen.append
-    )
+    video = generate(scene, backbone=backbone, controller=Controller(), sampling=sampling, preview=seen.append)
     assert torch.equal(video.frames, plain.frames)
     wanted = [backbone.decode(x0[1:2])[0] for x0 in estimates[::5]]  # six of 25 steps at most: every fifth
     assert len(seen) == len(wanted) == 5
@@ -179,9 +173,7 @@ def test_mistakes_are_found_before_any_compute(backbone: SVD, scene: Scene) -> N
         Sampling(seed=-1)
 
 
-def test_too_little_memory_says_what_lowers_it(
-    backbone: SVD, scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_little_memory_says_what_lowers_it(backbone: SVD, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -214,8 +206,5 @@ def test_a_record_names_no_folder_of_the_machine_and_none_is_followed(backbone: 
     with pytest.raises(ValueError, match="give that model's folder with --backbone"):
         trusted_source(run)
     assert public_name("bundled") == "bundled"
-    assert (
-        public_name("stabilityai/stable-video-diffusion-img2vid")
-        == "stabilityai/stable-video-diffusion-img2vid"
-    )
+    assert public_name("stabilityai/stable-video-diffusion-img2vid") == "stabilityai/stable-video-diffusion-img2vid"
     assert public_name("/models/mine/") == public_name("C:\\models\\mine") == "mine"

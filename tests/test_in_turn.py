@@ -27,7 +27,7 @@ from sgi2v.controllers.in_turn import InTurnState
 from sgi2v.step import Reporter, Step
 from test_controllers import svd_levels
 from test_time_to_move import FRAMES, run
-from tiny import tiny_svd
+from tiny import load_svd, tiny_svd
 
 # Sigmas of six steps on SVD: 700, 193, 40, 5.2, 0.29, 0.002.
 TTM = TimeToMove(tweak=200.0, t_strong=100.0)
@@ -37,7 +37,7 @@ LEVELS = svd_levels(6)
 
 @pytest.fixture(scope="module")
 def backbone() -> SVD:
-    return SVD.load(tiny_svd(FRAMES, light=True), device="cpu", dtype="float32")
+    return load_svd(tiny_svd(FRAMES, light=True), device="cpu", dtype="float32")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class Diary(Controller):
 
     def start(self, noise: Tensor, levels: Sequence[Level], state: Any) -> tuple[Tensor, int]:
         self.entries.append(f"start {state}")
-        return (noise + self.noise) * levels[0].pure_noise_scale, self.first
+        return (noise + self.noise) * levels[0].init_noise_sigma, self.first
 
     def steer(self, x: Tensor, step: Step, state: Any) -> Tensor:
         self.entries.append(f"steer {state} {float(x.mean()):g}")
@@ -137,7 +137,7 @@ def test_nothing_is_left_open_after_an_exception() -> None:
 
 
 def test_the_second_starts_from_what_the_first_made_of_the_noise() -> None:
-    noise, scale = torch.randn(2, 4, 3, 3), LEVELS[0].pure_noise_scale
+    noise, scale = torch.randn(2, 4, 3, 3), LEVELS[0].init_noise_sigma
     twice, state = both(Diary(name="a", noise=2.0), Diary(name="b", noise=3.0))
     x, begins = twice.start(noise, LEVELS, state)
     assert begins == 0 and torch.allclose(x, (noise + 5) * scale)
@@ -146,26 +146,20 @@ def test_the_second_starts_from_what_the_first_made_of_the_noise() -> None:
     x, begins = shifted.start(noise, LEVELS, state)
     assert begins == 3 and torch.allclose(x, (noise + 2) * scale)
     late, state = both(Diary(name="a", first=3), Diary(name="b", noise=2.0))
-    with pytest.raises(
-        ValueError, match=r"Diary begins late, and Diary changes the noise .* the other way round"
-    ):
+    with pytest.raises(ValueError, match=r"Diary begins late, and Diary changes the noise .* the other way round"):
         late.start(noise, LEVELS, state)
 
 
 def test_what_cannot_work_together_is_refused_before_anything_is_computed() -> None:
     overwritten = InTurn(first=TimeToMove(tweak=200.0, t_strong=30.0), second=SG)
-    message = (
-        r"controller\.first\.t_strong: .* down to sigma 40.1, .* from 40.1 on; .* controller\.second\.guided"
-    )
+    message = r"controller\.first\.t_strong: .* down to sigma 40.1, .* from 40.1 on; .* controller\.second\.guided"
     with pytest.raises(ValueError, match=message):
         overwritten.planned_iterations(LEVELS)
     turned = InTurn(first=SG, second=TimeToMove(tweak=200.0, t_strong=30.0))
     with pytest.raises(ValueError, match=r"controller\.second\.t_strong: .* controller\.first\.guided"):
         turned.planned_iterations(LEVELS)
     too_early = InTurn(first=TimeToMove(tweak=10.0, t_strong=5.0), second=SG)
-    with pytest.raises(
-        ValueError, match=r"controller\.second\.guided: SGI2V acts up to sigma 40.1, but TimeToMove"
-    ):
+    with pytest.raises(ValueError, match=r"controller\.second\.guided: SGI2V acts up to sigma 40.1, but TimeToMove"):
         too_early.planned_iterations(LEVELS)
     with pytest.raises(ValueError, match=r"both TimeToMove and TimeToMove begin a run"):
         InTurn(first=TTM, second=TTM).planned_iterations(LEVELS)
@@ -223,17 +217,13 @@ def test_a_model_recommends_for_each_and_for_both_together() -> None:
         "time-to-move+sg-i2v": {"second": {"guided": [2.0, 4.0]}},
     }
     joined = recommended("time-to-move+sg-i2v", values)
-    assert joined == InTurn(
-        first=TimeToMove(tweak=9.0, t_strong=5.0), second=SGI2V(lr=0.5, guided=(2.0, 4.0))
-    )
+    assert joined == InTurn(first=TimeToMove(tweak=9.0, t_strong=5.0), second=SGI2V(lr=0.5, guided=(2.0, 4.0)))
 
 
 def test_what_could_never_act_is_refused_before_anything_runs() -> None:
     """FreeTraj changes attention in the first steps; a run that begins after them has nothing of it."""
     early = FreeTraj(guided=(0.0, 0.1))
-    with pytest.raises(
-        ValueError, match=r"controller\.first\.guided: FreeTraj acts up to sigma 700, but TimeToMove"
-    ):
+    with pytest.raises(ValueError, match=r"controller\.first\.guided: FreeTraj acts up to sigma 700, but TimeToMove"):
         InTurn(first=early, second=TTM).planned_iterations(LEVELS)
     for fine in (FreeTraj(guided=(0.0, 0.9)), FreeTraj(guided=(0.0, 0.1), factor=1.0)):
         pair = InTurn(first=fine, second=TTM)

@@ -12,10 +12,10 @@ from torch import Tensor
 from torchmetrics.functional.regression import spearman_corrcoef
 
 from sgi2v.alignment import alignment_loss, alignment_plan
-from sgi2v.backbones.base import Level
 from sgi2v.controllers import SGI2V
 from sgi2v.evaluation.held_out import HeldOutWorld
 from sgi2v.grid import Grid, Track, Tracks
+from sgi2v.step import Level
 from sgi2v.video import to_uint8
 
 CASE = HeldOutWorld(scene_set=1, limit=1, width=96, height=64, num_frames=4)[0]

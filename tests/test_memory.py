@@ -12,20 +12,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sgi2v.backbones.visiting import Sparing, Visitors, attention_blocks, fine_blocks, spare
 from torch import Tensor, nn
 
 from sgi2v import SVD, Box, FreeTraj, Key, Motion, Sampling, Scene, generate
 from sgi2v.backbones import memory as memory_module
 from sgi2v.backbones import outline_of
 from sgi2v.backbones import svd as svd_module
-from sgi2v.backbones.compiling import compile_blocks
-from sgi2v.backbones.decoding import decode_in_slices
 from sgi2v.backbones.memory import MODES, Mode, Sizes, memory_needed, plan_memory
-from sgi2v.backbones.visiting import Sparing, Visitors, attention_blocks, fine_blocks, spare
+from sgi2v.backbones.svd.compiling import compile_blocks
+from sgi2v.backbones.svd.decoding import decode_in_slices
 from sgi2v.cli.common import memory_for
 from sgi2v.grid import tracks_of
 from test_no_trace import CONTROLLER, Broken, broken_layer, nothing_is_left
-from tiny import tiny_svd
+from tiny import load_svd, tiny_svd
 
 SMALL = Sampling(width=64, height=64, num_frames=2, num_steps=3, seed=1)
 ROUNDING = 1e-5  # of values in 0..1: a convolution of one frame against one of several
@@ -66,7 +66,7 @@ def weights_apart(kind: type[Visitors] = Strict) -> Iterator[None]:
 
 
 def model(mode: str, *, apart: bool = False) -> SVD:
-    backbone = SVD.load(tiny_svd(2, light=True), device="cpu", dtype="float32", memory="fast")
+    backbone = load_svd(tiny_svd(2, light=True), device="cpu", dtype="float32", memory="fast")
     for parameter in backbone.denoiser.parameters():
         parameter.data = parameter.data.clone()  # where a file's tensors begin decides how kernels round
     with weights_apart() if apart else nullcontext():
@@ -139,9 +139,7 @@ def test_edited_attention_is_the_same_where_weights_visit(fast: SVD, low: SVD, s
 
 @pytest.mark.parametrize("num_frames", [1, 3])
 @pytest.mark.parametrize("at_a_time", [1, 2])
-def test_frames_decoded_few_at_a_time_are_those_of_the_whole_chunk(
-    fast: SVD, num_frames: int, at_a_time: int
-) -> None:
+def test_frames_decoded_few_at_a_time_are_those_of_the_whole_chunk(fast: SVD, num_frames: int, at_a_time: int) -> None:
     vae = fast._pipeline.vae
     latents = torch.randn(num_frames, 4, 4, 5, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -156,7 +154,7 @@ def test_frames_decoded_few_at_a_time_are_those_of_the_whole_chunk(
 def test_where_memory_is_the_hosts_frames_are_decoded_one_by_one(
     fast: SVD, own: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sgi2v.backbones.svd.has_own_memory", lambda _: own)
+    monkeypatch.setattr("sgi2v.backbones.svd.model.has_own_memory", lambda _: own)
     sizes: list[int] = []
     hook = fast._pipeline.vae.decoder.conv_in.register_forward_pre_hook(lambda _, x: sizes.append(len(x[0])))
     fast.decode(torch.randn(3, 4, 4, 5, generator=torch.Generator().manual_seed(0)))
@@ -271,7 +269,7 @@ def test_the_run_after_a_failure_is_the_run_before(
 
 
 def test_a_mode_can_be_changed_and_leaves_nothing(scene: Scene) -> None:
-    backbone = SVD.load(tiny_svd(2, light=True), device="cpu", dtype="float32", memory="fast")
+    backbone = load_svd(tiny_svd(2, light=True), device="cpu", dtype="float32", memory="fast")
     with nothing_is_left(backbone):
         with weights_apart(Visitors):
             for mode in ("low", "balanced"):
@@ -298,9 +296,7 @@ def test_auto_takes_the_first_mode_that_fits(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(ValueError, match=r"memory: fast takes about .* GB free; use --memory low, about"):
         plan_memory("fast", outline, grid, card, dtype)
     monkeypatch.setattr(memory_module, "free_memory", lambda _: needed["low"] - 1)
-    with pytest.raises(
-        ValueError, match=r"memory: low takes .*256x256, and meta has .* free; lower --num-fr"
-    ):
+    with pytest.raises(ValueError, match=r"memory: low takes .*256x256, and meta has .* free; lower --num-fr"):
         plan_memory("auto", outline, grid, card, dtype)
     assert plan_memory("auto", outline, grid, card, dtype, must_fit=False).mode == "low"
     monkeypatch.setattr(memory_module, "free_memory", lambda _: None)
@@ -340,9 +336,7 @@ def test_at_full_size_balanced_fits_14_gb_and_low_8(benchmark: Any) -> None:
 # ---------------------------------------------------------------- compiled
 
 
-def test_what_is_compiled_gives_the_same_and_taps_are_heard(
-    right: tuple[Tensor, Tensor], scene: Scene
-) -> None:
+def test_what_is_compiled_gives_the_same_and_taps_are_heard(right: tuple[Tensor, Tensor], scene: Scene) -> None:
     """By torch's tracing without its code generator, which takes minutes; taps come after compiling, as in a run."""
     backbone = model("balanced")
     compile_blocks(backbone.denoiser, backend="eager")
@@ -358,11 +352,9 @@ def test_what_is_compiled_gives_the_same_and_taps_are_heard(
         backbone.features(x, level, condition, [f"{block}.spatial_res_block:output"])
     with pytest.raises(ValueError, match="compile: under low memory weights come and go"):
         backbone.use_memory("low")
-    assert backbone.memory == "balanced" and hasattr(
-        attention_blocks(backbone.denoiser)[0], "_diffusers_hook"
-    )
+    assert backbone.memory == "balanced" and hasattr(attention_blocks(backbone.denoiser)[0], "_diffusers_hook")
 
 
 def test_low_and_compiled_is_refused_before_loading() -> None:
     with pytest.raises(ValueError, match=r"compile: .* use --memory balanced or fast with it"):
-        SVD.load(tiny_svd(2, light=True), device="cpu", memory="low", compiled=True)
+        load_svd(tiny_svd(2, light=True), device="cpu", memory="low", compiled=True)

@@ -1,7 +1,6 @@
 """Nothing is left in the network after a run, however it ends; and nothing waits for the device inside an iteration."""
 
 import ast
-import dataclasses
 import inspect
 import textwrap
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from imprint import nothing_is_left
 from sgi2v import (
     SGI2V,
     SVD,
@@ -35,7 +35,7 @@ from sgi2v import (
 from sgi2v.alignment import alignment_loss, alignment_plan
 from sgi2v.grid import Grid, Track, Tracks, tracks_of
 from sgi2v.step import Reporter, Step
-from tiny import tiny_svd
+from tiny import load_svd, tiny_svd
 
 SMALL = Sampling(width=64, height=64, num_frames=2, num_steps=4, seed=1)
 CONTROLLER = SGI2V(iterations=2, guided=(1.0, 400.0))
@@ -44,7 +44,7 @@ PLANNED = 4  # guided iterations of a run: two steps of two
 
 @pytest.fixture(scope="module", params=[False, True], ids=["plain", "checkpointing"])
 def backbone(request: pytest.FixtureRequest) -> SVD:
-    model = SVD.load(tiny_svd(2, light=True), device="cpu", dtype="float32")
+    model = load_svd(tiny_svd(2, light=True), device="cpu", dtype="float32")
     if request.param:
         model.denoiser.enable_gradient_checkpointing()  # type: ignore[operator]
     return model
@@ -58,8 +58,7 @@ def scene() -> Scene:
         (Box(left=40, top=5, right=70, bottom=20), (55.0, 12.0), (75.0, 30.0)),
     )
     motions = tuple(
-        Motion(box=box, path=(Key(time=0.0, x=a[0], y=a[1]), Key(time=1.0, x=b[0], y=b[1])))
-        for box, a, b in paths
+        Motion(box=box, path=(Key(time=0.0, x=a[0], y=a[1]), Key(time=1.0, x=b[0], y=b[1]))) for box, a, b in paths
     )
     return Scene(image=Image.fromarray(noise), motions=motions)
 
@@ -67,61 +66,12 @@ def scene() -> Scene:
 # ---------------------------------------------------------------- nothing is left
 
 
-@dataclasses.dataclass(frozen=True)
-class Imprint:
-    """All of a network that a run could change."""
-
-    weights: dict[str, Tensor]
-    flags: dict[str, tuple[bool, Tensor | None]]
-    modules: dict[str, dict[str, Any]]
-
-    @classmethod
-    def of(cls, network: nn.Module) -> "Imprint":
-        def facts(module: nn.Module) -> dict[str, Any]:
-            hooks = {name: len(value) for name, value in vars(module).items() if "hooks" in name}
-            others = {
-                name: value if isinstance(value, str | int | float | bool | None) else id(value)
-                for name, value in vars(module).items()
-                if name not in ("_parameters", "_buffers", "_modules") and "hooks" not in name
-            }
-            return {"hooks": sum(hooks.values()), **hooks, **others}
-
-        return cls(
-            weights={name: value.clone() for name, value in network.state_dict().items()},
-            flags={name: (p.requires_grad, p.grad) for name, p in network.named_parameters()},
-            modules={name: facts(module) for name, module in network.named_modules()},
-        )
-
-    def assert_same(self, other: "Imprint") -> None:
-        assert self.flags == other.flags
-        assert all(grad is None for _, grad in other.flags.values())
-        assert self.modules == other.modules
-        assert self.weights.keys() == other.weights.keys()
-        for name, value in self.weights.items():
-            assert torch.equal(value.view(torch.uint8), other.weights[name].view(torch.uint8)), name
-
-
-@contextmanager
-def nothing_is_left(backbone: SVD) -> Iterator[None]:
-    """The denoiser after the block is bit for bit the one before, with no hook on it; so is torch's own state."""
-    before = Imprint.of(backbone.denoiser)
-    assert all(facts["hooks"] == 0 and not facts["training"] for facts in before.modules.values())
-    modes = torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.get_rng_state()
-    yield
-    before.assert_same(Imprint.of(backbone.denoiser))
-    assert (torch.is_grad_enabled(), torch.is_inference_mode_enabled()) == modes[:2]
-    assert torch.equal(torch.get_rng_state(), modes[2]), "the global random generator was used"
-    leaf = torch.full((3,), 2.0, requires_grad=True)
-    (gradient,) = torch.autograd.grad((leaf * leaf).sum(), leaf)
-    assert torch.equal(gradient, torch.full((3,), 4.0))
-
-
 class Broken(Exception):
     """What the tests throw."""
 
 
 def test_checkpointing_changes_no_bit(scene: Scene) -> None:
-    model = SVD.load(tiny_svd(2, light=True), device="cpu", dtype="float32")
+    model = load_svd(tiny_svd(2, light=True), device="cpu", dtype="float32")
     plain = generate(scene, backbone=model, controller=CONTROLLER, sampling=SMALL)
     model.denoiser.enable_gradient_checkpointing()  # type: ignore[operator]
     checkpointed = generate(scene, backbone=model, controller=CONTROLLER, sampling=SMALL)
@@ -138,7 +88,7 @@ def test_after_an_error_in_the_callers_own_code(backbone: SVD, scene: Scene, at:
         if iterations == at:
             raise Broken
 
-    with nothing_is_left(backbone), pytest.raises(Broken):
+    with nothing_is_left(backbone.denoiser), pytest.raises(Broken):
         generate(scene, backbone=backbone, controller=CONTROLLER, sampling=SMALL, progress=progress)
 
 
@@ -151,7 +101,7 @@ def test_after_cancelling(backbone: SVD, scene: Scene, asked: int) -> None:
         times += 1
         return times >= asked
 
-    with nothing_is_left(backbone), pytest.raises(Cancelled):
+    with nothing_is_left(backbone.denoiser), pytest.raises(Cancelled):
         generate(scene, backbone=backbone, controller=CONTROLLER, sampling=SMALL, cancelled=cancelled)
     assert times == asked, "a run that was cancelled asked again"
 
@@ -180,7 +130,7 @@ def broken_layer(network: nn.Module, name: str, *, backward: bool) -> Iterator[N
 @pytest.mark.parametrize("layer", ["down_blocks.1.resnets.0", "up_blocks.2.resnets.1"])
 def test_after_a_network_that_fails(backbone: SVD, scene: Scene, layer: str, backward: bool) -> None:
     with (
-        nothing_is_left(backbone),
+        nothing_is_left(backbone.denoiser),
         broken_layer(backbone.denoiser, layer, backward=backward),
         pytest.raises(Broken),
     ):
@@ -188,7 +138,7 @@ def test_after_a_network_that_fails(backbone: SVD, scene: Scene, layer: str, bac
 
 
 def test_after_success_and_the_run_after_failures_is_the_run_before_them(backbone: SVD, scene: Scene) -> None:
-    with nothing_is_left(backbone):
+    with nothing_is_left(backbone.denoiser):
         before = generate(scene, backbone=backbone, controller=CONTROLLER, sampling=SMALL)
     for backward in (False, True):
         with (
@@ -196,7 +146,7 @@ def test_after_success_and_the_run_after_failures_is_the_run_before_them(backbon
             pytest.raises(Broken),
         ):
             generate(scene, backbone=backbone, controller=CONTROLLER, sampling=SMALL)
-    with nothing_is_left(backbone):
+    with nothing_is_left(backbone.denoiser):
         after = generate(scene, backbone=backbone, controller=CONTROLLER, sampling=SMALL)
     assert torch.equal(before.frames, after.frames)
 
@@ -256,9 +206,7 @@ class NoCopies(TorchFunctionMode):
         self.enabled = True
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        assert not (self.enabled and func in self.forbidden), (
-            f"{getattr(func, '__name__', func)} waits for the device"
-        )
+        assert not (self.enabled and func in self.forbidden), f"{getattr(func, '__name__', func)} waits for the device"
         return func(*args, **(kwargs or {}))
 
 
@@ -271,9 +219,7 @@ def guided_state(backbone: SVD, scene: Scene) -> tuple[Any, Tensor, Step]:
     return CONTROLLER.prepare(backbone, condition, tracks, grid), torch.randn(grid.latent_shape) * 190, step
 
 
-def test_a_guided_step_never_waits_for_the_device(
-    backbone: SVD, scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_guided_step_never_waits_for_the_device(backbone: SVD, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """Forward, loss, backward, optimiser and merge. Only AdamW's own step counter, kept on the host, is read."""
     state, x, step = guided_state(backbone, scene)
     dispatch, function = NoWaiting(), NoCopies()
@@ -296,7 +242,7 @@ def test_a_guided_step_never_waits_for_the_device(
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_guided_step_never_waits_for_a_real_device(scene: Scene) -> None:
-    backbone = SVD.load(tiny_svd(2, light=True), device="cuda", dtype="float32")
+    backbone = load_svd(tiny_svd(2, light=True), device="cuda", dtype="float32")
     state, x, step = guided_state(backbone, scene)
     x = x.to(backbone.device)
     CONTROLLER.steer(x, step, state)  # libraries may wait while they are set up
@@ -339,9 +285,7 @@ def num_operations(boxes: np.ndarray, num_frames: int, size: tuple[int, int]) ->
 def test_more_frames_boxes_and_cells_take_no_more_operations() -> None:
     def boxes(num_boxes: int, num_frames: int, side: float) -> np.ndarray:
         start = np.array([8, 8, 8 + side, 8 + side], dtype=np.float32)
-        moves = (
-            np.arange(num_frames, dtype=np.float32)[:, None] * 8
-        )  # whole cells: the box keeps its size in them
+        moves = np.arange(num_frames, dtype=np.float32)[:, None] * 8  # whole cells: the box keeps its size in them
         return np.stack([start + n + moves for n in range(num_boxes)]).astype(np.float32)
 
     few = num_operations(boxes(1, 2, 10), 2, (64, 64))

@@ -11,7 +11,7 @@ import torch
 
 from sgi2v.backbones.base import settings_with
 from sgi2v.backbones.folder import bundled_folder
-from sgi2v.backbones.svd_outline import SVDSettings
+from sgi2v.backbones.svd.outline import SVDSettings
 from sgi2v.controllers import recommended
 from sgi2v.training import autoencoder
 from sgi2v.training.export import SIGMA_MAX, scheduler

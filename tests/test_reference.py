@@ -35,9 +35,7 @@ def test_any_number_of_frames_serves_by_the_nearest_in_time() -> None:
     assert shown == [0, 1, 1, 2, 2, 3, 3, 4, 4]
     assert [np.asarray(frame)[0, 0, 0] // 10 for frame, _ in clip.at(3)] == [0, 2, 4]
     assert [np.asarray(frame)[0, 0, 0] // 10 for frame, _ in clip.at(1)] == [0]
-    assert all(np.asarray(mask).min() == 255 for _, mask in clip.at(4)), (
-        "without masks the clip is meant everywhere"
-    )
+    assert all(np.asarray(mask).min() == 255 for _, mask in clip.at(4)), "without masks the clip is meant everywhere"
     one = Reference(frames=numbered(3), masks=(half(True),)).at(2)
     many = Reference(frames=numbered(2), masks=(half(True), half(False))).at(2)
     assert [np.asarray(mask)[0].tolist() for _, mask in one] == [[255] * 16 + [0] * 16] * 2
@@ -125,9 +123,9 @@ def test_a_wrong_reference_is_refused(frames: Any, masks: Any, message: str) -> 
         ("out", r"reference\.frames: .* leads out of the scene's folder"),
         ("folder", r"reference\.frames: .* leads out of the scene's folder"),
         ("empty", r"reference\.frames: .* holds no pictures"),
-        ("scene.json", r"reference\.frames: image: "),
-        ("none.mp4", r"reference\.frames: video: "),
-        (["data:image/png;base64,AAAA"], r"reference\.frames\[0\]: image: "),
+        ("scene.json", r"reference\.frames: .*scene"),
+        ("none.mp4", r"reference\.frames: cannot read .*none"),
+        (["data:image/png;base64,AAAA"], r"reference\.frames\[0\]: .* cannot be read as a picture"),
         ([7], r"reference\.frames\[0\]: 7 is not a text"),
         ({}, r"reference\.frames: \{\} is not a list"),
     ],
@@ -151,5 +149,5 @@ def test_a_video_that_is_too_large_is_refused_before_it_is_decoded_whole(
 ) -> None:
     Video(frames=torch.zeros(4, 3, 16, 32)).save(tmp_path / "clip.mp4")
     monkeypatch.setattr("sgi2v.reference.MAX_PIXELS", 3 * 16 * 32)
-    with pytest.raises(ValueError, match=r"^reference\.frames: video: .* is too large: 4 frames of 32×16"):
+    with pytest.raises(ValueError, match=r"^reference\.frames: .* is too large: 4 frames of 32×16"):
         load_reference(tmp_path / "clip.mp4")

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sgi2v.backbones import SVD, Level
+from sgi2v.backbones import Level
 from sgi2v.controllers import Controller
 from sgi2v.grid import Grid, Tracks
 from sgi2v.sampling import sample
 from sgi2v.step import Cancelled, Reporter, Step, euler
-from tiny import tiny_scheduler, tiny_svd
+from tiny import load_svd, tiny_scheduler, tiny_svd
 
 LEVELS = st.builds(
     lambda kind, s: {
@@ -48,7 +48,7 @@ def test_levels_say_noise_in_one_scale() -> None:
 
 
 def test_svds_levels_are_its_schedulers_sigmas_and_the_published_steps_are_its_guided_range() -> None:
-    backbone = SVD.load(tiny_svd(2, light=True), device="cpu")
+    backbone = load_svd(tiny_svd(2, light=True), device="cpu")
     levels = backbone.levels(50)
     sigmas = [level.sigma for level in levels]
     ramp = [(700 ** (1 / 7) + k / 49 * (0.002 ** (1 / 7) - 700 ** (1 / 7))) ** 7 for k in range(50)]
@@ -98,7 +98,7 @@ class Diary(Controller):
 
 
 def run(controller: Controller, reporter: Reporter | None = None) -> Tensor:
-    backbone = SVD.load(tiny_svd(2, light=True), device="cpu")
+    backbone = load_svd(tiny_svd(2, light=True), device="cpu")
     grid = backbone.grid(32, 32, 2)
     image = PIL.Image.new("RGB", (32, 32), (90, 120, 60))
     generator = torch.Generator().manual_seed(1)

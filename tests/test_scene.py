@@ -14,7 +14,7 @@ from scipy.interpolate import PchipInterpolator
 
 from scene_strategies import boxes, garbage, motions, paths, scenes
 from sgi2v.curves import ease
-from sgi2v.scene import MAX_KEYS, MAX_MOTIONS, Box, Easing, Key, Motion, Scene, default_box, frame_times
+from sgi2v.scene import MAX_KEYS, MAX_MOTIONS, Box, Easing, Key, Motion, Scene, frame_times
 
 BOX = Box(left=10, top=20, right=30, bottom=30)
 
@@ -47,9 +47,7 @@ def test_without_a_path_the_box_stays() -> None:
 
 def test_a_polyline_is_straight_in_time_and_held_at_its_ends() -> None:
     motion = line((0.25, 0, 0), (0.75, 10, -20))
-    assert motion.centers(9).tolist() == [
-        [x, -2 * x] for x in (0.0, 0.0, 0.0, 2.5, 5.0, 7.5, 10.0, 10.0, 10.0)
-    ]
+    assert motion.centers(9).tolist() == [[x, -2 * x] for x in (0.0, 0.0, 0.0, 2.5, 5.0, 7.5, 10.0, 10.0, 10.0)]
 
 
 def test_only_the_difference_to_the_first_key_moves_the_box() -> None:
@@ -70,9 +68,7 @@ def test_keys_are_met_exactly(path: tuple[Key, ...], curve: Any) -> None:
 
 
 @given(paths(), st.sampled_from(["polyline", "spline"]), st.integers(2, 40))
-def test_a_path_stays_between_its_neighbouring_keys(
-    path: tuple[Key, ...], curve: Any, num_frames: int
-) -> None:
+def test_a_path_stays_between_its_neighbouring_keys(path: tuple[Key, ...], curve: Any, num_frames: int) -> None:
     motion = Motion(box=BOX, path=path, curve=curve)
     for time, center in zip(frame_times(num_frames), motion.centers(num_frames), strict=True):
         after = next((n for n, key in enumerate(path) if key.time > time), len(path) - 1)
@@ -149,38 +145,6 @@ def test_a_single_frame_shows_the_start() -> None:
     assert line((0, 1, 2), (1, 3, 4)).centers(1).tolist() == [[1, 2]]
     with pytest.raises(ValueError, match=r"num_frames: 0 is too few"):
         frame_times(0)
-
-
-@given(st.integers(2, 500), st.integers(2, 500), st.data(), st.floats(0.001, 1))
-def test_a_click_gets_a_box_inside_the_image(
-    width: int, height: int, data: st.DataObject, part: float
-) -> None:
-    x, y = data.draw(st.floats(0, width)), data.draw(st.floats(0, height))
-    box = default_box((width, height), x, y, part)
-    side = max(part * min(width, height), 1)
-    assert (box.width, box.height) == pytest.approx((side, side))
-    Scene(image=Image.new("RGB", (width, height)), motions=(Motion(box=box),))
-    assert box.left - 1e-9 <= x <= box.right + 1e-9 and box.top - 1e-9 <= y <= box.bottom + 1e-9
-
-
-def test_a_click_in_the_open_is_the_middle_of_a_tenth_of_the_shorter_side() -> None:
-    assert default_box((400, 200), 100, 50) == Box.around(100, 50, 20)
-    assert default_box((400, 200), 0, 199) == Box(left=0, top=180, right=20, bottom=200)
-
-
-@pytest.mark.parametrize(
-    ("x", "y", "fraction", "message"),
-    [
-        (-1, 5, 0.1, "x: -1.0 is outside"),
-        (5, 51, 0.1, "y: 51.0 is outside"),
-        (math.nan, 5, 0.1, "x: nan is not finite"),
-        (5, 5, 0, "fraction: 0.0 is out of range"),
-        (5, 5, 1.5, "fraction: 1.5 is out of range"),
-    ],
-)
-def test_a_bad_click_is_refused(x: float, y: float, fraction: float, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        default_box((100, 50), x, y, fraction)
 
 
 BAD_MOTIONS: list[tuple[dict[str, Any], str]] = [
@@ -288,9 +252,7 @@ def test_a_bad_scene_is_refused(fields: dict[str, Any], message: str) -> None:
 
 
 @given(st.sampled_from([Box, Key, Motion, Scene]), st.data())
-def test_whatever_a_field_is_given_the_answer_is_a_thing_or_a_value_error(
-    kind: Any, data: st.DataObject
-) -> None:
+def test_whatever_a_field_is_given_the_answer_is_a_thing_or_a_value_error(kind: Any, data: st.DataObject) -> None:
     valid: dict[Any, dict[str, Any]] = {
         Box: {"left": 0.0, "top": 0.0, "right": 1.0, "bottom": 1.0},
         Key: {"time": 0.0, "x": 0.0, "y": 0.0, "scale": 1.0, "easing": "linear"},

@@ -143,7 +143,7 @@ BAD: list[tuple[str, Any, str]] = [
     ("format", ..., r"format: None is not a scene; say \"sgi2v-scene\""),
     ("format", "other", r"format: 'other' is not a scene"),
     ("version", 3, r"version: 3 is newer than 2, the newest known here; update sgi2v"),
-    ("version", "1", r"version: '1' is not a version; say 1"),
+    ("version", "1", r"version: '1' is not a version; say a whole number from 1 to 2"),
     ("version", True, r"version: True is not a version"),
     ("colour", 3, r"colour: 3 under an unknown field; known are fit, format, image, motions"),
     ("image", ..., r"image: missing; every scene needs it"),
@@ -216,9 +216,7 @@ def test_a_path_out_of_the_folder_is_refused(path: str, field: str, tmp_path: Pa
 
 
 def test_a_scene_without_a_folder_opens_no_path() -> None:
-    with pytest.raises(
-        ValueError, match=r"image: 'photo.png' is a path, but this scene has no folder; embed it"
-    ):
+    with pytest.raises(ValueError, match=r"image: 'photo.png' is a path, but this scene has no folder; embed it"):
         scene_from_dict(small(image="photo.png"))
 
 

@@ -14,15 +14,16 @@ import pytest
 from PIL import Image
 
 from sgi2v.controllers import CONTROLLERS, recommended
+from sgi2v.errors import FieldError
 from sgi2v.fitting import fitted
-from sgi2v.generate import Sampling
 from sgi2v.images import data_uri
+from sgi2v.planning import Sampling
 from sgi2v.scene_io import scene_from_dict
 from sgi2v.studio.events import Hub
 from sgi2v.studio.fields import describe, explanations
 from sgi2v.studio.jobs import Worker
 from sgi2v.studio.pictures import Pictures, named_pictures
-from sgi2v.studio.problems import Problem, field_of
+from sgi2v.studio.problems import Problem
 from sgi2v.studio.settings import Limits
 from studio_quick import quick_settings
 from studio_scene import file_of, picture, scene
@@ -74,9 +75,9 @@ def test_unused_pictures_go_when_they_are_old(pictures: Pictures) -> None:
 
 @pytest.mark.parametrize("value", [None, 3, [], "x", {"image": {"image": {"image": 3}}}, {"motions": [[[]]]}])
 def test_what_is_no_scene_is_told_as_the_library_tells_it(pictures: Pictures, value: Any) -> None:
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(FieldError) as error:
         pictures.checked(value)
-    assert field_of(str(error.value))
+    assert error.value.field
     deep: Any = {}
     for _ in range(100):
         deep = {"motions": [deep]}
@@ -176,9 +177,7 @@ def test_a_form_is_made_from_a_dataclass() -> None:
         "name": "lr", "type": "number", "optional": False, "default": 0.1, "published": 0.5, "help": "A step size.",
         "simple": True,
     }  # fmt: skip
-    assert (
-        fields["count"]["type"] == "integer" and fields["count"]["optional"] and not fields["count"]["simple"]
-    )
+    assert fields["count"]["type"] == "integer" and fields["count"]["optional"] and not fields["count"]["simple"]
     assert fields["mode"]["choices"] == ["a", "b"] and fields["on"]["type"] == "boolean"
     assert fields["pair"]["length"] == 2 and fields["pair"]["default"] == [3.0, 4.0]
     assert fields["names"]["type"] == "strings" and "length" not in fields["names"]

@@ -20,12 +20,12 @@ from sgi2v.backbones import (
 )
 from sgi2v.backbones.folder import check_folder, find_folder, variant_of, weights_sha256
 from sgi2v.controllers import SGI2V, recommended
-from tiny import save_tiny_svd, tiny_svd
+from tiny import load_svd, save_tiny_svd, tiny_svd
 
 
 @pytest.fixture(scope="module")
 def backbone() -> SVD:
-    return SVD.load(tiny_svd(3), device="cpu", dtype="float32")
+    return load_svd(tiny_svd(3), device="cpu", dtype="float32")
 
 
 @pytest.fixture
@@ -140,8 +140,8 @@ def test_a_clip_through_the_autoencoder_keeps_shape_and_range(backbone: SVD) -> 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_runs_and_stays_close(dtype: str) -> None:
-    half = SVD.load(tiny_svd(2, light=True), device="cpu", dtype=dtype)
-    full = SVD.load(tiny_svd(2, light=True), device="cpu", dtype="float32")
+    half = load_svd(tiny_svd(2, light=True), device="cpu", dtype=dtype)
+    full = load_svd(tiny_svd(2, light=True), device="cpu", dtype="float32")
     grid = full.grid(32, 32, 2)
     image = PIL.Image.linear_gradient("L").resize((32, 32)).convert("RGB")
     x, outputs = torch.randn(grid.latent_shape), []
@@ -154,7 +154,7 @@ def test_half_precision_runs_and_stays_close(dtype: str) -> None:
 
 def test_the_hash_follows_the_weights(folder: Path) -> None:
     before = weights_sha256(folder)
-    assert before == weights_sha256(tiny_svd(2, light=True)) == SVD.load(folder, device="cpu").weights_sha256
+    assert before == weights_sha256(tiny_svd(2, light=True)) == load_svd(folder, device="cpu").weights_sha256
     other = save_tiny_svd(folder.parent / "other", num_frames=2, seed=1, light=True)
     assert weights_sha256(other) != before
 
@@ -219,33 +219,33 @@ def test_a_folder_that_is_incomplete_corrupt_or_pickled_is_refused_before_loadin
     whole = weights.read_bytes()
     weights.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match=r"diffusion_pytorch_model\.safetensors is corrupt"):
-        SVD.load(folder, device="cpu")
+        load_svd(folder, device="cpu")
     weights.rename(folder / "unet" / "diffusion_pytorch_model.bin")
     with pytest.raises(ValueError, match="pickle weights only"):
-        SVD.load(folder, device="cpu")
+        load_svd(folder, device="cpu")
     (folder / "unet" / "diffusion_pytorch_model.bin").unlink()
     with pytest.raises(ValueError, match=r"no \*\.safetensors"):
-        SVD.load(folder, device="cpu")
+        load_svd(folder, device="cpu")
     weights.write_bytes(whole)
     (folder / "vae" / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"vae/config\.json cannot be read"):
-        SVD.load(folder, device="cpu")
+        load_svd(folder, device="cpu")
     (folder / "vae" / "config.json").unlink()
     with pytest.raises(ValueError, match=r"vae/config\.json is missing"):
-        SVD.load(folder, device="cpu")
+        load_svd(folder, device="cpu")
 
 
 def test_weights_of_another_network_are_refused(folder: Path) -> None:
     shutil.copy(folder / "vae" / "diffusion_pytorch_model.safetensors", folder / "unet")
     with pytest.raises(ValueError, match="no Stable Video Diffusion model"):
-        SVD.load(folder, device="cpu")
+        load_svd(folder, device="cpu")
 
 
 def test_a_scheduler_that_is_not_svds_is_refused(folder: Path) -> None:
     file = folder / "scheduler" / "scheduler_config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "prediction_type": "epsilon"}))
     with pytest.raises(ValueError, match="prediction_type must be 'v_prediction'"):
-        SVD.load(folder, device="cpu")
+        load_svd(folder, device="cpu")
 
 
 def test_fp16_files_are_taken_when_wanted_or_alone(folder: Path) -> None:
@@ -259,7 +259,7 @@ def test_fp16_files_are_taken_when_wanted_or_alone(folder: Path) -> None:
             if ".fp16" not in file.name:
                 file.unlink()
     assert variant_of(folder, half=False) == "fp16"
-    assert SVD.load(folder, device="cpu").dtype == torch.float32
+    assert load_svd(folder, device="cpu").dtype == torch.float32
 
 
 def test_a_name_that_is_nothing_and_a_hub_out_of_reach_say_what_to_do() -> None:
@@ -274,7 +274,7 @@ def test_a_folder_with_a_program_in_it_is_refused(folder: Path) -> None:
     for program in (folder / "unet" / "diffusers.py", folder / "pipeline.py"):
         program.write_text("raise SystemExit('it ran')")
         with pytest.raises(ValueError, match=rf"{program.name} is a program"):
-            SVD.load(folder, device="cpu")
+            load_svd(folder, device="cpu")
         program.unlink()
     index = folder / "model_index.json"
     whole = json.loads(index.read_text())
@@ -285,6 +285,6 @@ def test_a_folder_with_a_program_in_it_is_refused(folder: Path) -> None:
     ):
         index.write_text(json.dumps({**whole, **changed}))
         with pytest.raises(ValueError, match=said):
-            SVD.load(folder, device="cpu")
+            load_svd(folder, device="cpu")
     index.write_text(json.dumps(whole))
     check_folder(folder)

@@ -15,14 +15,14 @@ from reference import time_to_move as twin
 from sgi2v import Progress, Run, Sampling, generate, replay
 from sgi2v.backbones import SVD, Level
 from sgi2v.controllers import Controller, TimeToMove, controller_from_dict, controller_to_dict
-from sgi2v.crude import crude_clip
+from sgi2v.cut_and_drag import dragged_clip
 from sgi2v.grid import Grid, Tracks, tracks_of
 from sgi2v.reference import Reference
 from sgi2v.sampling import sample
 from sgi2v.scene import Box, Key, Motion, Scene
 from sgi2v.step import Reporter, Step
 from test_controllers import flow_levels, svd_levels
-from tiny import tiny_svd
+from tiny import load_svd, tiny_svd
 
 WIDTH, HEIGHT, FRAMES, STEPS = 64, 48, 3, 6
 # Sigmas of six steps on SVD: 700, 193, 40, 5.2, 0.29, 0.002.
@@ -36,16 +36,14 @@ def picture(seed: int = 0) -> PIL.Image.Image:
     return PIL.Image.fromarray(small).resize((WIDTH, HEIGHT), PIL.Image.Resampling.BICUBIC)
 
 
-MOVES = Motion(
-    box=Box(left=8, top=8, right=24, bottom=24), path=(Key(time=0, x=16, y=16), Key(time=1, x=46, y=30))
-)
+MOVES = Motion(box=Box(left=8, top=8, right=24, bottom=24), path=(Key(time=0, x=16, y=16), Key(time=1, x=46, y=30)))
 SCENE = Scene(image=picture(), motions=(MOVES,))
 SMALL = Sampling(seed=5, num_steps=STEPS, width=WIDTH, height=HEIGHT, num_frames=FRAMES)
 
 
 @pytest.fixture(scope="module")
 def backbone() -> SVD:
-    return SVD.load(tiny_svd(FRAMES, light=True), device="cpu", dtype="float32")
+    return load_svd(tiny_svd(FRAMES, light=True), device="cpu", dtype="float32")
 
 
 class Watched:
@@ -134,7 +132,7 @@ def test_a_whole_run_is_the_twins(backbone: SVD, monkeypatch: pytest.MonkeyPatch
     settings = plain.Settings(width=WIDTH, height=HEIGHT, num_frames=FRAMES, num_steps=STEPS, seed=5)
     models = plain.load_models(tiny_svd(FRAMES, light=True))
     tracks = tracks_of(SCENE, backbone.grid(WIDTH, HEIGHT, FRAMES))
-    clip = crude_clip(tracks, FRAMES)
+    clip = dragged_clip(tracks, FRAMES)
     shown: list[Tensor] = []
 
     def watched(models: Any, latents: Tensor, *rest: Any) -> Tensor:
@@ -162,7 +160,7 @@ def test_a_whole_run_is_the_twins(backbone: SVD, monkeypatch: pytest.MonkeyPatch
 
 def test_inside_the_mask_is_the_noised_clip_until_t_strong_and_outside_is_free(backbone: SVD) -> None:
     _, seen, noise, tracks, grid = run(backbone, TTM)
-    clip = crude_clip(tracks, FRAMES)
+    clip = dragged_clip(tracks, FRAMES)
     wanted = backbone.encode_frames(clip.frames)
     held = torch.from_numpy(grid.coverage(clip.masks.numpy()) >= 0.5)[:, None].expand_as(wanted)
     assert held.any() and not held.all()
@@ -192,13 +190,11 @@ def test_it_costs_what_plain_sampling_costs_less_the_steps_left_out(backbone: SV
 
 
 @pytest.mark.parametrize("motions", [(), (dataclasses.replace(MOVES, path=()),)], ids=["nothing", "a pin"])
-def test_a_scene_in_which_nothing_moves_is_held_to_its_image(
-    backbone: SVD, motions: Sequence[Motion]
-) -> None:
+def test_a_scene_in_which_nothing_moves_is_held_to_its_image(backbone: SVD, motions: Sequence[Motion]) -> None:
     scene = dataclasses.replace(SCENE, motions=tuple(motions))
     _, seen, noise, tracks, grid = run(backbone, LATE, scene, num_steps=3)
     image = torch.from_numpy(np.asarray(tracks.image, dtype=np.float32) / 255).permute(2, 0, 1)
-    clip = crude_clip(tracks, FRAMES)
+    clip = dragged_clip(tracks, FRAMES)
     assert torch.equal(clip.frames[0], image)
     assert float((clip.frames - image).abs().max()) < 1e-6
     state = TTM.prepare(backbone, None, tracks, grid)

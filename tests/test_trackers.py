@@ -1,4 +1,4 @@
-"""The trackers that carry points, CoTracker3's adapter, and a tracker's own error on clips with known tracks."""
+"""The trackers that carry points, and CoTracker3's adapter."""
 
 import sys
 import types
@@ -10,21 +10,16 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sgi2v.evaluation.baselines import still
-from sgi2v.evaluation.metrics import MotionError, motion_error
+from sgi2v.evaluation.metrics import motion_error
 from sgi2v.evaluation.tracker import TemplateTracker, Tracker
 from sgi2v.evaluation.trackers import (
     CoTracker3,
     PointsTracker,
     load_cotracker3,
     load_tracker,
-    tracker_floor,
 )
-from sgi2v.world import Clip, World
 
-BOTH = pytest.mark.parametrize(
-    "tracker", [PointsTracker(), PointsTracker(dense=True)], ids=["points", "flow"]
-)
+BOTH = pytest.mark.parametrize("tracker", [PointsTracker(), PointsTracker(dense=True)], ids=["points", "flow"])
 
 
 def square_clip(path: list[tuple[int, int]], size: int = 16, *, height: int = 64) -> tuple[Tensor, Tensor]:
@@ -106,33 +101,6 @@ def test_no_box_is_no_track_and_a_box_outside_is_refused(tracker: PointsTracker)
         PointsTracker(side=1)
 
 
-def clips(kind: str, num: int) -> list[Clip]:
-    world = World(width=96, num_frames=8, num_things=1, held_out=True, still=0.0, kind=kind)  # type: ignore[arg-type]
-    made = world.render(num, 77)
-    return [made[index] for index in range(num)]
-
-
-def test_the_floor_is_the_error_on_true_clips_and_ranks_the_still_image_last() -> None:
-    simple = clips("simple", 4)
-    for tracker in (TemplateTracker(), PointsTracker(), PointsTracker(dense=True)):
-        floor = tracker_floor(tracker, simple)
-        errors: list[MotionError] = []
-        stays: list[MotionError] = []
-        for clip in simple:
-            height, width = clip.frames.shape[-2:]
-            for frames, figures in ((clip.frames, errors), (still(clip.frames[0], 8), stays)):
-                result = tracker.track(frames, clip.boxes[:, 0])
-                figures.append(motion_error(clip.centers, result, width=width, height=height))
-        mean = sum(error.scene for error in errors) / 4
-        assert floor.objmc.value == pytest.approx(mean, abs=1e-4)
-        assert floor.of_diagonal == pytest.approx(mean / (96**2 + 64**2) ** 0.5, abs=1e-5)
-        assert floor.lost == pytest.approx(sum(float(error.lost.mean()) for error in errors) / 4)
-        assert (floor.num_clips, floor.num_tracks) == (4, 4)
-        assert floor.objmc.value < 0.4 * sum(error.scene for error in stays) / 4, tracker
-    with pytest.raises(ValueError, match="none given"):
-        tracker_floor(TemplateTracker(), [])
-
-
 def test_trackers_by_name() -> None:
     assert load_tracker("template") == TemplateTracker()
     assert load_tracker("points") == PointsTracker() and load_tracker("flow") == PointsTracker(dense=True)
@@ -180,9 +148,7 @@ class Double(nn.Module):
         return tracks, seen
 
 
-def test_the_adapter_hands_points_over_and_takes_boxes_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_adapter_hands_points_over_and_takes_boxes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package, predictor = types.ModuleType("cotracker"), types.ModuleType("cotracker.predictor")
     predictor.CoTrackerPredictor = Double  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "cotracker", package)

@@ -259,9 +259,7 @@ def test_what_is_no_clip_is_refused(shape: tuple[int, ...], fps: float, field: s
         Video(frames=torch.zeros(shape), fps=fps)
 
 
-@pytest.mark.parametrize(
-    "name", ["missing.mp4", "missing.gif", "noise.mp4", "noise.gif", "cut.mp4", "empty", "bad"]
-)
+@pytest.mark.parametrize("name", ["missing.mp4", "missing.gif", "noise.mp4", "noise.gif", "cut.mp4", "empty", "bad"])
 def test_unreadable_files_are_named(name: str, tmp_path: Path) -> None:
     for noise in ("noise.mp4", "noise.gif"):
         (tmp_path / noise).write_bytes(b"no video at all" * 100)

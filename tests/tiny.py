@@ -15,7 +15,10 @@ from diffusers import (
 from torch import nn
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from sgi2v.backbones import Memory, load_backbone
 from sgi2v.backbones.folder import bundled_folder
+from sgi2v.backbones.svd.model import SVD
+from sgi2v.backbones.svd.outline import SVDSettings
 
 EMBEDDING = 32
 
@@ -150,3 +153,18 @@ def small_bundled() -> Path:
     settings |= {"width": 64, "height": 64, "num_frames": 8}
     (folder / "sgi2v.json").write_text(json.dumps(settings), encoding="utf-8")
     return folder
+
+
+def load_svd(
+    source: str | Path,
+    *,
+    device: str | torch.device | None = "cpu",
+    dtype: str | torch.dtype | None = None,
+    settings: SVDSettings | None = None,
+    memory: Memory = "auto",
+    compiled: bool = False,
+) -> SVD:
+    """A model of which the test knows that it is Stable Video Diffusion."""
+    backbone = load_backbone(source, device=device, dtype=dtype, settings=settings, memory=memory, compiled=compiled)
+    assert isinstance(backbone, SVD)
+    return backbone

@@ -23,7 +23,7 @@ from sgi2v.evaluation.benchmark import Method, run_benchmark
 from sgi2v.evaluation.held_out import HeldOutWorld
 from sgi2v.evaluation.store import Store
 from sgi2v.evaluation.tracker import TemplateTracker
-from sgi2v.generate import Sampling
+from sgi2v.planning import Sampling
 from tiny import tiny_svd
 
 NUM_DEATHS = 20

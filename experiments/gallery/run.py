@@ -13,11 +13,12 @@ from torch.nn import functional
 
 from sgi2v.backbones import Backbone, load_backbone
 from sgi2v.controllers import recommended
-from sgi2v.crude import crude_clip
+from sgi2v.cut_and_drag import dragged_clip
 from sgi2v.demo import shipped_scene
 from sgi2v.draw import draw_tracks, side_by_side
-from sgi2v.generate import Sampling, generate
 from sgi2v.grid import Tracks, tracks_of
+from sgi2v.pipeline import generate
+from sgi2v.planning import Sampling
 from sgi2v.scene_io import load_scene
 from sgi2v.video import Video
 
@@ -60,9 +61,7 @@ def tracks_for(name: str, backbone: Backbone) -> Tracks:
     return tracks_of(load_scene(shipped_scene(name)), grid)
 
 
-def clips_of(
-    name: str, methods: tuple[str, ...], backbone: Backbone, seed: int
-) -> Iterator[tuple[str, Tensor]]:
+def clips_of(name: str, methods: tuple[str, ...], backbone: Backbone, seed: int) -> Iterator[tuple[str, Tensor]]:
     """The frames of a packaged scene by each method, as the model recommends it."""
     scene = load_scene(shipped_scene(name))
     for method in methods:
@@ -95,7 +94,7 @@ def main(options: Options) -> None:
     torch.set_num_threads(1)
     backbone = load_backbone(options.backbone)
     tracks = tracks_for(options.scene, backbone)
-    clips = {"pasted, no model": crude_clip(tracks, backbone.settings.num_frames).frames}
+    clips = {"pasted, no model": dragged_clip(tracks, backbone.settings.num_frames).frames}
     clips |= dict(clips_of(options.scene, NAMES, backbone, options.seed))
     drawn = {name: marked(frames, tracks, options.scale) for name, frames in clips.items()}
     sheet(drawn).save(options.output / "gallery.jpg", quality=88)

@@ -28,7 +28,7 @@ from sgi2v.controllers.sg_i2v import SGI2VState
 from sgi2v.device import flushed_denormals
 from sgi2v.evaluation.held_out import HeldOutWorld
 from sgi2v.evaluation.metrics import bootstrap_ratio
-from sgi2v.generate import plan
+from sgi2v.pipeline import plan
 from sgi2v.sampling import sample
 from sgi2v.spectrum import low_pass, merge_frequencies
 from sgi2v.step import Step

@@ -1,15 +1,18 @@
 """An image, boxes and paths in; a video whose contents follow them out."""
 
-import sys
 from importlib import import_module
-from types import MappingProxyType, ModuleType
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sgi2v.backbones import SVD, SVDSettings, load_backbone
+    from sgi2v.backbones import load_backbone
+    from sgi2v.backbones.svd.model import SVD
+    from sgi2v.backbones.svd.outline import SVDSettings
     from sgi2v.controllers import SGI2V, Controller, DragDiffusion, FreeTraj, InTurn, TimeToMove, recommended
     from sgi2v.draw import preview
-    from sgi2v.generate import Progress, Sampling, generate, replay
+    from sgi2v.errors import FieldError
+    from sgi2v.pipeline import Progress, generate, plan, replay
+    from sgi2v.planning import Range, Sampling
     from sgi2v.run import Run
     from sgi2v.scene import Box, Key, Motion, Scene
     from sgi2v.scene_io import load_image, load_scene, save_scene
@@ -23,11 +26,13 @@ __all__ = [
     "Cancelled",
     "Controller",
     "DragDiffusion",
+    "FieldError",
     "FreeTraj",
     "InTurn",
     "Key",
     "Motion",
     "Progress",
+    "Range",
     "Run",
     "SVDSettings",
     "Sampling",
@@ -39,6 +44,7 @@ __all__ = [
     "load_image",
     "load_scene",
     "load_video",
+    "plan",
     "preview",
     "recommended",
     "replay",
@@ -47,7 +53,9 @@ __all__ = [
 
 _ROOMS = MappingProxyType(
     {
-        "backbones": ("SVD", "SVDSettings", "load_backbone"),
+        "backbones": ("load_backbone",),
+        "backbones.svd.model": ("SVD",),
+        "backbones.svd.outline": ("SVDSettings",),
         "controllers": (
             "SGI2V",
             "Controller",
@@ -58,7 +66,9 @@ _ROOMS = MappingProxyType(
             "recommended",
         ),
         "draw": ("preview",),
-        "generate": ("Progress", "Sampling", "generate", "replay"),
+        "errors": ("FieldError",),
+        "pipeline": ("Progress", "generate", "plan", "replay"),
+        "planning": ("Range", "Sampling"),
         "run": ("Run",),
         "scene": ("Box", "Key", "Motion", "Scene"),
         "scene_io": ("load_image", "load_scene", "save_scene"),
@@ -74,14 +84,3 @@ def __getattr__(name: str) -> object:
         if name in names:
             return getattr(import_module(f"sgi2v.{room}"), name)
     raise AttributeError(f"module 'sgi2v' has no attribute {name!r}")
-
-
-class _Package(ModuleType):
-    """Keeps `sgi2v.generate` the function: importing the room of that name would put the room in its place."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (isinstance(value, ModuleType) and name in __all__):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -1,20 +1,22 @@
 """The SG-I2V loss: features inside each moving box are compared with those of its first-frame place, all at once."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import PIL.Image
-import torch
 from jaxtyping import Float, Float64, Int64
-from torch import Tensor
 
+from sgi2v.errors import FieldError
 from sgi2v.grid import Grid, Tracks
-from sgi2v.mixture import Entries, Mixture, Table
+from sgi2v.lazy import torch
+from sgi2v.sparse import DifferentiableRows, SparseMatrix, SparseRows
 
 Weighting = Literal["gaussian", "uniform", "mask"]
-"""What a box's cells count in the loss."""
+"""Weight of a box's cells in the loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,22 +32,20 @@ class AlignmentPlan:
     cells: Int64[np.ndarray, " m"]
     """Flat index (frame, row, column) of the cell that is pulled."""
     sources: Int64[np.ndarray, "m k"]
-    """Flat indices (row, column) in the first frame whose mixture is its target; k is 1, or 4 where a box resizes."""
+    """Flat indices (row, column) in the first frame, whose weighted mean is the target; k is 1, or 4 if a box grows."""
     mixture: Float64[np.ndarray, "m k"]
     """Bilinear weights of the sources, summing to 1."""
     weights: Float64[np.ndarray, " m"]
     """Weight of the row, above 0; 1 at the largest cell of the uncut box."""
-    known: dict[tuple[int, int, torch.device], "Places"] = field(
-        default_factory=dict, repr=False, compare=False
-    )
-    """What :meth:`places` has made."""
+    known: dict[tuple[int, int, torch.device], Places] = field(default_factory=dict, repr=False, compare=False)
+    """Everything :meth:`places` has made."""
 
     @property
     def num_rows(self) -> int:
         """Cells compared; 0 when every box has left the picture."""
         return len(self.cells)
 
-    def places(self, height: int, width: int, device: torch.device) -> "Places":
+    def places(self, height: int, width: int, device: torch.device) -> Places:
         """The plan for features of a resolution, on a device; made at the first call."""
         key = (height, width, device)
         if key not in self.known:
@@ -62,21 +62,21 @@ class Places:
     the first frame. So cost and memory follow the picture's size, not the number of boxes.
     """
 
-    pulled: Mixture
+    pulled: DifferentiableRows
     """Features at the pulled cells, from a map's places in all frames."""
-    targets: Table
+    targets: SparseRows
     """Their mean targets, from the places of the first frame."""
-    weights: Float[Tensor, " u"]
+    weights: Float[torch.Tensor, " u"]
     """G of each pulled cell."""
-    spread: "Spread | None"
+    spread: Spread | None
     """None where no two boxes pull at one cell."""
 
-    def loss(self, maps: Float[Tensor, "f d v u"]) -> Float[Tensor, ""]:
+    def loss(self, maps: Float[torch.Tensor, "f d v u"]) -> Float[torch.Tensor, ""]:
         """The weighted sum of squared differences, summed over channels too."""
         vectors = maps.float().movedim(1, -1)
         first = vectors[0].detach().flatten(0, 1).contiguous()
-        targets = self.targets.mix(first)
-        errors = (self.pulled(vectors.flatten(0, 2).contiguous()) - targets).square().sum(dim=-1)
+        targets = self.targets @ first
+        errors = (self.pulled @ vectors.flatten(0, 2).contiguous() - targets).square().sum(dim=-1)
         value = (errors * self.weights).sum()
         return value if self.spread is None else value + self.spread(first, targets)
 
@@ -85,19 +85,21 @@ class Places:
 class Spread:
     """How far apart the targets of one and the same cell lie: ``sum_i G_i |t_i - t|^2`` over cells of several boxes."""
 
-    upsampled: Table
+    upsampled: SparseRows
     """The first frame at the latents' size, from a map's places there."""
-    squares: Table
+    squares: SparseRows
     """``sum_i G_i v_i v_i^T``, v_i a target's weights over the cells of the first frame."""
-    weights: Float[Tensor, " u"]
+    weights: Float[torch.Tensor, " u"]
     """G of each pulled cell, 0 where one box pulls."""
 
-    def __call__(self, first: Float[Tensor, "p d"], targets: Float[Tensor, "u d"]) -> Float[Tensor, ""]:
+    def __call__(
+        self, first: Float[torch.Tensor, "p d"], targets: Float[torch.Tensor, "u d"]
+    ) -> Float[torch.Tensor, ""]:
         """From the first frame's vectors and the mean targets; without gradient."""
         # The weights of a target sum to 1, so any origin will do; the middle keeps the difference from drowning.
         middle = first.mean(dim=0)
-        cells = self.upsampled.mix(first - middle)
-        total = (cells * self.squares.mix(cells)).sum()
+        cells = self.upsampled @ (first - middle)
+        total = (cells * (self.squares @ cells)).sum()
         mean = ((targets - middle).square().sum(dim=-1) * self.weights).sum()
         return (total - mean).clamp(min=0)
 
@@ -126,9 +128,7 @@ def _resized_index(
     return below, np.minimum(below + 1, first_length - 1), position - below
 
 
-def alignment_plan(
-    tracks: Tracks, grid: Grid, heatmap_std: float, weighting: Weighting = "gaussian"
-) -> AlignmentPlan:
+def alignment_plan(tracks: Tracks, grid: Grid, heatmap_std: float, weighting: Weighting = "gaussian") -> AlignmentPlan:
     """The plan for a scene on a grid, on the CPU.
 
     For every box and latent frame j >= 1: the cells of the box at frame j, each with the same place in the first
@@ -139,14 +139,14 @@ def alignment_plan(
     its place in the first box, resized as the crop is, and by the Gaussian where a track has no mask. SG-I2V, section
     4.2 and published code; the masks are ours.
 
-    Raises ValueError when a first box leaves the grid, ``heatmap_std`` is not positive, or a mask that shall weigh
+    Raises FieldError when a first box leaves the grid, ``heatmap_std`` is not positive, or a mask that shall weigh
     misses its box.
     """
     if heatmap_std <= 0:
-        raise ValueError(f"heatmap_std must be > 0, got {heatmap_std}")
+        raise FieldError("heatmap_std", f"must be > 0, got {heatmap_std}")
     tracks.check_first_boxes()
     rows, columns = grid.rows, grid.columns
-    boxes = grid.cells(tracks.boxes([grid.frame(k) for k in range(grid.latent_frames)]))
+    boxes = grid.cells(tracks.latent_boxes(grid))
     first, later = boxes[:, :1], boxes[:, 1:]  # [boxes, frames, (top, left, bottom, right)]
 
     def axis(low: int, limit: int) -> tuple[np.ndarray, ...]:
@@ -195,17 +195,13 @@ def alignment_plan(
     )
 
 
-def _mask_share(
-    mask: PIL.Image.Image, grid: Grid, box: Int64[np.ndarray, "4"], field: str
-) -> Float64[np.ndarray, "y x"]:
-    """What a mask covers of each latent cell of the first frame, over the most it covers of one in its box."""
+def _mask_share(mask: PIL.Image.Image, grid: Grid, box: Int64[np.ndarray, 4], field: str) -> Float64[np.ndarray, "y x"]:
+    """Share that a mask covers of each latent cell of the first frame, over the most it covers of one in its box."""
     top, left, bottom, right = box
     share = grid.coverage(np.asarray(mask, dtype=np.float32) / 255)
     largest = share[top:bottom, left:right].max(initial=0)
     if largest == 0:
-        raise ValueError(
-            f"{field}: nothing of it lies in the motion's box; draw it there, or use another weighting"
-        )
+        raise FieldError(field, "nothing of it lies in the motion's box", "draw it there, or use another weighting")
     relative: np.ndarray = (share / largest).astype(np.float64)
     return relative
 
@@ -216,13 +212,13 @@ def _axis_taps(length: int, native: int) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([below, above], axis=-1), np.stack([1 - share, share], axis=-1)
 
 
-def _upsampling(rows: int, columns: int, height: int, width: int) -> Entries:
+def _upsampling(rows: int, columns: int, height: int, width: int) -> SparseMatrix:
     """Bilinear upsampling of one map (align_corners false) as a matrix from its places to the latents' cells."""
     (y, share_y), (x, share_x) = _axis_taps(rows, height), _axis_taps(columns, width)
     cells = np.arange(rows * columns).reshape(rows, columns, 1, 1)
     places = y[:, None, :, None] * width + x[None, :, None, :]
     shares = share_y[:, None, :, None] * share_x[None, :, None, :]
-    return Entries.of(cells, places, shares, (rows * columns, height * width))
+    return SparseMatrix.of(cells, places, shares, (rows * columns, height * width))
 
 
 def _places(plan: AlignmentPlan, height: int, width: int, device: torch.device) -> Places:
@@ -233,37 +229,37 @@ def _places(plan: AlignmentPlan, height: int, width: int, device: torch.device) 
     # The upsampling of the pulled cells alone, each in its own frame.
     frame, cell = cells // (rows * columns), cells % (rows * columns)
     each = np.arange(len(cells))
-    chosen = Entries(rows=each, places=cell, shares=np.ones(len(cells)), size=(len(cells), rows * columns))
-    near = chosen.after(upsampling)
-    pulled = Entries(
+    chosen = SparseMatrix(rows=each, columns=cell, values=np.ones(len(cells)), size=(len(cells), rows * columns))
+    near = chosen @ upsampling
+    pulled = SparseMatrix(
         rows=near.rows,
-        places=near.places + frame[near.rows] * height * width,
-        shares=near.shares,
+        columns=near.columns + frame[near.rows] * height * width,
+        values=near.values,
         size=(len(cells), num_frames * height * width),
     )
     share = (plan.weights / total[index])[:, None] * plan.mixture
-    targets = Entries.of(index[:, None], plan.sources, share, (len(cells), rows * columns))
+    targets = SparseMatrix.of(index[:, None], plan.sources, share, (len(cells), rows * columns))
     spread = None
     several = counts[index] > 1
     if several.any():
         sources, mixture = plan.sources[several], plan.mixture[several]
         squares = mixture[:, :, None] * mixture[:, None, :] * plan.weights[several][:, None, None]
         spread = Spread(
-            upsampled=upsampling.table(device),
-            squares=Entries.of(
-                sources[:, :, None], sources[:, None, :], squares, (rows * columns,) * 2
-            ).table(device),
+            upsampled=upsampling.to(device),
+            squares=SparseMatrix.of(sources[:, :, None], sources[:, None, :], squares, (rows * columns,) * 2).to(
+                device
+            ),
             weights=torch.from_numpy(total * (counts > 1)).float().to(device),
         )
     return Places(
-        pulled=pulled.mixture(device),
-        targets=targets.after(upsampling).table(device),
+        pulled=pulled.differentiable(device),
+        targets=(targets @ upsampling).to(device),
         weights=torch.from_numpy(total).float().to(device),
         spread=spread,
     )
 
 
-def alignment_loss(features: Iterable[Float[Tensor, "f _ _ _"]], plan: AlignmentPlan) -> Float[Tensor, ""]:
+def alignment_loss(features: Iterable[Float[torch.Tensor, "f _ _ _"]], plan: AlignmentPlan) -> Float[torch.Tensor, ""]:
     """The weighted mean of squared differences: ``sum(G error) / sum(G)`` over boxes, frames and cells.
 
     ``features`` are maps ``[frames, channels, height, width]`` at their own resolutions. The loss is that of the maps
@@ -271,7 +267,7 @@ def alignment_loss(features: Iterable[Float[Tensor, "f _ _ _"]], plan: Alignment
     taken; but only where boxes are is anything upsampled. The target, the first frame, takes no gradient. SG-I2V,
     equation 2.
     """
-    total: Tensor | None = None
+    total: torch.Tensor | None = None
     num_channels = 0
     for maps in features:
         value = plan.places(maps.shape[2], maps.shape[3], maps.device).loss(maps)

@@ -10,12 +10,13 @@ from jaxtyping import Float64
 
 from sgi2v.checks import choice, finite
 from sgi2v.curves import ease
-from sgi2v.scene import Box, Easing, Key, Motion, Number, Scene
+from sgi2v.errors import FieldError
+from sgi2v.scene import Box, Easing, Key, Motion, Number
 
 
 @dataclass(frozen=True, kw_only=True)
 class Camera:
-    """How the camera moves from the first frame to the last; the picture's content moves the opposite way.
+    """A motion of the camera from the first frame to the last; the picture's content moves the opposite way.
 
     At time t a point p of the first frame is seen at `c + zoom^t · R(−t · roll) · (p − c) − t · (dx · width,
     dy · height)`, c the middle of the picture and R(a) a turn by a, clockwise on the screen. Two cameras are
@@ -33,7 +34,7 @@ class Camera:
     roll: float = 0.0
     """Degrees that the camera turns clockwise; content turns anticlockwise."""
     easing: Easing = "linear"
-    """How the time between the first and the last frame is travelled."""
+    """Change of the camera's speed between the first and the last frame."""
 
     def __post_init__(self) -> None:
         for field, low, high, remedy in (
@@ -44,20 +45,20 @@ class Camera:
         ):
             value = finite(field, getattr(self, field), remedy)
             if not low <= value <= high:
-                raise ValueError(f"{field}: {value!r} is out of range {low} to {high}; {remedy}")
+                raise FieldError(field, f"{value!r} is out of range {low} to {high}", remedy)
             object.__setattr__(self, field, value)
         choice("easing", self.easing, Easing)
 
     def __add__(self, other: "Camera") -> "Camera":
         """Both at once; they must be eased alike."""
         if self.easing != other.easing:
-            raise ValueError(f"easing: {other.easing!r} does not go with {self.easing!r}; ease both alike")
+            raise FieldError("easing", f"{other.easing!r} does not go with {self.easing!r}", "ease both alike")
         zoom, roll = self.zoom * other.zoom, self.roll + other.roll
         return replace(self, dx=self.dx + other.dx, dy=self.dy + other.dy, zoom=zoom, roll=roll)
 
     @property
     def still(self) -> bool:
-        """Whether nothing moves."""
+        """True if nothing moves."""
         return (self.dx, self.dy, self.zoom, self.roll) == (0, 0, 1, 0)
 
     def warp(self, image_size: tuple[int, int], time: Number) -> Float64[np.ndarray, "2 3"]:
@@ -105,12 +106,12 @@ def camera_motions(
     """
     width, height = image_size
     if not (1 <= columns <= 16 and 1 <= rows <= 16):
-        raise ValueError(f"columns, rows: {columns}, {rows} is no grid; give 1 to 16 each")
+        raise FieldError("columns, rows", f"{columns}, {rows} is no grid", "give 1 to 16 each")
     if not 2 <= num_keys <= 1000:
-        raise ValueError(f"num_keys: {num_keys} is out of range; give 2 to 1000")
+        raise FieldError("num_keys", f"{num_keys} is out of range", "give 2 to 1000")
     fraction = finite("fraction", fraction, "give more than 0 and at most 1")
     if not 0 < fraction <= 1:
-        raise ValueError(f"fraction: {fraction!r} is out of range; give more than 0 and at most 1")
+        raise FieldError("fraction", f"{fraction!r} is out of range", "give more than 0 and at most 1")
     side = min(fraction * min(width, height), width / columns, height / rows)
     times = [index / (num_keys - 1) for index in range(num_keys)]
     warps = [camera.warp(image_size, time) for time in times]
@@ -126,27 +127,11 @@ def camera_motions(
                 name=f"camera {row + 1}.{column + 1}",
             )
             boxes = motion.boxes_at(times)
-            if not any(
-                _overlap(box, other) for boxes_of in taken for box, other in zip(boxes, boxes_of, strict=True)
-            ):
+            if not any(_overlap(box, other) for boxes_of in taken for box, other in zip(boxes, boxes_of, strict=True)):
                 motions.append(motion)
     if not motions:
-        raise ValueError(f"camera: no box of the {columns}x{rows} grid is free of objects; give a finer grid")
+        raise FieldError("camera", f"no box of the {columns}x{rows} grid is free of objects", "give a finer grid")
     return tuple(motions)
-
-
-def with_camera(
-    scene: Scene, camera: Camera, *, columns: int = 4, rows: int = 3, fraction: Number = 0.15
-) -> Scene:
-    """The scene with a camera's motions behind its own, on background that no object motion meets.
-
-    Object paths stay what they are: positions on the screen, not in the world. Raises as `camera_motions` does.
-    """
-    objects = [motion for motion in scene.motions if motion.kind == "object"]
-    added = camera_motions(
-        camera, scene.image.size, avoid=objects, columns=columns, rows=rows, fraction=fraction
-    )
-    return replace(scene, motions=scene.motions + added)
 
 
 def _path(
@@ -161,9 +146,4 @@ def _path(
 
 
 def _overlap(one: Box, other: Box) -> bool:
-    return (
-        one.left < other.right
-        and other.left < one.right
-        and one.top < other.bottom
-        and other.top < one.bottom
-    )
+    return one.left < other.right and other.left < one.right and one.top < other.bottom and other.top < one.bottom

@@ -1,10 +1,14 @@
-"""What is asked of every value a person gives: errors of one line that name the field, the value and the remedy."""
+"""Checks of the values that a person gives; an error names the field, the value and the remedy in one line."""
 
 import math
-from typing import Any, Final, get_args
+from typing import Final, TypeVar, get_args
 
 import numpy as np
 from PIL import Image
+
+from sgi2v.errors import FieldError
+
+T = TypeVar("T")
 
 MAX_TEXT: Final = 10_000
 """Characters of a name or a prompt."""
@@ -19,53 +23,53 @@ def shown(value: object) -> str:
 def finite(field: str, value: object, remedy: str) -> float:
     """`value` as a float; ValueError naming `field` for anything that is not a finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
-        raise ValueError(f"{field}: {shown(value)} is not a number; {remedy}")
+        raise FieldError(field, f"{shown(value)} is not a number", remedy)
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
     if not math.isfinite(number):
-        raise ValueError(f"{field}: {shown(value)} is not finite; {remedy}")
+        raise FieldError(field, f"{shown(value)} is not finite", remedy)
     return number
 
 
 def choice(field: str, value: object, allowed: object) -> None:
-    """ValueError naming `field` unless `value` is one of the words of the Literal `allowed`."""
+    """Raise ValueError naming `field` unless `value` is one of the words of the Literal `allowed`."""
     words = get_args(allowed)
     if not isinstance(value, str) or value not in words:
-        raise ValueError(f"{field}: {shown(value)} is not known; give one of {', '.join(words)}")
+        raise FieldError(field, f"{shown(value)} is not known", f"give one of {', '.join(words)}")
 
 
 def check_text(field: str, value: object) -> None:
-    """ValueError naming `field` unless `value` is a text of bearable length that every file can hold."""
+    """Raise ValueError naming `field` unless `value` is a text of bearable length that every file can hold."""
     if not isinstance(value, str):
-        raise ValueError(f"{field}: {shown(value)} is not a text; give one in quotes, or leave it out")
+        raise FieldError(field, f"{shown(value)} is not a text", "give one in quotes, or leave it out")
     if len(value) > MAX_TEXT:
-        raise ValueError(f"{field}: {len(value)} characters; give at most {MAX_TEXT}")
+        raise FieldError(field, f"{len(value)} characters", f"give at most {MAX_TEXT}")
     if any("\ud800" <= character <= "\udfff" for character in value):
-        raise ValueError(f"{field}: {shown(value)} holds half a character; give whole Unicode characters")
+        raise FieldError(field, f"{shown(value)} holds half a character", "give whole Unicode characters")
 
 
 def check_picture(field: str, value: object, remedy: str, *modes: str) -> None:
-    """ValueError naming `field` unless `value` is a picture of one of some modes, with pixels."""
+    """Raise ValueError naming `field` unless `value` is a picture of one of some modes, with pixels."""
     if not isinstance(value, Image.Image) or value.mode not in modes or min(value.size) < 1:
-        raise ValueError(f"{field}: {shown(value)} is no picture of mode {' or '.join(modes)}; {remedy}")
+        raise FieldError(field, f"{shown(value)} is no picture of mode {' or '.join(modes)}", remedy)
 
 
-def tuple_of(field: str, value: object, kind: type, remedy: str) -> tuple[Any, ...]:
+def tuple_of(field: str, value: object, kind: type[T], remedy: str) -> tuple[T, ...]:
     """A list or tuple as a tuple; ValueError naming `field` for anything else or for a member of another kind."""
     if not isinstance(value, tuple | list) or not all(isinstance(item, kind) for item in value):
-        raise ValueError(f"{field}: {shown(value)} is not a list of {kind.__name__}; {remedy}")
+        raise FieldError(field, f"{shown(value)} is not a list of {kind.__name__}", remedy)
     return tuple(value)
 
 
-def plain(image: Image.Image) -> Image.Image:
+def plain(field: str, image: Image.Image) -> Image.Image:
     """The decoded pixels alone, without file or metadata, so that equal pictures compare equal."""
     if type(image) is Image.Image and not image.info:
         return image
     try:
         copy = image.copy()
     except (OSError, SyntaxError) as error:  # a file opened but not yet decoded
-        raise ValueError(f"image: {shown(image)} cannot be decoded ({error}); give another file") from error
+        raise FieldError(field, f"{shown(image)} cannot be decoded ({error})", "give another file") from error
     copy.info = {}
     return copy

@@ -11,20 +11,19 @@ from jaxtyping import Float32
 from PIL import Image
 from torch import Tensor
 
-from sgi2v.backbones import SVD
+from sgi2v.backbones import Backbone
 from sgi2v.controllers import Controller
 from sgi2v.draw import draw_tracks, side_by_side
 from sgi2v.evaluation.metrics import MotionError, motion_error
 from sgi2v.evaluation.tracker import Tracker
-from sgi2v.generate import Progress, Sampling, generate
 from sgi2v.grid import Grid, Track, Tracks, tracks_of
+from sgi2v.pipeline import Progress, generate
+from sgi2v.planning import Sampling
 from sgi2v.scene import Scene
 from sgi2v.video import Video, from_uint8, to_uint8
 
 TITLES: Final = ("no control", "controlled")
-_LEAST_HEIGHT: Final = (
-    256  # of each half: a small model's pictures are enlarged, so that lines over them are fine
-)
+_LEAST_HEIGHT: Final = 256  # of each half: a small model's pictures are enlarged, so that lines over them are fine
 _SHEET_ROWS: Final = 4
 
 
@@ -56,7 +55,7 @@ def shipped_scene(name: str) -> Path:
 def make_demo(
     scene: Scene,
     *,
-    backbone: SVD,
+    backbone: Backbone,
     tracker: Tracker,
     sampling: Sampling | None = None,
     controller: Controller | None = None,
@@ -66,9 +65,7 @@ def make_demo(
 
     `progress` gives the callback for the clip of a title. Raises what `generate` raises.
     """
-    plain = generate(
-        scene, backbone=backbone, controller=Controller(), sampling=sampling, progress=progress(TITLES[0])
-    )
+    plain = generate(scene, backbone=backbone, controller=Controller(), sampling=sampling, progress=progress(TITLES[0]))
     controlled = generate(
         scene, backbone=backbone, controller=controller, sampling=sampling, progress=progress(TITLES[1])
     )

@@ -1,4 +1,6 @@
-"""Which device and number format to run on: the only place that names devices."""
+"""Devices and number formats to run on: the only place that names devices."""
+
+from __future__ import annotations
 
 import os
 import sys
@@ -8,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import torch
+from sgi2v.errors import FieldError
+from sgi2v.lazy import torch
 
 DTYPES = ("float32", "float16", "bfloat16")
 
@@ -27,12 +30,12 @@ def choose_device(name: str | torch.device | None = None) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"device: {name!r} cannot be used here ({reason}); try cpu, cuda or mps") from None
+        raise FieldError("device", f"{name!r} cannot be used here ({reason})", "try cpu, cuda or mps") from None
     return device
 
 
 def device_for_measuring(name: str | torch.device | None = None) -> str:
-    """Where networks that look at finished clips go: with the model on CUDA, else the CPU; none was tried on MPS.
+    """The device for networks that measure finished clips: the model's on CUDA, else the CPU; none was tried on MPS.
 
     ValueError as of :func:`choose_device`.
     """
@@ -41,7 +44,7 @@ def device_for_measuring(name: str | torch.device | None = None) -> str:
 
 
 def bfloat16_is_fast() -> bool:
-    """Whether this CPU multiplies matrices clearly faster in bfloat16 than in float32; measured in milliseconds."""
+    """True if this CPU multiplies matrices clearly faster in bfloat16 than in float32; measures it in milliseconds."""
 
     def seconds(dtype: torch.dtype) -> float:
         a = torch.ones(512, 512, dtype=dtype)
@@ -79,7 +82,7 @@ def choose_dtype(name: str | None, device: torch.device, *, bfloat16_on_cpu: boo
     """
     if name is not None:
         if name not in DTYPES:
-            raise ValueError(f"dtype: unknown {name!r}; use one of {', '.join(DTYPES)}")
+            raise FieldError("dtype", f"unknown {name!r}", f"use one of {', '.join(DTYPES)}")
         dtype = getattr(torch, name)
         assert isinstance(dtype, torch.dtype)
         return dtype
@@ -109,46 +112,46 @@ class HostCopy:
 
 
 def has_own_memory(device: torch.device) -> bool:
-    """Whether weights that lie on the host take none of the device's memory: not on a CPU, nor where they share it."""
+    """True if weights on the host take none of the device's memory: false on a CPU, and where both share one memory."""
     return device.type not in ("cpu", "mps")
 
 
-def at_home(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+def on_host(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """The tensor's data on the host, where it can set out for the device without waiting."""
     if device.type == "cuda":
         return tensor.data.to("cpu").pin_memory()
     return tensor.data
 
 
-class Carrier:
+class Prefetcher:
     """Takes tensors from the host to a device, on CUDA beside what is being computed there."""
 
     def __init__(self, device: torch.device) -> None:
-        """A carrier with one way of its own."""
+        """A prefetcher with a stream of its own."""
         self._device = device
-        self._way = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._paces: deque[torch.cuda.Event] = deque()
 
     def send(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Copies of them that set out now; see :meth:`await_arrival`.
+        """Begin to copy them to the device, and return the copies; see :meth:`await_arrival`.
 
         The host keeps at most two sendings ahead of what is computed, or all would be on the device at once.
         """
-        if self._way is None:
+        if self._stream is None:
             return [tensor.to(self._device, copy=True) for tensor in tensors]
         if len(self._paces) == 2:
             self._paces.popleft().synchronize()
         pace = torch.cuda.Event()
         pace.record(torch.cuda.current_stream(self._device))
         self._paces.append(pace)
-        with torch.cuda.stream(self._way):
+        with torch.cuda.stream(self._stream):
             return [tensor.to(self._device, non_blocking=True, copy=True) for tensor in tensors]
 
     def await_arrival(self, sent: Sequence[torch.Tensor]) -> None:
         """What is computed from now on finds these arrived; the host does not wait."""
-        if self._way is not None:
+        if self._stream is not None:
             computing = torch.cuda.current_stream(self._device)
-            computing.wait_stream(self._way)
+            computing.wait_stream(self._stream)
             for tensor in sent:
                 tensor.record_stream(computing)
 
@@ -195,7 +198,7 @@ def peak_memory(device: torch.device) -> int | None:
 
 
 def device_name(device: torch.device) -> str:
-    """What computes, as a record of measurements says it."""
+    """The device's name for a record of measurements."""
     if device.type == "cuda":
         return f"{device.type}, {torch.cuda.get_device_properties(device).name}"
     if device.type == "cpu":

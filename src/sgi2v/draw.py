@@ -12,6 +12,7 @@ from jaxtyping import Float32
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from sgi2v.errors import FieldError
 from sgi2v.grid import Track
 from sgi2v.scene import Scene
 
@@ -46,8 +47,10 @@ def draw_tracks(frames: Float32[Tensor, "f 3 h w"], tracks: Sequence[Track]) -> 
     num_frames, _, height, width = frames.shape
     for index, track in enumerate(tracks):
         if len(track.boxes) != num_frames:
-            raise ValueError(
-                f"tracks[{index}]: {len(track.boxes)} frames; give {num_frames}, as many as there are pictures"
+            raise FieldError(
+                f"tracks[{index}]",
+                f"{len(track.boxes)} frames",
+                f"give {num_frames}, as many as there are pictures",
             )
     drawn = []
     for number, frame in enumerate(frames):
@@ -97,12 +100,14 @@ def side_by_side(clips: Sequence[tuple[str, Float32[Tensor, "f 3 h w"]]]) -> Flo
     ValueError without clips and for clips of different shapes.
     """
     if not clips:
-        raise ValueError("clips: none; give at least one title and clip")
+        raise FieldError("clips", "none", "give at least one title and clip")
     shape = clips[0][1].shape
     for index, (_, frames) in enumerate(clips):
         if frames.shape != shape:
-            raise ValueError(
-                f"clips[{index}]: {tuple(frames.shape)} is another shape than the first's; give {tuple(shape)}"
+            raise FieldError(
+                f"clips[{index}]",
+                f"{tuple(frames.shape)} is another shape than the first's",
+                f"give {tuple(shape)}",
             )
     num_frames, _, height, width = shape
     text = max(9, round(math.sqrt(width * height) / 22))
@@ -195,7 +200,7 @@ def _colored(tracks: Sequence[Track]) -> list[tuple[Track, Color]]:
 
 
 def _moves(track: Track, line: float) -> bool:
-    """Whether more of it is to be seen than a pin."""
+    """True if it moves so far that a path can be seen."""
     return bool(np.abs(track.boxes - track.boxes[:1]).max() > _MOVED * line)
 
 

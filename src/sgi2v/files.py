@@ -1,9 +1,9 @@
-"""Reading files of bearable size, and saying where in one a mistake lies."""
+"""Reads files of bearable size."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
+
+from sgi2v.errors import FieldError
 
 MAX_BYTES: Final = 64 * 2**20
 """Of a scene.json (with what it embeds) and of a traj.npy."""
@@ -13,24 +13,9 @@ def read_file(path: Path, field: str) -> bytes:
     """A file's bytes; ValueError naming `field` if it is missing, unreadable or larger than MAX_BYTES."""
     try:
         if not path.is_file():
-            raise ValueError(
-                f"{field}: {path} is no file; give a scene.json, or a folder with img.png and traj.npy"
-            )
+            raise FieldError(field, f"{path} is no file", "give a scene.json, or a folder with img.png and traj.npy")
         if path.stat().st_size > MAX_BYTES:
-            raise ValueError(
-                f"{field}: {path} is larger than {MAX_BYTES} bytes; keep the image beside it, as a file"
-            )
+            raise FieldError(field, f"{path} is larger than {MAX_BYTES} bytes", "keep the image beside it, as a file")
         return path.read_bytes()
     except OSError as error:
-        raise ValueError(
-            f"{field}: {path} cannot be read ({error.strerror}); check its name and rights"
-        ) from error
-
-
-@contextmanager
-def within(prefix: str) -> Iterator[None]:
-    """Puts where it happened in front of a ValueError that names its own field."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{prefix}{error}") from error
+        raise FieldError(field, f"{path} cannot be read ({error.strerror})", "check its name and rights") from error

@@ -1,14 +1,17 @@
 """JSON values as the fields of a dataclass want them, or an error that names the field."""
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from sgi2v.checks import shown
+from sgi2v.errors import FieldError, within
+from sgi2v.records import Json
 
 
-def fitted(kind: type[Any], values: Mapping[str, Any], where: str) -> dict[str, Any]:
+def fitted(kind: type, values: Mapping[str, object], where: str) -> Json:
     """JSON values as a dataclass's fields want them: 2 as 2.0, a list as a tuple.
 
     Raises ValueError naming the field for a value of another type; unknown names are left for the class to refuse.
@@ -20,7 +23,7 @@ def fitted(kind: type[Any], values: Mapping[str, Any], where: str) -> dict[str, 
     }
 
 
-def without_none(hint: Any) -> Any:
+def without_none(hint: object) -> Any:
     """A type without its None, where that leaves one."""
     if get_origin(hint) in (Union, UnionType) and NoneType in get_args(hint):
         others = [other for other in get_args(hint) if other is not NoneType]
@@ -28,47 +31,55 @@ def without_none(hint: Any) -> Any:
     return hint
 
 
-def _fit(hint: Any, value: Any, field: str) -> Any:
+def _fit(hint: object, value: object, field: str) -> object:
     bare = without_none(hint)
     if value is None and bare is not hint:
         return None
-    number = isinstance(value, int | float) and not isinstance(value, bool)
     if bare is float:
-        if not number:
-            raise ValueError(f"{field}: {shown(value)} is not a number; give one")
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise FieldError(field, f"{shown(value)} is not a number", "give one")
         return _float(value, field)
     if bare is int:
         if isinstance(value, float) and value.is_integer():
             return int(value)
         if not isinstance(value, int) or isinstance(value, bool):
-            raise ValueError(f"{field}: {shown(value)} is not a whole number; give one")
+            raise FieldError(field, f"{shown(value)} is not a whole number", "give one")
         return value
     if bare is bool and not isinstance(value, bool):
-        raise ValueError(f"{field}: {shown(value)} is neither true nor false; give one of them")
+        raise FieldError(field, f"{shown(value)} is neither true nor false", "give one of them")
     if bare is str and not isinstance(value, str):
-        raise ValueError(f"{field}: {shown(value)} is not a text; give one")
+        raise FieldError(field, f"{shown(value)} is not a text", "give one")
     if get_origin(bare) is Literal and (isinstance(value, list | dict) or value not in get_args(bare)):
         known = ", ".join(str(choice) for choice in get_args(bare))
-        raise ValueError(f"{field}: {shown(value)} is not known; give one of {known}")
+        raise FieldError(field, f"{shown(value)} is not known", f"give one of {known}")
     if get_origin(bare) is tuple:
         return _fit_tuple(get_args(bare), value, field)
+    if dataclasses.is_dataclass(bare) and isinstance(bare, type):
+        if isinstance(value, bare):
+            return value
+        if not isinstance(value, Mapping):
+            known = ", ".join(f.name for f in dataclasses.fields(bare))
+            raise FieldError(field, f"{shown(value)} is no object", f"give one with {known}")
+        unknown = sorted(set(value) - {f.name for f in dataclasses.fields(bare)})
+        if unknown:
+            raise FieldError(f"{field}.{unknown[0]}", "there is no such field", "leave it out")
+        with within(field):
+            return bare(**fitted(bare, value, ""))
     if get_origin(bare) is Mapping:
         if not isinstance(value, Mapping):
-            raise ValueError(f"{field}: {shown(value)} is no object; give names with their values")
+            raise FieldError(field, f"{shown(value)} is no object", "give names with their values")
         return {name: _fit(get_args(bare)[1], item, f"{field}.{name}") for name, item in value.items()}
     return value
 
 
-def _fit_tuple(inner: tuple[Any, ...], value: Any, field: str) -> tuple[Any, ...]:
+def _fit_tuple(inner: tuple[object, ...], value: object, field: str) -> tuple[object, ...]:
     if not isinstance(value, list | tuple) or len(value) > 1000:
-        raise ValueError(f"{field}: {shown(value)} is not a list; give one of bearable length")
+        raise FieldError(field, f"{shown(value)} is not a list", "give one of bearable length")
     if inner[-1] is Ellipsis:
         inner = (inner[0],) * len(value)
     if len(value) != len(inner):
-        raise ValueError(f"{field}: {len(value)} values; give {len(inner)}")
-    return tuple(
-        _fit(kind, item, f"{field}[{k}]") for k, (kind, item) in enumerate(zip(inner, value, strict=True))
-    )
+        raise FieldError(field, f"{len(value)} values", f"give {len(inner)}")
+    return tuple(_fit(kind, item, f"{field}[{k}]") for k, (kind, item) in enumerate(zip(inner, value, strict=True)))
 
 
 def _float(value: int | float, field: str) -> float:
@@ -77,5 +88,5 @@ def _float(value: int | float, field: str) -> float:
     except OverflowError:
         number = math.inf
     if not math.isfinite(number):
-        raise ValueError(f"{field}: {shown(value)} is not finite; give a number")
+        raise FieldError(field, f"{shown(value)} is not finite", "give a number")
     return number

@@ -8,6 +8,7 @@ import numpy as np
 import PIL.Image
 from jaxtyping import Float32, Int64
 
+from sgi2v.errors import FieldError
 from sgi2v.reference import Reference
 from sgi2v.scene import Fit, Motion, Scene
 
@@ -49,9 +50,10 @@ class Grid:
         """(frames, channels, rows, columns) of the latents."""
         return self.latent_frames, self.channels, self.rows, self.columns
 
-    def frame(self, latent_frame: int) -> int:
-        """The video frame whose positions a latent frame stands for."""
-        return latent_frame * self.frame_stride
+    def group(self, latent_frame: int) -> range:
+        """The video frames that a latent frame stands for: the first alone, then ``frame_stride`` at a time."""
+        last = latent_frame * self.frame_stride
+        return range(max(last - self.frame_stride + 1, 0), last + 1)
 
     def cells(self, boxes: Float32[np.ndarray, "*n 4"]) -> Int64[np.ndarray, "*n 4"]:
         """Half-open (top, left, bottom, right) in latent cells of boxes (left, top, right, bottom) in pixels.
@@ -103,8 +105,13 @@ class Tracks:
             return np.zeros((0, len(frames), 4), dtype=np.float32)
         return np.stack([track.boxes[list(frames)] for track in self.tracks])
 
+    def latent_boxes(self, grid: Grid) -> Float32[np.ndarray, "n k 4"]:
+        """Boxes of all tracks at every latent frame: the mean over the video frames that it stands for."""
+        means = [self.boxes(grid.group(k)).mean(axis=1, dtype=np.float32) for k in range(grid.latent_frames)]
+        return np.stack(means, axis=1)
+
     def check_first_boxes(self) -> None:
-        """ValueError when a first box leaves the resized image.
+        """FieldError when a first box leaves the resized image.
 
         The loss copies its target from there. Only a scene that is cropped to the model's shape (fit: cover) can
         come to this; a scene checks its own image.
@@ -113,9 +120,11 @@ class Tracks:
         for index, track in enumerate(self.tracks):
             left, top, right, bottom = (float(v) for v in track.boxes[0])
             if left < 0 or top < 0 or right > width or bottom > height:
-                raise ValueError(
-                    f"motions[{index}].box: ({left:.1f}, {top:.1f}, {right:.1f}, {bottom:.1f}) leaves the "
-                    f"{width}x{height} picture the model sees; move it inside, or use fit: stretch or contain"
+                raise FieldError(
+                    f"motions[{index}].box",
+                    f"({left:.1f}, {top:.1f}, {right:.1f}, {bottom:.1f}) leaves the {width}x{height} picture the "
+                    "model sees",
+                    "move it inside, or use fit: stretch or contain",
                 )
 
 
@@ -160,9 +169,7 @@ def _track(motion: Motion, scene: Scene, grid: Grid) -> Track:
     size, offset = (np.array(v, dtype=np.float32) for v in (place.size, place.offset))
     centers = motion.centers(grid.num_frames).astype(np.float32) * size / source
     box = motion.box
-    corners = (
-        np.array([[box.left, box.top], [box.right, box.bottom]], dtype=np.float32) * size / source + offset
-    )
+    corners = np.array([[box.left, box.top], [box.right, box.bottom]], dtype=np.float32) * size / source + offset
     boxes = corners[None] + (centers - centers[:1])[:, None]
     scales = motion.scales(grid.num_frames).astype(np.float32)
     grown = scales != 1

@@ -11,25 +11,26 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from sgi2v.checks import shown
+from sgi2v.errors import FieldError
 
 MAX_PIXELS: Final = 64_000_000
 """Of an image, as its header declares them: checked before anything is decoded."""
 MAX_URI: Final = 64 * 2**20
 """Characters of a `data:` URI."""
 IMAGE_FORMATS: Final = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
-"""What is read; of a GIF or TIFF the first frame."""
+"""Formats that are read; of a GIF or TIFF the first frame."""
 
 Source = str | os.PathLike[str] | bytes
 
 
-def load_image(source: Source) -> Image.Image:
+def load_image(source: Source, field: str = "image") -> Image.Image:
     """An image file (a path, or its bytes) as upright RGB pixels, transparency laid over white.
 
-    EXIF rotation is applied, 16-bit grey becomes 8-bit; colour profiles are not applied. Raises ValueError
+    EXIF rotation is applied, 16-bit grey becomes 8-bit; colour profiles are not applied. ValueError naming `field`
     for a missing, undecodable or unknown file, and for one whose header declares more than 64 megapixels
     (checked before decoding).
     """
-    image = _open("image", source)
+    image = _open(field, source)
     if image.mode.startswith("I;16") or image.mode == "I":
         image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
     if image.has_transparency_data:
@@ -38,12 +39,12 @@ def load_image(source: Source) -> Image.Image:
     return _bare(image.convert("RGB"))
 
 
-def load_mask(source: Source, size: tuple[int, int] | None = None) -> Image.Image:
+def load_mask(source: Source, size: tuple[int, int] | None = None, *, field: str = "mask") -> Image.Image:
     """A mask file as mode 1 where it has one bit a pixel, else as mode L.
 
     Raises as `load_image` does, and for another size (width, height) than the one asked for, before decoding.
     """
-    image = _open("mask", source, size)
+    image = _open(field, source, size)
     return _bare(image if image.mode in ("1", "L") else image.convert("L"))
 
 
@@ -52,36 +53,30 @@ def _open(field: str, source: Source, size: tuple[int, int] | None = None) -> Im
     name = f"{len(source)} bytes" if isinstance(source, bytes) else repr(os.fspath(source))
     try:
         if not isinstance(source, bytes) and not Path(source).is_file():
-            raise ValueError(f"{field}: {name} is no file; give the path of a picture")
+            raise FieldError(field, f"{name} is no file", "give the path of a picture")
         file = io.BytesIO(source) if isinstance(source, bytes) else source
         with Image.open(file, formats=IMAGE_FORMATS) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 limit = MAX_PIXELS // 1_000_000
-                raise ValueError(
-                    f"{field}: {name} declares {width}x{height} pixels; give at most {limit} megapixels"
-                )
+                raise FieldError(field, f"{name} declares {width}x{height} pixels", f"give at most {limit} megapixels")
             if size not in (
                 None,
                 (width, height),
                 (height, width),
             ):  # the other way round before it is turned
-                raise ValueError(
-                    f"{field}: {name} has {width}x{height} pixels; give {size}, as the image has"
-                )
+                raise FieldError(field, f"{name} has {width}x{height} pixels", f"give {size}, as the image has")
             image.load()
             return ImageOps.exif_transpose(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ValueError(f"{field}: {name} declares too many pixels; give at most 64 megapixels") from None
+        raise FieldError(field, f"{name} declares too many pixels", "give at most 64 megapixels") from None
+    except FieldError:
+        raise
     except ValueError as error:
-        if str(error).startswith(f"{field}: "):
-            raise
-        raise ValueError(
-            f"{field}: {name} cannot be decoded ({shown(str(error))}); give another file"
-        ) from error
+        raise FieldError(field, f"{name} cannot be decoded ({shown(str(error))})", "give another file") from error
     except Exception as error:  # Pillow's readers raise almost anything on a corrupt file
         kinds = ", ".join(IMAGE_FORMATS)
-        raise ValueError(f"{field}: {name} cannot be read as a picture; give one of {kinds}") from error
+        raise FieldError(field, f"{name} cannot be read as a picture", f"give one of {kinds}") from error
 
 
 def _bare(image: Image.Image) -> Image.Image:
@@ -102,21 +97,22 @@ def data_uri(picture: Image.Image) -> str:
     uri = "data:image/png;base64," + base64.b64encode(png_bytes(picture)).decode()
     if len(uri) > MAX_URI:
         width, height = picture.size
-        raise ValueError(
-            f"image: {width}x{height} pixels are {len(uri) >> 20} MiB inside a record; shrink the picture until "
-            f"they are at most {MAX_URI >> 20}"
+        raise FieldError(
+            "image",
+            f"{width}x{height} pixels are {len(uri) >> 20} MiB inside a record",
+            f"shrink the picture until they are at most {MAX_URI >> 20}",
         )
     return uri
 
 
 def data_bytes(field: str, uri: str) -> bytes:
-    """What a `data:` URI holds; ValueError naming `field` unless it is a picture in base64 of bearable size."""
+    """The bytes in a `data:` URI; ValueError naming `field` unless it is a picture in base64 of bearable size."""
     match = re.match(r"data:image/[\w.+-]+;base64,", uri)
     if not match or len(uri) > MAX_URI:
-        raise ValueError(
-            f"{field}: {shown(uri)} is no picture; give data:image/png;base64,... of at most {MAX_URI} bytes"
+        raise FieldError(
+            field, f"{shown(uri)} is no picture", f"give data:image/png;base64,... of at most {MAX_URI} bytes"
         )
     try:
         return base64.b64decode(uri[match.end() :], validate=True)
     except ValueError as error:
-        raise ValueError(f"{field}: {shown(uri)} is not base64 ({error}); embed the picture again") from error
+        raise FieldError(field, f"{shown(uri)} is not base64 ({error})", "embed the picture again") from error

@@ -1,4 +1,4 @@
-"""A crude clip that a person brings along, and where in it they mean what it shows: for Time-to-Move."""
+"""A rough clip of the wanted motion and masks of where it counts, for Time-to-Move."""
 
 import os
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from typing import ClassVar, Final
 from PIL import Image
 
 from sgi2v.checks import check_picture, plain, tuple_of
-from sgi2v.files import within
+from sgi2v.errors import FieldError
 from sgi2v.images import load_image, load_mask
 
 MAX_FRAMES: Final = 256
@@ -17,12 +17,12 @@ MAX_FRAMES: Final = 256
 MAX_PIXELS: Final = 64_000_000
 """Of all frames of a reference together."""
 PICTURES: Final = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-"""What counts as a frame in a folder; other files are left alone."""
+"""Endings of the names of a folder's frames; other files are left alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """A crude clip of what is wanted, its first frame the scene's image, and where it is meant.
+    """A rough clip of what is wanted, which begins with the scene's image, and masks of where it counts.
 
     Times run 0..1 as a scene's do: a model's frame takes the nearest of these, so any number of frames serves.
     Raises ValueError for no frame or too many, frames of several sizes, and masks of another size or number.
@@ -38,26 +38,27 @@ class Reference:
 
     def __post_init__(self) -> None:
         for name, modes in (("frames", ("RGB",)), ("masks", ("L", "1"))):
-            pictures = tuple_of(
-                f"reference.{name}", getattr(self, name), Image.Image, "give a list of pictures"
-            )
+            pictures = tuple_of(f"reference.{name}", getattr(self, name), Image.Image, "give a list of pictures")
             for index, picture in enumerate(pictures):
                 check_picture(f"reference.{name}[{index}]", picture, "read it with sgi2v.reference", *modes)
-            object.__setattr__(self, name, tuple(plain(picture) for picture in pictures))
+            decoded = (plain(f"reference.{name}[{index}]", picture) for index, picture in enumerate(pictures))
+            object.__setattr__(self, name, tuple(decoded))
         check_count("reference.frames", len(self.frames))
         width, height = self.frames[0].size
         check_pixels("reference.frames", len(self.frames), (width, height))
         for name in ("frames", "masks"):
             for index, picture in enumerate(getattr(self, name)):
                 if picture.size != (width, height):
-                    raise ValueError(
-                        f"reference.{name}[{index}]: {picture.size} is not the first frame's size; give "
-                        f"{width}x{height} pixels"
+                    raise FieldError(
+                        f"reference.{name}[{index}]",
+                        f"{picture.size} is not the first frame's size",
+                        f"give {width}x{height} pixels",
                     )
         if len(self.masks) not in (0, 1, len(self.frames)):
-            raise ValueError(
-                f"reference.masks: {len(self.masks)} for {len(self.frames)} frames; give one a frame, one for all, or "
-                "none"
+            raise FieldError(
+                "reference.masks",
+                f"{len(self.masks)} for {len(self.frames)} frames",
+                "give one a frame, one for all, or none",
             )
 
     def at(self, num_frames: int) -> list[tuple[Image.Image, Image.Image]]:
@@ -67,24 +68,24 @@ class Reference:
         for j in range(num_frames):
             nearest = int(j * (len(self.frames) - 1) / max(num_frames - 1, 1) + 0.5)
             mask = self.masks[nearest if len(self.masks) > 1 else 0] if self.masks else white
-            made.append(
-                (self.frames[nearest], mask.convert("L").point(lambda value: 255 if value > 127 else 0))
-            )
+            made.append((self.frames[nearest], mask.convert("L").point(lambda value: 255 if value > 127 else 0)))
         return made
 
 
 def check_count(field: str, count: int) -> None:
-    """ValueError naming `field` for no picture, or more than a reference may have."""
+    """Raise ValueError naming `field` for no picture, or more than a reference may have."""
     if not 1 <= count <= MAX_FRAMES:
-        raise ValueError(f"{field}: {count} of them; give 1 to {MAX_FRAMES}")
+        raise FieldError(field, f"{count} of them", f"give 1 to {MAX_FRAMES}")
 
 
 def check_pixels(field: str, count: int, size: tuple[int, int]) -> None:
-    """ValueError naming `field` for pictures that are too large together."""
+    """Raise ValueError naming `field` for pictures that are too large together."""
     width, height = size
     if count * width * height > MAX_PIXELS:
-        raise ValueError(
-            f"{field}: {count} of {width}x{height} pixels; give at most {MAX_PIXELS // 1_000_000} megapixels in all"
+        raise FieldError(
+            field,
+            f"{count} of {width}x{height} pixels",
+            f"give at most {MAX_PIXELS // 1_000_000} megapixels in all",
         )
 
 
@@ -107,9 +108,7 @@ def files_of(field: str, path: Path) -> list[Path]:
         return [path]
     files = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in PICTURES)
     if not files:
-        raise ValueError(
-            f"{field}: {path} holds no pictures; their names end in one of {', '.join(PICTURES)}"
-        )
+        raise FieldError(field, f"{path} holds no pictures", f"their names end in one of {', '.join(PICTURES)}")
     return files
 
 
@@ -120,8 +119,7 @@ def read_clip(field: str, files: Sequence[Path], *, mask: bool = False) -> tuple
         return _video(field, files[0], "L" if mask else "RGB")
     made: list[Image.Image] = []
     for file in files:
-        with within(f"{field}: "):
-            made.append(load_mask(file) if mask else load_image(file))
+        made.append(load_mask(file, field=field) if mask else load_image(file, field))
         check_pixels(field, len(files), made[0].size)  # before the others are decoded
     return tuple(made)
 
@@ -129,7 +127,9 @@ def read_clip(field: str, files: Sequence[Path], *, mask: bool = False) -> tuple
 def _video(field: str, path: Path, mode: str) -> tuple[Image.Image, ...]:
     from sgi2v.video import load_video, to_uint8  # reading a scene without a video costs no torch
 
-    with within(f"{field}: "):
+    try:
         frames = load_video(path, max_pixels=MAX_PIXELS).frames
+    except FieldError as error:
+        raise FieldError(field, error.problem, error.remedy) from error
     check_count(field, len(frames))
     return tuple(Image.fromarray(frame).convert(mode) for frame in to_uint8(frames))

@@ -1,21 +1,32 @@
-"""The record of one run: everything needed to make the same video again, as one JSON object."""
+"""The record of one run: everything needed to make the same video again, as one JSON object (docs/records.md)."""
 
+from __future__ import annotations
+
+import base64
 import hashlib
+import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Final
 
-from sgi2v.backbones import Backbone
-from sgi2v.backbones.folder import BUNDLED, HUB_IDS
+from PIL import Image
+
+from sgi2v.backbones.base import Backbone, Settings
+from sgi2v.backbones.registry import is_public
 from sgi2v.controllers import Controller, controller_to_dict
+from sgi2v.errors import FieldError
+from sgi2v.migrations import controller_to_1
+from sgi2v.records import Json, RecordReader
 from sgi2v.scene import Scene
 from sgi2v.scene_io import scene_to_dict
 
 FORMAT: Final = "sgi2v-run"
-VERSION: Final = 1
+VERSION: Final = 2
+"""2 knows ranges with a unit, adapters, warnings, and methods that packages bring; without these 1 is written."""
 _PARTS: Final = ("scene", "backbone", "controller", "sampling", "versions")
+_SINCE_2: Final = ("adapters", "warnings")
 _PACKAGES: Final = ("sgi2v", "torch", "diffusers", "transformers")
 
 
@@ -23,25 +34,44 @@ _PACKAGES: Final = ("sgi2v", "torch", "diffusers", "transformers")
 class Run:
     """One run, whole: benchmark rows, jobs and a video's metadata all carry this."""
 
-    scene: Mapping[str, Any]
+    scene: Json
     """The scene with its image and masks embedded."""
-    backbone: Mapping[str, Any]
+    backbone: Json
     """name, weights_sha256, settings."""
-    controller: Mapping[str, Any]
-    """name and every field."""
-    sampling: Mapping[str, Any]
+    controller: Json
+    """name and every field, as the version says them."""
+    sampling: Json
     """num_steps, seed, width, height, num_frames, dtype."""
     versions: Mapping[str, str]
     """Package name -> version."""
+    adapters: Sequence[Mapping[str, object]] = ()
+    """name and sha256 of each trained adapter that took part."""
+    warnings: Sequence[str] = ()
+    """Remarks to the person before the run, such as what of the scene it left unused."""
+    version: int = VERSION
+    """Version it is written in; in version 1 FreeTraj draws from the noise (:mod:`sgi2v.migrations`)."""
 
     @classmethod
     def of(
-        cls, scene: Scene, backbone: Backbone, controller: Controller, sampling: Mapping[str, Any]
-    ) -> "Run":
-        """The record of a run about to start; ``sampling`` is complete, nothing left to a default."""
-        # What the controller really was stands beside it; the advice it may have come from does not matter.
-        advice = ("recommended", "recipes", "notes")
-        settings = {name: v for name, v in asdict(backbone.settings).items() if name not in advice}
+        cls,
+        scene: Scene,
+        backbone: Backbone,
+        controller: Controller,
+        sampling: Json,
+        *,
+        adapters: Sequence[Mapping[str, object]] = (),
+        warnings: Sequence[str] = (),
+        drawn_from_noise: bool = False,
+    ) -> Run:
+        """The record of a run about to start; ``sampling`` is complete, nothing left to a default.
+
+        Written in the oldest version that can say it. ``drawn_from_noise``: a run of version 1 is repeated.
+        """
+        # The controller itself stands beside it; the advice it may have come from does not matter.
+        settings = {k: v for k, v in asdict(backbone.settings).items() if k not in Settings.ADVICE}
+        said = controller_to_dict(controller)
+        older = controller_to_1(said, drawn_from_noise=drawn_from_noise)
+        old = older is not None and not adapters and not warnings
         return cls(
             scene=scene_to_dict(scene, embed=True),
             backbone={
@@ -49,57 +79,87 @@ class Run:
                 "weights_sha256": backbone.weights_sha256,
                 "settings": settings,
             },
-            controller=controller_to_dict(controller),
+            controller=older if old and older is not None else said,
             sampling=dict(sampling),
             versions={package: version(package) for package in _PACKAGES},
+            adapters=tuple(adapters),
+            warnings=tuple(warnings),
+            version=1 if old else VERSION,
         )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """A JSON object with format and version."""
         parts = {name: getattr(self, name) for name in _PARTS}
+        parts |= {name: list(value) for name in _SINCE_2 if (value := getattr(self, name))}
         # Through JSON, so that tuples and the like are what they will be when read back.
-        loaded = json.loads(json.dumps({"format": FORMAT, "version": VERSION, **parts}, allow_nan=False))
+        whole = {"format": FORMAT, "version": self.version, **parts}
+        loaded = json.loads(json.dumps(whole, allow_nan=False))
         assert isinstance(loaded, dict)
         return loaded
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "Run":
-        """The run of a JSON object; ValueError for another format, a newer version, or a part that is missing."""
+    def from_dict(cls, data: Mapping[str, object]) -> Run:
+        """The run of a JSON object; FieldError for another format, a newer major version, or a part that is missing.
+
+        A newer minor version is read, what is unknown of it with a warning (:mod:`sgi2v.records`).
+        """
         if data.get("format") != FORMAT:
-            raise ValueError(
-                f"run: not a record of this project (format {data.get('format')!r}, not {FORMAT!r})"
-            )
-        if data.get("version") != VERSION:
-            raise ValueError(
-                f"run.version: {data.get('version')!r} is not {VERSION}; a newer sgi2v wrote it: update"
-            )
-        unknown = sorted(set(data) - {"format", "version", *_PARTS})
-        if unknown:
-            raise ValueError(f"run: unknown field {unknown[0]!r}")
+            raise FieldError("run", f"not a record of this project (format {data.get('format')!r}, not {FORMAT!r})")
+        reader = RecordReader(data, "run", newest=(VERSION, 0))
+        major, _ = reader.version
+        known = {*_PARTS, *(_SINCE_2 if major >= 2 else ())}
+        reader.known(data, {"format", "version", *known})
+        reader.warn()
         for name in _PARTS:
             if not isinstance(data.get(name), Mapping):
-                raise ValueError(f"run.{name}: missing or no JSON object; the record is damaged")
-        return cls(**{name: data[name] for name in _PARTS})
+                raise FieldError(f"run.{name}", "missing or no JSON object; the record is damaged")
+        for name in _SINCE_2:
+            if not isinstance(data.get(name, []), list):
+                raise FieldError(f"run.{name}", "no list; the record is damaged")
+        parts: Json = {name: data[name] for name in (*_PARTS, *_SINCE_2) if name in data and name in known}
+        return cls(**parts, version=major)
 
     @property
     def key(self) -> str:
-        """SHA-256 of the record's canonical JSON: the name of a row or a job."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+        """SHA-256 of all that decides the video: the record without versions, names and remarks, pictures by pixels."""
+        backbone = {name: value for name, value in self.backbone.items() if name != "name"}
+        decides = {
+            "scene": _by_pixels(self.scene),
+            "backbone": backbone,
+            "controller": self.controller,
+            "sampling": self.sampling,
+            "adapters": list(self.adapters),
+            "version": self.version,
+        }
+        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+
+def _by_pixels(value: object) -> object:
+    """The JSON with every embedded picture in place of which stands the hash of its pixels: PNGs of one may differ."""
+    if isinstance(value, Mapping):
+        return {name: _by_pixels(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_by_pixels(part) for part in value]
+    if isinstance(value, str) and value.startswith("data:"):
+        with Image.open(io.BytesIO(base64.b64decode(value.partition(",")[2]))) as picture:
+            pixels = f"{picture.mode} {picture.size} ".encode() + picture.tobytes()
+        return f"sha256:{hashlib.sha256(pixels).hexdigest()}"
+    return value
 
 
 def public_name(name: str) -> str:
     """A backbone's name without this machine's folders: names and hub ids stay, of a folder the last part."""
-    if name in (BUNDLED, *HUB_IDS, *HUB_IDS.values()):
+    if is_public(name):
         return name
     return name.rstrip("/\\").replace("\\", "/").rpartition("/")[2] or name
 
 
 def trusted_source(run: Run) -> str:
-    """The backbone a record may name by itself; ValueError for a folder, which only the user can point at.
+    """The backbone a record may name by itself; FieldError for a folder, which only the user can point at.
 
     A video comes from anywhere, so a path or an unknown hub id in it is never followed.
     """
     name = run.backbone.get("name")
-    if name in (BUNDLED, *HUB_IDS, *HUB_IDS.values()):
-        return str(name)
-    raise ValueError(f"backbone: the video was made with {name!r}; give that model's folder with --backbone")
+    if isinstance(name, str) and is_public(name):
+        return name
+    raise FieldError("backbone", f"the video was made with {name!r}", "give that model's folder with --backbone")

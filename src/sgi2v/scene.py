@@ -11,6 +11,7 @@ from PIL import Image
 
 from sgi2v.checks import check_picture, check_text, choice, finite, plain, shown, tuple_of
 from sgi2v.curves import EASE_SLOPES, along
+from sgi2v.errors import FieldError
 from sgi2v.reference import Reference
 
 Number = float | int
@@ -55,11 +56,9 @@ class Box:
         for field in ("left", "top", "right", "bottom"):
             object.__setattr__(self, field, finite(field, getattr(self, field), "give pixels of the image"))
         if self.right <= self.left:
-            raise ValueError(
-                f"right: {self.right!r} is not right of left {self.left!r}; give the box a width"
-            )
+            raise FieldError("right", f"{self.right!r} is not right of left {self.left!r}", "give the box a width")
         if self.bottom <= self.top:
-            raise ValueError(f"bottom: {self.bottom!r} is not below top {self.top!r}; give the box a height")
+            raise FieldError("bottom", f"{self.bottom!r} is not below top {self.top!r}", "give the box a height")
 
     @property
     def width(self) -> float:
@@ -94,7 +93,7 @@ class Box:
 
 @dataclass(frozen=True, kw_only=True)
 class Key:
-    """Where a motion is at one time. Raises ValueError for a value out of its range."""
+    """The place and size of a motion at one time. Raises ValueError for a value out of its range."""
 
     __no_type_check__: ClassVar = True  # checks its fields itself, see scene.Box
 
@@ -107,22 +106,20 @@ class Key:
     scale: float = 1.0
     """Size of the box here, as a multiple of its size on the first frame; log-linear between keys."""
     easing: Easing = "linear"
-    """How the segment from this key to the next is travelled."""
+    """Change of speed on the way from this key to the next."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "time", finite("time", self.time, "give a time from 0 to 1"))
         if not 0 <= self.time <= 1:
-            raise ValueError(f"time: {self.time!r} is outside 0 to 1; 0 is the first frame and 1 the last")
+            raise FieldError("time", f"{self.time!r} is outside 0 to 1", "0 is the first frame and 1 the last")
         for field in ("x", "y"):
             value = finite(field, getattr(self, field), "give pixels of the image")
             if abs(value) > MAX_COORDINATE:
-                raise ValueError(
-                    f"{field}: {value!r} is too far away; stay within {MAX_COORDINATE:.0f} pixels"
-                )
+                raise FieldError(field, f"{value!r} is too far away", f"stay within {MAX_COORDINATE:.0f} pixels")
             object.__setattr__(self, field, value)
         object.__setattr__(self, "scale", finite("scale", self.scale, "give 1 for an unchanged size"))
         if not MIN_SCALE <= self.scale <= MAX_SCALE:
-            raise ValueError(f"scale: {self.scale!r} is out of range; give {MIN_SCALE:g} to {MAX_SCALE:g}")
+            raise FieldError("scale", f"{self.scale!r} is out of range", f"give {MIN_SCALE:g} to {MAX_SCALE:g}")
         choice("easing", self.easing, Easing)
 
 
@@ -147,18 +144,18 @@ class Motion:
     curve: Curve = "polyline"
     """polyline: straight between keys. spline: PCHIP through them, which never leaves their bounding box."""
     name: str = ""
-    """What the person calls it; need not be unique."""
+    """A name for people; need not be unique."""
     mask: Image.Image | None = None
     """Mode L or 1, as large as the image: the thing's pixels on the first frame are not 0."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.box, Box):
-            raise ValueError(f"box: {shown(self.box)} is not a Box; give left, top, right, bottom")
+            raise FieldError("box", f"{shown(self.box)} is not a Box", "give left, top, right, bottom")
         for field in ("left", "top", "right", "bottom"):
             if abs(value := getattr(self.box, field)) > MAX_COORDINATE:
-                raise ValueError(f"box.{field}: {value!r} is too far away; stay within the image")
+                raise FieldError(f"box.{field}", f"{value!r} is too far away", "stay within the image")
         if min(self.box.width, self.box.height) < MIN_SIDE:
-            raise ValueError(f"box: {shown(self.box)} has no area; make its sides at least {MIN_SIDE} pixels")
+            raise FieldError("box", f"{shown(self.box)} has no area", f"make its sides at least {MIN_SIDE} pixels")
         choice("kind", self.kind, Kind)
         choice("curve", self.curve, Curve)
         check_text("name", self.name)
@@ -166,26 +163,28 @@ class Motion:
         self._check_path()
         if self.mask is not None:
             check_picture("mask", self.mask, "read it with sgi2v.scene_io.load_mask", "L", "1")
-            object.__setattr__(self, "mask", plain(self.mask))
+            object.__setattr__(self, "mask", plain("mask", self.mask))
 
     def _check_path(self) -> None:
         if len(self.path) == 1:
-            raise ValueError("path: 1 key; give two or more, or none to pin the box")
+            raise FieldError("path", "1 key", "give two or more, or none to pin the box")
         if len(self.path) > MAX_KEYS:
-            raise ValueError(f"path: {len(self.path)} keys; give at most {MAX_KEYS}")
+            raise FieldError("path", f"{len(self.path)} keys", f"give at most {MAX_KEYS}")
         if self.path and self.path[0].scale != 1:
-            raise ValueError(
-                f"path[0].scale: {self.path[0].scale!r}; the first key's scale must be 1, change the box"
+            raise FieldError(
+                "path[0].scale", f"{self.path[0].scale!r}", "the first key's scale must be 1, change the box"
             )
         for index in range(1, len(self.path)):
             before, time = self.path[index - 1].time, self.path[index].time
             if time - before < MIN_GAP:
-                raise ValueError(
-                    f"path[{index}].time: {time!r} is not after {before!r}; put the keys in order of time"
+                raise FieldError(
+                    f"path[{index}].time",
+                    f"{time!r} is not after {before!r}",
+                    "put the keys in order of time",
                 )
 
     def centers(self, num_frames: int) -> Float64[np.ndarray, "num_frames 2"]:
-        """Where the box's centre is wanted at the times j / (num_frames - 1): (x, y) in source pixels.
+        """Wanted centres of the box at the times j / (num_frames - 1): (x, y) in source pixels.
 
         Exactly a key's value where a frame's time is the key's; the box's centre throughout without a path.
         """
@@ -197,9 +196,7 @@ class Motion:
 
     def boxes_at(self, times: Iterable[Number]) -> list[Box]:
         """The box at each of some times 0..1."""
-        wanted = np.array(
-            [finite("times", time, "give times from 0 to 1") for time in times], dtype=np.float64
-        )
+        wanted = np.array([finite("times", time, "give times from 0 to 1") for time in times], dtype=np.float64)
         centers, scales = self._sample(wanted)
         x0, y0 = self._sample(np.zeros(1))[0][0]
         return [
@@ -240,7 +237,7 @@ class Scene:
     motions: tuple[Motion, ...] = ()
     """In the order of the file."""
     fit: Fit = "stretch"
-    """How an image of another shape meets the model's: stretched (as published), cut or padded."""
+    """Treatment of an image whose shape is not the model's: stretched (as published), cut or padded."""
     prompt: str = ""
     """For models that read text; others leave it unread."""
     reference: Reference | None = None
@@ -249,20 +246,20 @@ class Scene:
     def __post_init__(self) -> None:
         check_picture("image", self.image, "read it with sgi2v.scene_io.load_image", "RGB")
         if self.image.info.get("exif") and self.image.getexif().get(_ORIENTATION, 1) != 1:
-            raise ValueError(
-                "image: its EXIF data says it lies on its side; read it with sgi2v.scene_io.load_image"
+            raise FieldError(
+                "image", "its EXIF data says it lies on its side", "read it with sgi2v.scene_io.load_image"
             )
-        object.__setattr__(self, "image", plain(self.image))
-        object.__setattr__(
-            self, "motions", tuple_of("motions", self.motions, Motion, "give none, one or more")
-        )
+        object.__setattr__(self, "image", plain("image", self.image))
+        object.__setattr__(self, "motions", tuple_of("motions", self.motions, Motion, "give none, one or more"))
         if len(self.motions) > MAX_MOTIONS:
-            raise ValueError(f"motions: {len(self.motions)} of them; give at most {MAX_MOTIONS}")
+            raise FieldError("motions", f"{len(self.motions)} of them", f"give at most {MAX_MOTIONS}")
         choice("fit", self.fit, Fit)
         check_text("prompt", self.prompt)
         if self.reference is not None and not isinstance(self.reference, Reference):
-            raise ValueError(
-                f"reference: {shown(self.reference)} is no Reference; read one with sgi2v.reference.load_reference"
+            raise FieldError(
+                "reference",
+                f"{shown(self.reference)} is no Reference",
+                "read one with sgi2v.reference.load_reference",
             )
         for index, motion in enumerate(self.motions):
             self._check_inside(f"motions[{index}]", motion)
@@ -272,35 +269,21 @@ class Scene:
         for side, limit in (("left", width), ("top", height), ("right", width), ("bottom", height)):
             value = getattr(motion.box, side)
             if not 0 <= value <= limit:
-                raise ValueError(
-                    f"{field}.box.{side}: {value!r} leaves the image of {width}x{height}; give 0 to {limit}"
+                raise FieldError(
+                    f"{field}.box.{side}",
+                    f"{value!r} leaves the image of {width}x{height}",
+                    f"give 0 to {limit}",
                 )
         if motion.mask is not None and motion.mask.size != self.image.size:
-            raise ValueError(
-                f"{field}.mask: {motion.mask.size} is not the image's size; give {width}x{height} pixels"
+            raise FieldError(
+                f"{field}.mask",
+                f"{motion.mask.size} is not the image's size",
+                f"give {width}x{height} pixels",
             )
-
-
-def default_box(image_size: tuple[int, int], x: Number, y: Number, fraction: Number = 0.1) -> Box:
-    """The box of a click at (x, y): a square of `fraction` of the shorter side, shifted to stay inside.
-
-    `image_size` is (width, height) in pixels. ValueError for a click outside the image.
-    """
-    width, height = image_size
-    x, y = finite("x", x, "click on the image"), finite("y", y, "click on the image")
-    fraction = finite("fraction", fraction, "give more than 0 and at most 1")
-    if not 0 < fraction <= 1:
-        raise ValueError(f"fraction: {fraction!r} is out of range; give more than 0 and at most 1")
-    for field, value, limit in (("x", x, width), ("y", y, height)):
-        if not 0 <= value <= limit:
-            raise ValueError(f"{field}: {value!r} is outside the image; give 0 to {limit}")
-    side = max(fraction * min(width, height), min(1.0, width, height))
-    left, top = (min(max(at - side / 2, 0.0), limit - side) for at, limit in ((x, width), (y, height)))
-    return Box(left=left, top=top, right=min(left + side, width), bottom=min(top + side, height))
 
 
 def frame_times(num_frames: int) -> Float64[np.ndarray, " num_frames"]:
     """The time of each frame, j / (num_frames - 1); 0 for a single one."""
     if num_frames < 1:
-        raise ValueError(f"num_frames: {num_frames} is too few; give 1 or more")
+        raise FieldError("num_frames", f"{num_frames} is too few", "give 1 or more")
     return np.arange(num_frames, dtype=np.float64) / max(num_frames - 1, 1)

@@ -7,13 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from PIL import Image
 
 from sgi2v.checks import shown
-from sgi2v.files import MAX_BYTES, read_file, within
+from sgi2v.errors import FieldError, joined, within
+from sgi2v.files import MAX_BYTES, read_file
 from sgi2v.images import Source, data_bytes, data_uri, load_image, load_mask, png_bytes
+from sgi2v.records import Json, RecordReader
 from sgi2v.reference import MAX_FRAMES, Reference, check_pixels, files_of, load_reference, read_clip
 from sgi2v.scene import MAX_KEYS, MAX_MOTIONS, Box, Key, Motion, Scene
 from sgi2v.traj import load_traj, save_traj
@@ -31,11 +33,11 @@ __all__ = [
     "with_reference",
 ]
 FORMAT: Final = "sgi2v-scene"
-VERSION: Final = 2
-"""2 knows a reference; a scene without one is written as 1, which older readers understand."""
+NEWEST: Final = (2, 0)
+"""2 knows a reference; a scene without one is written as 1, which older readers understand (docs/records.md)."""
 MAX_MASK_PIXELS: Final = 1_000_000_000
 """Of all masks of a scene together: a byte each in memory."""
-_SINGULAR: Final = MappingProxyType({"motions": "motion", "path": "key"})
+_SINGULAR: Final = MappingProxyType({"": "scene", "motions": "motion", "path": "key"})
 T = TypeVar("T")
 
 
@@ -51,15 +53,13 @@ def load_scene(path: str | os.PathLike[str]) -> Scene:
         path = path / "scene.json"
     text = read_file(path, "scene")
     try:
-        data = json.loads(
-            text.decode("utf-8-sig"), object_pairs_hook=_no_twice
-        )  # NaN is found with its field
+        data = json.loads(text.decode("utf-8-sig"), object_pairs_hook=_no_twice)  # NaN is found with its field
     except RecursionError:
-        raise ValueError(
-            f"scene: {path} is nested too deeply; give a scene as docs/scene.md describes it"
+        raise FieldError(
+            "scene", f"{path} is nested too deeply", "give a scene as docs/scene.md describes it"
         ) from None
     except ValueError as error:
-        raise ValueError(f"scene: {path} is not JSON as a scene needs it ({error})") from error
+        raise FieldError("scene", f"{path} is not JSON as a scene needs it ({error})") from error
     return scene_from_dict(data, path.parent)
 
 
@@ -76,14 +76,12 @@ def save_scene(scene: Scene, path: str | os.PathLike[str], *, embed: bool = Fals
     data = scene_to_dict(scene, embed=embed, stem=re.sub(r"[^\w.-]", "_", path.stem))
     files = {path.name: (_dumps(data) + "\n").encode()}
     if len(files[path.name]) > MAX_BYTES:
-        raise ValueError(
-            f"scene: {len(files[path.name])} bytes of JSON, {MAX_BYTES} at most; save without embedding"
+        raise FieldError(
+            "scene", f"{len(files[path.name])} bytes of JSON, {MAX_BYTES} at most", "save without embedding"
         )
     if not embed:
         pictures = [(data["image"], scene.image)]
-        pictures += [
-            (d["mask"], m.mask) for d, m in zip(data["motions"], scene.motions, strict=True) if m.mask
-        ]
+        pictures += [(d["mask"], m.mask) for d, m in zip(data["motions"], scene.motions, strict=True) if m.mask]
         for part, names in data.get("reference", {}).items():
             pictures += zip(names, getattr(scene.reference, part), strict=True)
         files = {name: png_bytes(picture) for name, picture in pictures} | files
@@ -91,29 +89,27 @@ def save_scene(scene: Scene, path: str | os.PathLike[str], *, embed: bool = Fals
     return path
 
 
-def with_reference(
-    scene: Scene, frames: str | os.PathLike[str] | None, masks: str | os.PathLike[str] | None
-) -> Scene:
+def with_reference(scene: Scene, frames: str | os.PathLike[str] | None, masks: str | os.PathLike[str] | None) -> Scene:
     """The scene with another clip, other masks of the clip that it has, or both; ValueError for masks of no clip."""
     if frames is None and masks is None:
         return scene
     if frames is not None:
         return replace(scene, reference=load_reference(frames, masks))
     if scene.reference is None:
-        raise ValueError("reference_mask: there is no reference that it could be of; give --reference too")
+        raise FieldError("reference_mask", "there is no reference that it could be of", "give --reference too")
     assert masks is not None
     read = read_clip("reference.masks", files_of("reference.masks", Path(masks)), mask=True)
     return replace(scene, reference=replace(scene.reference, masks=read))
 
 
-def scene_to_dict(scene: Scene, *, embed: bool = True, stem: str = "scene") -> dict[str, Any]:
+def scene_to_dict(scene: Scene, *, embed: bool = True, stem: str = "scene") -> Json:
     """A scene as JSON values; `scene_from_dict` gives back an equal one.
 
     With `embed` image and masks are `data:` URIs; else the names that `save_scene` writes beside `stem`.json.
     """
     motions = []
     for index, motion in enumerate(scene.motions):
-        data: dict[str, Any] = {"name": motion.name} if motion.name else {}
+        data: Json = {"name": motion.name} if motion.name else {}
         data |= {"kind": motion.kind, "box": _values(motion.box)}
         if motion.path:
             data |= {"curve": motion.curve, "path": [_values(key) for key in motion.path]}
@@ -141,71 +137,68 @@ def scene_to_dict(scene: Scene, *, embed: bool = True, stem: str = "scene") -> d
 def scene_from_dict(data: object, base_dir: str | os.PathLike[str] | None = None) -> Scene:
     """The scene that JSON values describe; relative paths are looked up within `base_dir`.
 
-    Raises ValueError naming the field for unknown fields, a newer version, wrong types and values, and for a
-    path that leads out of `base_dir` (any relative path if that is None).
+    Raises ValueError naming the field for unknown fields, a newer major version, wrong types and values, and for a
+    path that leads out of `base_dir` (any relative path if that is None). Of a newer minor version it warns
+    (:class:`sgi2v.records.NewerRecord`) what it leaves out.
     """
-    version = _check_version(data)  # first: a newer version may well have fields that are unknown here
-    optional = {"fit", "prompt"} | ({"reference"} if version >= 2 else set())
-    data = _object("scene", data, {"format", "version", "image", "motions"}, optional)
+    reader = _reader(data)
+    optional = {"fit", "prompt"} | ({"reference"} if reader.version >= (2, 0) else set())
+    data = _object(reader, "", data, {"format", "version", "image", "motions"}, optional)
     motions = _list("motions", data["motions"], MAX_MOTIONS)
     image = _picture("image", data["image"], base_dir, load_image)
     num_masks = sum(isinstance(motion, dict) and "mask" in motion for motion in motions)
     if num_masks * image.width * image.height > MAX_MASK_PIXELS:
-        raise ValueError(
-            f"motions: {num_masks} masks of {image.width}x{image.height} pixels; give fewer or smaller"
+        raise FieldError(
+            "motions", f"{num_masks} masks of {image.width}x{image.height} pixels", "give fewer or smaller"
         )
 
-    def mask_of_image(source: Source) -> Image.Image:
-        return load_mask(source, image.size)
+    def mask_of_image(source: Source, field: str) -> Image.Image:
+        return load_mask(source, image.size, field=field)
 
     made = [
-        _motion(f"motions[{index}]", motion, base_dir, mask_of_image) for index, motion in enumerate(motions)
+        _motion(reader, f"motions[{index}]", motion, base_dir, mask_of_image) for index, motion in enumerate(motions)
     ]
-    others = {k: data[k] for k in ("fit", "prompt") if k in data}
+    others: dict[str, object] = {k: data[k] for k in ("fit", "prompt") if k in data}
     if "reference" in data:
-        others["reference"] = _reference(data["reference"], base_dir)
-    return Scene(image=image, motions=tuple(made), **others)
+        others["reference"] = _reference(reader, data["reference"], base_dir)
+    reader.warn()
+    return _built(Scene, {"image": image, "motions": tuple(made), **others})
 
 
-def _check_version(data: object) -> int:
+def _reader(data: object) -> RecordReader:
     if not isinstance(data, dict):
-        return VERSION
+        needed = "format, image, motions, version"
+        raise FieldError("scene", f"{shown(data)} is not an object", f"give {{...}} with {needed}")
     if data.get("format") != FORMAT:
-        raise ValueError(f'format: {shown(data.get("format"))} is not a scene; say "{FORMAT}"')
-    version = data.get("version")
-    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-        raise ValueError(f"version: {shown(version)} is not a version; say 1, or {VERSION} with a reference")
-    if version > VERSION:
-        raise ValueError(f"version: {version} is newer than {VERSION}, the newest known here; update sgi2v")
-    return version
+        raise FieldError("format", f"{shown(data.get('format'))} is not a scene", f'say "{FORMAT}"')
+    return RecordReader(data, newest=NEWEST)
 
 
 def _motion(
-    field: str, value: object, base_dir: str | os.PathLike[str] | None, load: Callable[[Source], Image.Image]
+    reader: RecordReader,
+    field: str,
+    value: object,
+    base_dir: str | os.PathLike[str] | None,
+    load: Callable[[Source, str], Image.Image],
 ) -> Motion:
-    data = dict(_object(field, value, {"box"}, {"name", "kind", "curve", "path", "mask"}))
-    data["box"] = _make(f"{field}.box", data["box"], Box)
+    data = dict(_object(reader, field, value, {"box"}, {"name", "kind", "curve", "path", "mask"}))
+    data["box"] = _make(reader, f"{field}.box", data["box"], Box)
     keys = _list(f"{field}.path", data.get("path", []), MAX_KEYS)
-    data["path"] = tuple(_make(f"{field}.path[{index}]", key, Key) for index, key in enumerate(keys))
+    data["path"] = tuple(_make(reader, f"{field}.path[{index}]", key, Key) for index, key in enumerate(keys))
     if "mask" in data:
         data["mask"] = _picture(f"{field}.mask", data["mask"], base_dir, load)
-    with within(f"{field}."):
-        return Motion(**data)
+    with within(field):
+        return _built(Motion, data)
 
 
-def _reference(value: object, base_dir: str | os.PathLike[str] | None) -> Reference:
-    data = _object("reference", value, {"frames"}, {"masks"})
+def _reference(reader: RecordReader, value: object, base_dir: str | os.PathLike[str] | None) -> Reference:
+    data = _object(reader, "reference", value, {"frames"}, {"masks"})
     return Reference(
-        **{
-            name: _clip(f"reference.{name}", part, base_dir, mask=name == "masks")
-            for name, part in data.items()
-        }
+        **{name: _clip(f"reference.{name}", part, base_dir, mask=name == "masks") for name, part in data.items()}
     )
 
 
-def _clip(
-    field: str, value: object, base_dir: str | os.PathLike[str] | None, *, mask: bool
-) -> tuple[Image.Image, ...]:
+def _clip(field: str, value: object, base_dir: str | os.PathLike[str] | None, *, mask: bool) -> tuple[Image.Image, ...]:
     """A reference's pictures: a list of them, or the path of a video, a folder or a picture."""
     if isinstance(value, str) and not value.startswith("data:"):
         path = _inside(field, value, base_dir)
@@ -214,78 +207,79 @@ def _clip(
     parts = [value] if isinstance(value, str) else _list(field, value, MAX_FRAMES)
     made: list[Image.Image] = []
     for index, part in enumerate(parts):
-        made.append(_picture(f"{field}[{index}]", part, base_dir, load_mask if mask else load_image))
+        made.append(_picture(f"{field}[{index}]", part, base_dir, _any_mask if mask else load_image))
         check_pixels(field, len(parts), made[0].size)
     return tuple(made)
 
 
-def _make(field: str, value: object, kind: Callable[..., T]) -> T:
+def _make(reader: RecordReader, field: str, value: object, kind: Callable[..., T]) -> T:
     """A Box or a Key of the object of the same fields."""
     needed = {f.name for f in fields(kind) if f.name not in ("scale", "easing")}  # type: ignore[arg-type]
-    data = _object(field, value, needed, {f.name for f in fields(kind)} - needed)  # type: ignore[arg-type]
-    with within(f"{field}."):
-        return kind(**data)
+    data = _object(reader, field, value, needed, {f.name for f in fields(kind)} - needed)  # type: ignore[arg-type]
+    with within(field):
+        return _built(kind, data)
 
 
-def _object(field: str, value: object, needed: set[str], optional: set[str]) -> Mapping[str, Any]:
+def _built(kind: Callable[..., T], data: Mapping[str, object]) -> T:
+    return kind(**data)  # which checks the fields' types
+
+
+def _object(
+    reader: RecordReader, field: str, value: object, needed: set[str], optional: set[str]
+) -> Mapping[str, object]:
     if not isinstance(value, dict):
-        raise ValueError(
-            f"{field}: {shown(value)} is not an object; give {{...}} with {', '.join(sorted(needed))}"
-        )
-    prefix = "" if field == "scene" else f"{field}."
-    for name in value:
-        if name not in needed | optional:
-            known = ", ".join(sorted(needed | optional))
-            raise ValueError(
-                f"{prefix}{shown(name)[1:-1]}: {shown(value[name])} under an unknown field; known are {known}"
-            )
-    for name in sorted(needed - set(value)):
+        raise FieldError(field, f"{shown(value)} is not an object", f"give {{...}} with {', '.join(sorted(needed))}")
+    found = reader.known(value, needed | optional, field)
+    for name in sorted(needed - set(found)):
         word = field.split(".")[-1].split("[")[0]
-        raise ValueError(f"{prefix}{name}: missing; every {_SINGULAR.get(word, word)} needs it")
-    return value
+        raise FieldError(joined(field, name), "missing", f"every {_SINGULAR.get(word, word)} needs it")
+    return found
 
 
 def _list(field: str, value: object, most: int) -> Sequence[object]:
     if not isinstance(value, list | tuple):
-        raise ValueError(f"{field}: {shown(value)} is not a list; give [...], maybe empty")
+        raise FieldError(field, f"{shown(value)} is not a list", "give [...], maybe empty")
     if len(value) > most:
-        raise ValueError(f"{field}: {len(value)} entries; give at most {most}")
+        raise FieldError(field, f"{len(value)} entries", f"give at most {most}")
     return value
 
 
 def _picture(
-    field: str, value: object, base_dir: str | os.PathLike[str] | None, load: Callable[[Source], Image.Image]
+    field: str,
+    value: object,
+    base_dir: str | os.PathLike[str] | None,
+    load: Callable[[Source, str], Image.Image],
 ) -> Image.Image:
     """The picture a JSON text points at: a `data:` URI, or a path that stays within the folder."""
     if not isinstance(value, str):
-        raise ValueError(f"{field}: {shown(value)} is not a text; give a path within the scene's folder")
+        raise FieldError(field, f"{shown(value)} is not a text", "give a path within the scene's folder")
     embedded = value.startswith("data:")
     source = data_bytes(field, value) if embedded else _inside(field, value, base_dir)
-    own = field.removesuffix("image").removesuffix("mask")  # the readers' errors begin with these
-    with within(own if own != field else f"{field}: "):
-        return load(source)
+    return load(source, field)
+
+
+def _any_mask(source: Source, field: str) -> Image.Image:
+    return load_mask(source, field=field)
 
 
 def _inside(field: str, value: str, base_dir: str | os.PathLike[str] | None) -> Path:
     remedy = "give a path within the scene's folder, as in photo.jpg"
     if base_dir is None:
-        raise ValueError(
-            f"{field}: {shown(value)} is a path, but this scene has no folder; embed it as a data: URI"
-        )
+        raise FieldError(field, f"{shown(value)} is a path, but this scene has no folder", "embed it as a data: URI")
     parts = value.split("/")
     if not value.isprintable() or re.match(r"[A-Za-z][\w+.-]*:", value) or "\\" in value or "" in parts:
-        raise ValueError(f"{field}: {shown(value)} is not a plain relative path; {remedy}")
+        raise FieldError(field, f"{shown(value)} is not a plain relative path", remedy)
     base = Path(base_dir).resolve()
     try:
         path = (base / value).resolve()
     except (OSError, RuntimeError, ValueError) as error:
-        raise ValueError(f"{field}: {shown(value)} cannot be followed ({error}); {remedy}") from error
+        raise FieldError(field, f"{shown(value)} cannot be followed ({error})", remedy) from error
     if ".." in parts or not path.is_relative_to(base):
-        raise ValueError(f"{field}: {shown(value)} leads out of the scene's folder; {remedy}")
+        raise FieldError(field, f"{shown(value)} leads out of the scene's folder", remedy)
     return path
 
 
-def _values(thing: Box | Key) -> dict[str, Any]:
+def _values(thing: Box | Key) -> dict[str, object]:
     """Its fields in order, without those that hold their default."""
     return {f.name: value for f in fields(thing) if (value := getattr(thing, f.name)) != f.default}
 
@@ -301,11 +295,9 @@ def _dumps(value: object, indent: str = "") -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
-def _no_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _no_twice(pairs: list[tuple[str, object]]) -> dict[str, object]:
     data = dict(pairs)
     if len(data) != len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(
-            f"the field {next(shown(n) for n in names if names.count(n) > 1)} is there twice; keep one"
-        )
+        raise ValueError(f"the field {next(shown(n) for n in names if names.count(n) > 1)} is there twice; keep one")
     return data

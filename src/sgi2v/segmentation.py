@@ -7,11 +7,11 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from sgi2v.files import within
+from sgi2v.errors import FieldError, within
 from sgi2v.scene import Box, Scene
 
 _AROUND: Final = 0.5
-"""How far around the box background is looked at, as a share of its sides: what is far away tells nothing."""
+"""Reach of the background around the box, as a share of its sides: what is far away tells nothing."""
 _SIDE: Final = 400
 """Pixels of the longer side at which it is computed; the outline is as fine as that."""
 _SPECK: Final = 0.05
@@ -38,7 +38,7 @@ def grab_cut(image: Image.Image, box: Box, *, iterations: int = 5) -> Image.Imag
     labels = np.full(small.shape[:2], cv2.GC_BGD, dtype=np.uint8)
     labels[inner_low[1] : inner_high[1], inner_low[0] : inner_high[0]] = cv2.GC_PR_FGD
     if (labels == cv2.GC_PR_FGD).all():
-        raise ValueError("box: fills the image, so no background is known; make it smaller, or draw the mask")
+        raise FieldError("box", "fills the image, so no background is known", "make it smaller, or draw the mask")
     cv2.setRNGSeed(0)  # its clusters begin at random places
     cv2.grabCut(
         cv2.cvtColor(small, cv2.COLOR_RGB2BGR),
@@ -51,8 +51,8 @@ def grab_cut(image: Image.Image, box: Box, *, iterations: int = 5) -> Image.Imag
     )
     thing = _without_specks(((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)).astype(np.uint8))
     if not thing.any():
-        raise ValueError(
-            "box: nothing in it stands out from what surrounds it; move the box, or draw the mask by hand"
+        raise FieldError(
+            "box", "nothing in it stands out from what surrounds it", "move the box, or draw the mask by hand"
         )
     fine = cv2.resize(thing * 255, (crop.shape[1], crop.shape[0]), interpolation=cv2.INTER_LINEAR)
     mask = Image.new("L", image.size)
@@ -77,7 +77,7 @@ def with_masks(scene: Scene, *, anew: bool = False) -> Scene:
     motions = []
     for index, motion in enumerate(scene.motions):
         if motion.kind == "object" and motion.path and (anew or motion.mask is None):
-            with within(f"motions[{index}]."):
+            with within(f"motions[{index}]"):
                 motion = replace(motion, mask=grab_cut(scene.image, motion.box))
         motions.append(motion)
     return replace(scene, motions=tuple(motions))

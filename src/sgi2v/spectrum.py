@@ -1,13 +1,15 @@
 """Butterworth low-passes and the frequency merges that keep optimised latents sharp and steered noise noise."""
 
-import torch
+from __future__ import annotations
+
 from jaxtyping import Float
-from torch import Tensor
+
+from sgi2v.lazy import torch
 
 
 def low_pass(
     height: int, width: int, cutoff: float, *, order: int = 4, device: torch.device | str | None = None
-) -> Float[Tensor, "{height} {width}"]:
+) -> Float[torch.Tensor, "{height} {width}"]:
     """Butterworth low-pass ``1 / (1 + (d^2 / cutoff^2)^order)`` on fft-shifted frequencies, values in 0..1.
 
     ``d^2 = (2 h / H - 1)^2 + (2 w / W - 1)^2``: 0 at the constant component, 1 at an axis' Nyquist frequency.
@@ -21,13 +23,15 @@ def low_pass(
     y = 2 * torch.arange(height, dtype=torch.float64) / height - 1
     x = 2 * torch.arange(width, dtype=torch.float64) / width - 1
     distance = y[:, None].square() + x[None, :].square()
-    mask: Tensor = 1 / (1 + (distance / cutoff**2) ** order)
+    mask: torch.Tensor = 1 / (1 + (distance / cutoff**2) ** order)
     return mask.float().to(device)
 
 
 def merge_frequencies(
-    low: Float[Tensor, "*batch h w"], high: Float[Tensor, "*batch h w"], mask: Float[Tensor, "h w"]
-) -> Float[Tensor, "*batch h w"]:
+    low: Float[torch.Tensor, "*batch h w"],
+    high: Float[torch.Tensor, "*batch h w"],
+    mask: Float[torch.Tensor, "h w"],
+) -> Float[torch.Tensor, "*batch h w"]:
     """Low frequencies of one tensor with the high frequencies of another, per frame and channel over (h, w).
 
     ``IFFT(mask FFT(low) + (1 - mask) FFT(high))``, the real part; ``mask`` lies on fft-shifted frequencies.
@@ -36,7 +40,7 @@ def merge_frequencies(
     unshifted = torch.fft.ifftshift(mask, dim=(-2, -1))
     # The transform is linear, so only the difference needs one.
     change = torch.fft.fft2((low - high).float())
-    kept: Tensor = torch.fft.ifft2(change * unshifted).real
+    kept: torch.Tensor = torch.fft.ifft2(change * unshifted).real
     return high + kept.to(high.dtype)
 
 
@@ -49,7 +53,7 @@ def low_pass_3d(
     *,
     order: int = 4,
     device: torch.device | str | None = None,
-) -> Float[Tensor, "{frames} {height} {width}"]:
+) -> Float[torch.Tensor, "{frames} {height} {width}"]:
     """Butterworth low-pass over time, height and width on fft-shifted frequencies, values in 0..1.
 
     ``1 / (1 + (t^2 / temporal^2 + (y^2 + x^2) / spatial^2)^order)``, each frequency 0 at the constant component and 1
@@ -58,26 +62,24 @@ def low_pass_3d(
     it would not even pass the mean.
     """
     if spatial_cutoff < 0 or temporal_cutoff < 0 or order < 1:
-        raise ValueError(
-            f"cutoffs must be >= 0 and order >= 1; got {spatial_cutoff}, {temporal_cutoff}, order {order}"
-        )
+        raise ValueError(f"cutoffs must be >= 0 and order >= 1; got {spatial_cutoff}, {temporal_cutoff}, order {order}")
     if spatial_cutoff == 0 or temporal_cutoff == 0:
         return torch.zeros(frames, height, width, device=device)
     t, y, x = (
         (2 * (torch.arange(size, dtype=torch.float64) - size // 2) / size / cutoff).square()
         for size, cutoff in ((frames, temporal_cutoff), (height, spatial_cutoff), (width, spatial_cutoff))
     )
-    mask: Tensor = 1 / (1 + (t[:, None, None] + y[:, None] + x) ** order)
+    mask: torch.Tensor = 1 / (1 + (t[:, None, None] + y[:, None] + x) ** order)
     return mask.float().to(device)  # float64 is the CPU's alone, as above
 
 
 def merge_frequencies_3d(
-    low: Float[Tensor, "f c h w"],
-    high: Float[Tensor, "f c h w"],
-    mask: Float[Tensor, "f h w"],
+    low: Float[torch.Tensor, "f c h w"],
+    high: Float[torch.Tensor, "f c h w"],
+    mask: Float[torch.Tensor, "f h w"],
     *,
     keep_variance: bool = False,
-) -> Float[Tensor, "f c h w"]:
+) -> Float[torch.Tensor, "f c h w"]:
     """Low frequencies of one clip with the high frequencies of another, per channel over (time, height, width).
 
     ``IFFT(mask FFT(low) + (1 - mask) FFT(high))``, the real part. Merging a clip with itself gives it back. Of two
@@ -88,10 +90,10 @@ def merge_frequencies_3d(
     unshifted = torch.fft.ifftshift(mask)[:, None]
     axes = (0, 2, 3)
     change = torch.fft.fftn((low - high).float(), dim=axes)
-    kept: Tensor = torch.fft.ifftn(change * unshifted, dim=axes).real
+    kept: torch.Tensor = torch.fft.ifftn(change * unshifted, dim=axes).real
     merged = high + kept.to(high.dtype)
     if not keep_variance:
         return merged
     deviation = (unshifted.square() + (1 - unshifted).square()).sqrt()
-    rescaled: Tensor = torch.fft.ifftn(torch.fft.fftn(merged.float(), dim=axes) / deviation, dim=axes).real
+    rescaled: torch.Tensor = torch.fft.ifftn(torch.fft.fftn(merged.float(), dim=axes) / deviation, dim=axes).real
     return rescaled.to(high.dtype)

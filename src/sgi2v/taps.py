@@ -1,4 +1,4 @@
-"""Read what named layers of a frozen network put out during one forward pass, and leave no trace."""
+"""Reads what named layers of a frozen network put out during one forward pass, and leave no trace."""
 
 import difflib
 import traceback
@@ -10,19 +10,21 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from sgi2v.errors import FieldError
+
 
 class _EndOfPass(BaseException):
     """Raised inside the network once every named layer has spoken; never leaves its Taps."""
 
 
 def find_layer(root: nn.Module, name: str) -> nn.Module:
-    """The submodule of that dotted name; ValueError with the nearest names when there is none."""
+    """The submodule of that dotted name; FieldError with the nearest names when there is none."""
     try:
         return root.get_submodule(name)
     except AttributeError:
         near = difflib.get_close_matches(name, [n for n, _ in root.named_modules() if n], 3)
-        hint = f"; nearest are {', '.join(near)}" if near else ""
-        raise ValueError(f"layers: {type(root).__name__} has no layer {name!r}{hint}") from None
+        hint = f"nearest are {', '.join(near)}" if near else ""
+        raise FieldError("layers", f"{type(root).__name__} has no layer {name!r}", hint) from None
 
 
 class Taps(Mapping[str, Tensor]):
@@ -32,7 +34,7 @@ class Taps(Mapping[str, Tensor]):
     (``early_exit``), so nothing after it costs time, and gradients through what was kept are those of the whole
     pass, with gradient checkpointing on or off. Hooks are gone when the block ends, however it ends.
 
-    Raises ValueError for a name the network does not have, KeyError for one that did not run.
+    Raises FieldError for a name the network does not have, KeyError for one that did not run.
     """
 
     def __init__(self, root: nn.Module, names: Sequence[str], *, early_exit: bool = True) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Float64
 
 from sgi2v.checks import shown
-from sgi2v.files import read_file, within
+from sgi2v.errors import FieldError, within
+from sgi2v.files import read_file
 from sgi2v.images import load_image, png_bytes
 from sgi2v.scene import MAX_KEYS, MAX_MOTIONS, Box, Key, Motion, Scene, frame_times
 from sgi2v.writing import write_files
@@ -24,14 +25,12 @@ def load_traj(folder: str | os.PathLike[str]) -> Scene:
     """
     folder = Path(folder)
     if not (folder / "traj.npy").is_file():
-        raise ValueError(
-            f"scene: {folder} holds neither scene.json nor traj.npy; give a scene's file or folder"
-        )
+        raise FieldError("scene", f"{folder} holds neither scene.json nor traj.npy", "give a scene's file or folder")
     tracks = _read_traj(folder / "traj.npy")
     times = [float(time) for time in frame_times(tracks.shape[1] - 2)]
     motions = []
     for index, ((left, top), (right, bottom), *centers) in enumerate(tracks.tolist()):
-        with within(f"traj.npy[{index}]."):
+        with within(f"traj.npy[{index}]"):
             box = Box(left=left, top=top, right=right, bottom=bottom)
             path = tuple(Key(time=time, x=x, y=y) for time, (x, y) in zip(times, centers, strict=True))
             motions.append(Motion(box=box, path=path))
@@ -44,13 +43,11 @@ def save_traj(scene: Scene, folder: str | os.PathLike[str], num_frames: int = 14
     Names, kinds, masks, prompt and fit have no place there and are left out; a changing scale is refused.
     """
     if num_frames < 2:
-        raise ValueError(f"num_frames: {num_frames} is too few; give 2 or more")
+        raise FieldError("num_frames", f"{num_frames} is too few", "give 2 or more")
     tracks = np.zeros((len(scene.motions), 2 + num_frames, 2))
     for index, motion in enumerate(scene.motions):
         if any(key.scale != 1 for key in motion.path):
-            raise ValueError(
-                f"motions[{index}].path: its scale changes, which traj.npy cannot hold; save as JSON"
-            )
+            raise FieldError(f"motions[{index}].path", "its scale changes, which traj.npy cannot hold", "save as JSON")
         tracks[index, :2] = (motion.box.left, motion.box.top), (motion.box.right, motion.box.bottom)
         tracks[index, 2:] = motion.centers(num_frames)
     file = io.BytesIO()
@@ -72,18 +69,14 @@ def _read_traj(path: Path) -> Float64[np.ndarray, "motions rows 2"]:
         }
         shape, _, dtype = read_header[version](file)
     except (ValueError, KeyError, EOFError, SyntaxError, TypeError, tokenize.TokenError) as error:
-        raise ValueError(f"traj.npy: {path} is not a NumPy array file; {wanted}") from error
+        raise FieldError("traj.npy", f"{path} is not a NumPy array file", wanted) from error
     if dtype != np.float64:
-        raise ValueError(f"traj.npy: its type is {shown(str(dtype))}; {wanted}")
+        raise FieldError("traj.npy", f"its type is {shown(str(dtype))}", wanted)
     if len(shape) != 3 or shape[0] < 0 or shape[1] < 4 or shape[2] != 2:
-        raise ValueError(f"traj.npy: its shape is {shown(shape)}; {wanted}, with 2 frames or more")
+        raise FieldError("traj.npy", f"its shape is {shown(shape)}", f"{wanted}, with 2 frames or more")
     if shape[0] > MAX_MOTIONS or shape[1] - 2 > MAX_KEYS:
-        raise ValueError(
-            f"traj.npy: its shape is {shape}; give at most {MAX_MOTIONS} boxes and {MAX_KEYS} frames"
-        )
+        raise FieldError("traj.npy", f"its shape is {shape}", f"give at most {MAX_MOTIONS} boxes and {MAX_KEYS} frames")
     if len(data) - file.tell() != 8 * shape[0] * shape[1] * shape[2]:
-        raise ValueError(
-            f"traj.npy: {len(data)} bytes are not what its shape {shape} needs; copy the file again"
-        )
+        raise FieldError("traj.npy", f"{len(data)} bytes are not what its shape {shape} needs", "copy the file again")
     array: np.ndarray = np.load(io.BytesIO(data), allow_pickle=False)
     return array

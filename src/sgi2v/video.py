@@ -1,21 +1,24 @@
 """Frames to mp4, gif and png and back, with the record of the run that made them inside the file."""
 
+from __future__ import annotations
+
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import av
 import av.error
 import numpy as np
-import torch
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from jaxtyping import Float32, UInt8
 from PIL import Image, PngImagePlugin
-from torch import Tensor
 
+from sgi2v.errors import FieldError
+from sgi2v.lazy import torch
+from sgi2v.records import Json
 from sgi2v.writing import cannot_write, check_place, reason, writing
 
 NOTE: Final = "AI-generated video: made by sgi2v from one image and drawn paths. It is not a recording."
@@ -24,9 +27,7 @@ SIZE_KEY: Final = "sgi2v_size"  # "width x height" before the padding that yuv42
 RUN_FILE: Final = "run.json"  # beside the frames of a folder
 SUFFIXES: Final = (".mp4", ".gif", "")
 _BT709: Final = 1  # the number of BT.709 in H.264's tables of primaries, transfer and matrix
-_EXACT: Final = (
-    Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-)  # 51 dB, else 35
+_EXACT: Final = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT  # 51 dB, else 35
 _CRF: Final = 16  # x264's quality: visually lossless
 
 # Files that are read may come from anybody.
@@ -46,21 +47,19 @@ class Video:
     Raises: ValueError on an empty clip or a frame rate that is not a positive number.
     """
 
-    frames: Float32[Tensor, "frames 3 height width"]
+    frames: Float32[torch.Tensor, "frames 3 height width"]
     """RGB in 0..1, unrounded: metrics read these, never a lossy file."""
     fps: float = 7.0
     """Frames a second."""
-    run: Mapping[str, Any] | None = None
+    run: Json | None = None
     """The JSON record of the run that made the clip, with its images embedded; None where there is none."""
 
     def __post_init__(self) -> None:
         """Refuse what no container can hold."""
         if self.frames.numel() == 0:
-            raise ValueError(
-                f"frames: the clip is empty ({tuple(self.frames.shape)}); give at least one frame"
-            )
+            raise FieldError("frames", f"{tuple(self.frames.shape)} is empty", "give at least one frame")
         if not 0 < self.fps <= 1000:
-            raise ValueError(f"fps: {self.fps} is not a frame rate; give a number above 0 and up to 1000")
+            raise FieldError("fps", f"{self.fps} is not a frame rate", "give a number above 0 and up to 1000")
 
     def save(self, path: str | Path) -> Path:
         """Write the clip to `path`: .mp4, .gif, or a folder of PNG frames (a name without a suffix).
@@ -88,7 +87,7 @@ def check_writable(path: str | Path) -> None:
     try:
         _check_replaceable(path)
     except OSError as error:
-        raise ValueError(cannot_write(path, error)) from error
+        raise cannot_write(path, error) from error
     check_place(path)
 
 
@@ -107,7 +106,7 @@ def load_video(path: str | Path, *, max_pixels: int = MAX_TOTAL_PIXELS) -> Video
             return _load_gif(path, max_pixels)
         return _load_mp4(path, max_pixels)
     except UNREADABLE as error:
-        raise ValueError(f"video: cannot read {path}: {_why(error)}") from error
+        raise FieldError("video", f"cannot read {path}: {_why(error)}") from error
 
 
 def check_video(path: str | Path, *, max_pixels: int = MAX_TOTAL_PIXELS) -> None:
@@ -127,10 +126,10 @@ def check_video(path: str | Path, *, max_pixels: int = MAX_TOTAL_PIXELS) -> None
         else:
             _check_mp4(path, max_pixels)
     except UNREADABLE as error:
-        raise ValueError(f"video: cannot read {path}: {_why(error)}") from error
+        raise FieldError("video", f"cannot read {path}: {_why(error)}") from error
 
 
-def read_run(path: str | Path) -> dict[str, Any]:
+def read_run(path: str | Path) -> Json:
     """Read the record of the run that made a file or folder, without decoding its frames.
 
     Raises: ValueError naming the path when it cannot be read or carries no run.
@@ -146,21 +145,21 @@ def read_run(path: str | Path) -> dict[str, Any]:
             with path.open("rb") as file, av.open(file, "r", format="mp4") as container:
                 run = _parse(container.metadata.get(RUN_KEY, "null"))
     except UNREADABLE as error:
-        raise ValueError(f"video: cannot read {path}: {_why(error)}") from error
+        raise FieldError("video", f"cannot read {path}: {_why(error)}") from error
     if not isinstance(run, dict):
-        raise ValueError(f"video: {path} carries no sgi2v run; only files that sgi2v wrote can be replayed")
+        raise FieldError("video", f"{path} carries no sgi2v run", "give a file that sgi2v wrote")
     return run
 
 
-def to_uint8(frames: Float32[Tensor, "f 3 h w"]) -> UInt8[np.ndarray, "f h w 3"]:
+def to_uint8(frames: Float32[torch.Tensor, "f 3 h w"]) -> UInt8[np.ndarray, "f h w 3"]:
     """Round RGB frames in 0..1 to 8 bits, channels last; what lies outside is clipped. ValueError on NaN or inf."""
     if not torch.isfinite(frames).all():
-        raise ValueError("frames: some pixels are NaN or infinite; run the model with --dtype float32")
+        raise FieldError("frames", "some pixels are NaN or infinite", "run the model with --dtype float32")
     rounded = (frames.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
     return np.ascontiguousarray(rounded.permute(0, 2, 3, 1).numpy())
 
 
-def from_uint8(frames: UInt8[np.ndarray, "f h w 3"]) -> Float32[Tensor, "f 3 h w"]:
+def from_uint8(frames: UInt8[np.ndarray, "f h w 3"]) -> Float32[torch.Tensor, "f 3 h w"]:
     """8-bit frames, channels last, to float32 RGB in 0..1, channels first."""
     return torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2))).to(torch.float32) / 255
 
@@ -201,7 +200,7 @@ def _save_mp4(video: Video, path: Path) -> None:
 def _load_mp4(path: Path, max_pixels: int) -> Video:
     with path.open("rb") as file, av.open(file, "r", format="mp4") as container:
         if not container.streams.video:
-            raise ValueError(f"video: {path} holds no pictures")
+            raise FieldError("video", f"{path} holds no pictures")
         stream = container.streams.video[0]
         rate = stream.average_rate or Fraction(7)
         tag = container.metadata.get(SIZE_KEY, "")
@@ -219,7 +218,7 @@ def _load_mp4(path: Path, max_pixels: int) -> Video:
                 )
             )
     if not images:
-        raise ValueError(f"video: {path} holds no pictures")
+        raise FieldError("video", f"{path} holds no pictures")
     pixels = np.stack(images)
     height, width = pixels.shape[1:3]
     if tag in {f"{w}x{h}" for w in (width, width - 1) for h in (height, height - 1)}:  # else not padded by us
@@ -232,13 +231,13 @@ def _check_mp4(path: Path, max_pixels: int) -> None:
         pictures = container.streams.video
         first = next(container.decode(pictures[0]), None) if pictures else None
         if first is None:
-            raise ValueError(f"video: {path} holds no pictures")
+            raise FieldError("video", f"{path} holds no pictures")
         stream = pictures[0]
         _check_size(path, first.width, first.height, max(stream.frames, 1), max_pixels)
         if stream.duration:
             container.seek((stream.start_time or 0) + stream.duration, stream=stream)
             if next(container.decode(stream), None) is None:
-                raise ValueError(f"video: cannot read {path}: its end is missing")
+                raise FieldError("video", f"cannot read {path}: its end is missing")
 
 
 def _save_gif(video: Video, path: Path) -> None:
@@ -298,14 +297,14 @@ def _load_folder(path: Path, max_pixels: int) -> Video:
             _check_size(path, image.width, image.height, len(names), max_pixels)
             images.append(np.asarray(image.convert("RGB")))
         if images[-1].shape != images[0].shape:
-            raise ValueError(f"video: {name} has another size than the frames before it")
+            raise FieldError("video", f"{name} has another size than the frames before it")
     return Video(frames=from_uint8(np.stack(images)), fps=_positive(tag["fps"]) or 7.0, run=tag["run"])
 
 
 def _frames_of(path: Path) -> list[Path]:
     if names := sorted(path.glob("frame_*.png")):
         return names
-    raise ValueError(f"video: {path} holds no frames; they are named frame_0000.png, frame_0001.png, …")
+    raise FieldError("video", f"{path} holds no frames", "they are named frame_0000.png, frame_0001.png, …")
 
 
 def _check_folder(path: Path, max_pixels: int) -> None:
@@ -316,34 +315,34 @@ def _check_folder(path: Path, max_pixels: int) -> None:
             sizes.add(image.size)
             image.verify()
         if len(sizes) > 1:
-            raise ValueError(f"video: {name} has another size than the frames before it")
+            raise FieldError("video", f"{name} has another size than the frames before it")
 
 
-def _tag(video: Video) -> dict[str, Any]:
-    """What a gif and a folder carry beside the pictures."""
+def _tag(video: Video) -> Json:
+    """The JSON that a gif and a folder carry beside the pictures."""
     return {"note": NOTE, "fps": video.fps, "run": video.run}
 
 
-def _read_tag(path: Path) -> dict[str, Any]:
+def _read_tag(path: Path) -> Json:
     file = path / RUN_FILE
     if not file.is_file():
         return {"fps": None, "run": None}
     if file.stat().st_size > MAX_RUN_BYTES:
-        raise ValueError(f"video: {file} is larger than {MAX_RUN_BYTES >> 20} MiB")
+        raise FieldError("video", f"{file} is larger than {MAX_RUN_BYTES >> 20} MiB")
     return _known(_parse(file.read_text(encoding="utf-8", errors="replace")))
 
 
-def _gif_tag(image: Image.Image) -> dict[str, Any]:
+def _gif_tag(image: Image.Image) -> Json:
     comment = image.info.get("comment", b"")
     return _known(_parse(comment.decode("utf-8", "replace") if isinstance(comment, bytes) else str(comment)))
 
 
-def _known(tag: dict[str, Any] | None) -> dict[str, Any]:
+def _known(tag: Json | None) -> Json:
     run = (tag or {}).get("run")
     return {"fps": (tag or {}).get("fps"), "run": run if isinstance(run, dict) else None}
 
 
-def _parse(text: str) -> dict[str, Any] | None:
+def _parse(text: str) -> Json | None:
     """The JSON object in `text`, or None: another program's comment is not an error."""
     if len(text) > MAX_RUN_BYTES:
         return None
@@ -360,9 +359,10 @@ def _positive(value: object) -> float | None:
 
 def _check_size(path: Path, width: int, height: int, num_frames: int, max_pixels: int) -> None:
     if width * height > MAX_PIXELS or width * height * num_frames > max_pixels:
-        raise ValueError(
-            f"video: {path} is too large: {num_frames} frames of {width}×{height}; at most "
-            f"{MAX_PIXELS // 1_000_000} megapixels a frame and {max_pixels // 1_000_000} in all"
+        raise FieldError(
+            "video",
+            f"{path} is too large: {num_frames} frames of {width}×{height}",
+            f"at most {MAX_PIXELS // 1_000_000} megapixels a frame and {max_pixels // 1_000_000} in all",
         )
 
 
@@ -376,25 +376,25 @@ def _writer(path: Path) -> Callable[[Video, Path], None]:
     """The function that writes this kind of file; ValueError on a kind that is not written."""
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES or not path.name:
-        raise ValueError(
-            f"output: {str(path)!r} is no kind of video that is written here; end its name in .mp4 or .gif, "
-            "or give a folder (a name without a suffix) for PNG frames"
+        raise FieldError(
+            "output",
+            f"{str(path)!r} is no kind of video that is written here",
+            "end its name in .mp4 or .gif, or give a folder (a name without a suffix) for PNG frames",
         )
     return {".mp4": _save_mp4, ".gif": _save_gif, "": _save_folder}[suffix]
 
 
 def _check_replaceable(path: Path) -> None:
-    """ValueError where something stands that must not be overwritten."""
+    """Raise ValueError where something stands that must not be overwritten."""
     if path.suffix and path.is_dir():
-        raise ValueError(f"output: {path} is a folder; name a file in it")
+        raise FieldError("output", f"{path} is a folder", "name a file in it")
     if not path.suffix and path.exists():
         if not path.is_dir():
-            raise ValueError(
-                f"output: {path} is a file; name a folder for the frames, or a file ending in .mp4"
-            )
+            raise FieldError("output", f"{path} is a file", "name a folder, or a file ending in .mp4")
         others = [p.name for p in path.iterdir() if p.name != RUN_FILE and not p.match("frame_*.png")]
         if others:
-            raise ValueError(
-                f"output: the folder {path} holds other things than frames ({sorted(others)[0]}); "
-                "name a new folder, or a file in it ending in .mp4 or .gif"
+            raise FieldError(
+                "output",
+                f"the folder {path} holds other things than frames ({sorted(others)[0]})",
+                "name a new folder, or a file in it ending in .mp4 or .gif",
             )

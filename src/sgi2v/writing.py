@@ -1,4 +1,4 @@
-"""A file or folder appears at its place whole or not at all, and a place is tried before the work for it is done."""
+"""Writes files and folders whole or not at all, and tries a place before the work for it is done."""
 
 import os
 import shutil
@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
+
+from sgi2v.errors import FieldError
 
 _PROBE: Final = bytes(1 << 20)  # written and removed again to learn whether a place takes data at all
 
@@ -25,7 +27,7 @@ def writing(path: Path) -> Iterator[Path]:
         yield temporary
         _put_in_place(temporary, path)
     except OSError as error:
-        raise ValueError(cannot_write(path, error)) from error
+        raise cannot_write(path, error) from error
     finally:
         _remove(temporary)
 
@@ -48,24 +50,24 @@ def check_place(path: Path) -> None:
         while not folder.exists():
             folder = folder.parent
         if not folder.is_dir():
-            raise ValueError(f"output: {path} cannot lie in {folder}, which is a file, not a folder")
+            raise FieldError("output", f"{path} cannot lie in {folder}, which is a file, not a folder")
         probe = _beside(folder / path.name)
         try:
             probe.write_bytes(_PROBE)
         finally:
             probe.unlink(missing_ok=True)
     except OSError as error:
-        raise ValueError(cannot_write(path, error)) from error
+        raise cannot_write(path, error) from error
 
 
 def reason(error: OSError) -> str:
-    """What the system says is wrong, without the path."""
+    """The system's words for an error, without the path."""
     return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
 
 
-def cannot_write(path: Path, error: OSError) -> str:
-    """The line for a person whose output cannot be written."""
-    return f"output: cannot write {path}: {reason(error)}; choose another place with --output"
+def cannot_write(path: Path, error: OSError) -> FieldError:
+    """The mistake of a person whose output cannot be written."""
+    return FieldError("output", f"cannot write {path}: {reason(error)}", "choose another place with --output")
 
 
 def _beside(path: Path) -> Path:

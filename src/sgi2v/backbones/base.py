@@ -1,54 +1,53 @@
 """The contract every image-to-video model meets: noise levels, latents, features, and nothing about steering."""
 
+from __future__ import annotations
+
+import copy
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol, cast, get_args, runtime_checkable
 
 import PIL.Image
-import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from jaxtyping import Bool, Float
+from typing_extensions import TypeVar
 
-from sgi2v.attention import AttentionEdit
+from sgi2v.errors import FieldError, within
 from sgi2v.fitting import fitted
 from sgi2v.grid import Grid
+from sgi2v.lazy import torch
+from sgi2v.planning import Sampling, Schedule, Uses
+from sgi2v.scene import Scene
+from sgi2v.step import Level
 
-CLEAN = "x0"
+if TYPE_CHECKING:
+    from sgi2v.attention import AttentionEdit
+    from sgi2v.backbones.adapters import Adapter
+
+CLEAN: Final = "x0"
 """The name under which :meth:`Backbone.features` gives its estimate of the clean latents."""
+Mode = Literal["fast", "balanced", "low"]
+"""``fast``: all on the device, nothing computed twice. ``balanced``: the blocks that keep most are checkpointed in a
+guided pass; the networks that run once visit the device. ``low``: all blocks are checkpointed and their weights visit
+the device in turn. All give the same video, but for the last bits in which ``low`` decodes."""
+Advice = Mapping[str, Mapping[str, object]]
+"""Name -> values of fields, as JSON holds them."""
+Memory = Literal["fast", "balanced", "low", "auto"]
+"""A mode, or ``auto``: the first of them that fits the free memory."""
+MODES: tuple[Mode, ...] = get_args(Mode)
+ConditionT = TypeVar("ConditionT", default=Any)
+ModelT = TypeVar("ModelT")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Level:
-    """How signal and noise are mixed at one point of the denoising: ``x = signal * x0 + noise * epsilon``.
+class Text:
+    """What a person says in words; both empty for a model that takes none."""
 
-    SVD has ``signal = 1, noise = sigma``; flow models ``1 - s`` and ``s``; variance-preserving models
-    ``sqrt(alpha_bar)`` and ``sqrt(1 - alpha_bar)``. The last level of a schedule has ``noise = 0``.
-    """
-
-    signal: float
-    noise: float
-
-    def __post_init__(self) -> None:
-        if self.signal < 0 or self.noise < 0 or self.signal + self.noise == 0:
-            raise ValueError(f"a level needs signal >= 0 and noise >= 0, not both 0; got {self}")
-
-    @property
-    def noise_level(self) -> float:
-        """``s = noise / (signal + noise)`` in 0..1, the same scale for every model and step count."""
-        return self.noise / (self.signal + self.noise)
-
-    @property
-    def sigma(self) -> float:
-        """Noise to signal ratio; infinite at pure noise of a model that keeps no signal there."""
-        return self.noise / self.signal if self.signal > 0 else math.inf
-
-    @property
-    def pure_noise_scale(self) -> float:
-        """Standard deviation of ``x`` at this level when ``x0`` and the noise have unit variance."""
-        return math.hypot(self.signal, self.noise)
+    prompt: str = ""
+    negative: str = ""
+    """What guidance leads away from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,146 +58,261 @@ class Settings:
     step size): data only, applied by whoever builds the controller.
     """
 
-    width: int = 1024
+    width: int
     """Width of the picture the model makes unless told otherwise, in pixels."""
-    height: int = 576
+    height: int
     """Height of the picture the model makes unless told otherwise, in pixels."""
-    num_frames: int = 14
+    num_frames: int
     """Frames in a clip unless told otherwise."""
-    num_steps: int = 50
+    num_steps: int
     """Denoising steps unless told otherwise."""
-    recommended: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    fps: float
+    """Frames a second of the video."""
+    recommended: Advice = field(default_factory=dict)
     """Controller name -> the values of its fields that suit this model."""
-    recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    recipes: Advice = field(default_factory=dict)
     """Name of a recipe -> the settings it changes, such as num_steps; what it recommends is laid over the rest."""
     notes: Mapping[str, str] = field(default_factory=dict)
     """Controller name -> a sentence on how it fares with this model, for whoever chooses it; changes no video."""
 
-
-@runtime_checkable
-class Outline(Protocol):
-    """What is known of a model before its networks are loaded: enough to refuse a run that cannot work."""
-
-    @property
-    def settings(self) -> Any:
-        """What belongs to the model: a :class:`Settings`, or a kind of it."""
-        ...
-
-    def levels(self, num_steps: int) -> Sequence[Level]:
-        """The schedule: ``num_steps + 1`` levels from pure noise to none."""
-        ...
-
-    def grid(self, width: int, height: int, num_frames: int) -> Grid:
-        """Latent grid for a size in pixels; ValueError on a size the model cannot make."""
-        ...
+    ADVICE: ClassVar[tuple[str, ...]] = ("recommended", "recipes", "notes")
+    """Fields that advise whoever chooses, and change no video by themselves."""
+    SIZE: ClassVar[tuple[str, ...]] = ("width", "height", "num_frames", "num_steps")
+    """Fields that a run says by its :class:`~sgi2v.planning.Sampling`."""
 
 
 @runtime_checkable
-class Backbone(Protocol):
-    """An image-to-video model as the sampling loop sees it.
+class Method(Protocol):
+    """A way of steering as a model sees it before anything is loaded."""
 
-    Latents are ``[frames, channels, height, width]`` in float32, without a batch axis. Sources: the contract of the
-    project; each model's file names its own papers.
-    """
+    name: ClassVar[str]
 
-    denoiser: nn.Module
-    settings: Any
+    def uses(self) -> Uses:
+        """What it uses of a model and a scene."""
 
-    @property
-    def device(self) -> torch.device:
-        """Where the networks lie."""
-        ...
+    def schedule(self, levels: Sequence[Level]) -> Schedule:
+        """What it does at each step; FieldError when it has nothing to do at these levels."""
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Number format the denoiser computes in."""
-        ...
+
+@runtime_checkable
+class Model(Protocol):
+    """Facts of a model that its outline and its loaded backbone both tell."""
 
     @property
     def name(self) -> str:
-        """What to call this model in a record: a name, a hub id, or a folder."""
-        ...
+        """The model in a record: a name, a hub id, or a folder."""
+
+    @property
+    def settings(self) -> Any:
+        """What belongs to the model: a kind of :class:`Settings`. A value: others are had by :meth:`with_settings`."""
 
     @property
     def weights_sha256(self) -> str:
         """Hash of the weight files, so that a record says exactly which model made a video."""
-        ...
 
-    def levels(self, num_steps: int) -> Sequence[Level]:
+    def with_settings(self: ModelT, settings: Any) -> ModelT:
+        """The same model under other settings of its own kind; neither changes the other."""
+
+    def levels(self, num_steps: int, grid: Grid) -> Sequence[Level]:
         """The schedule: ``num_steps + 1`` levels from pure noise to none."""
-        ...
 
     def grid(self, width: int, height: int, num_frames: int) -> Grid:
-        """Latent grid for a size in pixels; ValueError on a size the model cannot make."""
-        ...
+        """Latent grid for a size in pixels; FieldError on a size the model cannot make."""
 
-    def encode(self, image: PIL.Image.Image, prompt: str, grid: Grid, generator: torch.Generator) -> Any:
-        """Everything the model is conditioned on, from an image of the grid's size in pixels."""
-        ...
 
-    def encode_frames(self, frames: Float[Tensor, "f 3 h w"]) -> Float[Tensor, "n c y x"]:
-        """Latents of a clip with values in 0..1."""
-        ...
+@runtime_checkable
+class Outline(Model, Protocol):
+    """A model as its configuration tells it: enough to refuse a run that cannot work before weights are read.
 
-    def denoise(self, x: Float[Tensor, "n c y x"], level: Level, condition: Any) -> Float[Tensor, "n c y x"]:
+    Made of the folder's JSON alone, without torch, so that a mistake is answered at once.
+    """
+
+    @property
+    def kind(self) -> str:
+        """Name of the kind of model, as registered."""
+
+    @property
+    def folder(self) -> Path:
+        """Where its files lie."""
+
+    @property
+    def takes_text(self) -> bool:
+        """Whether a prompt changes its videos."""
+
+    def check(self, scene: Scene, controller: Method, sampling: Sampling) -> tuple[str, ...]:
+        """FieldError for what only this model knows to be a mistake, such as a layer that it does not have.
+
+        Returns what of the scene this model leaves unused, a word or two each.
+        """
+
+    def memory_needed(self, grid: Grid, device: torch.device, dtype: torch.dtype) -> Mapping[Mode, int]:
+        """Bytes at the peak of a guided run, weights included, for every memory mode."""
+
+    def choose_dtype(self, name: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+        """The named number format, or the one that suits the model on the device."""
+
+    def load(self, *, device: torch.device, dtype: torch.dtype, memory: Mode, compiled: bool = False) -> Backbone:
+        """The model with its weights; FieldError where they are not what the configuration says."""
+
+
+@runtime_checkable
+class Backbone(Model, Protocol[ConditionT]):
+    """An image-to-video model as the sampling loop sees it.
+
+    Latents are ``[frames, channels, rows, columns]`` in float32, without a batch axis. All settings share the loaded
+    networks. Sources: the contract of the project; each model's file names its own papers.
+    """
+
+    @property
+    def denoiser(self) -> torch.nn.Module:
+        """The network that is asked at every step, frozen."""
+
+    @property
+    def outline(self) -> Outline:
+        """What was known before the weights were read, under the same settings."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks compute."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format the denoiser computes in."""
+
+    @property
+    def memory(self) -> Mode:
+        """How sparing of memory it is."""
+
+    def use_memory(self, memory: Mode) -> None:
+        """Changes to another memory mode, between two runs; for all that share the networks."""
+
+    def noise(self, grid: Grid, generator: torch.Generator) -> Float[torch.Tensor, "n c y x"]:
+        """Unit noise for a clip, drawn as the model's own pipeline draws it: one seed, one video."""
+
+    def free(self, grid: Grid) -> Bool[torch.Tensor, " n"]:
+        """Latent frames that are variables; False for one that the model keeps, such as a clean first frame."""
+
+    def encode(self, image: PIL.Image.Image, text: Text, grid: Grid, generator: torch.Generator) -> ConditionT:
+        """Everything the model is conditioned on, from an image of the grid's size in pixels and words."""
+
+    def encode_frames(self, frames: Float[torch.Tensor, "f 3 h w"], grid: Grid) -> Float[torch.Tensor, "n c y x"]:
+        """Latents of a clip of the grid's size with values in 0..1."""
+
+    def denoise(
+        self, x: Float[torch.Tensor, "n c y x"], level: Level, condition: ConditionT
+    ) -> Float[torch.Tensor, "n c y x"]:
         """The model's guided estimate of the clean latents ``x0``."""
-        ...
 
     def features(
         self,
-        x: Float[Tensor, "n c y x"],
+        x: Float[torch.Tensor, "n c y x"],
         level: Level,
-        condition: Any,
+        condition: ConditionT,
         layers: Sequence[str],
-        deep: dict[str, Tensor] | None = None,
-    ) -> Mapping[str, Float[Tensor, "n d v u"]]:
+    ) -> Mapping[str, Float[torch.Tensor, "n d v u"]]:
         """Named features of the conditional branch, differentiable in ``x``, each at its own resolution.
 
-        A name is ``<block>:<source>``, source one of first-frame, self, temporal, output; or ``x0`` (:data:`CLEAN`),
-        the conditional branch's estimate of the clean latents from the same pass, which then runs to its end.
-
-        ``deep`` makes passes after the first cheaper, and an approximation: given empty, it is filled with what the
-        network's deep blocks put out; given filled, those blocks do not run, and that is a constant in their place.
-        ValueError where no block is deeper than the layers.
+        A name is ``<block>:<source>``, such as first-frame, self, output; or ``x0`` (:data:`CLEAN`), the conditional
+        branch's estimate of the clean latents from the same pass, which then runs to its end. The level may lie off
+        the model's own schedule.
         """
-        ...
 
     def editing(self, edit: AttentionEdit, grid: Grid) -> AbstractContextManager[None]:
-        """While open, every self-attention of the denoiser, spatial and temporal, goes through ``edit``.
+        """While open, every self-attention of the denoiser goes through ``edit``; FieldError where it cannot.
 
-        Whatever happens inside, the network is afterwards what it was. See :func:`sgi2v.attention.edited`.
+        Whatever happens inside, the network is afterwards what it was.
         """
-        ...
 
-    def decode(self, x: Float[Tensor, "n c y x"]) -> Float[Tensor, "f 3 h w"]:
-        """Frames with values in 0..1, float32."""
-        ...
+    def adapted(self, adapter: Adapter, signal: object = None) -> AbstractContextManager[None]:
+        """While open, a trained adapter adds to every pass what it makes of ``signal``; then all is as before."""
+
+    def decode(
+        self, x: Float[torch.Tensor, "n c y x"], frames: Sequence[int] | None = None
+    ) -> Float[torch.Tensor, "f 3 h w"]:
+        """Pictures with values in 0..1, float32: of all the clip, or of some latent frames for a look at them.
+
+        ``frames`` are indices of latent frames in ``x``; of a latent frame that stands for several pictures the last
+        is given. What they show may differ in details from the same frames of the whole clip.
+        """
 
 
-def settings_with(settings: Settings, values: Mapping[str, Any], where: str) -> Any:
-    """The settings with some fields replaced; ValueError naming ``where`` and a field, unknown or of no such kind."""
+@runtime_checkable
+class ReusesDeep(Protocol):
+    """A backbone whose deep blocks can be left out of a pass: a U-Net."""
+
+    def reusing_deep(self, layers: Sequence[str]) -> AbstractContextManager[None]:
+        """While open, only the first pass that reads these layers runs the blocks deeper than all of them.
+
+        Later passes take for constant what those put out then: cheaper, and an approximation.
+        """
+
+
+class Outlined:
+    """The part of a backbone that its outline answers, for backbones to build on."""
+
+    outline: Any
+    """What was known before the weights were read."""
+
+    @property
+    def name(self) -> str:
+        """The model in a record."""
+        return str(self.outline.name)
+
+    @property
+    def settings(self) -> Any:
+        """What belongs to the model in these runs."""
+        return self.outline.settings
+
+    def with_settings(self: ModelT, settings: Any) -> ModelT:
+        """The same networks under other settings."""
+        other: Any = copy.copy(self)
+        other.outline = other.outline.with_settings(settings)
+        return cast(ModelT, other)
+
+    def levels(self, num_steps: int, grid: Grid) -> Sequence[Level]:
+        """As its outline's."""
+        levels: Sequence[Level] = self.outline.levels(num_steps, grid)
+        return levels
+
+    def grid(self, width: int, height: int, num_frames: int) -> Grid:
+        """As its outline's."""
+        grid: Grid = self.outline.grid(width, height, num_frames)
+        return grid
+
+
+def settings_with(settings: Any, values: Mapping[str, object], where: str) -> Any:
+    """The settings with some fields replaced; FieldError under ``where`` for a field unknown or of no such kind."""
     known = {f.name for f in dataclasses.fields(settings)}
     unknown = sorted(set(values) - known)
     if unknown:
-        raise ValueError(f"{where}: unknown setting {unknown[0]!r}; known are {', '.join(sorted(known))}")
+        raise FieldError(where, f"unknown setting {unknown[0]!r}", f"known are {', '.join(sorted(known))}")
     return dataclasses.replace(settings, **fitted(type(settings), values, where))
 
 
-def settings_with_recipe(settings: Settings, name: str | None, where: str = "recipe") -> Any:
+def settings_with_recipe(settings: Any, name: str | None) -> Any:
     """The settings under one of the model's recipes; None is the model's own way.
 
     A recipe replaces the settings it names; under ``recommended`` it replaces single fields of single controllers.
-    Raises ValueError listing the recipes when there is none of that name.
+    Raises FieldError listing the recipes when there is none of that name.
     """
     if name is None:
         return settings
     if name not in settings.recipes:
         known = ", ".join(settings.recipes) or "none for this model"
-        raise ValueError(f"{where}: unknown {name!r}; known are {known}")
+        raise FieldError("recipe", f"unknown {name!r}", f"known are {known}")
     values = dict(settings.recipes[name])
-    changed: Mapping[str, Mapping[str, Any]] = values.pop("recommended", {})
+    changed = cast(Advice, values.pop("recommended", {}))
     recommended = {
         controller: {**settings.recommended.get(controller, {}), **changed.get(controller, {})}
         for controller in dict.fromkeys((*settings.recommended, *changed))
     }
-    return settings_with(settings, {**values, "recommended": recommended}, f"{where} {name}")
+    return settings_with(settings, {**values, "recommended": recommended}, f"recipe {name}")
+
+
+def check_range(where: str, settings: object, bounds: Mapping[str, tuple[int | float, int | float]]) -> None:
+    """FieldError for a field of the settings outside its lowest and highest value."""
+    with within(where):
+        for name, (low, high) in bounds.items():
+            value = getattr(settings, name)
+            if not low <= value <= high:
+                raise FieldError(name, f"must lie in {low:g}..{high:g}, got {value}")

@@ -1,34 +1,21 @@
-"""A model's folder in diffusers' layout: found by name, folder or hub id, and checked before anything is loaded."""
+"""A model's folder in diffusers' layout: JSON that is read with care, weights that are hashed, files from a hub."""
+
+from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
-import safetensors
+from sgi2v.errors import FieldError
 
-BUNDLED = "bundled"
-HUB_IDS: Mapping[str, str] = MappingProxyType(
-    {
-        "svd": "stabilityai/stable-video-diffusion-img2vid",
-        "svd-xt": "stabilityai/stable-video-diffusion-img2vid-xt",
-    }
-)
-SETTINGS_FILE = "sgi2v.json"
-_WEIGHED = ("unet", "vae", "image_encoder")
-_CONFIGS = (
-    "model_index.json",
-    "unet/config.json",
-    "vae/config.json",
-    "image_encoder/config.json",
-    "scheduler/scheduler_config.json",
-    "feature_extractor/preprocessor_config.json",
-)
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
-_LIBRARIES = ("diffusers", "transformers")
-_MAX_CONFIG_BYTES = 2**20
+SETTINGS_FILE: Final = "sgi2v.json"
+CONFIGS: Final = ("model_index.json", SETTINGS_FILE, "*/config.json", "*/*_config.json")
+"""Files that say what a model is, as patterns for a hub."""
+_PICKLES: Final = (".bin", ".pt", ".pth", ".ckpt")
+_LIBRARIES: Final = ("diffusers", "transformers")
+_MAX_CONFIG_BYTES: Final = 2**20
 
 
 def bundled_folder() -> Path:
@@ -36,92 +23,24 @@ def bundled_folder() -> Path:
     return Path(__file__).parents[1] / "assets"
 
 
-def find_folder(source: str, *, half: bool) -> Path:
-    """The local folder of a backbone: ``bundled``, a name in HUB_IDS, a folder, or a hub id (fetched if need be).
-
-    ``half`` asks a hub for the fp16 files. Raises ValueError when there is none, or when a hub cannot be reached.
-    """
-    if source == BUNDLED:
-        return bundled_folder()
-    if Path(source).is_dir():
-        return Path(source)
-    hub_id = HUB_IDS.get(source, source)
-    if hub_id.count("/") != 1 or hub_id.startswith((".", "/", "~")):
-        raise ValueError(
-            f"backbone: {source!r} is no folder and no name; use {BUNDLED}, {', '.join(HUB_IDS)}, a folder or a hub id"
-        )
-    return _fetch(hub_id, half=half)
-
-
-def _fetch(hub_id: str, *, half: bool) -> Path:
+def fetch(hub_id: str, wanted: Sequence[str], unwanted: Sequence[str] = ()) -> Path:
+    """Folder of a hub's model with the files of some patterns in it; FieldError when the hub cannot be reached."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    weights = [f"{part}/*.{'fp16.' if half else ''}safetensors*" for part in _WEIGHED]
-    wanted = ["model_index.json", SETTINGS_FILE, "*/config.json", "*/*_config.json", *weights]
-    unwanted = None if half else ["*.fp16.safetensors*"]
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=wanted, ignore_patterns=unwanted))
+        return Path(snapshot_download(hub_id, allow_patterns=list(wanted), ignore_patterns=list(unwanted) or None))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"backbone: {hub_id!r} could not be fetched ({reason}); download it elsewhere and give its folder instead"
+        raise FieldError(
+            "backbone",
+            f"{hub_id!r} could not be fetched ({reason})",
+            "download it elsewhere and give its folder instead",
         ) from None
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of the three networks, in a fixed order."""
-    return sorted(file for part in _WEIGHED for file in (folder / part).glob("*.safetensors"))
-
-
-def check_folder(folder: Path) -> None:
-    """ValueError naming the file when a model folder is incomplete, corrupt, or holds pickle weights only or programs.
-
-    Reads headers only, so it costs nothing and comes before any loading.
-    """
-    # Some versions of diffusers run a file of a model's own instead of the library's class.
-    programs = sorted((*folder.glob("*.py"), *folder.glob("*/*.py")))
-    if programs:
-        raise ValueError(f"backbone: {programs[0]} is a program, which a model needs none of; delete it")
-    for name in _CONFIGS:
-        file = folder / name
-        if not file.is_file():
-            raise ValueError(
-                f"backbone: {folder} is incomplete: {name} is missing; fetch or export the model again"
-            )
-        read_json(file)
-    for part, value in read_json(folder / "model_index.json").items():
-        if not isinstance(value, list):
-            continue
-        library = value[0] if value else "nowhere"
-        # A list for what is no part names a class of the folder's own.
-        if part.startswith("_") or library not in _LIBRARIES:
-            raise ValueError(
-                f"backbone: {folder / 'model_index.json'} takes {part} from {library}; "
-                f"a Stable Video Diffusion model takes its parts from {' and '.join(_LIBRARIES)} alone"
-            )
-    for part in _WEIGHED:
-        files = list((folder / part).glob("*.safetensors"))
-        if not files:
-            pickles = [f.name for f in (folder / part).iterdir() if f.suffix in _PICKLES]
-            if pickles:
-                raise ValueError(
-                    f"backbone: {folder / part} holds pickle weights only ({pickles[0]}), which can run code; "
-                    "convert them with diffusers' save_pretrained(..., safe_serialization=True)"
-                )
-            raise ValueError(
-                f"backbone: {folder / part} holds no *.safetensors file; fetch or export the model again"
-            )
-        for file in files:
-            try:
-                with safetensors.safe_open(file, framework="pt"):
-                    pass
-            except (OSError, safetensors.SafetensorError) as error:
-                raise ValueError(f"backbone: {file} is corrupt ({error}); fetch or export it again") from None
-
-
 def read_json(file: Path) -> dict[str, Any]:
-    """A small JSON object from a model folder; ValueError naming the file when it is none."""
+    """A small JSON object from a model folder; FieldError naming the file when it is none."""
     try:
         if file.stat().st_size > _MAX_CONFIG_BYTES:
             raise ValueError("larger than 1 MiB")
@@ -129,23 +48,90 @@ def read_json(file: Path) -> dict[str, Any]:
         if not isinstance(data, dict):
             raise ValueError("not a JSON object")
     except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise ValueError(
-            f"backbone: {file} cannot be read ({error}); fetch or export the model again"
-        ) from None
+        raise FieldError("backbone", f"{file} cannot be read ({error})", "fetch or export the model again") from None
     return data
 
 
-def variant_of(folder: Path, *, half: bool) -> str | None:
+def class_in(file: Path) -> str:
+    """The ``_class_name`` in a configuration; empty where the file is absent, damaged or says none."""
+    try:
+        return str(read_json(file).get("_class_name", ""))
+    except FieldError:
+        return ""
+
+
+def check_parts(folder: Path, configs: Sequence[str], what: str) -> None:
+    """FieldError naming the file when configurations are absent or damaged, or a part is a program.
+
+    ``what`` names the kind of model. Reads JSON only.
+    """
+    # Some versions of diffusers run a file of a model's own instead of the library's class.
+    programs = sorted((*folder.glob("*.py"), *folder.glob("*/*.py")))
+    if programs:
+        raise FieldError("backbone", f"{programs[0]} is a program, which a model needs none of", "delete it")
+    for name in configs:
+        if not (folder / name).is_file():
+            raise FieldError(
+                "backbone", f"{folder} is incomplete: {name} is missing", "fetch or export the model again"
+            )
+        read_json(folder / name)
+    for part, value in read_json(folder / "model_index.json").items():
+        if not isinstance(value, list):
+            continue
+        library = value[0] if value else "nowhere"
+        # A list for what is no part names a class of the folder's own.
+        if part.startswith("_") or library not in _LIBRARIES:
+            raise FieldError(
+                "backbone",
+                f"{folder / 'model_index.json'} takes {part} from {library}",
+                f"{what} takes its parts from {' and '.join(_LIBRARIES)} alone",
+            )
+
+
+def check_weights_there(folder: Path, networks: Sequence[str]) -> None:
+    """FieldError when a network's folder holds no safetensors file; no file is opened."""
+    for part in networks:
+        if list((folder / part).glob("*.safetensors")):
+            continue
+        pickles = [file.name for file in (folder / part).glob("*") if file.suffix in _PICKLES]
+        if pickles:
+            raise FieldError(
+                "backbone",
+                f"{folder / part} holds pickle weights only ({pickles[0]}), which can run code",
+                "convert them with diffusers' save_pretrained(..., safe_serialization=True)",
+            )
+        raise FieldError("backbone", f"{folder / part} holds no *.safetensors file", "fetch or export the model again")
+
+
+def check_weights(folder: Path, networks: Sequence[str]) -> None:
+    """FieldError naming a weight file that is damaged; headers are read, before anything is loaded."""
+    import safetensors
+
+    check_weights_there(folder, networks)
+    for file in weight_files(folder, networks):
+        try:
+            with safetensors.safe_open(file, framework="pt"):
+                pass
+        except (OSError, safetensors.SafetensorError) as error:
+            raise FieldError("backbone", f"{file} is corrupt ({error})", "fetch or export it again") from None
+
+
+def weight_files(folder: Path, networks: Sequence[str]) -> list[Path]:
+    """The safetensors files of some networks, in a fixed order."""
+    return sorted(file for part in networks for file in (folder / part).glob("*.safetensors"))
+
+
+def variant_of(folder: Path, network: str, *, half: bool) -> str | None:
     """``fp16`` when those files are wanted, or the only ones there; None for the plain files."""
-    stems = [file.name for file in (folder / "unet").glob("*.safetensors")]
+    stems = [file.name for file in (folder / network).glob("*.safetensors")]
     fp16 = [name for name in stems if ".fp16" in name]
     return "fp16" if fp16 and (half or len(fp16) == len(stems)) else None
 
 
-def weights_sha256(folder: Path) -> str:
+def weights_sha256(folder: Path, networks: Sequence[str]) -> str:
     """SHA-256 over names and contents of all weight files: says exactly which model made a video."""
     whole = hashlib.sha256()
-    for file in weight_files(folder):
+    for file in weight_files(folder, networks):
         with file.open("rb") as stream:
             content = hashlib.file_digest(stream, "sha256").hexdigest()
         whole.update(f"{file.relative_to(folder).as_posix()} {content}\n".encode())

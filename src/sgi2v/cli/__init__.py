@@ -7,13 +7,14 @@ import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from sgi2v.cli.info import info
 from sgi2v.cli.making import convert, demo, generate, mask, preview, replay
 from sgi2v.cli.measuring import benchmark, features, report
 from sgi2v.cli.studio import studio
 from sgi2v.cli.training import train
+from sgi2v.records import NewerRecord
 
 SPOILED: Final = 2  # exit codes: what was asked for cannot be done
 NO_MEMORY: Final = 3
@@ -68,24 +69,20 @@ def _run(arguments: Sequence[str] | None) -> int:
     try:
         if name not in COMMANDS:
             raise ValueError(f"command: unknown {name!r}; known are {', '.join(COMMANDS)}")
-        from sgi2v.device import flushed_denormals  # brings torch, which help does without
-
-        with warnings.catch_warnings(), flushed_denormals():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            warnings.simplefilter("always", NewerRecord)
+            warnings.showwarning = _show_warning
             COMMANDS[name](rest)
     except (ValueError, MemoryError) as error:
         if os.environ.get("SGI2V_TRACEBACK"):
             traceback.print_exc()
-        print(
-            f"sgi2v: {' '.join(str(error).split()) or 'the machine has too little memory'}", file=sys.stderr
-        )
+        print(f"sgi2v: {' '.join(str(error).split()) or 'the machine has too little memory'}", file=sys.stderr)
         return SPOILED if isinstance(error, ValueError) else NO_MEMORY
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported for this
             raise
-        print(
-            "sgi2v: the device has too little memory; choose a smaller size, or --device cpu", file=sys.stderr
-        )
+        print("sgi2v: the device has too little memory; choose a smaller size, or --device cpu", file=sys.stderr)
         return NO_MEMORY
     except OSError as error:
         if isinstance(error, BrokenPipeError):
@@ -96,6 +93,10 @@ def _run(arguments: Sequence[str] | None) -> int:
         print(f"sgi2v: {str(stop) or 'interrupted; nothing was written'}", file=sys.stderr)
         return INTERRUPTED
     return 0
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"sgi2v: warning: {message}", file=sys.stderr)
 
 
 def _help() -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 if TYPE_CHECKING:
-    from sgi2v.generate import Progress
+    from sgi2v.pipeline import Progress
 
 
 class Bar:
@@ -19,9 +19,7 @@ class Bar:
         shape = "{desc} |{bar:24}| {percentage:3.0f}%{postfix}"
         self.title = title
         self.steps = self.iterations = 0
-        self.bar = tqdm(
-            total=1000, bar_format=shape, disable=quiet, mininterval=often, leave=False, file=sys.stderr
-        )
+        self.bar = tqdm(total=1000, bar_format=shape, disable=quiet, mininterval=often, leave=False, file=sys.stderr)
 
     def __call__(self, progress: "Progress") -> None:
         """Show how far the run is."""

@@ -1,4 +1,4 @@
-"""What every command does alike: read its options, show how far it is, name its output."""
+"""Parts that all commands share: options read, a model opened, progress shown, an output named."""
 
 import contextlib
 import io
@@ -7,18 +7,18 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast, get_args
 
 import tyro
 
 from sgi2v.cli.bar import Bar
+from sgi2v.planning import Range, Unit
 
 if TYPE_CHECKING:
-    from sgi2v.backbones.base import Settings
-    from sgi2v.backbones.memory import Memory, Mode
-    from sgi2v.backbones.svd_outline import SVDOutline
-    from sgi2v.controllers import Controller
-    from sgi2v.generate import Sampling
+    from sgi2v.backbones.base import Backbone, Outline, Settings
+    from sgi2v.opening import ModelChoice
+    from sgi2v.pipeline import Plan
+    from sgi2v.planning import Sampling
     from sgi2v.video import Video
 
 T = TypeVar("T")
@@ -29,11 +29,43 @@ def parse(kind: type[T], command: str, arguments: Sequence[str], default: T = ty
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            return tyro.cli(kind, prog=f"sgi2v {command}", args=list(arguments), default=default)
+            return tyro.cli(kind, prog=f"sgi2v {command}", args=list(arguments), default=default, registry=_registry())
     except SystemExit as stop:
         if not stop.code:
             raise
         raise ValueError(f"{_message(errors.getvalue())} (see sgi2v {command} --help)") from None
+
+
+def _registry() -> tyro.constructors.ConstructorRegistry:
+    """How a range is typed: its two values and their unit, as in ``36 376 sigma``."""
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def ranges(
+        info: tyro.constructors.PrimitiveTypeInfo,
+    ) -> "tyro.constructors.PrimitiveConstructorSpec[Range] | None":
+        if info.type is not Range:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=3,
+            metavar="LOW HIGH {" + ",".join(get_args(Unit)) + "}",
+            instance_from_str=_range,
+            is_instance=lambda value: isinstance(value, Range),
+            str_from_instance=lambda value: str(value).split(),
+        )
+
+    return registry
+
+
+def _range(words: Sequence[str]) -> Range:
+    low, high, unit = words
+    try:
+        ends = float(low), float(high)
+    except ValueError:
+        raise ValueError(f"give two numbers and a unit, as in 36 376 sigma, not {' '.join(words)}") from None
+    if unit not in get_args(Unit):
+        raise ValueError(f"the unit must be one of {', '.join(get_args(Unit))}, not {unit}")
+    return Range(low=ends[0], high=ends[1], unit=cast(Unit, unit))
 
 
 def _message(box: str) -> str:
@@ -57,42 +89,20 @@ def progress_bar(*, quiet: bool, title: str = "") -> Iterator[Bar]:
 
 
 @contextlib.contextmanager
-def silence() -> Iterator[None]:
-    """Keep the libraries that load a model from drawing bars of their own."""
-    import diffusers.utils.logging as of_diffusers
-    import transformers.utils.logging as of_transformers
+def computing() -> Iterator[None]:
+    """The way every command computes: denormals are flushed, opened before torch starts its threads."""
+    from sgi2v.device import flushed_denormals
 
-    for logging in (of_diffusers, of_transformers):
-        logging.disable_progress_bar()
-    try:
+    with flushed_denormals():
         yield
-    finally:
-        for logging in (of_diffusers, of_transformers):
-            logging.enable_progress_bar()
 
 
-def memory_for(
-    wanted: "Memory",
-    outline: "SVDOutline",
-    sampling: "Sampling",
-    *,
-    device: str | None,
-    dtype: Any,
-    quiet: bool,
-) -> "Mode":
-    """The memory mode for clips of that size, said on stderr; ValueError when it cannot fit."""
-    from sgi2v.backbones.memory import plan_memory
-    from sgi2v.device import choose_device, choose_dtype
-
-    place, settings = choose_device(device), outline.settings
-    size = {
-        name: getattr(sampling, name) or getattr(settings, name) for name in ("width", "height", "num_frames")
-    }
-    number = choose_dtype(dtype, place, bfloat16_on_cpu=settings.bfloat16_on_cpu)
-    planned = plan_memory(wanted, outline, outline.grid(**size), place, number)
+def opened(model: "ModelChoice", outline: "Outline", sampling: "Sampling", *, quiet: bool) -> "Backbone":
+    """The model with its weights, in a memory mode that fits clips of that size, which is said on stderr."""
+    planned = model.plan_memory(outline, sampling)
     if not quiet:
         print(f"memory: {planned}", file=sys.stderr)
-    return planned.mode
+    return model.load(outline, memory=planned.mode)
 
 
 def default_output(scene: Path, suffix: str) -> Path:
@@ -115,10 +125,11 @@ def say(video: "Video", bar: Bar, begun: float, *, quiet: bool) -> None:
     )
 
 
-def say_note(controller: "Controller", settings: "Settings", *, quiet: bool) -> None:
-    """What the model's folder says of this way of steering it, on stderr, on one line."""
+def say_plan(plan: "Plan", settings: "Settings", *, quiet: bool) -> None:
+    """What the model's folder says of this way of steering it, and what of the scene goes unused, on stderr."""
     from sgi2v.controllers import controller_name
 
-    note = settings.notes.get(controller_name(controller))
-    if note and not quiet:
-        print("note: " + "".join(c if c.isprintable() else " " for c in note), file=sys.stderr)
+    note = settings.notes.get(controller_name(plan.controller))
+    for kind, text in (("note", note), *(("warning", warning) for warning in plan.warnings)):
+        if text and not quiet:
+            print(f"{kind}: " + "".join(c if c.isprintable() else " " for c in text), file=sys.stderr)

@@ -14,9 +14,7 @@ def info(arguments: Sequence[str]) -> None:
     from sgi2v.device import choose_device, describe_devices, free_memory
 
     packages = ("sgi2v", "torch", "diffusers", "transformers", "av")
-    print(
-        f"versions   python {platform.python_version()}, " + ", ".join(f"{p} {version(p)}" for p in packages)
-    )
+    print(f"versions   python {platform.python_version()}, " + ", ".join(f"{p} {version(p)}" for p in packages))
     for line in describe_devices():
         print(f"device     {line}")
     device = choose_device()
@@ -30,15 +28,14 @@ def _found_models() -> Iterator[tuple[str, str]]:
     """Names of models and whether they are on this machine."""
     from huggingface_hub import try_to_load_from_cache
 
-    from sgi2v.backbones import settings_of
-    from sgi2v.backbones.folder import BUNDLED, HUB_IDS, bundled_folder, check_folder
+    from sgi2v.backbones.registry import BUNDLED, names, outline_of, settings_of
 
     try:
-        check_folder(bundled_folder())
-        yield BUNDLED, f"ready; recipes: {', '.join(settings_of(BUNDLED).recipes) or 'its own only'}"
+        recipes = outline_of(BUNDLED).settings.recipes
+        yield BUNDLED, f"ready; recipes: {', '.join(recipes) or 'its own only'}"
     except ValueError as error:
         yield BUNDLED, str(error)
-    for name, hub_id in HUB_IDS.items():
+    for name, hub_id in names().items():
         here = isinstance(try_to_load_from_cache(hub_id, "model_index.json"), str)
         state = "downloaded" if here else "not downloaded; the first use fetches it"
-        yield name, f"{hub_id}, {state}; recipes: {', '.join(settings_of(name).recipes)}"
+        yield name, f"{hub_id}, {state}; recipes: {', '.join(settings_of(name).recipes) or 'its own only'}"

@@ -7,16 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 from sgi2v.cli.bar import Bar
-from sgi2v.cli.common import default_output, memory_for, parse, progress_bar, say, say_note, silence
+from sgi2v.cli.common import computing, default_output, opened, parse, progress_bar, say, say_plan
 from sgi2v.cli.options import ConvertOptions, DemoOptions, MaskOptions, PreviewOptions, ReplayOptions
 
 
 def generate(arguments: Sequence[str]) -> None:
     """Make a video of a scene."""
-    from sgi2v.backbones import load_backbone, outline_of, settings_with_recipe
-    from sgi2v.backbones.base import settings_with
     from sgi2v.cli import generate_options as o
-    from sgi2v.generate import generate, plan
+    from sgi2v.pipeline import generate, plan
     from sgi2v.scene_io import load_scene, with_reference
     from sgi2v.video import check_writable
 
@@ -25,26 +23,26 @@ def generate(arguments: Sequence[str]) -> None:
     output = options.output or default_output(options.scene, ".mp4")
     check_writable(output)
     scene = with_reference(load_scene(options.scene), options.reference, options.reference_mask)
+    if options.prompt is not None:
+        scene = replace(scene, prompt=options.prompt)
     begun = time.perf_counter()
     # Unchanged, the controller is left to what the folder recommends, which may be fetched only now.
     controller = None if options.controller == default.controller else options.controller
-    outline = outline_of(options.backbone, device=options.device, dtype=options.dtype)
-    settings = settings_with_recipe(outline.settings, options.recipe)
-    settings = settings_with(settings, o.changed_settings(options, default), "settings")
-    outline = replace(outline, settings=settings)
+    outline = options.model.outline(o.changed_settings(options, default))
     planned = plan(scene, outline, controller=controller, sampling=options.sampling)
-    say_note(planned.controller, settings, quiet=options.quiet)
-    place: dict[str, Any] = {"device": options.device, "dtype": options.dtype}
-    mode = memory_for(options.memory, outline, options.sampling, quiet=options.quiet, **place)
-    with silence():
-        backbone = load_backbone(
-            options.backbone, settings=settings, memory=mode, compiled=options.compile, **place
-        )
-    with progress_bar(quiet=options.quiet) as bar:
-        video = generate(
-            scene, backbone=backbone, controller=controller, sampling=options.sampling, progress=bar
-        )
-        video.save(output)
+    o.check_heeded(options, outline, planned.controller)
+    say_plan(planned, outline.settings, quiet=options.quiet)
+    with computing():
+        backbone = opened(options.model, outline, options.sampling, quiet=options.quiet)
+        with progress_bar(quiet=options.quiet) as bar:
+            video = generate(
+                scene,
+                backbone=backbone,
+                controller=planned.controller,
+                sampling=options.sampling,
+                progress=bar,
+            )
+            video.save(output)
     say(video, bar, begun, quiet=options.quiet)
     print(output)
 
@@ -58,9 +56,7 @@ def preview(arguments: Sequence[str]) -> None:
 
     output = options.output or default_output(options.scene, ".png")
     if output.suffix.lower() not in (".png", ".jpg"):
-        raise ValueError(
-            f"output: {str(output)!r} is no picture that is written here; end its name in .png or .jpg"
-        )
+        raise ValueError(f"output: {str(output)!r} is no picture that is written here; end its name in .png or .jpg")
     if not 2 <= options.num_frames <= 1000:
         raise ValueError(f"num_frames: {options.num_frames} must lie in 2..1000")
     check_place(output)
@@ -91,9 +87,7 @@ def convert(arguments: Sequence[str]) -> None:
     if options.output.suffix.lower() == ".json":
         print(save_scene(scene, options.output, embed=options.embed))
     elif options.output.suffix:
-        raise ValueError(
-            f"output: {str(options.output)!r} is neither; end it in .json, or name a folder for traj.npy"
-        )
+        raise ValueError(f"output: {str(options.output)!r} is neither; end it in .json, or name a folder for traj.npy")
     else:
         print(save_traj(scene, options.output, options.num_frames))
 
@@ -107,22 +101,25 @@ def replay(arguments: Sequence[str]) -> None:
     output = options.output or source.with_name(f"{source.stem}-replay{source.suffix}")
     record = read_run(source)
     check_writable(output)
-    from sgi2v.backbones import load_backbone, outline_of
-    from sgi2v.generate import Sampling, replay
+    from sgi2v.opening import ModelChoice
+    from sgi2v.pipeline import replay
+    from sgi2v.planning import Sampling
     from sgi2v.run import Run, trusted_source
 
     run = Run.from_dict(record)
     begun = time.perf_counter()
-    model = options.backbone or trusted_source(run)
-    place: dict[str, Any] = {"device": options.device, "dtype": run.sampling.get("dtype")}
+    model = ModelChoice(
+        backbone=options.backbone or trusted_source(run),
+        device=options.device,
+        dtype=run.sampling.get("dtype"),
+        memory=options.memory,
+    )
     size: dict[str, Any] = {name: run.sampling.get(name) for name in ("width", "height", "num_frames")}
-    sampling = Sampling(**size)
-    mode = memory_for(options.memory, outline_of(model, **place), sampling, quiet=options.quiet, **place)
-    with silence():
-        backbone = load_backbone(model, memory=mode, **place)
-    with progress_bar(quiet=options.quiet) as bar:
-        video = replay(run, backbone=backbone, progress=bar)
-        video.save(output)
+    with computing():
+        backbone = opened(model, model.outline(), Sampling(**size), quiet=options.quiet)
+        with progress_bar(quiet=options.quiet) as bar:
+            video = replay(run, backbone=backbone, progress=bar)
+            video.save(output)
     say(video, bar, begun, quiet=options.quiet)
     print(output)
 
@@ -130,10 +127,10 @@ def replay(arguments: Sequence[str]) -> None:
 def demo(arguments: Sequence[str]) -> None:
     """Make a shipped scene move on the bundled model, without control and with it."""
     options = parse(DemoOptions, "demo", arguments)
-    from sgi2v.backbones import load_backbone, outline_of
     from sgi2v.demo import TITLES, make_demo, shipped_scene
     from sgi2v.evaluation.tracker import TemplateTracker
-    from sgi2v.generate import Sampling
+    from sgi2v.opening import ModelChoice
+    from sgi2v.planning import Sampling
     from sgi2v.scene_io import load_scene
     from sgi2v.video import check_writable
     from sgi2v.writing import writing
@@ -143,14 +140,10 @@ def demo(arguments: Sequence[str]) -> None:
     scene = load_scene(shipped_scene(options.scene))
     sampling = Sampling(seed=options.seed, num_steps=options.num_steps)
     begun = time.perf_counter()
-    outline = outline_of(options.backbone, device=options.device)
-    mode = memory_for(
-        options.memory, outline, sampling, device=options.device, dtype=None, quiet=options.quiet
-    )
-    with silence():
-        backbone = load_backbone(options.backbone, device=options.device, memory=mode)
+    model = ModelChoice(backbone=options.backbone, device=options.device, memory=options.memory)
     shown: list[Bar] = []
-    with contextlib.ExitStack() as bars:
+    with computing(), contextlib.ExitStack() as bars:
+        backbone = opened(model, model.outline(), sampling, quiet=options.quiet)
 
         def next_bar(title: str) -> Bar:
             bars.close()
@@ -174,7 +167,5 @@ def demo(arguments: Sequence[str]) -> None:
     for title, error in zip(TITLES, demo.errors, strict=True):
         if error is not None:
             end, lost = float(error.path_end.mean()), float(error.lost.mean())
-            print(
-                f"  {title:10}  mean {error.scene:.1f}, at the end {end:.1f}, lost in {lost:.0%} of the frames"
-            )
+            print(f"  {title:10}  mean {error.scene:.1f}, at the end {end:.1f}, lost in {lost:.0%} of the frames")
     say(demo.controlled, shown[-1], begun, quiet=options.quiet)

@@ -2,64 +2,56 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sgi2v.cli.common import default_output, memory_for, parse, progress_bar, silence
+from sgi2v.cli.common import computing, default_output, opened, parse, progress_bar
 from sgi2v.cli.measuring_options import BenchmarkOptions, ExtractorOptions, FeaturesOptions, ReportOptions
+from sgi2v.errors import FieldError
+from sgi2v.opening import ModelChoice
 
 if TYPE_CHECKING:
     from sgi2v.backbones.base import Outline
     from sgi2v.evaluation.benchmark import BenchmarkProgress, Summary
     from sgi2v.evaluation.datasets import Cases
     from sgi2v.evaluation.extractors import Extractor
+    from sgi2v.planning import Sampling
 
 
 def benchmark(arguments: Sequence[str]) -> None:
     """Measure methods on many scenes, resumably."""
-    default = BenchmarkOptions(extractors=ExtractorOptions())
+    default = BenchmarkOptions(model=ModelChoice(), extractors=ExtractorOptions())
     options = parse(BenchmarkOptions, "benchmark", arguments, default)
-    from sgi2v.backbones import load_backbone, outline_of, settings_with_recipe
     from sgi2v.device import device_for_measuring
     from sgi2v.evaluation.benchmark import methods_of, run_benchmark
     from sgi2v.evaluation.store import Store
     from sgi2v.evaluation.trackers import load_tracker
-    from sgi2v.generate import Sampling
+    from sgi2v.planning import Sampling
 
-    outline = outline_of(options.backbone, device=options.device, dtype=options.dtype)
-    settings = settings_with_recipe(outline.settings, options.recipe)
+    outline = options.model.outline()
+    settings = outline.settings
+    size = {name: getattr(options, name) or getattr(settings, name) for name in ("width", "height", "num_frames")}
+    sampling = Sampling(num_steps=options.num_steps, **size)
     absent: dict[str, str] = {}
     names = options.methods
     if not names:
-        names, absent = default_methods(outline, settings, options.num_steps or settings.num_steps)
+        names, absent = default_methods(outline, sampling)
     methods = methods_of(names, settings.recommended)
-    size = {
-        name: getattr(options, name) or getattr(settings, name) for name in ("width", "height", "num_frames")
-    }
-    sampling = Sampling(num_steps=options.num_steps, **size)
-    outline = replace(outline, settings=settings)
-    place: dict[str, Any] = {"device": options.device, "dtype": options.dtype}
-    mode = memory_for(options.memory, outline, sampling, quiet=options.quiet, **place)
     cases = _cases(options, **size)
-    measuring = device_for_measuring(options.device)
+    measuring = device_for_measuring(options.model.device)
     tracker = load_tracker(options.tracker, options.tracker_weights, device=measuring)
     extractors = _extractors(options.extractors, size["num_frames"], measuring)
-    with silence():
-        backbone = load_backbone(
-            options.backbone, settings=settings, memory=mode, compiled=options.compile, **place
-        )
     try:
-        with _Line(quiet=options.quiet) as line:
+        with computing(), _Line(quiet=options.quiet) as line:
             summary = run_benchmark(
                 cases,
                 methods,
                 store=Store(rows=options.rows),
-                backbone=backbone,
+                backbone=opened(options.model, outline, sampling, quiet=options.quiet),
                 sampling=sampling,
                 seeds=options.seeds,
                 tracker=tracker,
                 extractors=extractors,
-                recipe=options.recipe,
+                recipe=options.model.recipe,
                 retry=options.retry,
                 progress=line,
             )
@@ -70,25 +62,31 @@ def benchmark(arguments: Sequence[str]) -> None:
     _sum_up(summary)
     for name, reason in absent.items():
         print(f"not measured: {name}: {reason}", file=sys.stderr)
+    if not summary.rows:
+        raise FieldError("benchmark", *_why_nothing(summary))
     print(options.rows)
 
 
-def default_methods(
-    outline: "Outline", settings: Any, num_steps: int
-) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Everything there is; and the combinations whose parts get in each other's way on this model, with the reason."""
-    from sgi2v.controllers import COMBINATIONS, CONTROLLERS, recommended
-    from sgi2v.evaluation.benchmark import MODEL_FREE
+def _why_nothing(summary: "Summary") -> tuple[str, str]:
+    """Reason and remedy for a benchmark that has no row to show."""
+    reasons = [str(row["error"]) for row in summary.failed] or list(summary.left_out)
+    first = f": {reasons[0]}" if reasons else ""
+    return f"no row was made{first}", "put it right and run the same command with --retry"
+
+
+def default_methods(outline: "Outline", sampling: "Sampling") -> tuple[tuple[str, ...], dict[str, str]]:
+    """Everything there is; and what cannot act on this model, or in whose parts get in each other's way, with why."""
+    from sgi2v.controllers import COMBINATIONS, controllers, recommended
+    from sgi2v.evaluation.benchmark import MODEL_FREE, check_method
 
     absent: dict[str, str] = {}
-    levels = outline.levels(num_steps)
-    for name in COMBINATIONS:
+    for name in (*controllers(), *COMBINATIONS):
         try:
-            recommended(name, settings.recommended).planned_iterations(levels)
-        except ValueError as error:
+            check_method(recommended(name, outline.settings.recommended), outline, sampling)
+        except FieldError as error:
             absent[name] = str(error)
-    pairs = (name for name in COMBINATIONS if name not in absent)
-    return (*MODEL_FREE, *CONTROLLERS, *pairs), absent
+    able = (name for name in (*controllers(), *COMBINATIONS) if name not in absent)
+    return (*MODEL_FREE, *able), absent
 
 
 def report(arguments: Sequence[str]) -> None:
@@ -112,29 +110,25 @@ def report(arguments: Sequence[str]) -> None:
 def features(arguments: Sequence[str]) -> None:
     """Draw what the network's layers see in a scene, over frames and noise levels."""
     options = parse(FeaturesOptions, "features", arguments)
-    from sgi2v.backbones import load_backbone, outline_of, settings_with_recipe
     from sgi2v.controllers import Controller
     from sgi2v.evaluation.feature_pictures import Look, feature_sheet, read_by_sg_i2v
-    from sgi2v.generate import Sampling, plan
+    from sgi2v.pipeline import plan
+    from sgi2v.planning import Sampling
     from sgi2v.scene_io import load_scene
     from sgi2v.writing import check_place, writing
 
     output = options.output or default_output(options.scene, "-features.png")
     if output.suffix.lower() != ".png":
-        raise ValueError(f"output: {str(output)!r} is no picture that is written here; end its name in .png")
+        raise FieldError("output", f"{str(output)!r} is no picture that is written here", "end its name in .png")
     check_place(output)
     scene = load_scene(options.scene)
     sampling = Sampling(seed=options.seed, num_steps=options.num_steps)
-    outline = outline_of(options.backbone, device=options.device, dtype=options.dtype)
-    settings = settings_with_recipe(outline.settings, options.recipe)
-    plan(scene, replace(outline, settings=settings), controller=Controller(), sampling=sampling)
-    look = Look(attention=options.attention or read_by_sg_i2v(settings), remaining=options.remaining)
-    look.steps(sampling.num_steps or settings.num_steps)
-    with silence():
-        backbone = load_backbone(
-            options.backbone, device=options.device, dtype=options.dtype, settings=settings
-        )
-    with progress_bar(quiet=options.quiet) as bar:
+    outline = options.model.outline()
+    plan(scene, outline, controller=Controller(), sampling=sampling)
+    look = Look(attention=options.attention or read_by_sg_i2v(outline.settings), remaining=options.remaining)
+    look.steps(sampling.num_steps or outline.settings.num_steps)
+    with computing(), progress_bar(quiet=options.quiet) as bar:
+        backbone = options.model.load(outline)
         sheet = feature_sheet(scene, backbone=backbone, sampling=sampling, look=look, progress=bar)
     with writing(output) as temporary:
         sheet.save(temporary)
@@ -150,9 +144,7 @@ def _cases(options: BenchmarkOptions, *, width: int, height: int, num_frames: in
     if options.scenes is not None and options.vipseg is not None:
         raise ValueError("scenes, vipseg: give one of them")
     if options.vipseg is None and (options.vipseg_clips or options.save_vipseg_clips):
-        raise ValueError(
-            "vipseg_clips, save_vipseg_clips: are lists of VIPSeg's clips; give its folder with --vipseg"
-        )
+        raise ValueError("vipseg_clips, save_vipseg_clips: are lists of VIPSeg's clips; give its folder with --vipseg")
     if options.scenes is not None:
         return SceneFolder(folder=options.scenes, num_frames=num_frames, limit=options.limit)
     if options.vipseg is not None:
@@ -202,9 +194,7 @@ class _Line:
 
         often = 0.1 if sys.stderr.isatty() else 10.0
         shape = "{desc} |{bar:20}| {n_fmt}/{total_fmt} rows{postfix}"
-        self.bar = tqdm(
-            total=1, bar_format=shape, disable=quiet, mininterval=often, leave=False, file=sys.stderr
-        )
+        self.bar = tqdm(total=1, bar_format=shape, disable=quiet, mininterval=often, leave=False, file=sys.stderr)
 
     def __enter__(self) -> "_Line":
         return self

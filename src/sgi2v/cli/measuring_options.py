@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+from sgi2v.opening import ModelChoice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +57,6 @@ class BenchmarkOptions:
     """A list of VIPSeg clips and boxes as --save-vipseg-clips wrote it, instead of choosing them anew."""
     save_vipseg_clips: Path | None = None
     """Write the chosen VIPSeg clips and boxes to this file (.json), for others to use."""
-    recipe: str | None = None
-    """One of the model's recipes: paper (SG-I2V's published settings), quick (far fewer operations), or another that
-    sgi2v info names; default: its own settings."""
     num_steps: int | None = None
     """Denoising steps; default: what the model recommends."""
     width: int | None = None
@@ -66,17 +65,7 @@ class BenchmarkOptions:
     """Pixels; default: what the model recommends."""
     num_frames: int | None = None
     """Frames; default: what the model recommends."""
-    backbone: str = "bundled"
-    """The model: bundled, svd, svd-xt, a folder in diffusers' Stable Video Diffusion layout, or a hub id."""
-    device: str | None = None
-    """cpu, cuda, cuda:1, mps …; default: the best that this machine has."""
-    dtype: Literal["float32", "float16", "bfloat16"] | None = None
-    """Number format of the networks; default: what suits the device."""
-    memory: Literal["fast", "balanced", "low", "auto"] = "auto"
-    """How sparing of the device's memory: fast, balanced, low, or auto: the first of these that fits what is free. The
-    video is the same; the time is not."""
-    compile: bool = False
-    """Have torch compile parts of the network as they first run: minutes, so for many clips on a GPU. Not with low."""
+    model: OmitArgPrefixes[ModelChoice]
     tracker: Literal["template", "points", "flow", "cotracker3"] = "template"
     """What follows the things; cotracker3 needs its weights and its authors' package."""
     tracker_weights: Path | None = None
@@ -120,15 +109,8 @@ class FeaturesOptions:
     """Steps still to go at which to look (the number of steps is pure noise, 1 the last one); default: four of them."""
     seed: int = 817
     """Seed of the noise."""
-    recipe: str | None = None
-    """One of the model's recipes."""
     num_steps: int | None = None
     """Denoising steps; default: what the model recommends."""
-    backbone: str = "bundled"
-    """The model: bundled, svd, svd-xt, a folder, or a hub id."""
-    device: str | None = None
-    """cpu, cuda, cuda:1, mps …; default: the best that this machine has."""
-    dtype: Literal["float32", "float16", "bfloat16"] | None = None
-    """Number format of the networks; default: what suits the device."""
+    model: OmitArgPrefixes[ModelChoice]
     quiet: bool = False
     """Show no progress."""

@@ -3,10 +3,12 @@
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import tyro
 from tyro.conf import Positional
+
+from sgi2v.backbones.base import Memory
 
 T = TypeVar("T")
 
@@ -15,9 +17,7 @@ def to_be_said(default: T, *fields: str) -> T:
     """A copy of some default options in which these fields have no default: the person must give them."""
     default = copy(default)
     for field in fields:
-        object.__setattr__(
-            default, field, tyro.MISSING
-        )  # past the class's own checks, which know only real values
+        object.__setattr__(default, field, tyro.MISSING)  # past the class's own checks, which know only real values
     return default
 
 
@@ -75,7 +75,7 @@ class ReplayOptions:
     """The video (.mp4 or .gif), or a folder for PNG frames. Default: <name>-replay beside the original."""
     device: str | None = None
     """cpu, cuda, cuda:1, mps …; default: the best that this machine has. Another device rounds differently."""
-    memory: Literal["fast", "balanced", "low", "auto"] = "auto"
+    memory: Memory = "auto"
     """How sparing of the device's memory: fast, balanced, low, or auto: the first of these that fits what is free. The
     video is the same; the time is not."""
     quiet: bool = False
@@ -104,7 +104,7 @@ class DemoOptions:
     """Denoising steps; default: what the model recommends."""
     device: str = "cpu"
     """Where to compute: cpu, cuda, mps …"""
-    memory: Literal["fast", "balanced", "low", "auto"] = "auto"
+    memory: Memory = "auto"
     """How sparing of the device's memory: fast, balanced, low, or auto: the first of these that fits what is free. The
     video is the same; the time is not."""
     quiet: bool = False

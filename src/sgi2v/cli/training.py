@@ -9,9 +9,10 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from sgi2v.cli.common import parse, silence
+from sgi2v.cli.common import computing, parse
 from sgi2v.cli.options import to_be_said
 from sgi2v.errors import FieldError
+from sgi2v.opening import quiet_libraries
 
 _USAGE = """usage: sgi2v train PART ...      --help after a part explains its options
 
@@ -72,7 +73,8 @@ def train(arguments: Sequence[str]) -> None:
     }
     if part not in parts:
         raise FieldError("train", f"unknown part {part!r}", f"known are {', '.join(parts)}")
-    parts[part](rest)
+    with computing():
+        parts[part](rest)
 
 
 def _autoencoder(arguments: Sequence[str]) -> None:
@@ -85,7 +87,7 @@ def _autoencoder(arguments: Sequence[str]) -> None:
     training = parse(AutoencoderTraining, "train autoencoder", arguments)
     check_place(training.output / "autoencoder")
     journal = Journal(training.output / "log.jsonl", _say)
-    with silence(), _ended(training.minutes) as stop:
+    with quiet_libraries(), _ended(training.minutes) as stop:
         model = train(training, log=journal, stop=stop)
         model.save_pretrained(training.output / "autoencoder")
         side = max(64, training.size)
@@ -108,7 +110,7 @@ def _denoiser(arguments: Sequence[str]) -> None:
     training = parse(DenoiserTraining, "train denoiser", arguments, default)
     check_place(training.output / "model")
     journal = Journal(training.output / "log.jsonl", _say)
-    with silence(), _ended(training.minutes) as stop:
+    with quiet_libraries(), _ended(training.minutes) as stop:
         models = train(training, log=journal, watch=PeriodicEvaluation(training), stop=stop)
         print(export_average(training, models, training.output / "model"))
 
@@ -132,7 +134,7 @@ def _measure(arguments: Sequence[str]) -> None:
 
     options = parse(MeasureOptions, "train measure", arguments)
     folder = options.folder / "vae" if (options.folder / "vae").is_dir() else options.folder
-    with silence():
+    with quiet_libraries():
         model = load_autoencoder(folder).to(choose_device(options.device))
     stride = 2 ** (len(model.config.block_out_channels) - 1)
     if options.width % stride or options.height % stride:
@@ -140,9 +142,7 @@ def _measure(arguments: Sequence[str]) -> None:
             "width, height",
             f"must be multiples of {stride} for this autoencoder, not {options.width}x{options.height}",
         )
-    figures = measure_autoencoder(
-        model, num=options.num, width=options.width, height=options.height, seed=options.seed
-    )
+    figures = measure_autoencoder(model, num=options.num, width=options.width, height=options.height, seed=options.seed)
     print(json.dumps(figures, indent=2))
 
 

@@ -1,73 +1,82 @@
 """The interface of a way of steering; the base class steers nothing and so is the no-control baseline."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Generic, cast
 
 from jaxtyping import Float
-from torch import Tensor
+from typing_extensions import TypeVar
 
-from sgi2v.backbones.base import Backbone, Level
+from sgi2v.backbones.base import Backbone, Text
 from sgi2v.grid import Grid, Tracks
-from sgi2v.step import Step
+from sgi2v.lazy import torch
+from sgi2v.planning import Schedule, Uses
+from sgi2v.step import Level, Step
 
-Clock = Literal["sigma", "noise-level", "step"]
-"""Ways to say where in the denoising one is, all of which fall: sigma (noise to signal ratio), noise-level
-(s = noise / (signal + noise), alike for every model), step (steps still to go: num_steps at pure noise)."""
-
-
-def reading(clock: Clock, level: Level, remaining: int) -> float:
-    """What a clock shows at a level with so many steps to go, this one included."""
-    return {"sigma": level.sigma, "noise-level": level.noise_level, "step": float(remaining)}[clock]
+StateT = TypeVar("StateT", default=Any)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Controller:
+class Setup:
+    """Everything a method is given for one run."""
+
+    backbone: Backbone
+    condition: Any
+    """What the backbone made of the picture and the words; handed back to it, never looked into."""
+    tracks: Tracks
+    """The scene at the model's size."""
+    grid: Grid
+    levels: Sequence[Level]
+    """The schedule: one more than there are steps."""
+    generator: torch.Generator
+    """The run's one random generator, after the model has drawn its noise from it."""
+    text: Text = Text()  # noqa: RUF009  (frozen: one for all does no harm)
+    """The person's words, for a method that encodes once more."""
+
+
+@dataclass(kw_only=True)
+class State:
+    """What one run of a method knows; a method with more to know extends it."""
+
+    setup: Setup
+
+
+@dataclass(frozen=True, kw_only=True)
+class Controller(Generic[StateT]):
     """No control: the model moves things as it likes.
 
     A controller holds hyper-parameters only; what changes during a run lives in the state that :meth:`prepare`
-    returns. It knows no model: everything it needs of one goes through the backbone's contract.
+    returns. It knows no model: everything it needs of one goes through the backbone's contract. A subclass says its
+    ``name``, by which it is typed and recorded.
     """
 
+    name: ClassVar[str] = "none"
     where: ClassVar[str] = ""
     """The field that says where in the denoising it acts, for messages about two that get in each other's way."""
 
-    def prepare(self, backbone: Backbone, condition: Any, tracks: Tracks, grid: Grid) -> Any:
-        """The run's state; ValueError before any compute when the scene cannot be followed."""
-        return None
+    def uses(self) -> Uses:
+        """What it uses of a model and a scene, so that mistakes are found before anything is loaded."""
+        return Uses()
 
-    def planned_iterations(self, levels: Sequence[Level]) -> Sequence[int]:
-        """Optimiser iterations at each step, for the time left; ValueError when none falls where it should."""
-        return [0] * (len(levels) - 1)
+    def schedule(self, levels: Sequence[Level]) -> Schedule:
+        """What it does at each step; FieldError when nothing falls where it should act."""
+        return Schedule.plain(levels)
 
-    def begins(self, levels: Sequence[Level]) -> int:
-        """Index of the run's first step, as :meth:`start` will say it; the model is not asked at those before."""
-        return 0
+    def prepare(self, setup: Setup) -> StateT:
+        """The run's state; FieldError before any compute when the scene cannot be followed."""
+        return cast(StateT, State(setup=setup))
 
-    def acts(self, levels: Sequence[Level]) -> Sequence[bool]:
-        """At which steps it changes latents by optimising them, or the network's inside; errors as above."""
-        return [iterations > 0 for iterations in self.planned_iterations(levels)]
+    def start(self, noise: Float[torch.Tensor, "n c y x"], state: StateT) -> Float[torch.Tensor, "n c y x"]:
+        """The latents at the schedule's first step, from unit-variance noise."""
+        return noise * cast(State, state).setup.levels[0].init_noise_sigma
 
-    @property
-    def changes_noise(self) -> bool:
-        """Whether :meth:`start` makes other noise of the noise it is given."""
-        return False
-
-    def overwrites(self, levels: Sequence[Level]) -> int:
-        """Number of steps, from the schedule's first, in which latents may be replaced whatever stood there before."""
-        return 0
-
-    def start(
-        self, noise: Float[Tensor, "n c y x"], levels: Sequence[Level], state: Any
-    ) -> tuple[Float[Tensor, "n c y x"], int]:
-        """First latents and the first step's index, from unit-variance noise."""
-        return noise * levels[0].pure_noise_scale, 0
-
-    def steer(self, x: Float[Tensor, "n c y x"], step: Step, state: Any) -> Float[Tensor, "n c y x"]:
+    def steer(self, x: Float[torch.Tensor, "n c y x"], step: Step, state: StateT) -> Float[torch.Tensor, "n c y x"]:
         """The latents the denoiser shall see instead of ``x`` at this step."""
         return x
 
-    def during(self, step: Step, state: Any) -> AbstractContextManager[None]:
+    def during(self, step: Step, state: StateT) -> AbstractContextManager[None]:
         """What must change inside the network for this step's denoising only."""
         return nullcontext()

@@ -1,25 +1,24 @@
 """DragDiffusion (arXiv 2306.14435) on video: latents of one step optimised until handle points reach their boxes."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Bool, Float
 
 from sgi2v.attention import AttentionCall, first_frame_attention
-from sgi2v.backbones.base import CLEAN, Backbone, Level
+from sgi2v.backbones.base import CLEAN
 from sgi2v.checks import choice
-from sgi2v.controllers.base import Clock, Controller, reading
+from sgi2v.controllers.base import Controller, Setup, State
 from sgi2v.device import HostCopy
 from sgi2v.dragging import (
+    Appearance,
     Editable,
     Handles,
-    Reference,
     editable_cells,
     handles_of,
     read_places,
@@ -27,9 +26,10 @@ from sgi2v.dragging import (
     toward,
     track,
 )
-from sgi2v.grid import Grid, Tracks
-from sgi2v.step import Step, euler
-from sgi2v.taps import find_layer
+from sgi2v.errors import FieldError
+from sgi2v.lazy import torch
+from sgi2v.planning import Schedule, Unit, Uses, check_numbers, positions, sigmas_of
+from sgi2v.step import Level, Step, euler
 
 # The nearest step may be this many times noisier or cleaner than the one asked for; farther off is another method.
 _NEAR = 4.0
@@ -38,7 +38,7 @@ _FLOAT16_LOSS_SCALE = 2.0**7
 
 
 @dataclass(frozen=True, kw_only=True)
-class DragDiffusion(Controller):
+class DragDiffusion(Controller["DragState"]):
     """DragDiffusion, an image-editing method, with its published hyper-parameters and every frame edited alike.
 
     In every frame a handle starts at the first box's centre and is dragged to the box's centre in that frame: at one
@@ -49,12 +49,13 @@ class DragDiffusion(Controller):
     in which no part of the box is in the picture. Source: DragDiffusion, section 3, and its published code.
     """
 
+    name: ClassVar[str] = "drag-diffusion"
     where: ClassVar[str] = "at"
 
     at: float = 87.7
-    """Where in the denoising to drag, in the unit of at_as; the step nearest to it does. The default is 0.7 of the
+    """Where in the denoising to drag, in the unit below; the step nearest to it does. The default is 0.7 of the
     way to noise on SVD, 35 of 50 steps still to go."""
-    at_as: Clock = "sigma"
+    unit: Unit = "sigma"
     """Unit of at and reference_until: sigma (noise to signal ratio), noise-level (s = noise / (signal + noise), 0 to
     1, alike for every model), or step (steps still to go: num_steps at pure noise, 1 at the last)."""
     iterations: int = 80
@@ -73,10 +74,10 @@ class DragDiffusion(Controller):
     """A handle is looked for up to this many cells from its last place, both ways."""
     arrived: float = 2.0
     """A handle has arrived when it is nearer to its target than this many cells."""
-    pulled: Reference = "own-frame"
+    pulled: Appearance = "own-frame"
     """What the place ahead of a handle shall look like: the handle's own content in that frame, as published, or what
     lay at its start in the first frame before the optimisation."""
-    tracked: Reference = "first-frame"
+    tracked: Appearance = "first-frame"
     """What a handle is known by: what lay at its start before the optimisation, in the first frame, where it
     surely is the object, or in its own frame, as in an image."""
     outside_weight: float = 0.1
@@ -89,80 +90,83 @@ class DragDiffusion(Controller):
     reference_layers: tuple[str, ...] = ("up_blocks.2", "up_blocks.3")
     """Blocks, each with all inside it, whose attention does so; published: from the 11th of 16 attentions on."""
     reference_until: float = 0.0
-    """Lowest value, in the unit of at_as, at which it does so; 0: to the end, as published."""
+    """Lowest value, in the same unit, at which it does so; 0: to the end, as published."""
 
     def __post_init__(self) -> None:
-        for name, smallest in (
-            ("iterations", 0),
-            ("lr", 0),
-            ("patch_radius", 0),
-            ("track_radius", 0),
-            ("reach", 0),
-            ("arrived", 0),
-            ("outside_weight", 0),
-            ("reference_until", 0),
-        ):
-            value = getattr(self, name)
-            if not smallest <= value < math.inf:
-                raise ValueError(f"controller.{name}: must be a finite number >= {smallest}, got {value}")
-        for name in ("at", "cell"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"controller.{name}: must be a finite number > 0, got {getattr(self, name)}")
-        choice("controller.at_as", self.at_as, Clock)
+        smallest = (
+            "iterations", "lr", "patch_radius", "track_radius", "reach", "arrived", "outside_weight",
+            "reference_until",
+        )  # fmt: skip
+        check_numbers(self, dict.fromkeys(smallest, 0), above=("at", "cell"))
+        choice("controller.unit", self.unit, Unit)
         choice("controller.editable", self.editable, Editable)
-        choice("controller.pulled", self.pulled, Reference)
-        choice("controller.tracked", self.tracked, Reference)
-        if self.at_as == "noise-level" and self.at >= 1:
-            raise ValueError(f"controller.at: a noise level lies below 1, got {self.at}")
+        choice("controller.pulled", self.pulled, Appearance)
+        choice("controller.tracked", self.tracked, Appearance)
+        if self.unit == "share":
+            raise FieldError("controller.unit", "share grows as noise falls", "use sigma, noise-level or step")
+        if self.unit == "noise-level" and self.at >= 1:
+            raise FieldError("controller.at", f"a noise level lies below 1, got {self.at}")
         if not self.layers:
-            raise ValueError("controller.layers: name at least one layer")
+            raise FieldError("controller.layers", "name at least one layer")
 
-    def _distance(self, level: Level, remaining: int) -> float:
-        """How far a step is from the wanted one: in steps, or as the logarithm of the ratio of their sigmas."""
-        if self.at_as == "step":
-            return abs(remaining - self.at)
-        at = self.at if self.at_as == "sigma" else self.at / (1 - self.at)
-        return abs(math.log(level.sigma / at))
+    @property
+    def _edits(self) -> bool:
+        return self.reference_attention and bool(self.reference_layers)
+
+    def uses(self) -> Uses:
+        """Its layers, those that attend to the first frame, and the motions."""
+        edited = self.reference_layers if self._edits else ()
+        return Uses(features=self.layers, blocks=edited, edits=self._edits, motions=True)
 
     def dragged_step(self, levels: Sequence[Level]) -> int:
-        """Index of the step at which is dragged; ValueError when none comes near to what is asked for."""
+        """Index of the step at which is dragged; FieldError when none comes near to what is asked for."""
         count = len(levels) - 1
-        distances = [self._distance(level, count - k) for k, (level, _) in enumerate(pairwise(levels))]
+        if self.unit == "step":
+            distances = [abs(value - self.at) for value in positions("step", levels)]
+        else:  # the logarithm of the ratio of their sigmas
+            at = self.at if self.unit == "sigma" else self.at / (1 - self.at)
+            distances = [abs(math.log(level.sigma / at)) for level in levels[:-1]]
         index = min(range(count), key=distances.__getitem__)
-        if distances[index] > (0.5 if self.at_as == "step" else math.log(_NEAR)):
-            reached = ", ".join(f"{level.sigma:.3g}" for level in levels[:-1])
-            raise ValueError(
-                f"controller.at: no step of {count} is near {self.at_as} {self.at:g}; the steps' sigmas are {reached}"
+        if distances[index] > (0.5 if self.unit == "step" else math.log(_NEAR)):
+            raise FieldError(
+                "controller.at",
+                f"no step of {count} is near {self.unit} {self.at:g}",
+                f"the steps' sigmas are {sigmas_of(levels)}",
             )
         return index
 
-    def planned_iterations(self, levels: Sequence[Level]) -> Sequence[int]:
-        """All iterations, at most, at the one step; ValueError when no step comes near to it."""
+    def schedule(self, levels: Sequence[Level]) -> Schedule:
+        """All iterations, at most, at the one step; FieldError when no step comes near to it."""
         dragged = self.dragged_step(levels)
-        return [self.iterations if k == dragged else 0 for k in range(len(levels) - 1)]
+        iterations = tuple(self.iterations * (k == dragged) for k in range(len(levels) - 1))
+        return Schedule(iterations=iterations, acts=tuple(number > 0 for number in iterations))
 
-    def prepare(self, backbone: Backbone, condition: Any, tracks: Tracks, grid: Grid) -> "DragState":
-        """Handles and editable cells; ValueError when a first box leaves the picture or a layer is not there."""
-        handles = handles_of(tracks, grid)
-        blocks = [layer.partition(":")[0] for layer in self.layers]
-        for block in (*blocks, *(self.reference_layers if self.reference_attention else ())):
-            find_layer(backbone.denoiser, block)
+    def prepare(self, setup: Setup) -> DragState:
+        """Handles and editable cells; FieldError when a first box leaves the picture."""
+        device, grid = setup.backbone.device, setup.grid
+        handles = handles_of(setup.tracks, grid)
+        dragged = self.dragged_step(setup.levels)
+        shown = positions(self.unit, setup.levels)
+        free = setup.backbone.free(grid)
         return DragState(
-            backbone=backbone,
-            condition=condition,
-            grid=grid,
-            handles=handles.to(backbone.device),
+            setup=setup,
+            dragged=dragged,
+            sees_first_frame=tuple(
+                self._edits and index >= dragged and value >= self.reference_until for index, value in enumerate(shown)
+            ),
+            handles=handles.to(device),
             # Asked here, where the answer is at hand; on a device it would have to be waited for.
             at_rest=not bool(handles.unfinished(handles.start, self.arrived * self.cell).any()),
-            held=(1 - editable_cells(tracks, grid, self.editable)).to(backbone.device),
+            held=(1 - editable_cells(setup.tracks, grid, self.editable)).to(device),
+            free=None if bool(free.all()) else free[:, None, None, None],
         )
 
-    def steer(self, x: Float[Tensor, "n c y x"], step: Step, state: "DragState") -> Float[Tensor, "n c y x"]:
+    def steer(self, x: Float[torch.Tensor, "n c y x"], step: Step, state: DragState) -> Float[torch.Tensor, "n c y x"]:
         """Latents in which the handles have been dragged, at the one step; ``x`` itself at all others."""
-        if state.at_rest or step.index != self.dragged_step(state.backbone.levels(step.count)):
+        if state.at_rest or step.index != state.dragged:
             return x
         optimised = x.detach().clone()
-        optimiser = torch.optim.Adam([optimised], lr=self.lr * step.level.pure_noise_scale)
+        optimiser = torch.optim.Adam([optimised], lr=self.lr * step.level.init_noise_sigma)
         drag = _Drag(controller=self, state=state, step=step, places=state.handles.start)
         arrived: HostCopy | None = None
         for index in range(self.iterations):
@@ -176,39 +180,37 @@ class DragDiffusion(Controller):
             torch.where(unfinished, optimised, before, out=optimised)
             arrived = HostCopy(~unfinished)
             step.reporter.iteration(step, index, self.iterations, value)
-        return optimised.detach()
+        dragged = optimised.detach()
+        return dragged if state.free is None else torch.where(state.free, dragged, x)
 
-    def during(self, step: Step, state: "DragState") -> AbstractContextManager[None]:
+    def during(self, step: Step, state: DragState) -> AbstractContextManager[None]:
         """Reference attention, from the dragged step until ``reference_until``."""
-        if (
-            not (self.reference_attention and self.reference_layers)
-            or step.index < self.dragged_step(state.backbone.levels(step.count))
-            or reading(self.at_as, step.level, step.remaining) < self.reference_until
-        ):
+        if not state.sees_first_frame[step.index]:
             return nullcontext()
-        return state.backbone.editing(self._see_first_frame, state.grid)
+        return state.setup.backbone.editing(self._see_first_frame, state.setup.grid)
 
-    def _see_first_frame(self, call: AttentionCall) -> Tensor | None:
-        named = any(
-            call.layer == block or call.layer.startswith(f"{block}.") for block in self.reference_layers
-        )
+    def _see_first_frame(self, call: AttentionCall) -> torch.Tensor | None:
+        named = any(call.layer == block or call.layer.startswith(f"{block}.") for block in self.reference_layers)
         if call.source != "self" or not named:
             return None
         return first_frame_attention(call.query, call.key, call.value, call.num_heads)
 
 
-@dataclass(frozen=True, kw_only=True)
-class DragState:
-    """What one run of DragDiffusion needs besides its hyper-parameters; nothing in it changes while the run goes on."""
+@dataclass(kw_only=True)
+class DragState(State):
+    """Everything one run of DragDiffusion needs besides its hyper-parameters; it does not change meanwhile."""
 
-    backbone: Backbone
-    condition: Any
-    grid: Grid
+    dragged: int
+    """Index of the step at which is dragged."""
+    sees_first_frame: tuple[bool, ...]
+    """Steps at which later layers attend to the first frame."""
     handles: Handles
     at_rest: bool
     """Whether every handle starts where it is to go, so that there is nothing to do."""
-    held: Float[Tensor, "_ 1 y x"]
+    held: Float[torch.Tensor, "_ 1 y x"]
     """1 in latent cells that shall stay as they are."""
+    free: Bool[torch.Tensor, "n 1 1 1"] | None
+    """Latent frames that are variables; None where all are."""
 
 
 @dataclass(kw_only=True)
@@ -218,13 +220,13 @@ class _Drag:
     controller: DragDiffusion
     state: DragState
     step: Step
-    places: Float[Tensor, "b f 2"]
-    template: Float[Tensor, "b f k d"] | None = None
-    before: Float[Tensor, "n c y x"] | None = None
+    places: Float[torch.Tensor, "b f 2"]
+    template: Float[torch.Tensor, "b f k d"] | None = None
+    before: Float[torch.Tensor, "n c y x"] | None = None
 
     def iterate(
-        self, x: Float[Tensor, "n c y x"]
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, "n c y x"], Tensor]:
+        self, x: Float[torch.Tensor, "n c y x"]
+    ) -> tuple[Float[torch.Tensor, ""], Float[torch.Tensor, "n c y x"], torch.Tensor]:
         """Find the handles in ``x``; then the loss there, its gradient, and whether any handle is still on its way.
 
         Loss: over handles that are, ``sum_patch mean_c |F(p + d) - sg F(p)|``, plus the weight times
@@ -236,7 +238,7 @@ class _Drag:
         with torch.enable_grad():
             leaf = x.detach().requires_grad_(True)
             names = (*mine.layers, *((CLEAN,) if holds else ()))
-            read = state.backbone.features(leaf, self.step.level, state.condition, names)
+            read = state.setup.backbone.features(leaf, self.step.level, state.setup.condition, names)
             features = [read[layer] for layer in mine.layers]
             frozen = [maps.detach() for maps in features]
             patch = square(mine.patch_radius, mine.cell, device)
@@ -249,11 +251,7 @@ class _Drag:
                 self.places = track(frozen, handles, self.places, middle, search)
             unfinished = handles.unfinished(self.places, mine.arrived * mine.cell)
             around = self.places[:, :, None] + patch
-            wanted = (
-                self.template[:, :1]
-                if mine.pulled == "first-frame"
-                else read_places(frozen, around, handles.size)
-            )
+            wanted = self.template[:, :1] if mine.pulled == "first-frame" else read_places(frozen, around, handles.size)
             ahead = around + toward(handles, self.places, mine.reach * mine.cell)[:, :, None]
             found = read_places(features, ahead, handles.size)
             error = (found - wanted).abs().mean(dim=-1).sum(dim=-1)
@@ -263,6 +261,6 @@ class _Drag:
                 if self.before is None:
                     self.before = after.detach()
                 value = value + mine.outside_weight * ((after - self.before) * state.held).abs().sum()
-            scale = _FLOAT16_LOSS_SCALE if state.backbone.dtype == torch.float16 else 1.0
+            scale = _FLOAT16_LOSS_SCALE if state.setup.backbone.dtype == torch.float16 else 1.0
             (gradient,) = torch.autograd.grad(value * scale, leaf)
         return value.detach(), gradient / scale, unfinished.any()

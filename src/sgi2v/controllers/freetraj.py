@@ -1,34 +1,31 @@
 """FreeTraj: noise laid along the path, attention kept to whoever shares a box (arXiv 2406.16863), for images."""
 
+from __future__ import annotations
+
 import dataclasses
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
-import torch
 from jaxtyping import Float, Float32, Int64
-from torch import Tensor
 
 from sgi2v.attention import AttentionCall, attend
-from sgi2v.backbones.base import Backbone, Level
-from sgi2v.checks import choice
-from sgi2v.controllers.base import Controller, reading
-from sgi2v.grid import Grid, Tracks
+from sgi2v.controllers.base import Controller, Setup, State
+from sgi2v.errors import within
+from sgi2v.grid import Grid
+from sgi2v.lazy import torch
+from sgi2v.planning import Range, Schedule, Uses, check_numbers
 from sgi2v.spectrum import low_pass_3d, merge_frequencies_3d
-from sgi2v.step import Step
-from sgi2v.taps import find_layer
+from sgi2v.step import Level, Step
 
-Position = Literal["share", "sigma", "noise-level", "step"]
 _PLACES_AT_ONCE = 2048  # of a map, when attention over time is written out: bounds what that takes
 
 
 @dataclass(frozen=True, kw_only=True)
-class FreeTraj(Controller):
+class FreeTraj(Controller["FreeTrajState"]):
     """FreeTraj, adapted from text-to-video to image-to-video; every part can be turned off by itself.
 
     Noise: one patch per box is copied along its path, and the low frequencies of that are merged with the high ones of
@@ -36,6 +33,7 @@ class FreeTraj(Controller):
     time. No gradients: the cost is that of plain sampling. Source: FreeTraj (Qiu et al. 2024, arXiv 2406.16863).
     """
 
+    name: ClassVar[str] = "freetraj"
     where: ClassVar[str] = "guided"
 
     inject_noise: bool = True
@@ -57,97 +55,71 @@ class FreeTraj(Controller):
     """Change attention over time."""
     factor: float = 0.01
     """What attention logits are multiplied by where one is inside a box and the other is not (1: no change)."""
-    guided: tuple[float, float] = (0.0, 0.11)
-    """Where in the denoising attention is changed, lowest and highest value, both included, in the unit of guided_as.
-    The default is the first 6 of 50 steps."""
-    guided_as: Position = "share"
-    """Unit of guided: share (steps done, 0 to 1, 0 at pure noise), sigma (noise to signal ratio), noise-level
-    (s = noise / (signal + noise), alike for every model), or step (steps still to go: num_steps at pure noise)."""
+    guided: Range = field(default_factory=lambda: Range(low=0.0, high=0.11, unit="share"))
+    """Where in the denoising attention is changed: lowest value, highest value (both included) and their unit: share
+    (steps done, 0 to 1, 0 at pure noise), sigma (noise to signal ratio), noise-level (s = noise / (signal + noise),
+    alike for every model) or step (steps still to go). The default is the first 6 of 50 steps."""
     layers: tuple[str, ...] = ()
     """Blocks whose attention is changed, by the start of their names, such as up_blocks.2; none given: all."""
 
     def __post_init__(self) -> None:
-        low, high = self.guided
-        if not low <= high:
-            raise ValueError(f"controller.guided: the lowest value comes first, got {low:g} {high:g}")
-        for name, smallest in (
-            ("spatial_cutoff", 0),
-            ("temporal_cutoff", 0),
-            ("filter_order", 1),
-            ("factor", 0),
-        ):
-            value = getattr(self, name)
-            if not smallest <= value < math.inf:
-                raise ValueError(f"controller.{name}: must be a finite number >= {smallest}, got {value}")
-        choice("controller.guided_as", self.guided_as, Position)
+        check_numbers(self, {"spatial_cutoff": 0, "temporal_cutoff": 0, "filter_order": 1, "factor": 0})
 
     @property
     def edits(self) -> bool:
         """Whether attention is changed at all."""
         return (self.edit_spatial or self.edit_temporal) and self.factor != 1
 
-    def _guides(self, level: Level, index: int, count: int) -> bool:
-        clock = self.guided_as
-        position = index / count if clock == "share" else reading(clock, level, count - index)
-        return self.guided[0] <= position <= self.guided[1]
+    def uses(self) -> Uses:
+        """Motions, and attention in the named blocks where it changes any."""
+        return Uses(blocks=self.layers, edits=self.edits, motions=True)
 
-    def planned_iterations(self, levels: Sequence[Level]) -> Sequence[int]:
-        """None at any step; ValueError when attention is to be changed and no step falls inside the guided range."""
-        count = len(levels) - 1
-        guided = [self._guides(level, k, count) for k, (level, _) in enumerate(pairwise(levels))]
-        if self.edits and not any(guided):
-            low, high = self.guided
-            reached = ", ".join(f"{level.sigma:.3g}" for level in levels[:-1])
-            raise ValueError(
-                f"controller.guided: no step of {count} falls inside {self.guided_as} {low:g} to {high:g}; "
-                f"the steps' sigmas are {reached}"
-            )
-        return super().planned_iterations(levels)
+    def schedule(self, levels: Sequence[Level]) -> Schedule:
+        """The guided steps, unless attention is left as it is; FieldError when no step is guided."""
+        plain = Schedule.plain(levels)
+        acts = plain.acts
+        if self.edits:
+            with within("controller.guided"):
+                acts = self.guided.steps(levels)
+        return Schedule(iterations=plain.iterations, acts=acts, changes_noise=self.inject_noise)
 
-    def acts(self, levels: Sequence[Level]) -> Sequence[bool]:
-        """At the guided steps, unless attention is left as it is."""
-        self.planned_iterations(levels)
-        count = len(levels) - 1
-        return [self.edits and self._guides(level, k, count) for k, (level, _) in enumerate(pairwise(levels))]
-
-    @property
-    def changes_noise(self) -> bool:
-        """Where it lays patches."""
-        return self.inject_noise
-
-    def prepare(self, backbone: Backbone, condition: Any, tracks: Tracks, grid: Grid) -> "FreeTrajState":
-        """Whose box each place belongs to, at every size of a map; ValueError for a layer the model does not have."""
-        for layer in self.layers:
-            find_layer(backbone.denoiser, layer)
-        boxes = tracks.boxes([grid.frame(k) for k in range(grid.latent_frames)])
+    def prepare(self, setup: Setup) -> FreeTrajState:
+        """The region of each place, at every size of a map."""
+        boxes = setup.tracks.latent_boxes(setup.grid)
+        device = setup.backbone.device
         return FreeTrajState(
-            backbone=backbone,
-            grid=grid,
-            cells=grid.cells(boxes),
-            owners=owners_by_size(boxes, grid, backbone.device) if self.edits else {},
+            setup=setup,
+            acts=self.schedule(setup.levels).acts,
+            cells=setup.grid.cells(boxes),
+            regions=regions_by_size(boxes, setup.grid, device) if self.edits else {},
         )
 
-    def start(
-        self, noise: Float[Tensor, "n c y x"], levels: Sequence[Level], state: "FreeTrajState"
-    ) -> tuple[Float[Tensor, "n c y x"], int]:
-        """First latents from the noise laid along the paths."""
-        return super().start(self.steered_noise(noise, state.cells), levels, state)
+    def start(self, noise: Float[torch.Tensor, "n c y x"], state: FreeTrajState) -> Float[torch.Tensor, "n c y x"]:
+        """First latents from the noise laid along the paths; frames that the model keeps have no part in it."""
+        free = state.setup.backbone.free(state.setup.grid).cpu()
+        generator = state.setup.generator
+        if bool(free.all()):
+            return super().start(self.steered_noise(noise, state.cells, generator), state)
+        laid = noise.clone()
+        laid[free] = self.steered_noise(noise[free], state.cells[:, free.numpy()], generator)
+        return super().start(laid, state)
 
     def steered_noise(
-        self, noise: Float[Tensor, "n c y x"], cells: Int64[np.ndarray, "b n 4"]
-    ) -> Float[Tensor, "n c y x"]:
-        """The noise with a patch along every path; what else must be drawn is drawn from a seed made of ``noise``.
+        self,
+        noise: Float[torch.Tensor, "n c y x"],
+        cells: Int64[np.ndarray, "b n 4"],
+        generator: torch.Generator,
+    ) -> Float[torch.Tensor, "n c y x"]:
+        """The noise with a patch along every path; what else must be drawn is drawn from ``generator``.
 
-        So the same noise always gives the same result. Of the two noises that are merged, ``noise`` gives the high
-        frequencies: a cutoff of 0 leaves it as it is, and a run stays near the one without control. ``cells`` as from
-        :meth:`~sgi2v.grid.Grid.cells`, per box and latent frame.
+        Of the two noises that are merged, ``noise`` gives the high frequencies: a cutoff of 0 leaves it as it is, and
+        a run stays near the one without control. ``cells`` as from :meth:`~sgi2v.grid.Grid.cells`, per box and latent
+        frame.
         """
         if not (self.inject_noise and len(cells)):
             return noise
-        digest = hashlib.sha256(noise.float().cpu().contiguous().numpy().tobytes()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
 
-        def draw(*shape: int) -> Tensor:
+        def draw(*shape: int) -> torch.Tensor:
             return torch.randn(shape, generator=generator).to(noise)
 
         frames, channels, height, width = noise.shape
@@ -169,70 +141,72 @@ class FreeTraj(Controller):
         )
         return merge_frequencies_3d(injected, noise, mask, keep_variance=self.keep_variance)
 
-    def during(self, step: Step, state: "FreeTrajState") -> AbstractContextManager[None]:
+    def during(self, step: Step, state: FreeTrajState) -> AbstractContextManager[None]:
         """Attention kept to whoever shares a box, at the guided steps."""
-        if not (self.edits and len(state.cells) and self._guides(step.level, step.index, step.count)):
+        if not (len(state.cells) and state.acts[step.index]):
             return nullcontext()
 
-        def edit(call: AttentionCall) -> Tensor | None:
+        def edit(call: AttentionCall) -> torch.Tensor | None:
             wanted = self.edit_temporal if call.source == "temporal" else self.edit_spatial
             named = not self.layers or any(f"{call.layer}.".startswith(f"{name}.") for name in self.layers)
             if not (wanted and named):
                 return None
-            owners = state.owners[call.size]
-            return (over_time if call.source == "temporal" else within_frames)(call, owners, self.factor)
+            regions = state.regions[call.size]
+            return (over_time if call.source == "temporal" else within_frames)(call, regions, self.factor)
 
-        return state.backbone.editing(edit, state.grid)
+        return state.setup.backbone.editing(edit, state.setup.grid)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Owners:
-    """Whose box each place of a map lies in, per frame: 0 outside all boxes, else the box's number from 1.
+class RegionIds:
+    """Region of each place of a map, per frame: 0 outside all boxes, else the number of its box from 1.
 
     Where boxes overlap the later one counts. What attention needs of that is made once, so that no pass waits for it.
     """
 
-    of: Int64[Tensor, "f n"]
-    """The owner of every place (row by row) in every frame."""
-    members: tuple[tuple[tuple[int, Int64[Tensor, " _"]], ...], ...]
-    """Per frame: each owner that has a place there, and its places."""
-    changing: Int64[Tensor, " t"]
-    """Places whose owner is not the same in all frames."""
+    ids: Int64[torch.Tensor, "f n"]
+    """The region of every place (row by row) in every frame."""
+    members: tuple[tuple[tuple[int, Int64[torch.Tensor, " _"]], ...], ...]
+    """Per frame: each region that has a place there, and its places."""
+    changing: Int64[torch.Tensor, " t"]
+    """Places whose region is not the same in all frames."""
 
     @classmethod
-    def at(cls, owner: Int64[np.ndarray, "f n"], device: torch.device) -> "Owners":
-        """From the owners as an array."""
+    def at(cls, ids: Int64[np.ndarray, "f n"], device: torch.device) -> RegionIds:
+        """From the ids as an array."""
 
-        def places(found: np.ndarray) -> Tensor:
+        def places(found: np.ndarray) -> torch.Tensor:
             return torch.from_numpy(np.flatnonzero(found)).to(device)
 
         return cls(
-            of=torch.from_numpy(owner).to(device),
-            members=tuple(tuple((int(g), places(row == g)) for g in np.unique(row)) for row in owner),
-            changing=places((owner != owner[:1]).any(axis=0)),
+            ids=torch.from_numpy(ids).to(device),
+            members=tuple(tuple((int(g), places(row == g)) for g in np.unique(row)) for row in ids),
+            changing=places((ids != ids[:1]).any(axis=0)),
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class FreeTrajState:
-    """What one run of FreeTraj needs besides its hyper-parameters; nothing in it changes while the run goes on."""
+@dataclass(kw_only=True)
+class FreeTrajState(State):
+    """Everything one run of FreeTraj needs besides its hyper-parameters; it does not change while the run goes on."""
 
-    backbone: Backbone
-    grid: Grid
+    acts: tuple[bool, ...]
+    """Steps at which attention is changed."""
     cells: Int64[np.ndarray, "b f 4"]
     """(top, left, bottom, right) per box and latent frame; may lie outside the grid."""
-    owners: Mapping[tuple[int, int], Owners]
+    regions: Mapping[tuple[int, int], RegionIds]
     """By a map's rows and columns."""
 
 
-def cut(cell: Int64[np.ndarray, "4"], rows: int, columns: int) -> tuple[slice, slice]:
+def cut(cell: Int64[np.ndarray, 4], rows: int, columns: int) -> tuple[slice, slice]:
     """Rows and columns of a box that lie inside a map; empty slices when none does."""
     top, left, bottom, right = (int(v) for v in cell)
     return slice(max(top, 0), max(min(bottom, rows), 0)), slice(max(left, 0), max(min(right, columns), 0))
 
 
 def lay(
-    noise: Float[Tensor, "f c y x"], patch: Float[Tensor, "c h w"], track: Int64[np.ndarray, "f 4"]
+    noise: Float[torch.Tensor, "f c y x"],
+    patch: Float[torch.Tensor, "c h w"],
+    track: Int64[np.ndarray, "f 4"],
 ) -> None:
     """Writes a patch into every frame's noise where the box is, cut at the picture's borders.
 
@@ -247,55 +221,54 @@ def lay(
             target.copy_(patch[:, top : top + target.shape[1], left : left + target.shape[2]])
 
 
-def owners_by_size(
+def regions_by_size(
     boxes: Float32[np.ndarray, "b f 4"], grid: Grid, device: torch.device
-) -> dict[tuple[int, int], Owners]:
-    """Owners at the latents' size and all its halvings (rounded up), boxes put on cells by the grid's own rule."""
-    found: dict[tuple[int, int], Owners] = {}
+) -> dict[tuple[int, int], RegionIds]:
+    """Region ids at the latents' size and all its halvings (rounded up), boxes put on cells by the grid's own rule."""
+    found: dict[tuple[int, int], RegionIds] = {}
     for power in range(max(grid.rows, grid.columns).bit_length() + 1):
         size = (-(-grid.rows >> power), -(-grid.columns >> power))
         coarse = dataclasses.replace(grid, stride=grid.stride << power)
-        owner = np.zeros((boxes.shape[1], *size), dtype=np.int64)
+        ids = np.zeros((boxes.shape[1], *size), dtype=np.int64)
         for number, track in enumerate(coarse.cells(boxes), start=1):
-            for frame, cell in zip(owner, track, strict=True):
+            for frame, cell in zip(ids, track, strict=True):
                 frame[cut(cell, *size)] = number
-        found[size] = Owners.at(owner.reshape(len(owner), -1), device)
+        found[size] = RegionIds.at(ids.reshape(len(ids), -1), device)
     return found
 
 
-def within_frames(call: AttentionCall, owners: Owners, factor: float) -> Float[Tensor, "f n d"]:
-    """Attention within frames, its logits multiplied by ``factor`` wherever query and key have different owners.
+def within_frames(call: AttentionCall, regions: RegionIds, factor: float) -> Float[torch.Tensor, "f n d"]:
+    """Attention within frames, its logits multiplied by ``factor`` wherever query and key lie in different regions.
 
-    ``softmax(M * Q K^T / sqrt(d)) V``. All queries of one owner share one row of M, which can be moved onto the keys:
-    ``q . (m k) = m (q . k)``. So every owner's queries attend by themselves, to keys scaled for them, and M, one number
-    per pair of places, never exists.
+    ``softmax(M * Q K^T / sqrt(d)) V``. All queries of one region share one row of M, which can be moved onto the keys:
+    ``q . (m k) = m (q . k)``. So the queries of each region attend by themselves, to keys scaled for them, and M, one
+    number per pair of places, never exists.
     """
     tokens = torch.empty_like(call.query)
-    for frame, groups in enumerate(owners.members):
+    for frame, groups in enumerate(regions.members):
         key, value = call.key[frame : frame + 1], call.value[frame : frame + 1]
-        for owner, places in groups:
-            scale = torch.where(owners.of[frame] == owner, 1.0, factor).to(key.dtype)
+        for region, places in groups:
+            scale = torch.where(regions.ids[frame] == region, 1.0, factor).to(key.dtype)
             query = call.query[frame : frame + 1, places]
             tokens[frame, places] = attend(query, key * scale[:, None], value, call.num_heads)[0]
     return tokens
 
 
-def over_time(call: AttentionCall, owners: Owners, factor: float) -> Float[Tensor, "n f d"]:
-    """Attention over time at each place, logits multiplied by ``factor`` between frames where it has different owners.
+def over_time(call: AttentionCall, regions: RegionIds, factor: float) -> Float[torch.Tensor, "n f d"]:
+    """Attention over time at each place, logits multiplied by ``factor`` between frames where its region differs.
 
-    Only places that change owner need it; there frames are few, and the frames x frames factors are written out, so
+    Only places that change region need it; there frames are few, and the frames x frames factors are written out, so
     many places at a time.
     """
     tokens = call.ordinary()
     if tokens.requires_grad:
         tokens = tokens.clone()  # the attention's own backward pass needs what it put out as it was
-    for places in owners.changing.split(_PLACES_AT_ONCE):
+    for places in regions.changing.split(_PLACES_AT_ONCE):
         query, key, value = (
-            t[places].unflatten(-1, (call.num_heads, -1)).transpose(1, 2)
-            for t in (call.query, call.key, call.value)
+            t[places].unflatten(-1, (call.num_heads, -1)).transpose(1, 2) for t in (call.query, call.key, call.value)
         )
-        owner = owners.of[:, places].T
-        same = owner[:, None, :, None] == owner[:, None, None, :]
+        ids = regions.ids[:, places].T
+        same = ids[:, None, :, None] == ids[:, None, None, :]
         logits = (query @ key.transpose(-2, -1)).float() / math.sqrt(query.shape[-1])
         weights = (logits * torch.where(same, 1.0, factor)).softmax(dim=-1).to(value.dtype)
         tokens[places] = (weights @ value).transpose(1, 2).flatten(2)

@@ -1,27 +1,30 @@
 """Two ways of steering in one run, one after the other at every step."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
-from sgi2v.backbones.base import Backbone, Level
-from sgi2v.controllers.base import Controller
-from sgi2v.grid import Grid, Tracks
-from sgi2v.step import Step
+from sgi2v.controllers.base import Controller, Setup, State
+from sgi2v.errors import FieldError, within
+from sgi2v.lazy import torch
+from sgi2v.planning import Schedule, Uses
+from sgi2v.step import Level, Step
 
 
 @dataclass(frozen=True, kw_only=True)
-class InTurn(Controller):
+class InTurn(Controller["InTurnState"]):
     """Two controllers: the first changes the start and each step's latents, the second changes what the first left.
 
     Inside the network both act at once. The run begins where the later of the two begins; only one may begin late, and
     where one overwrites latents the other must not have optimised them.
     """
+
+    name: ClassVar[str] = "in-turn"
 
     first: Controller = field(default_factory=Controller)
     """Asked first."""
@@ -32,127 +35,118 @@ class InTurn(Controller):
         for name in ("first", "second"):
             value = getattr(self, name)
             if not isinstance(value, Controller):
-                raise ValueError(f"controller.{name}: {value!r} is no controller; give one with its name")
+                raise FieldError(f"controller.{name}", f"{value!r} is no controller", "give one with its name")
 
-    def begins(self, levels: Sequence[Level]) -> int:
-        """The later of the two; ValueError when both want to begin late."""
+    def uses(self) -> Uses:
+        """What both use."""
+        return self.first.uses() | self.second.uses()
+
+    def schedules(self, levels: Sequence[Level]) -> tuple[Schedule, Schedule]:
+        """Each one's own, as if it ran alone."""
         with _side("first"):
-            first = self.first.begins(levels)
+            first = self.first.schedule(levels)
         with _side("second"):
-            second = self.second.begins(levels)
-        if first and second:
-            raise ValueError(
-                f"controller: both {_named(self.first)} and {_named(self.second)} begin a run of their own, after "
-                f"{first} and {second} steps; combine only one of them with another"
-            )
-        return max(first, second)
+            second = self.second.schedule(levels)
+        return first, second
 
-    def overwrites(self, levels: Sequence[Level]) -> int:
-        """The longer of the two."""
-        return max(self.first.overwrites(levels), self.second.overwrites(levels))
+    def schedule(self, levels: Sequence[Level]) -> Schedule:
+        """Both together, nothing before the run begins.
 
-    def planned_iterations(self, levels: Sequence[Level]) -> Sequence[int]:
-        """The sum of both, nothing before the run begins.
-
-        ValueError when one of them does, when one optimises latents that the other overwrites later, when all that one
-        does lies before the run begins, and when the first begins late and the second makes other noise.
+        FieldError when one of them raises it, when both begin late, when one optimises latents that the other
+        overwrites later, when all that one does lies before the run begins, and when the first begins late and the
+        second makes other noise.
         """
-        begins = self.begins(levels)
-        if self.first.begins(levels) and self.second.changes_noise:
-            raise ValueError(self._wrong_way_round())
-        with _side("first"):
-            first = self.first.planned_iterations(levels)
-        with _side("second"):
-            second = self.second.planned_iterations(levels)
-        self._check("first", first, begins, self.second.overwrites(levels), levels)
-        self._check("second", second, begins, self.first.overwrites(levels), levels)
-        return [(a + b) * (k >= begins) for k, (a, b) in enumerate(zip(first, second, strict=True))]
-
-    def _check(
-        self, side: str, plan: Sequence[int], begins: int, overwritten: int, levels: Sequence[Level]
-    ) -> None:
-        one, other = (self.first, self.second) if side == "first" else (self.second, self.first)
-        mine = f"controller.{side}.{one.where}".rstrip(".")
-        theirs = f"controller.{'second' if side == 'first' else 'first'}.{other.where}".rstrip(".")
-        guided = [k for k, acts in enumerate(one.acts(levels)) if acts]
-        acting = [k for k, iterations in enumerate(plan) if iterations and k >= begins]
-        if guided and guided[-1] < begins:
-            raise ValueError(
-                f"{mine}: {_named(one)} acts up to sigma {levels[guided[-1]].sigma:.3g}, but {_named(other)} begins "
-                f"the run only at {levels[begins].sigma:.3g}; let it act later"
+        first, second = self.schedules(levels)
+        if first.first and second.first:
+            raise FieldError(
+                "controller",
+                f"both {_named(self.first)} and {_named(self.second)} begin a run of their own, after "
+                f"{first.first} and {second.first} steps",
+                "combine only one of them with another",
             )
-        if acting and acting[0] < overwritten:
-            raise ValueError(
-                f"{theirs}: {_named(other)} overwrites latents down to sigma {levels[overwritten - 1].sigma:.3g}, but "
-                f"{_named(one)} optimises them from {levels[acting[0]].sigma:.3g} on; let it end before {mine} begins"
+        if first.first and second.changes_noise:
+            raise FieldError(
+                "controller",
+                f"{_named(self.first)} begins late, and {_named(self.second)} changes the noise it should begin from",
+                "name them the other way round",
+            )
+        begins = max(first.first, second.first)
+        self._check("first", first, second, begins, levels)
+        self._check("second", second, first, begins, levels)
+        steps = range(len(levels) - 1)
+        return Schedule(
+            iterations=tuple((first.iterations[k] + second.iterations[k]) * (k >= begins) for k in steps),
+            acts=tuple(k >= begins and (first.acts[k] or second.acts[k]) for k in steps),
+            first=begins,
+            overwrites=max(first.overwrites, second.overwrites),
+            changes_noise=first.changes_noise or second.changes_noise,
+        )
+
+    def _check(self, side: str, mine: Schedule, other: Schedule, begins: int, levels: Sequence[Level]) -> None:
+        sides = {"first": self.first, "second": self.second}
+        other_side = "second" if side == "first" else "first"
+        names = {key: _named(one) for key, one in sides.items()}
+        fields = {key: f"controller.{key}.{one.where}".rstrip(".") for key, one in sides.items()}
+        acting = [k for k, acts in enumerate(mine.acts) if acts]
+        optimising = [k for k, iterations in enumerate(mine.iterations) if iterations and k >= begins]
+        if acting and acting[-1] < begins:
+            raise FieldError(
+                fields[side],
+                f"{names[side]} acts up to sigma {levels[acting[-1]].sigma:.3g}, but {names[other_side]} begins the "
+                f"run only at {levels[begins].sigma:.3g}",
+                "let it act later",
+            )
+        if optimising and optimising[0] < other.overwrites:
+            raise FieldError(
+                fields[other_side],
+                f"{names[other_side]} overwrites latents down to sigma "
+                f"{levels[other.overwrites - 1].sigma:.3g}, but {names[side]} optimises them from "
+                f"{levels[optimising[0]].sigma:.3g} on",
+                f"let it end before {fields[side]} begins",
             )
 
-    def prepare(self, backbone: Backbone, condition: Any, tracks: Tracks, grid: Grid) -> "InTurnState":
+    def prepare(self, setup: Setup) -> InTurnState:
         """Both states."""
         return InTurnState(
-            first=self.first.prepare(backbone, condition, tracks, grid),
-            second=self.second.prepare(backbone, condition, tracks, grid),
+            setup=setup,
+            schedules=self.schedules(setup.levels),
+            first=self.first.prepare(setup),
+            second=self.second.prepare(setup),
         )
 
-    def start(
-        self, noise: Float[Tensor, "n c y x"], levels: Sequence[Level], state: "InTurnState"
-    ) -> tuple[Float[Tensor, "n c y x"], int]:
+    def start(self, noise: Float[torch.Tensor, "n c y x"], state: InTurnState) -> Float[torch.Tensor, "n c y x"]:
         """What the second makes of the first's start; whoever leaves the start alone has no part in it.
 
-        The first's start, divided by the scale of pure noise, is the second's noise. ValueError when the first begins
-        late and the second changes the start as well.
+        The first's start, divided by the scale of pure noise, is the second's noise.
         """
-        scale = levels[0].pure_noise_scale
-        x, begins = self.first.start(noise, levels, state.first)
-        if begins == 0 and torch.equal(
-            x, noise * scale
-        ):  # passed on as it came: dividing would change its last bit
-            return self.second.start(noise, levels, state.second)
-        unit = noise if begins else x / scale
-        after, after_begins = self.second.start(unit, levels, state.second)
-        if after_begins == 0 and torch.equal(after, unit * scale):
-            return x, begins
-        if begins:
-            raise ValueError(self._wrong_way_round())
-        return after, after_begins
-
-    def _wrong_way_round(self) -> str:
-        return (
-            f"controller: {_named(self.first)} begins late, and {_named(self.second)} changes the noise it should "
-            "begin from; name them the other way round"
-        )
-
-    def acts(self, levels: Sequence[Level]) -> Sequence[bool]:
-        """Where either does, from where the run begins."""
-        begins = self.begins(levels)
-        both = zip(self.first.acts(levels), self.second.acts(levels), strict=True)
-        return [k >= begins and (first or second) for k, (first, second) in enumerate(both)]
-
-    @property
-    def changes_noise(self) -> bool:
-        """Whether either does."""
-        return self.first.changes_noise or self.second.changes_noise
+        first, second = (one.first > 0 or one.changes_noise for one in state.schedules)
+        x = self.first.start(noise, state.first)
+        if first and not state.schedules[0].first:
+            noise = x / state.setup.levels[0].init_noise_sigma
+        after = self.second.start(noise, state.second)
+        return x if first and not second else after
 
     def steer(
-        self, x: Float[Tensor, "n c y x"], step: Step, state: "InTurnState"
-    ) -> Float[Tensor, "n c y x"]:
+        self, x: Float[torch.Tensor, "n c y x"], step: Step, state: InTurnState
+    ) -> Float[torch.Tensor, "n c y x"]:
         """The first, then the second."""
         return self.second.steer(self.first.steer(x, step, state.first), step, state.second)
 
-    def during(self, step: Step, state: "InTurnState") -> AbstractContextManager[None]:
+    def during(self, step: Step, state: InTurnState) -> AbstractContextManager[None]:
         """Both, the second inside the first."""
         return self._both(step, state)
 
     @contextmanager
-    def _both(self, step: Step, state: "InTurnState") -> Iterator[None]:
+    def _both(self, step: Step, state: InTurnState) -> Iterator[None]:
         with self.first.during(step, state.first), self.second.during(step, state.second):
             yield
 
 
-@dataclass(frozen=True, kw_only=True)
-class InTurnState:
-    """The states of both."""
+@dataclass(kw_only=True)
+class InTurnState(State):
+    """The states of both, and what each does alone."""
 
+    schedules: tuple[Schedule, Schedule]
     first: Any
     second: Any
 
@@ -163,8 +157,10 @@ def _named(controller: Controller) -> str:
 
 @contextmanager
 def _side(name: str) -> Iterator[None]:
-    """Says in a ValueError about a controller's field which of the two it belongs to."""
+    """Says of a mistake in a controller's field which of the two it belongs to."""
     try:
         yield
-    except ValueError as error:
-        raise ValueError(str(error).replace("controller.", f"controller.{name}.")) from error
+    except FieldError as error:
+        field = error.field.removeprefix("controller").removeprefix(".")
+        with within(f"controller.{name}"):
+            raise FieldError(field, error.problem, error.remedy) from error

@@ -1,31 +1,33 @@
 """SG-I2V: latents optimised so that first-frame-aligned attention features follow the boxes (arXiv 2411.04989)."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import PIL.Image
-import torch
-import torch.nn.functional as F
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Bool, Float
 
 from sgi2v.alignment import AlignmentPlan, Weighting, alignment_loss, alignment_plan
-from sgi2v.backbones.base import Backbone, Level
+from sgi2v.backbones.base import ReusesDeep
 from sgi2v.checks import choice
-from sgi2v.controllers.base import Clock, Controller, reading
+from sgi2v.controllers.base import Controller, Setup, State
 from sgi2v.device import HostCopy
-from sgi2v.grid import Grid, Tracks
+from sgi2v.errors import FieldError, within
+from sgi2v.grid import Grid
+from sgi2v.lazy import torch
+from sgi2v.planning import Range, Schedule, Uses, check_numbers
 from sgi2v.spectrum import low_pass, merge_frequencies
-from sgi2v.step import Step
+from sgi2v.step import Level, Step
 
 # Gradients of the loss are around 1e-7, below the smallest number of float16; its exponent range has this to spare.
 _FLOAT16_LOSS_SCALE = 2.0**16
 
 
 @dataclass(frozen=True, kw_only=True)
-class SGI2V(Controller):
+class SGI2V(Controller["SGI2VState"]):
     """SG-I2V, with the published hyper-parameters for Stable Video Diffusion as defaults.
 
     At each guided step the latents are optimised for a few iterations so that the features inside every box equal
@@ -33,14 +35,13 @@ class SGI2V(Controller):
     (arXiv 2411.04989), section 4, and its published code.
     """
 
+    name: ClassVar[str] = "sg-i2v"
     where: ClassVar[str] = "guided"
 
-    guided: tuple[float, float] = (36.0, 376.0)
-    """Where in the denoising to optimise, lowest and highest value, both included, in the unit of guided_as.
-    The default is steps 45 to 30 of 50 on SVD."""
-    guided_as: Clock = "sigma"
-    """Unit of guided: sigma (noise to signal ratio), noise-level (s = noise / (signal + noise), 0 to 1, alike for
-    every model), or step (steps still to go: num_steps at pure noise, 1 at the last)."""
+    guided: Range = field(default_factory=lambda: Range(low=36.0, high=376.0))
+    """Where in the denoising to optimise: lowest value, highest value (both included) and their unit: sigma (noise to
+    signal ratio), noise-level (s = noise / (signal + noise), 0 to 1, alike for every model), step (steps still to go:
+    num_steps at pure noise, 1 at the last) or share (steps done, 0 to 1). The default: steps 45 to 30 of 50 on SVD."""
     iterations: int = 5
     """Optimiser iterations at a guided step."""
     lr: float = 0.21
@@ -68,125 +69,127 @@ class SGI2V(Controller):
     at that size; 1: as they are. For models that draw well so small."""
 
     def __post_init__(self) -> None:
-        low, high = self.guided
-        if not low <= high:
-            raise ValueError(f"controller.guided: the lowest value comes first, got {low:g} {high:g}")
-        for name, smallest in (
-            ("iterations", 1),
-            ("lr", 0),
-            ("weight_decay", 0),
-            ("cutoff", 0),
-            ("settled", 0),
-            ("shrink", 1),
-        ):
-            value = getattr(self, name)
-            if not smallest <= value < float("inf"):
-                raise ValueError(f"controller.{name}: must be a finite number >= {smallest}, got {value}")
-        if not 0 < self.heatmap_std < float("inf"):
-            raise ValueError(f"controller.heatmap_std: must be a finite number > 0, got {self.heatmap_std}")
-        choice("controller.guided_as", self.guided_as, Clock)
+        check_numbers(
+            self,
+            {"iterations": 1, "lr": 0, "weight_decay": 0, "cutoff": 0, "settled": 0, "shrink": 1},
+            above=("heatmap_std",),
+        )
         choice("controller.weighting", self.weighting, Weighting)
         if not self.layers:
-            raise ValueError("controller.layers: name at least one layer")
+            raise FieldError("controller.layers", "name at least one layer")
 
-    def _guides(self, level: Level, remaining: int) -> bool:
-        position = reading(self.guided_as, level, remaining)
-        return self.guided[0] <= position <= self.guided[1]
+    def uses(self) -> Uses:
+        """Its layers and the motions; masks where they weigh."""
+        return Uses(
+            features=self.layers,
+            reuses_deep=self.reuse_deep,
+            motions=True,
+            masks=self.weighting == "mask",
+        )
 
-    def planned_iterations(self, levels: Sequence[Level]) -> Sequence[int]:
-        """The iterations of every step, at most; ValueError when no step falls inside the guided range."""
-        count = len(levels) - 1
-        plan = [
-            self.iterations * self._guides(level, count - k) for k, (level, _) in enumerate(pairwise(levels))
-        ]
-        if not any(plan):
-            low, high = self.guided
-            reached = ", ".join(f"{level.sigma:.3g}" for level in levels[:-1])
-            raise ValueError(
-                f"controller.guided: no step of {count} falls inside {self.guided_as} {low:g} to {high:g}; "
-                f"the steps' sigmas are {reached}"
-            )
-        return plan
+    def schedule(self, levels: Sequence[Level]) -> Schedule:
+        """All iterations, at most, at every guided step; FieldError when no step is guided."""
+        with within("controller.guided"):
+            acts = self.guided.steps(levels)
+        return Schedule(iterations=tuple(self.iterations * guided for guided in acts), acts=acts)
 
-    def prepare(self, backbone: Backbone, condition: Any, tracks: Tracks, grid: Grid) -> "SGI2VState":
+    def prepare(self, setup: Setup) -> SGI2VState:
         """Cells, targets and weights of the loss.
 
-        ValueError as :func:`sgi2v.alignment.alignment_plan` raises it, and for a size that ``shrink`` does not divide.
+        FieldError as :func:`sgi2v.alignment.alignment_plan` raises it, and for a size that ``shrink`` does not divide.
         """
-        mask = low_pass(grid.rows, grid.columns, self.cutoff, device=backbone.device)
+        condition, grid = setup.condition, setup.grid
+        mask = low_pass(grid.rows, grid.columns, self.cutoff, device=setup.backbone.device)
         if self.shrink > 1:
-            condition, grid = _shrunk(self.shrink, backbone, tracks, grid)
-        plan = alignment_plan(tracks, grid, self.heatmap_std, self.weighting)
-        return SGI2VState(backbone=backbone, condition=condition, plan=plan, low_pass=mask)
+            condition, grid = _shrunk(self.shrink, setup)
+        free = setup.backbone.free(setup.grid)
+        return SGI2VState(
+            setup=setup,
+            condition=condition,
+            plan=alignment_plan(setup.tracks, grid, self.heatmap_std, self.weighting),
+            low_pass=mask,
+            guided=self.schedule(setup.levels).acts,
+            free=None if bool(free.all()) else free[:, None, None, None],
+        )
 
     def loss(
         self,
-        x: Float[Tensor, "n c y x"],
+        x: Float[torch.Tensor, "n c y x"],
         level: Level,
-        state: "SGI2VState",
-        deep: dict[str, Tensor] | None = None,
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, "n c y x"]]:
-        """The alignment loss at ``x`` and its gradient there, both float32 (equation 2).
-
-        ``deep`` is as in :meth:`~sgi2v.backbones.base.Backbone.features`.
-        """
+        state: SGI2VState,
+    ) -> tuple[Float[torch.Tensor, ""], Float[torch.Tensor, "n c y x"]]:
+        """The alignment loss at ``x`` and its gradient there, both float32 (equation 2)."""
+        backbone = state.setup.backbone
         with torch.enable_grad():
             leaf = x.detach().requires_grad_(True)
             seen = leaf
             if self.shrink > 1:
-                seen = F.avg_pool2d(leaf, self.shrink)
+                seen = torch.nn.functional.avg_pool2d(leaf, self.shrink)
                 # Averaging keeps the signal and divides the deviation of independent noise by the square's side.
                 level = Level(signal=level.signal, noise=level.noise / self.shrink)
-            features = state.backbone.features(seen, level, state.condition, self.layers, deep)
+            features = backbone.features(seen, level, state.condition, self.layers)
             value = alignment_loss(features.values(), state.plan)
-            scale = _FLOAT16_LOSS_SCALE if state.backbone.dtype == torch.float16 else 1.0
+            scale = _FLOAT16_LOSS_SCALE if backbone.dtype == torch.float16 else 1.0
             (gradient,) = torch.autograd.grad(value * scale, leaf)
         return value.detach(), gradient / scale
 
-    def steer(self, x: Float[Tensor, "n c y x"], step: Step, state: "SGI2VState") -> Float[Tensor, "n c y x"]:
-        """Latents after this step's iterations and the frequency merge; ``x`` itself outside the guided range."""
-        if not (state.plan.num_rows and self._guides(step.level, step.remaining)):
+    def steer(self, x: Float[torch.Tensor, "n c y x"], step: Step, state: SGI2VState) -> Float[torch.Tensor, "n c y x"]:
+        """Latents after this step's iterations and the frequency merge; ``x`` itself outside the guided range.
+
+        Frames that the model keeps are left as they are.
+        """
+        if not (state.plan.num_rows and state.guided[step.index]):
             return x
         optimised = x.detach().clone()
-        optimiser = torch.optim.AdamW(
-            [optimised], lr=self.lr * step.level.signal, weight_decay=self.weight_decay
-        )
-        deep: dict[str, Tensor] | None = {} if self.reuse_deep else None
+        optimiser = torch.optim.AdamW([optimised], lr=self.lr * step.level.signal, weight_decay=self.weight_decay)
         settling = _Settling(self.settled)
-        for index in range(self.iterations):
-            if settling.over():
-                break
-            step.reporter.check_cancelled()
-            value, optimised.grad = self.loss(optimised, step.level, state, deep)
-            optimiser.step()
-            settling.see(value)
-            step.reporter.iteration(step, index, self.iterations, value)
-        return merge_frequencies(optimised.detach(), x, state.low_pass)
+        with self._reusing(state):
+            for index in range(self.iterations):
+                if settling.over():
+                    break
+                step.reporter.check_cancelled()
+                value, optimised.grad = self.loss(optimised, step.level, state)
+                optimiser.step()
+                settling.see(value)
+                step.reporter.iteration(step, index, self.iterations, value)
+        merged = merge_frequencies(optimised.detach(), x, state.low_pass)
+        return merged if state.free is None else torch.where(state.free, merged, x)
+
+    def _reusing(self, state: SGI2VState) -> AbstractContextManager[None]:
+        backbone = state.setup.backbone
+        if not self.reuse_deep:
+            return nullcontext()
+        if not isinstance(backbone, ReusesDeep):
+            raise FieldError("controller.reuse_deep", f"{backbone.name} has no deep blocks", "leave it out")
+        return backbone.reusing_deep(self.layers)
 
 
-def _shrunk(factor: int, backbone: Backbone, tracks: Tracks, grid: Grid) -> tuple[Any, Grid]:
+def _shrunk(factor: int, setup: Setup) -> tuple[Any, Grid]:
     """The condition of the picture at a fraction of its size, and the grid of cells as many times larger."""
+    grid, backbone = setup.grid, setup.backbone
     if grid.rows % factor or grid.columns % factor:
-        raise ValueError(
-            f"controller.shrink: {factor} does not divide the {grid.columns}x{grid.rows} latent cells of a "
-            f"{grid.width}x{grid.height} picture; use 1, or another size"
+        raise FieldError(
+            "controller.shrink",
+            f"{factor} does not divide the {grid.columns}x{grid.rows} latent cells of a "
+            f"{grid.width}x{grid.height} picture",
+            "use 1, or another size",
         )
     small = backbone.grid(grid.width // factor, grid.height // factor, grid.num_frames)
-    image = tracks.image.resize((small.width, small.height), PIL.Image.Resampling.BICUBIC)
-    # A generator of its own: the run's has given the noise that the sampling begins with.
-    condition = backbone.encode(image, "", small, torch.Generator().manual_seed(0))
+    image = setup.tracks.image.resize((small.width, small.height), PIL.Image.Resampling.BICUBIC)
+    # A generator of its own: how a method is made cheaper shall not change what others draw.
+    condition = backbone.encode(image, setup.text, small, torch.Generator().manual_seed(0))
     return condition, replace(grid, stride=grid.stride * factor)
 
 
 class _Settling:
-    """Whether a loss still falls, told one iteration late: by then the answer is on the host, and nothing waits."""
+    """Watch on whether a loss still falls, told one iteration late: by then the answer is on the host."""
 
     def __init__(self, share: float) -> None:
         self._share = share
-        self._last: Tensor | None = None
+        self._last: torch.Tensor | None = None
         self._answers: list[HostCopy] = []
 
-    def see(self, loss: Tensor) -> None:
+    def see(self, loss: torch.Tensor) -> None:
         """An iteration's loss, on the device."""
         if self._share and self._last is not None:
             self._answers.append(HostCopy(loss > (1 - self._share) * self._last))
@@ -197,12 +200,15 @@ class _Settling:
         return len(self._answers) > 1 and self._answers.pop(0).read()
 
 
-@dataclass(frozen=True, kw_only=True)
-class SGI2VState:
-    """What one run of SG-I2V needs besides its hyper-parameters; nothing in it changes while the run goes on."""
+@dataclass(kw_only=True)
+class SGI2VState(State):
+    """Everything one run of SG-I2V needs besides its hyper-parameters; it does not change while the run goes on."""
 
-    backbone: Backbone
     condition: Any
     """That of the optimisation."""
     plan: AlignmentPlan
-    low_pass: Float[Tensor, "y x"]
+    low_pass: Float[torch.Tensor, "y x"]
+    guided: tuple[bool, ...]
+    """Steps at which it optimises."""
+    free: Bool[torch.Tensor, "n 1 1 1"] | None
+    """Latent frames that are variables; None where all are."""

@@ -1,25 +1,27 @@
-"""Time-to-Move: denoising from a crude clip, by one clock where things were put and another everywhere else."""
+"""Time-to-Move: denoising from a cut-and-drag clip, longer where things were put than everywhere else."""
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
 
-from sgi2v.backbones.base import Backbone, Level
 from sgi2v.checks import choice
-from sgi2v.controllers.base import Clock, Controller, reading
-from sgi2v.crude import CrudeClip, crude_clip
-from sgi2v.grid import Grid, Tracks
-from sgi2v.step import Step
+from sgi2v.controllers.base import Controller, Setup, State
+from sgi2v.cut_and_drag import DraggedClip, dragged_clip
+from sgi2v.errors import FieldError
+from sgi2v.grid import Tracks
+from sgi2v.lazy import torch
+from sgi2v.planning import Schedule, Unit, Uses, positions, sigmas_of
+from sgi2v.step import Level, Step
 
 
 @dataclass(frozen=True, kw_only=True)
-class TimeToMove(Controller):
-    """Time-to-Move: starts from a crude clip in which things are cut out and dragged, and lets the model make it real.
+class TimeToMove(Controller["TimeToMoveState"]):
+    """Time-to-Move: starts from a clip in which things are cut out and dragged, and lets the model make it real.
 
     The run begins late, from the clip's latents with noise for that level. Where things were put they are set back
     to the noised clip for some steps more, so that they keep to it while the rest becomes free. No gradients: it costs
@@ -28,117 +30,116 @@ class TimeToMove(Controller):
     (2025), dual-clock denoising.
     """
 
+    name: ClassVar[str] = "time-to-move"
     where: ClassVar[str] = "t_strong"
 
-    tweak: float | None = 75.0
-    """Where the run begins: at the first step that is not above this, in the unit of clocks_as. None: at pure noise,
-    as without control."""
+    t_weak: float | None = 75.0
+    """Where the run begins: at the first step that is not above this, in the unit below. None: at pure noise, as
+    without control."""
     t_strong: float | None = 30.0
     """Down to here, included, what lies inside the mask is set back to the noised clip at every step. None: never, so
     that only the start knows the clip (plain SDEdit)."""
-    clocks_as: Clock = "sigma"
-    """Unit of tweak and t_strong: sigma (noise to signal ratio), noise-level (s = noise / (signal + noise), 0 to 1,
+    unit: Unit = "sigma"
+    """Unit of t_weak and t_strong: sigma (noise to signal ratio), noise-level (s = noise / (signal + noise), 0 to 1,
     alike for every model), or step (steps still to go: num_steps at pure noise, 1 at the last)."""
     coverage: float = 0.5
     """Share of a latent cell that the mask must cover for the cell to lie inside it."""
 
     def __post_init__(self) -> None:
-        for name in ("tweak", "t_strong"):
+        for name in ("t_weak", "t_strong"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
-                raise ValueError(f"controller.{name}: must be a finite number > 0 or None, got {value}")
-        if self.tweak is not None and self.t_strong is not None and self.t_strong > self.tweak:
-            raise ValueError(
-                f"controller.t_strong: {self.t_strong:g} lies before the run begins; give at most controller.tweak, "
-                f"{self.tweak:g}"
+                raise FieldError(f"controller.{name}", f"must be a finite number > 0 or None, got {value}")
+        if self.t_weak is not None and self.t_strong is not None and self.t_strong > self.t_weak:
+            raise FieldError(
+                "controller.t_strong",
+                f"{self.t_strong:g} lies before the run begins",
+                f"give at most controller.t_weak, {self.t_weak:g}",
             )
-        choice("controller.clocks_as", self.clocks_as, Clock)
+        choice("controller.unit", self.unit, Unit)
+        if self.unit == "share":
+            raise FieldError("controller.unit", "share grows as noise falls", "use sigma, noise-level or step")
         if not 0 < self.coverage <= 1:
-            raise ValueError(f"controller.coverage: must lie above 0 and at most at 1, got {self.coverage}")
+            raise FieldError("controller.coverage", f"must lie above 0 and at most at 1, got {self.coverage}")
 
-    def _holds(self, level: Level, remaining: int) -> bool:
-        return self.t_strong is not None and reading(self.clocks_as, level, remaining) >= self.t_strong
+    def uses(self) -> Uses:
+        """Motions and their masks, or the scene's own clip in their place."""
+        return Uses(motions=True, masks=True, reference=True)
 
-    def begins(self, levels: Sequence[Level]) -> int:
-        """The first step not above ``tweak``; ValueError when there is none."""
-        if self.tweak is None:
-            return 0
-        count = len(levels) - 1
-        shown = [reading(self.clocks_as, levels[k], count - k) for k in range(count)]
-        for index, value in enumerate(shown):
-            if value <= self.tweak:
-                return index
-        raise ValueError(
-            f"controller.tweak: no step of {count} is as low as {self.clocks_as} {self.tweak:g}; the last is at "
-            f"{shown[-1]:.3g}"
-        )
-
-    def overwrites(self, levels: Sequence[Level]) -> int:
-        """The steps that are held, and those before them."""
-        count = len(levels) - 1
-        return sum(self._holds(levels[k], count - k) for k in range(count))
-
-    def planned_iterations(self, levels: Sequence[Level]) -> Sequence[int]:
-        """None at any step; ValueError when no step falls where the mask should hold."""
-        first = self.begins(levels)
-        if self.t_strong is not None and self.t_strong != self.tweak and self.overwrites(levels) <= first:
-            reached = ", ".join(f"{level.sigma:.3g}" for level in levels[:-1])
-            raise ValueError(
-                f"controller.t_strong: no step of {len(levels) - 1} falls between {self.clocks_as} {self.t_strong:g} "
-                f"and controller.tweak; the steps' sigmas are {reached}"
+    def schedule(self, levels: Sequence[Level]) -> Schedule:
+        """Where the run begins, and how long it is held; FieldError when no step falls where it should."""
+        shown = positions(self.unit, levels)
+        first = 0
+        if self.t_weak is not None:
+            first = next((index for index, value in enumerate(shown) if value <= self.t_weak), len(shown))
+            if first == len(shown):
+                raise FieldError(
+                    "controller.t_weak",
+                    f"no step of {len(shown)} is as low as {self.unit} {self.t_weak:g}",
+                    f"the last is at {shown[-1]:.3g}",
+                )
+        held = sum(self.t_strong is not None and value >= self.t_strong for value in shown)
+        if self.t_strong is not None and self.t_strong != self.t_weak and held <= first:
+            raise FieldError(
+                "controller.t_strong",
+                f"no step of {len(shown)} falls between {self.unit} {self.t_strong:g} and controller.t_weak",
+                f"the steps' sigmas are {sigmas_of(levels)}",
             )
-        return super().planned_iterations(levels)
+        plain = Schedule.plain(levels)
+        return Schedule(iterations=plain.iterations, acts=plain.acts, first=first, overwrites=held)
 
-    def prepare(self, backbone: Backbone, condition: Any, tracks: Tracks, grid: Grid) -> "TimeToMoveState":
-        """The clip's latents and the mask at their size; ValueError for a mask of the scene that is empty."""
-        clip = _reference(tracks) or crude_clip(tracks, grid.num_frames)
-        kept = [grid.frame(k) for k in range(grid.latent_frames)]
-        share = grid.coverage(np.ascontiguousarray(clip.masks[kept].numpy()))
+    def prepare(self, setup: Setup) -> TimeToMoveState:
+        """The clip's latents and the mask at their size; FieldError for a mask of the scene that is empty."""
+        backbone, grid = setup.backbone, setup.grid
+        clip = _reference(setup.tracks) or dragged_clip(setup.tracks, grid.num_frames)
+        masks = clip.masks.numpy()
+        grouped = np.stack([masks[grid.group(k)].mean(axis=0) for k in range(grid.latent_frames)])
+        share = grid.coverage(np.ascontiguousarray(grouped))
         return TimeToMoveState(
-            latents=backbone.encode_frames(clip.frames.to(backbone.device)),
+            setup=setup,
+            schedule=self.schedule(setup.levels),
+            latents=backbone.encode_frames(clip.frames.to(backbone.device), grid),
             inside=torch.from_numpy(share >= self.coverage)[:, None].to(backbone.device),
         )
 
-    def start(
-        self, noise: Float[Tensor, "n c y x"], levels: Sequence[Level], state: "TimeToMoveState"
-    ) -> tuple[Float[Tensor, "n c y x"], int]:
-        """The noised clip at the first step not above ``tweak``, and that step."""
+    def start(self, noise: Float[torch.Tensor, "n c y x"], state: TimeToMoveState) -> Float[torch.Tensor, "n c y x"]:
+        """The noised clip at the first step not above ``t_weak``."""
         state.noise = noise
-        if self.tweak is None:
-            return super().start(noise, levels, state)
-        first = self.begins(levels)
-        return state.noised(levels[first]), first
+        if self.t_weak is None:
+            return super().start(noise, state)
+        return state.noised(state.setup.levels[state.schedule.first])
 
     def steer(
-        self, x: Float[Tensor, "n c y x"], step: Step, state: "TimeToMoveState"
-    ) -> Float[Tensor, "n c y x"]:
+        self, x: Float[torch.Tensor, "n c y x"], step: Step, state: TimeToMoveState
+    ) -> Float[torch.Tensor, "n c y x"]:
         """Inside the mask the noised clip, outside ``x``; ``x`` itself once ``t_strong`` has passed.
 
         At the top of a step, which is where the step before has just ended.
         """
-        if not self._holds(step.level, step.remaining):
+        if step.index >= state.schedule.overwrites:
             return x
         return torch.where(state.inside, state.noised(step.level), x)
 
 
 @dataclass(kw_only=True)
-class TimeToMoveState:
-    """What one run needs besides the hyper-parameters."""
+class TimeToMoveState(State):
+    """Everything one run needs besides the hyper-parameters."""
 
-    latents: Float[Tensor, "n c y x"]
+    schedule: Schedule
+    latents: Float[torch.Tensor, "n c y x"]
     """The clip's."""
-    inside: Bool[Tensor, "n 1 y x"]
+    inside: Bool[torch.Tensor, "n 1 y x"]
     """Cells that are held to the clip."""
-    noise: Float[Tensor, "n c y x"] | None = None
+    noise: Float[torch.Tensor, "n c y x"] | None = None
     """The run's unit noise, one and the same at every level; known from the start on."""
 
-    def noised(self, level: Level) -> Float[Tensor, "n c y x"]:
+    def noised(self, level: Level) -> Float[torch.Tensor, "n c y x"]:
         """The clip at a level."""
         assert self.noise is not None, "start comes first"
         return level.signal * self.latents + level.noise * self.noise
 
 
-def _reference(tracks: Tracks) -> CrudeClip | None:
+def _reference(tracks: Tracks) -> DraggedClip | None:
     """The scene's own clip, if it has one."""
     if tracks.reference is None:
         return None
@@ -146,4 +147,4 @@ def _reference(tracks: Tracks) -> CrudeClip | None:
         torch.from_numpy(np.stack([np.asarray(picture, dtype=np.float32) for picture in pictures]) / 255)
         for pictures in (tracks.reference.frames, tracks.reference.masks)
     )
-    return CrudeClip(frames=frames.permute(0, 3, 1, 2).contiguous(), masks=masks)
+    return DraggedClip(frames=frames.permute(0, 3, 1, 2).contiguous(), masks=masks)

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from sgi2v.crude import box_cover, camera_warps, cut_and_drag
+from sgi2v.cut_and_drag import box_cover, camera_warps, cut_and_drag
 
 
 def still(image: Float[Tensor, "3 h w"], num_frames: int) -> Float[Tensor, "{num_frames} 3 h w"]:
@@ -25,7 +25,7 @@ def paste(
     image: RGB in 0..1. boxes: (left, top, right, bottom) in pixels per frame; where a box grows, so does its content.
     masks: the objects' pixels on the first frame, 0..1; whole boxes where None. camera: which boxes sit on
     background that the camera moves; none when None. They are not cut, the ground under the others moves with them.
-    The clip is the one that Time-to-Move starts from (:mod:`sgi2v.crude`).
+    The clip is the one that Time-to-Move starts from (:mod:`sgi2v.cut_and_drag`).
     """
     _, height, width = image.shape
     wanted = boxes.double().numpy(force=True)

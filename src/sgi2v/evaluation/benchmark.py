@@ -5,18 +5,22 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from sgi2v.backbones import Backbone
-from sgi2v.controllers import Controller, controller_from_dict, controller_to_dict, recommended
+from PIL import Image
+
+from sgi2v.backbones import Backbone, Outline
+from sgi2v.controllers import Controller, controller_from_dict, recommended
+from sgi2v.errors import FieldError, within
 from sgi2v.evaluation.datasets import Case, Cases
 from sgi2v.evaluation.extractors import Extractor
-from sgi2v.evaluation.row_maker import MODEL_FREE, Method, ModelFree, RowMaker
+from sgi2v.evaluation.row_maker import MODEL_FREE, Method, ModelFree, RowMaker, older_identity
 from sgi2v.evaluation.rows import row_key
 from sgi2v.evaluation.store import Store, remove_strays
 from sgi2v.evaluation.tracker import TemplateTracker, Tracker
-from sgi2v.files import within
-from sgi2v.generate import Progress, Sampling
+from sgi2v.pipeline import Progress
+from sgi2v.planning import Sampling
+from sgi2v.records import Json
+from sgi2v.scene import Scene
 from sgi2v.step import Cancelled
 
 __all__ = [
@@ -32,7 +36,7 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkProgress:
-    """How far a benchmark is."""
+    """Progress of a benchmark."""
 
     done: int
     """Rows that are finished, those found from before included."""
@@ -49,11 +53,11 @@ class BenchmarkProgress:
 
 @dataclass(kw_only=True)
 class Summary:
-    """What a benchmark did."""
+    """Outcome of a benchmark."""
 
-    rows: list[dict[str, Any]]
+    rows: list[Json]
     """The rows asked for, old and new, without failed ones."""
-    failed: list[dict[str, Any]]
+    failed: list[Json]
     """Rows with an error."""
     left_out: list[str]
     """Cases that could not be used, each with its file and the reason."""
@@ -88,7 +92,7 @@ class _Clock:
             self.finished(label, None)
 
     def teller(self, case: str, label: str) -> Callable[[Progress | None], None]:
-        """What a row's own progress is told to."""
+        """The function that takes a row's own progress."""
 
         def tell(inner: Progress | None) -> None:
             if self.progress is not None:
@@ -181,7 +185,7 @@ def run_benchmark(
                     continue
                 identity, clip_key = maker.identity(case, scene, label, method, seed)
                 key = row_key(identity)
-                found = known.get(key)
+                found = known.get(key) or known.get(row_key(older_identity(identity)))
                 seconds = None
                 if found is None and known_only:
                     summary.missing += 1
@@ -203,34 +207,40 @@ def run_benchmark(
     return summary
 
 
-def _check(
-    methods: Mapping[str, Method], seeds: Sequence[int], backbone: Backbone | None, sampling: Sampling
-) -> None:
-    """ValueError for what can never work, whatever the scene."""
+def _check(methods: Mapping[str, Method], seeds: Sequence[int], backbone: Backbone | None, sampling: Sampling) -> None:
+    """Raise ValueError for what can never work, whatever the scene."""
     if not methods or not seeds:
-        raise ValueError("methods, seeds: give at least one of each")
+        raise FieldError("methods, seeds", "give at least one of each")
     for label, method in methods.items():
         if isinstance(method, str) and method not in MODEL_FREE:
-            raise ValueError(
-                f"methods: unknown {method!r}; known without a model are {', '.join(MODEL_FREE)}"
-            )
+            raise FieldError("methods", f"unknown {method!r}", f"known without a model are {', '.join(MODEL_FREE)}")
         if backbone is None and method not in ("still", "paste", "true"):
-            raise ValueError(f"methods: {label!r} needs a model; give one with --backbone")
+            raise FieldError("methods", f"{label!r} needs a model", "give one with --backbone")
         if isinstance(method, Controller):
             assert backbone is not None
             try:
-                method.planned_iterations(backbone.levels(sampling.num_steps or backbone.settings.num_steps))
-            except ValueError as error:
-                raise ValueError(f"methods: {label!r} cannot run: {error}") from error
+                check_method(method, backbone.outline, sampling)
+            except FieldError as error:
+                raise FieldError("methods", f"{label!r} cannot run: {error}") from error
     if backbone is None and None in (sampling.width, sampling.height, sampling.num_frames):
-        raise ValueError("sampling: without a model, say width, height and num_frames")
+        raise FieldError("sampling", "without a model, say width, height and num_frames")
     for seed in seeds:
         dataclasses.replace(sampling, seed=seed)
 
 
-def methods_of(
-    texts: Sequence[str], recommended_values: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Method]:
+def check_method(method: Controller, outline: Outline, sampling: Sampling) -> None:
+    """FieldError for a method that cannot act on this model, whatever the scene."""
+    blank = Scene(image=Image.new("RGB", (1, 1)))
+    settings = outline.settings
+    width, height, num_frames = (
+        getattr(sampling, name) or getattr(settings, name) for name in ("width", "height", "num_frames")
+    )
+    grid = outline.grid(width, height, num_frames)
+    method.schedule(outline.levels(sampling.num_steps or settings.num_steps, grid))
+    outline.check(blank, method, sampling)
+
+
+def methods_of(texts: Sequence[str], recommended_values: Mapping[str, Mapping[str, object]]) -> dict[str, Method]:
     """Methods as people type them: a name, or label=JSON with the fields that differ from the recommended ones.
 
     `none`, `still`, `sg-i2v`, `slow={"name": "sg-i2v", "lr": 0.1}`; the name may be left out where the label is one.
@@ -239,26 +249,23 @@ def methods_of(
     found: dict[str, Method] = {}
     for text in texts:
         label, equals, fields = text.partition("=")
-        values: Any = {}
+        values: Json = {}
         if equals:
             try:
                 values = json.loads(fields)
             except ValueError as error:
-                raise ValueError(f"methods: {text!r}: what follows = is not JSON ({error})") from error
+                raise FieldError("methods", f"{text!r}: what follows = is not JSON ({error})") from error
             if not isinstance(values, dict):
-                raise ValueError(f'methods: {text!r}: give fields as in {{"lr": 0.1}}')
+                raise FieldError("methods", f"{text!r} has no fields behind =", 'give them as in {"lr": 0.1}')
         if not label or label in found:
-            raise ValueError(f"methods: {label!r} is there twice; give every method its own label")
+            raise FieldError("methods", f"{label!r} is there twice", "give every method its own label")
         name = str(values.pop("name", label))
         if name in MODEL_FREE:
             if values:
-                raise ValueError(f"methods: {text!r}: {name} has no fields")
+                raise FieldError("methods", f"{text!r}: {name} has no fields")
             found[label] = name
             continue
-        with within(f"methods: {label}: "):
-            base = controller_to_dict(recommended(name, recommended_values))
-            for side in ("first", "second"):
-                if isinstance(values.get(side), dict) and isinstance(base.get(side), dict):
-                    values[side] = {**base[side], **values[side]}
-            found[label] = controller_from_dict({**base, **values})
+        with within(f"methods.{label}"):
+            base = recommended(name, recommended_values)
+            found[label] = controller_from_dict({**values, "name": name}, over=base)
     return found

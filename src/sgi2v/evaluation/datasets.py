@@ -1,15 +1,17 @@
-"""What a benchmark is run on: cases, each a scene with what is known about it, from a folder or a rendered world."""
+"""Data sets of a benchmark: cases, each a scene with what is known about it, from a folder or a rendered world."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Float32
 from torch import Tensor
 
+from sgi2v.errors import FieldError
 from sgi2v.grid import Grid, Track, tracks_of
+from sgi2v.records import Json
 from sgi2v.scene import Scene
 from sgi2v.scene_io import load_scene
 
@@ -28,21 +30,21 @@ class Case:
     name: str
     """Unique within the data set."""
     scene: Scene
-    """What the controllers are asked for."""
+    """The scene that the controllers are asked for."""
     truth: Float32[Tensor, "f 3 h w"] | None = None
-    """What really happened: RGB in 0..1, exactly as large and as long as the model's clip."""
+    """The true clip: RGB in 0..1, exactly as large and as long as the model's clip."""
     masks: Float[Tensor, "n f h w"] | None = None
     """Of each motion, in order, its thing's visible pixels in every frame, 0..1; as large as the truth."""
     kinds: tuple[str, ...] = ()
-    """What is special about it: several objects, a part, camera, curved path, occlusion; the report is split by it."""
-    source: Mapping[str, Any] = field(default_factory=dict)
-    """Where it comes from: JSON values without paths of this machine."""
+    """Its kinds, by which the report is split: several objects, a part, camera, curved path, occlusion."""
+    source: Json = field(default_factory=dict)
+    """Its source: JSON values without paths of this machine."""
     still_camera: bool | None = None
-    """Whether what is outside the boxes really stays where it is; None: unless one of them is the camera's."""
+    """True if what is outside the boxes stays where it is; None: unless one of them is the camera's."""
     rule: str = ""
-    """What drew its pictures, and its version, where that, name and source decide them but for rounding, which is not
-    the same on every processor. Then rows know the case by these, else by its pictures' pixels. Empty it in a case that
-    you change."""
+    """The program that drew its pictures, and its version, where that, name and source decide them but for rounding,
+    which is not the same on every processor. Then rows know the case by these, else by its pictures' pixels. Empty it
+    in a case that you change."""
 
 
 @runtime_checkable
@@ -50,16 +52,14 @@ class Cases(Protocol):
     """A data set: its cases by number, each made when it is asked for, so that thousands cost nothing."""
 
     def __len__(self) -> int:
-        """How many cases there are, those that turn out unusable included."""
-        ...
+        """Number of cases, those that turn out unusable included."""
 
     def __getitem__(self, index: int, /) -> Case:
         """A case; ValueError, naming the file and what is wrong with it, where it cannot be used."""
-        ...
 
 
 def path_kinds(tracks: Sequence[Track]) -> tuple[str, ...]:
-    """What the boxes alone say about a scene: several objects, camera, curved path."""
+    """Kinds of a scene that its boxes alone tell: several objects, camera, curved path."""
     moving = [track for track in tracks if _moves(track)]
     found = []
     if sum(track.kind == "object" for track in tracks) > 1:
@@ -72,7 +72,7 @@ def path_kinds(tracks: Sequence[Track]) -> tuple[str, ...]:
 
 
 def bend(centers: Float32[np.ndarray, "f 2"]) -> float:
-    """How far a path (x, y) leaves the line between its ends, over that line's length.
+    """Largest distance of a path (x, y) from the line between its ends, over that line's length.
 
     A path that comes back to where it began has no such line: its farthest point decides then, and is a full bend.
     """
@@ -112,33 +112,37 @@ class SceneFolder:
     limit: int | None = None
     """At most so many scenes, in the order of their names."""
     files: tuple[Path, ...] = field(init=False, repr=False)
-    """What was found."""
+    """The scenes that were found."""
 
     def __post_init__(self) -> None:
         if not self.folder.is_dir():
-            raise ValueError(
-                f"scenes: {self.folder} is no folder; give one that holds scenes (scene.json or traj.npy)"
+            raise FieldError(
+                "scenes", f"{self.folder} is no folder", "give one that holds scenes (scene.json or traj.npy)"
             )
         if self.limit is not None and self.limit < 1:
-            raise ValueError(f"limit: must be at least 1, got {self.limit}")
+            raise FieldError("limit", f"must be at least 1, got {self.limit}")
         found = [self.folder] if _holds_scene(self.folder) else []
         if not found:
             places = sorted(self.folder.iterdir(), key=lambda place: (len(place.name), place.name))
             found = [p for p in places if (p.suffix == ".json" and p.is_file()) or _holds_scene(p)]
         if not found:
-            raise ValueError(
-                f"scenes: {self.folder} holds no scene; put scene.json files into it, or folders with traj.npy"
+            raise FieldError(
+                "scenes",
+                f"{self.folder} holds no scene",
+                "put scene.json files into it, or folders with traj.npy",
             )
         names = [_name(place) for place in found]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
-            raise ValueError(
-                f"scenes: {self.folder} holds two scenes called {twice!r}, a file and a folder; rename one"
+            raise FieldError(
+                "scenes",
+                f"{self.folder} holds two scenes called {twice!r}, a file and a folder",
+                "rename one",
             )
         object.__setattr__(self, "files", tuple(found[: self.limit]))
 
     def __len__(self) -> int:
-        """How many scenes there are."""
+        """Number of scenes."""
         return len(self.files)
 
     def __getitem__(self, index: int) -> Case:
@@ -147,7 +151,7 @@ class SceneFolder:
         try:
             scene = load_scene(file)
         except ValueError as error:
-            raise ValueError(f"{file}: {error}") from error
+            raise FieldError(str(file), str(error)) from error
         grid = Grid(width=scene.image.width, height=scene.image.height, num_frames=self.num_frames, stride=1)
         name = _name(file)
         return Case(

@@ -1,4 +1,4 @@
-"""How far two sets of features lie apart: the Fréchet distance (FID, FVD) and the kernel distance (KID, KVD)."""
+"""Distances between two sets of features: the Fréchet distance (FID, FVD) and the kernel distance (KID, KVD)."""
 
 import math
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from sgi2v.errors import FieldError
 from sgi2v.evaluation.metrics import Interval
 
 _NUM_RESAMPLES: Final = 1000
@@ -29,11 +30,11 @@ class FeatureDistance:
     num_dimensions: int
     """Features a row has."""
     singular: bool
-    """Whether a covariance is singular for want of rows: then the Fréchet distance says little."""
+    """True if a covariance is singular for want of rows: then the Fréchet distance says little."""
 
 
 def is_singular(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> bool:
-    """Whether a set has too few rows for a covariance of full rank: at most as many as dimensions."""
+    """True if a set has too few rows for a covariance of full rank: at most as many as dimensions."""
     return min(len(a), len(b)) <= a.shape[1]
 
 
@@ -73,32 +74,6 @@ def kernel_distance(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> float:
     """
     a, b = _checked(a, b)
     return float(_Discrepancy.of(a, b, 1).once())
-
-
-def kernel_distance_of_subsets(
-    a: Float[Tensor, "n d"],
-    b: Float[Tensor, "m d"],
-    *,
-    subset_size: int,
-    num_subsets: int = 100,
-    seed: int = 0,
-) -> Float64[Tensor, " {num_subsets}"]:
-    """`kernel_distance` of random subsets of `subset_size` rows: mean and deviation are KID as it is mostly printed.
-
-    The mean estimates what `kernel_distance` gives for all rows, with more noise; it is here for comparison with
-    published figures. ValueError where a set has fewer rows than a subset.
-    """
-    a, b = _checked(a, b)
-    if not 2 <= subset_size <= min(len(a), len(b)) or num_subsets < 1:
-        raise ValueError(
-            f"subset_size: {subset_size} of {len(a)} and {len(b)} rows; give 2 to {min(len(a), len(b))}"
-        )
-    generator = torch.Generator().manual_seed(seed)
-    found = torch.empty(num_subsets, dtype=torch.float64)
-    for index in range(num_subsets):
-        parts = [rows[torch.randperm(len(rows), generator=generator)[:subset_size]] for rows in (a, b)]
-        found[index] = kernel_distance(parts[0], parts[1])
-    return found
 
 
 def frechet_interval(
@@ -178,15 +153,15 @@ def feature_distance(
 def _checked(a: Tensor, b: Tensor) -> tuple[Float64[Tensor, "n d"], Float64[Tensor, "m d"]]:
     for name, rows in (("a", a), ("b", b)):
         if len(rows) < 2:
-            raise ValueError(f"{name}: {len(rows)} rows of features have no spread; give at least 2")
+            raise FieldError(name, f"{len(rows)} rows of features have no spread", "give at least 2")
         if not rows.isfinite().all():
-            raise ValueError(f"{name}: features that are not finite; look at the frames they come from")
+            raise FieldError(name, "features that are not finite", "look at the frames they come from")
     return a.detach().double().cpu(), b.detach().double().cpu()
 
 
 def _clips(rows: Float64[Tensor, "n d"], rows_per_clip: int) -> Float64[Tensor, "c r d"]:
     if rows_per_clip < 1 or len(rows) % rows_per_clip:
-        raise ValueError(f"rows_per_clip: {len(rows)} rows are no whole number of clips of {rows_per_clip}")
+        raise FieldError("rows_per_clip", f"{len(rows)} rows are no whole number of clips of {rows_per_clip}")
     clips: Tensor = rows.unflatten(0, (-1, rows_per_clip))
     return clips
 
@@ -238,9 +213,7 @@ class _Discrepancy:
         _clips(a, rows), _clips(b, rows)
         return cls(_Pairs.of(a, rows), _Pairs.of(b, rows), _kernel(a, b, rows))
 
-    def drawn(
-        self, counts_a: Float64[Tensor, "s ca"], counts_b: Float64[Tensor, "s cb"]
-    ) -> Float64[Tensor, " s"]:
+    def drawn(self, counts_a: Float64[Tensor, "s ca"], counts_b: Float64[Tensor, "s cb"]) -> Float64[Tensor, " s"]:
         """The distance when each clip is taken as often as the counts say."""
         pairs = counts_a.sum(1) * counts_b.sum(1) * (self.a.rows * self.b.rows)
         between = ((counts_a @ self.across) * counts_b).sum(1) / pairs

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from sgi2v.errors import FieldError
 from sgi2v.evaluation import i3d, inception
 from sgi2v.evaluation.i3d import I3D
 from sgi2v.evaluation.inception import Inception
@@ -21,22 +22,18 @@ class Extractor(Protocol):
 
     @property
     def name(self) -> str:
-        """Which network: a figure made with another one is another figure."""
-        ...
+        """The network's name: a figure made with another one is another figure."""
 
     @property
     def sha256(self) -> str:
         """SHA-256 of the file its weights were read from, in hexadecimal digits."""
-        ...
 
     @property
     def unit(self) -> Literal["frame", "clip"]:
-        """What a row of features stands for."""
-        ...
+        """The part of a clip that a row of features stands for."""
 
     def features(self, frames: Float[Tensor, "f 3 h w"]) -> Float[Tensor, "n d"]:
         """Features of a clip's frames, RGB in 0..1: a row per frame, or one row for the clip."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +45,7 @@ class InceptionExtractor:
     name: str = "inception-v3-2015"
     unit: Literal["frame", "clip"] = "frame"
     resize: str = "299x299, bilinear, not antialiased"
-    """How frames are brought to the network's size: part of the figure."""
+    """Way of bringing frames to the network's size: part of the figure."""
 
     @torch.no_grad()
     def features(self, frames: Float[Tensor, "f 3 h w"]) -> Float[Tensor, "f 2048"]:
@@ -67,14 +64,16 @@ class I3DExtractor:
     name: str = "i3d-kinetics-400"
     unit: Literal["frame", "clip"] = "clip"
     resize: str = "224x224, bilinear, not antialiased"
-    """How frames are brought to the network's size: part of the figure."""
+    """Way of bringing frames to the network's size: part of the figure."""
 
     @torch.no_grad()
     def features(self, frames: Float[Tensor, "f 3 h w"]) -> Float[Tensor, "1 400"]:
         """One row, for at least 9 frames, RGB in 0..1 of any size. ValueError for fewer."""
         if len(frames) < i3d.LEAST_FRAMES:
-            raise ValueError(
-                f"frames: {len(frames)} are too few for I3D; it needs clips of at least {i3d.LEAST_FRAMES}"
+            raise FieldError(
+                "frames",
+                f"{len(frames)} are too few for I3D",
+                f"it needs clips of at least {i3d.LEAST_FRAMES}",
             )
         device = next(self.network.parameters()).device
         clip = 2 * _resized(frames.to(device), i3d.SIDE) - 1
@@ -83,7 +82,7 @@ class I3DExtractor:
 
 
 def _resized(frames: Float[Tensor, "f 3 h w"], side: int) -> Float[Tensor, "f 3 {side} {side}"]:
-    """As the ports that published figures come from resize: not antialiased, the shape not kept."""
+    """Resize as the ports behind published figures do: not antialiased, the shape not kept."""
     return functional.interpolate(frames.detach().float(), (side, side), mode="bilinear", align_corners=False)
 
 

@@ -1,8 +1,8 @@
-"""What layers see in a scene, as colours: principal components over all frames (SG-I2V, Figures 2, 11, 12)."""
+"""Layers' features in a scene as colours: principal components over all frames (SG-I2V, Figures 2, 11, 12)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import ClassVar, Final
 
 import numpy as np
 import torch
@@ -10,14 +10,15 @@ from jaxtyping import Float, Float32, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from sgi2v.backbones import Backbone, Settings
-from sgi2v.controllers import SGI2V, Controller, recommended
+from sgi2v.backbones import Backbone, Settings, Text
+from sgi2v.controllers import SGI2V, Controller, Setup, State, recommended
 from sgi2v.draw import draw_tracks
-from sgi2v.generate import Progress, Sampling, plan
+from sgi2v.errors import FieldError
+from sgi2v.pipeline import Progress, plan
+from sgi2v.planning import Sampling, Uses
 from sgi2v.sampling import sample
 from sgi2v.scene import Scene
 from sgi2v.step import Reporter, Step
-from sgi2v.taps import find_layer
 from sgi2v.video import to_uint8
 
 TITLES: Final = ("block output", "self-attention", "temporal attention", "first-frame self-attention")
@@ -29,7 +30,7 @@ _LABEL: Final = 190
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """Where in the network, and when, features are looked at."""
+    """A layer of the network and steps at which its features are looked at."""
 
     attention: str = "up_blocks.2.attentions.1"
     """The block whose attentions are shown, and of the level it lies in the output."""
@@ -50,9 +51,7 @@ class Look:
             return tuple(sorted(spread, reverse=True))
         for step in self.remaining:
             if not 1 <= step <= num_steps:
-                raise ValueError(
-                    f"remaining: {step} is no step of {num_steps}; give 1 (the last) to {num_steps}"
-                )
+                raise FieldError("remaining", f"{step} is no step of {num_steps}", f"give 1 (the last) to {num_steps}")
         return tuple(sorted(set(self.remaining), reverse=True))
 
 
@@ -63,34 +62,41 @@ def read_by_sg_i2v(settings: Settings) -> str:
     return controller.layers[-1].partition(":")[0]
 
 
-@dataclass
-class _Seen:
-    backbone: Backbone
-    condition: Any
+@dataclass(kw_only=True)
+class _Seen(State):
     features: dict[int, Mapping[str, Tensor]] = field(default_factory=dict)
+    """By the steps still to go."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Watcher(Controller):
-    """Steers nothing and looks at features on the way."""
+class FeatureReader(Controller[_Seen]):
+    """Steers nothing and reads features on the way."""
+
+    name: ClassVar[str] = "feature-reader"
 
     layers: tuple[str, ...]
     remaining: tuple[int, ...]
+    """Steps still to go at which it reads."""
     seen: Callable[[_Seen], None]
     """Is given where the features will be found."""
 
-    def prepare(self, backbone: Backbone, condition: Any, tracks: Any, grid: Any) -> _Seen:
+    def uses(self) -> Uses:
+        """Its layers."""
+        return Uses(features=self.layers)
+
+    def prepare(self, setup: Setup) -> _Seen:
         """The place where features are kept."""
-        state = _Seen(backbone, condition)
+        state = _Seen(setup=setup)
         self.seen(state)
         return state
 
     def steer(self, x: Float[Tensor, "n c y x"], step: Step, state: _Seen) -> Float[Tensor, "n c y x"]:
         """The latents as they are, after a look at what the network makes of them."""
-        left = step.remaining
+        left = step.count - step.index
         if left in self.remaining:
+            setup = state.setup
             with torch.no_grad():
-                found = state.backbone.features(x, step.level, state.condition, self.layers)
+                found = setup.backbone.features(x, step.level, setup.condition, self.layers)
             state.features[left] = {name: value.float().cpu() for name, value in found.items()}
         return x
 
@@ -137,26 +143,25 @@ def feature_sheet(
     layer that the network does not have.
     """
     look = look or Look()
-    planned = plan(scene, backbone, controller=Controller(), sampling=sampling)
-    num_steps = planned.sampling.num_steps
-    assert num_steps is not None
-    steps = look.steps(num_steps)
-    for layer in look.layers:
-        find_layer(backbone.denoiser, layer.partition(":")[0])
-    generator = torch.Generator().manual_seed(planned.sampling.seed)
     kept: list[_Seen] = []
-    condition = backbone.encode(planned.tracks.image, scene.prompt, planned.grid, generator)
-    noise = torch.randn(planned.grid.latent_shape, generator=generator, dtype=backbone.dtype)
-    latents = sample(
-        backbone,
-        Watcher(layers=look.layers, remaining=steps, seen=kept.append),
-        condition,
-        planned.tracks,
-        planned.grid,
-        noise=noise.float().to(backbone.device),
-        num_steps=num_steps,
-        reporter=_Telling(progress or (lambda _: None)),
+    num_steps = (sampling.num_steps if sampling else None) or backbone.settings.num_steps
+    steps = look.steps(num_steps)
+    reader = FeatureReader(layers=look.layers, remaining=steps, seen=kept.append)
+    planned = plan(scene, backbone.outline, controller=reader, sampling=sampling)
+    generator = torch.Generator().manual_seed(planned.sampling.seed)
+    text = Text(prompt=scene.prompt)
+    condition = backbone.encode(planned.tracks.image, text, planned.grid, generator)
+    noise = backbone.noise(planned.grid, generator)
+    setup = Setup(
+        backbone=backbone,
+        condition=condition,
+        tracks=planned.tracks,
+        grid=planned.grid,
+        levels=planned.levels,
+        generator=generator,
+        text=text,
     )
+    latents = sample(reader, setup, noise=noise, reporter=_Telling(progress or (lambda _: None)))
     frames = backbone.decode(latents).cpu()
     shown = np.unique(np.linspace(0, len(frames) - 1, _MOST_FRAMES).round().astype(int))
     rows = [("video without control", to_uint8(draw_tracks(frames, planned.tracks.tracks))[shown])]

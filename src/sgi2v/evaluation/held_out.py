@@ -54,9 +54,7 @@ class HeldOutWorld:
 
     def __post_init__(self) -> None:
         if self.scene_set < 0 or self.limit < 1:
-            raise FieldError(
-                "scene_set, limit", f"must be at least 0 and 1, got {self.scene_set}, {self.limit}"
-            )
+            raise FieldError("scene_set, limit", f"must be at least 0 and 1, got {self.scene_set}, {self.limit}")
         if self.limit > _STRIDE // 2 // _ATTEMPTS:
             raise FieldError("limit", f"at most {_STRIDE // 2 // _ATTEMPTS} scenes a set, got {self.limit}")
         self.world()
@@ -76,9 +74,7 @@ class HeldOutWorld:
         clip = world.render(1, _STRIDE * (self.scene_set + 1) + index)[0]
         plain = self.kind == "simple" and self.num_things == 1
         suffix = "" if plain else f"-{self.kind}-{self.num_things}"
-        return self._case(
-            f"world-{self.scene_set}-{index:02d}{suffix}", world, clip, (thing_motion(clip, 0),), (0,)
-        )
+        return self._case(f"world-{self.scene_set}-{index:02d}{suffix}", world, clip, (thing_motion(clip, 0),), (0,))
 
     def world(self, **changes: object) -> World | LifelikeWorld:
         """The world that is rendered, some of its fields changed."""

@@ -1,4 +1,4 @@
-"""How well a crop of the first frame matches at every place of another: structure, colour, figure; turned, scaled."""
+"""Scores of how well a crop of the first frame matches at every place of another, turned and scaled too."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class Pose:
 
     @property
     def price(self) -> float:
-        """What a change costs in the score, so that the unchanged object wins where both fit."""
+        """Cost of a change in the score, so that the unchanged object wins where both fit."""
         return 0.3 * abs(float(np.log(self.scale))) + 0.1 * abs(self.turn)
 
 
@@ -43,9 +43,9 @@ class _Figure:
     weights: Float32[np.ndarray, "h w"]
     """The object's weights less the ring's: they sum to zero."""
     at_home: float
-    """What they make of the crop itself, above 0 and at most 1."""
+    """Their score of the crop itself, above 0 and at most 1."""
     share: float
-    """How much of the match this decides, 0..1; the pattern inside the object decides the rest."""
+    """Share of the match that this decides, 0..1; the pattern inside the object decides the rest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +137,7 @@ def _template(
 
 
 def _around(inside: np.ndarray, width: float) -> np.ndarray:
-    """How much each pixel lies outside a mask and within `width` pixels of it, 0..1."""
+    """Share of each pixel that lies outside a mask and within `width` pixels of it, 0..1."""
     reach = max(1, round(width))
     y, x = np.ogrid[-reach : reach + 1, -reach : reach + 1]
     around: np.ndarray = cv2.dilate(inside, (x * x + y * y <= reach * reach).astype(np.uint8)) * (1 - inside)
@@ -162,7 +162,7 @@ def _figure(
 
 
 def _likeness(colours: np.ndarray, colour: np.ndarray) -> np.ndarray:
-    """How near colours [..., 3] are to one, 0..1."""
+    """Closeness of colours [..., 3] to one, 0..1."""
     likeness: np.ndarray = np.exp(-((colours - colour) ** 2).mean(-1) / (2 * _COLOUR**2))
     return likeness
 
@@ -223,7 +223,7 @@ def peaks(
 
 
 def _parabola(line: Float32[np.ndarray, " n"], index: int) -> float:
-    """How far from `index` the top of the parabola through three values lies, -0.5..0.5; 0 at a border."""
+    """Offset from `index` of the top of the parabola through three values, -0.5..0.5; 0 at a border."""
     if not 0 < index < len(line) - 1:
         return 0.0
     before, here, after = (float(value) for value in line[index - 1 : index + 2])

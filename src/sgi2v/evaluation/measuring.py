@@ -1,7 +1,7 @@
 """All figures of one clip against what was asked of it."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from sgi2v.evaluation.metrics import (
 )
 from sgi2v.evaluation.tracker import Tracker
 from sgi2v.grid import Tracks
+from sgi2v.records import Json
 from sgi2v.video import from_uint8
 
 MEASURES: Final = 3
@@ -34,7 +35,7 @@ def measure(
     truth: Float32[Tensor, "f 3 h w"] | None = None,
     masks: Sequence[Float[Tensor, "h w"] | None] | Float[Tensor, "n h w"] | None = None,
     still_camera: bool = True,
-) -> dict[str, Any]:
+) -> Json:
     """Figures of one clip of the tracks' size: of the scene, and under "tracks" of each motion.
 
     Distances are in pixels of the clip. What is not defined is None: motion in a scene without motions, likeness to
@@ -42,17 +43,13 @@ def measure(
     where they are known (`masks`, 0..1, None where not), the things' own pixels in them.
     """
     height, width = frames.shape[-2:]
-    figures: dict[str, Any] = dict.fromkeys(
-        ("objmc", "objmc_with_first", "objmc_of_diagonal", "path_end", "lost", "iou"), None
-    )
-    per_track: list[dict[str, Any]] = []
+    figures: Json = dict.fromkeys(("objmc", "objmc_with_first", "objmc_of_diagonal", "path_end", "lost", "iou"), None)
+    per_track: list[Json] = []
     boxes = torch.from_numpy(tracks.boxes(range(len(frames))))
     if tracks.tracks:
         # What lies in the first box is known from the picture; a model's own first frame may already have lost it.
         picture = from_uint8(np.asarray(tracks.image)[None])
-        result = tracker.track(
-            torch.cat([picture, frames[1:]]), boxes[:, 0], None if masks is None else list(masks)
-        )
+        result = tracker.track(torch.cat([picture, frames[1:]]), boxes[:, 0], None if masks is None else list(masks))
         centers = torch.from_numpy(np.stack([track.centers for track in tracks.tracks]))
         error = motion_error(centers, result, width=width, height=height)
         overlap = iou_over_time(boxes, result)[:, 1:].mean(1)

@@ -1,4 +1,4 @@
-"""How far a clip is from what was asked of it: of its tracks, boxes, background and frames, with intervals."""
+"""Figures of how far a clip is from what was asked: tracks, boxes, background and frames, with intervals."""
 
 import math
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
+from sgi2v.errors import FieldError
 from sgi2v.evaluation.flow import dense_flow, grey_frames, home, returning, sampled
 from sgi2v.evaluation.tracker import TrackResult
 
@@ -17,9 +18,7 @@ _NUM_RESAMPLES: Final = 10_000
 _WINDOW: Final = 11
 
 
-def center_distances(
-    wanted: Float[Tensor, "n f 2"], tracked: Float[Tensor, "n f 2"]
-) -> Float64[Tensor, "n f"]:
+def center_distances(wanted: Float[Tensor, "n f 2"], tracked: Float[Tensor, "n f 2"]) -> Float64[Tensor, "n f"]:
     """Euclidean distance in pixels between centres (x, y), per track and frame."""
     distances: Tensor = (wanted.double() - tracked.double()).norm(dim=-1)
     return distances
@@ -27,7 +26,7 @@ def center_distances(
 
 @dataclass(frozen=True, kw_only=True)
 class MotionError:
-    """How far the contents of a clip's boxes are from their wanted paths, per track; lost points count."""
+    """Distances of the contents of a clip's boxes from their wanted paths, per track; lost points count."""
 
     objmc: Float64[Tensor, " n"]
     """ObjMC: mean distance between wanted and tracked centres over frames 1 and later, in pixels of the clip."""
@@ -46,19 +45,12 @@ class MotionError:
         return float(self.objmc.mean())
 
     @property
-    def scene_with_first(self) -> float:
-        """The same with frame 0 among the frames."""
-        return float(self.objmc_with_first.mean())
-
-    @property
     def scene_of_diagonal(self) -> float:
         """ObjMC of the scene as a share of the frame's diagonal."""
         return self.scene / self.diagonal
 
 
-def motion_error(
-    wanted: Float[Tensor, "n f 2"], result: TrackResult, *, width: int, height: int
-) -> MotionError:
+def motion_error(wanted: Float[Tensor, "n f 2"], result: TrackResult, *, width: int, height: int) -> MotionError:
     """ObjMC and its companions for centres (x, y) in pixels of frames of width x height.
 
     Lost points keep their last position and count: leaving them out would reward a method that destroys the object.
@@ -66,12 +58,13 @@ def motion_error(
     Source: ObjMC of Wang et al., MotionCtrl (arXiv 2312.03641), over box centres as in SG-I2V (arXiv 2411.04989).
     """
     if wanted.shape != result.centers.shape:
-        raise ValueError(
-            f"wanted: {tuple(wanted.shape)} does not match the tracked {tuple(result.centers.shape)}; "
-            "give one centre per track and frame"
+        raise FieldError(
+            "wanted",
+            f"{tuple(wanted.shape)} does not match the tracked {tuple(result.centers.shape)}",
+            "give one centre per track and frame",
         )
     if wanted.shape[0] < 1 or wanted.shape[1] < 2:
-        raise ValueError(f"wanted: {tuple(wanted.shape)} holds no motion; give a track of at least 2 frames")
+        raise FieldError("wanted", f"{tuple(wanted.shape)} holds no motion", "give a track of at least 2 frames")
     distances = center_distances(wanted, result.centers)
     return MotionError(
         objmc=distances[:, 1:].mean(1),
@@ -116,7 +109,7 @@ def outside(boxes: Float[Tensor, "n f 4"], *, width: int, height: int) -> Bool[T
 def background_motion(
     frames: Float[Tensor, "f 3 h w"], boxes: Float[Tensor, "n f 4"], *, tolerance: float = 0.5
 ) -> float:
-    """How far what should stay has moved: mean length in pixels of the flow from frame 0, away from the boxes.
+    """Motion of what should stay: mean length in pixels of the flow from frame 0, away from the boxes.
 
     frames: RGB in 0..1; boxes: wanted (left, top, right, bottom) in pixels, here widened by a sixteenth of the frame's
     shorter side. Dense DIS flow (Kroeger et al. 2016) from frame 0 to each later frame and back; only pixels that come
@@ -137,7 +130,7 @@ def background_motion(
 
 
 def background_change(frames: Float[Tensor, "f 3 h w"], boxes: Float[Tensor, "n f 4"]) -> float:
-    """How much what should stay has changed: mean absolute difference to frame 0 outside the boxes, 0..1.
+    """Change of what should stay: mean absolute difference to frame 0 outside the boxes, 0..1.
 
     frames: RGB in 0..1; boxes: wanted (left, top, right, bottom) in pixels; 0 when no pixel lies outside.
     """
@@ -159,9 +152,10 @@ def ssim(a: Float[Tensor, "f 3 h w"], b: Float[Tensor, "f 3 h w"]) -> float:
     float64. ValueError for frames smaller than a window. Source: Wang et al. 2004.
     """
     if a.shape != b.shape or min(a.shape[-2:]) < _WINDOW:
-        raise ValueError(
-            f"a, b: {tuple(a.shape)} and {tuple(b.shape)}; give clips of one shape, with sides of at least "
-            f"{_WINDOW} pixels"
+        raise FieldError(
+            "a, b",
+            f"{tuple(a.shape)} and {tuple(b.shape)}",
+            f"give clips of one shape, with sides of at least {_WINDOW} pixels",
         )
     edge = _WINDOW // 2
     total = 0.0
@@ -177,7 +171,7 @@ def ssim(a: Float[Tensor, "f 3 h w"], b: Float[Tensor, "f 3 h w"]) -> float:
 
 
 def temporal_consistency(frames: Float[Tensor, "f 3 h w"], *, tolerance: float = 1.0) -> float:
-    """How well each frame explains the next, 0..1: one less the mean absolute difference once motion is undone.
+    """Agreement of each frame with the next, 0..1: one less the mean absolute difference once motion is undone.
 
     frames: RGB in 0..1. Dense DIS flow (Kroeger et al. 2016) from each frame to the next and back; a pixel that comes
     back to within `tolerance` pixels is compared with where the flow leads, every other one with its own place in
@@ -208,9 +202,7 @@ class Interval:
     high: float
 
 
-def bootstrap_mean(
-    values: Float[Tensor, " n"], *, num_resamples: int = _NUM_RESAMPLES, seed: int = 0
-) -> Interval:
+def bootstrap_mean(values: Float[Tensor, " n"], *, num_resamples: int = _NUM_RESAMPLES, seed: int = 0) -> Interval:
     """Mean over scenes with its 95 % percentile interval. Give differences of two methods for a paired comparison.
 
     Source: Efron, Bootstrap methods (1979). Same seed, same interval. ValueError for no values.
@@ -233,17 +225,17 @@ def bootstrap_ratio(
     drawn in pairs. ValueError for no values, unequal numbers, or a mean below of 0.
     """
     if len(above) != len(below):
-        raise ValueError(f"below: {len(below)} values for {len(above)}; give the same scenes in both")
+        raise FieldError("below", f"{len(below)} values for {len(above)}", "give the same scenes in both")
     above, below = above.double(), below.double()
     draw = _resamples(len(above), num_resamples, seed)
     if not float(below.mean()):
-        raise ValueError("below: its mean is 0, so there is no ratio")
+        raise FieldError("below", "its mean is 0, so there is no ratio")
     return _interval(float(above.mean() / below.mean()), above[draw].mean(1) / below[draw].mean(1))
 
 
 def _resamples(num: int, num_resamples: int, seed: int) -> Tensor:
     if num < 1 or num_resamples < 1:
-        raise ValueError(f"values: {num} values and {num_resamples} resamples; give at least one of each")
+        raise FieldError("values", f"{num} values and {num_resamples} resamples", "give at least one of each")
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(num, (num_resamples, num), generator=generator)
 

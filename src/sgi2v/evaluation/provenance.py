@@ -1,25 +1,26 @@
-"""Where a measurement comes from: versions, device, and the commit of the code that made it."""
+"""Provenance of a measurement: versions, device, and the commit of the code that made it."""
 
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 
 from sgi2v.device import device_name
+from sgi2v.records import Json
 
 _PACKAGES: Final = ("sgi2v", "torch", "diffusers", "transformers", "numpy", "opencv-python-headless")
 
 
-def provenance(device: torch.device) -> dict[str, Any]:
+def provenance(device: torch.device) -> Json:
     """JSON values for a row: what ran, on what, from which commit (None for an installed package)."""
     return {"device": device_name(device), "versions": versions(), "commit": git_commit()}
 
 
 def versions() -> dict[str, str]:
-    """Of Python and the packages that decide a figure; those that are not installed are left out."""
+    """Versions of Python and the packages that decide a figure; those that are not installed are left out."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:

@@ -1,8 +1,8 @@
 """From rows to figures: means with intervals, ratios in pairs, and whether a metric can be trusted on these scenes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import torch
 from jaxtyping import Float64
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sgi2v.evaluation.metrics import Interval, bootstrap_mean, bootstrap_ratio
 from sgi2v.evaluation.report_rows import Rows
+from sgi2v.records import Json
 
 RENDERED: Final = ("true", "paste", "still")
 """Rows without any network, whose order is known beforehand."""
@@ -38,12 +39,8 @@ class Column:
 
 
 COLUMNS: Final[tuple[Column, ...]] = (
-    Column(
-        name="objmc", title="ObjMC, px", digits=2, better=-1, order=(("true", "still"), ("paste", "still"))
-    ),
-    Column(
-        name="objmc_with_first", title="with frame 0, px", digits=2, better=-1, order=(("true", "still"),)
-    ),
+    Column(name="objmc", title="ObjMC, px", digits=2, better=-1, order=(("true", "still"), ("paste", "still"))),
+    Column(name="objmc_with_first", title="with frame 0, px", digits=2, better=-1, order=(("true", "still"),)),
     Column(
         name="objmc_of_diagonal",
         title="of the diagonal, %",
@@ -52,9 +49,7 @@ COLUMNS: Final[tuple[Column, ...]] = (
         factor=100.0,
         order=(("true", "still"),),
     ),
-    Column(
-        name="path_end", title="end, px", digits=2, better=-1, order=(("true", "still"), ("paste", "still"))
-    ),
+    Column(name="path_end", title="end, px", digits=2, better=-1, order=(("true", "still"), ("paste", "still"))),
     Column(name="lost", title="lost, %", digits=1, better=-1, factor=100.0),
     Column(name="iou", title="box IoU", digits=3, better=1, order=(("true", "still"), ("paste", "still"))),
     Column(
@@ -153,9 +148,7 @@ def make_report(rows: Rows, *, baseline: str = "none") -> Report:
         notes.append("The tracker's own error is unknown: there are no rows of the true clips.")
     missing = [name for name in RENDERED if name not in rows.by_method]
     if missing:
-        notes.append(
-            f"No row of {', '.join(missing)}: whether the metrics can be trusted here is only partly checked."
-        )
+        notes.append(f"No row of {', '.join(missing)}: whether the metrics can be trusted here is only partly checked.")
     return Report(
         lines=lines,
         kinds=_kinds(rows, baseline),
@@ -169,7 +162,7 @@ def make_report(rows: Rows, *, baseline: str = "none") -> Report:
 
 
 def scene_values(
-    cases: Mapping[str, Sequence[Mapping[str, Any]]], metric: str, names: Sequence[str] | None = None
+    cases: Mapping[str, Sequence[Json]], metric: str, names: Sequence[str] | None = None
 ) -> dict[str, float]:
     """Case -> its value, the mean over seeds; without those that have none."""
     found = {}
@@ -181,7 +174,7 @@ def scene_values(
     return found
 
 
-def _line(method: str, cases: Mapping[str, Sequence[Mapping[str, Any]]], rows: Rows, baseline: str) -> Line:
+def _line(method: str, cases: Mapping[str, Sequence[Json]], rows: Rows, baseline: str) -> Line:
     cells: dict[str, Interval | None] = {}
     for column in COLUMNS:
         values = scene_values(cases, column.name)
@@ -205,7 +198,7 @@ def _line(method: str, cases: Mapping[str, Sequence[Mapping[str, Any]]], rows: R
 
 def _ratio(
     method: str,
-    cases: Mapping[str, Sequence[Mapping[str, Any]]],
+    cases: Mapping[str, Sequence[Json]],
     rows: Rows,
     baseline: str,
     names: Sequence[str] | None = None,
@@ -230,9 +223,7 @@ def _floor(rows: Rows, names: Sequence[str]) -> float | None:
 
 def _kinds(rows: Rows, baseline: str) -> list[KindLine]:
     """ObjMC by kind of scene; a scene may be of several kinds."""
-    of_case = {
-        case: same[0]["kinds"] or [PLAIN] for cases in rows.by_method.values() for case, same in cases.items()
-    }
+    of_case = {case: same[0]["kinds"] or [PLAIN] for cases in rows.by_method.values() for case, same in cases.items()}
     every = list(dict.fromkeys(kind for kinds in of_case.values() for kind in kinds))
     every.sort(key=lambda kind: kind == PLAIN)
     if every == [PLAIN]:
@@ -260,7 +251,7 @@ def _kinds(rows: Rows, baseline: str) -> list[KindLine]:
 
 
 def _wrong_order(column: Column, rows: Rows) -> str | None:
-    """What is wrong with how a metric ranks the rows without a model, whose order is known; None if nothing is."""
+    """The fault in how a metric ranks the rows without a model, whose order is known; None if there is none."""
     for good, bad in column.order:
         if good not in rows.by_method or bad not in rows.by_method:
             continue
@@ -271,11 +262,9 @@ def _wrong_order(column: Column, rows: Rows) -> str | None:
             continue
         ahead = column.better * sum(first[case] - second[case] for case in shared)
         if ahead < 0 or (ahead == 0 and not column.ties):
-            return (
-                f"it ranks {bad} {'as high as' if ahead == 0 else 'above'} {good} over {len(shared)} scenes"
-            )
+            return f"it ranks {bad} {'as high as' if ahead == 0 else 'above'} {good} over {len(shared)} scenes"
     return None
 
 
-def _tensor(values: Any) -> Float64[Tensor, " n"]:
+def _tensor(values: Iterable[float]) -> Float64[Tensor, " n"]:
     return torch.tensor(list(values), dtype=torch.float64)

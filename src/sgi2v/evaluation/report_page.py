@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import jinja2
 import markupsafe
@@ -11,11 +11,13 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from sgi2v.errors import FieldError
 from sgi2v.evaluation.report import COLUMNS, make_report
 from sgi2v.evaluation.report_rows import Rows, read_for_report
 from sgi2v.evaluation.report_sets import comparable, set_columns
 from sgi2v.evaluation.report_text import Table, latex, markdown, remarks, tables
 from sgi2v.evaluation.store import Store
+from sgi2v.records import Json
 from sgi2v.writing import check_place, writing
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
@@ -27,13 +29,13 @@ _OURS: Final = frozenset({"table.md", "table.tex", "table.html", "index.html", "
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """What was written."""
+    """The files of a report."""
 
     folder: Path
     text: str
     """The tables as Markdown."""
     problems: list[str]
-    """What was left out, and why."""
+    """Reasons why something was left out."""
 
 
 def write_report(
@@ -53,7 +55,7 @@ def write_report(
     """
     output = output or rows_file.with_name(f"{rows_file.stem}.report")
     if output.exists() and (not output.is_dir() or {p.name for p in output.iterdir()} - _OURS):
-        raise ValueError(f"output: {output} holds other things than a report; name a new folder")
+        raise FieldError("output", f"{output} holds other things than a report", "name a new folder")
     check_place(output)
     rows = read_for_report(rows_file)
     store = Store(rows=rows_file, clips=clips)
@@ -82,7 +84,12 @@ def write_report(
 
 
 def _render(
-    name: str, title: str, found: Sequence[Table], said: Sequence[str], problems: Sequence[str], **more: Any
+    name: str,
+    title: str,
+    found: Sequence[Table],
+    said: Sequence[str],
+    problems: Sequence[str],
+    **more: object,
 ) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
@@ -96,9 +103,7 @@ def _render(
     return template.render(title=title, tables=found, said=said, problems=problems, **own, **more)
 
 
-def _clips(
-    rows: Rows, store: Store, folder: Path, progress: Callable[[int, int], None] | None
-) -> tuple[dict[str, Any], int]:
+def _clips(rows: Rows, store: Store, folder: Path, progress: Callable[[int, int], None] | None) -> tuple[Json, int]:
     """Writes every clip as one picture, and returns what the page needs to know; and how many clips were absent."""
     folder.mkdir()
     width, height, num_frames = rows.one()["size"]
@@ -106,8 +111,8 @@ def _clips(
     total, done, absent = sum(len(cases) for cases in rows.by_method.values()), 0, 0
     scenes = []
     for number, case in enumerate(rows.cases):
-        clips: dict[str, Any] = {}
-        any_row: dict[str, Any] = {}
+        clips: Json = {}
+        any_row: Json = {}
         for index, method in enumerate(methods):
             same = rows.by_method[method].get(case)
             if not same:

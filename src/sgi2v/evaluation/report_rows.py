@@ -2,35 +2,37 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from sgi2v.errors import FieldError
 from sgi2v.evaluation.store import FORMAT, VERSION
+from sgi2v.records import Json
 
 _NEEDED: Final = ("key", "case", "method", "metrics", "clip", "size", "kinds", "boxes")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """What a report is made of."""
+    """The rows that a report is made of."""
 
-    by_method: dict[str, dict[str, list[dict[str, Any]]]]
+    by_method: dict[str, dict[str, list[Json]]]
     """Method -> case -> its rows, one a seed; in the order of the file."""
-    failed: list[dict[str, Any]]
+    failed: list[Json]
     """Rows with an error that were not made good later."""
     left_out: list[str]
     """Cases the benchmark could not use."""
     problems: list[str]
-    """What of the file was not used, and why."""
+    """Lines of the file that were not used, each with the reason."""
 
     @property
     def cases(self) -> list[str]:
         """Every case, in the order of the file."""
         return list(dict.fromkeys(case for cases in self.by_method.values() for case in cases))
 
-    def one(self) -> dict[str, Any]:
+    def one(self) -> Json:
         """Any row: what holds for all of them can be read from it."""
         return next(rows[0] for cases in self.by_method.values() for rows in cases.values())
 
@@ -44,11 +46,9 @@ def read_for_report(file: Path) -> Rows:
     try:
         lines = file.read_bytes().splitlines(keepends=True)
     except OSError as error:
-        raise ValueError(
-            f"rows: cannot read {file} ({error.strerror}); give what sgi2v benchmark wrote"
-        ) from error
+        raise FieldError("rows", f"cannot read {file} ({error.strerror})", "give what sgi2v benchmark wrote") from error
     problems: list[str] = []
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, Json] = {}
     for number, line in enumerate(lines, start=1):
         try:
             row = _checked(line)
@@ -58,16 +58,14 @@ def read_for_report(file: Path) -> Rows:
         found[row["key"]] = row
     left_out = [str(row["left_out"]) for row in found.values() if "left_out" in row]
     failed = [row for row in found.values() if "error" in row]
-    fine = _of_one_kind(
-        [row for row in found.values() if "error" not in row and "left_out" not in row], file, problems
-    )
+    fine = _of_one_kind([row for row in found.values() if "error" not in row and "left_out" not in row], file, problems)
     if not fine:
         reasons = f"; {problems[0]}" if problems else ""
-        raise ValueError(f"rows: {file} holds no row that a report can be made of{reasons}")
+        raise FieldError("rows", f"{file} holds no row that a report can be made of{reasons}")
     return Rows(by_method=_methods(fine), failed=failed, left_out=left_out, problems=problems)
 
 
-def _checked(line: bytes) -> dict[str, Any]:
+def _checked(line: bytes) -> Json:
     if not line.endswith(b"\n"):
         raise ValueError("not finished; it may be being written, and sgi2v benchmark will write it again")
     try:
@@ -75,9 +73,7 @@ def _checked(line: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         raise ValueError("not JSON; repair or delete it") from None
     if not isinstance(row, dict) or row.get("format") != FORMAT:
-        raise ValueError(
-            "not a row of sgi2v benchmark, or one from before its rows had a version; measure it again"
-        )
+        raise ValueError("not a row of sgi2v benchmark, or one from before its rows had a version; measure it again")
     if row.get("version") != VERSION:
         raise ValueError(f"a row of version {row.get('version')!r}, not {VERSION}; measure it again")
     if "left_out" in row and "key" in row:
@@ -85,13 +81,11 @@ def _checked(line: bytes) -> dict[str, Any]:
     needed = ("key", "case", "method") if "error" in row else _NEEDED
     missing = [name for name in needed if name not in row]
     if missing or not isinstance(row.get("metrics", {}), dict):
-        raise ValueError(
-            f"a damaged row ({', '.join(missing) or 'metrics'}); delete it, to have it made again"
-        )
+        raise ValueError(f"a damaged row ({', '.join(missing) or 'metrics'}); delete it, to have it made again")
     return row
 
 
-def _of_one_kind(rows: list[dict[str, Any]], file: Path, problems: list[str]) -> list[dict[str, Any]]:
+def _of_one_kind(rows: list[Json], file: Path, problems: list[str]) -> list[Json]:
     """The rows that were measured as most were: figures of other sizes, trackers or models are not to be averaged."""
     for what, of in (
         ("of another size", lambda row: row["size"]),
@@ -112,16 +106,14 @@ def _of_one_kind(rows: list[dict[str, Any]], file: Path, problems: list[str]) ->
     return rows
 
 
-def _methods(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[dict[str, Any]]]]:
+def _methods(rows: Sequence[Json]) -> dict[str, dict[str, list[Json]]]:
     """Rows by method and case; a label that was used for different fields gets a number for each."""
-    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    found: dict[str, dict[str, list[Json]]] = {}
     seen: dict[str, list[str]] = {}
     for row in rows:
         sampling = {k: v for k, v in row.get("sampling", {}).items() if k != "seed"}
         settings = row.get("backbone", {}).get("settings")
-        fields = json.dumps(
-            [row.get("controller"), row.get("without_model"), sampling, settings], sort_keys=True
-        )
+        fields = json.dumps([row.get("controller"), row.get("without_model"), sampling, settings], sort_keys=True)
         kinds = seen.setdefault(row["method"], [])
         if fields not in kinds:
             kinds.append(fields)

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 from jaxtyping import Float32
@@ -13,6 +13,7 @@ from sgi2v.evaluation.distances import FeatureDistance, feature_distance
 from sgi2v.evaluation.report import PAPER, PAPER_TOLERANCE, Report
 from sgi2v.evaluation.report_rows import Rows
 from sgi2v.evaluation.store import Store
+from sgi2v.records import Json
 
 _FAMOUS: Final = (("inception-v3-2015", ("FID", "KID")), ("i3d-kinetics-400", ("FVD", "KVD")))
 _MANY_DIMENSIONS: Final = 256  # with more, a Fréchet distance takes long and is drawn less often
@@ -23,7 +24,7 @@ class SetColumn:
     """One extractor's distances, by method."""
 
     names: tuple[str, str]
-    """What the Fréchet and the kernel distance on these features are called."""
+    """Names of the Fréchet and the kernel distance on these features."""
     by_method: dict[str, FeatureDistance]
     said: str
     """Clips, frames, resize kernel and hash: what must stand beside the figures."""
@@ -32,7 +33,7 @@ class SetColumn:
 
 
 def names_of(extractor: str) -> tuple[str, str]:
-    """What distances on an extractor's features may be called: FID only with Inception's, FVD only with I3D's."""
+    """Names that distances on an extractor's features may have: FID only with Inception's, FVD only with I3D's."""
     for name, famous in _FAMOUS:
         if extractor == name:
             return famous
@@ -74,7 +75,7 @@ def set_columns(rows: Rows, store: Store, *, num_resamples: int = 1000) -> tuple
     return found, notes
 
 
-def _column(about: dict[str, Any], by_method: dict[str, FeatureDistance], num_frames: int) -> SetColumn:
+def _column(about: Json, by_method: dict[str, FeatureDistance], num_frames: int) -> SetColumn:
     one = next(iter(by_method.values()))
     names = names_of(str(about.get("name")))
     said = (
@@ -91,7 +92,7 @@ def _column(about: dict[str, Any], by_method: dict[str, FeatureDistance], num_fr
     return SetColumn(names=names, by_method=by_method, said=said, untrusted=untrusted)
 
 
-def _about(place: Path) -> dict[str, Any]:
+def _about(place: Path) -> Json:
     try:
         about = json.loads((place / "extractor.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -107,7 +108,7 @@ def _features(store: Store, folder: str, clips: list[str]) -> Float32[Tensor, "n
 
 
 def comparable(report: Report, columns: list[SetColumn], *, on_vipseg: bool) -> str:
-    """Whether these figures may stand beside the paper's Table 1: only if no control comes out on VIPSeg as there."""
+    """True if these figures may stand beside the paper's Table 1: only if no control comes out on VIPSeg as there."""
     figures: dict[str, float] = {}
     for line in report.lines:
         if line.method == "none" and (cell := line.cells["objmc"]) is not None:

@@ -98,7 +98,7 @@ def tables(report: Report, sets: Sequence[SetColumn]) -> list[Table]:
 
 
 def remarks(report: Report, sets: Sequence[SetColumn], paper: str) -> list[str]:
-    """What must be said below the tables."""
+    """Remarks that must stand below the tables."""
     width, height, num_frames = report.size
     said = [
         f"{num_frames} frames of {width}x{height} pixels; distances are in pixels of these frames. Mean over scenes "

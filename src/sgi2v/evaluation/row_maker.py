@@ -6,17 +6,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final, Literal, get_args
+from typing import Final, Literal, get_args
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image
 from torch import Tensor
 
-from sgi2v.backbones import Backbone
-from sgi2v.controllers import Controller
+from sgi2v.backbones import Backbone, Settings
+from sgi2v.controllers import Controller, controller_to_dict
 from sgi2v.device import choose_device, peak_memory, reset_peak_memory
+from sgi2v.errors import FieldError
 from sgi2v.evaluation.baselines import paste, still
 from sgi2v.evaluation.datasets import Case
 from sgi2v.evaluation.extractors import Extractor
@@ -25,9 +25,12 @@ from sgi2v.evaluation.provenance import provenance
 from sgi2v.evaluation.rows import row_key
 from sgi2v.evaluation.store import Store, StoreFull, content_hash, folder_name
 from sgi2v.evaluation.tracker import Tracker
-from sgi2v.generate import Progress, Sampling, generate
 from sgi2v.grid import Grid, Tracks, tracks_of
-from sgi2v.run import Run, public_name
+from sgi2v.migrations import flat
+from sgi2v.pipeline import Progress, generate
+from sgi2v.planning import Sampling
+from sgi2v.records import Json
+from sgi2v.run import public_name
 from sgi2v.scene import Scene
 from sgi2v.scene_io import scene_to_dict
 from sgi2v.step import Cancelled
@@ -38,7 +41,7 @@ MODEL_FREE: Final[tuple[ModelFree, ...]] = get_args(ModelFree)
 """Rows without a model: the first frame repeated, the object cut out and dragged, the true clip, and the true clip
 through the model's autoencoder (which needs the model, but not its denoiser)."""
 Method = Controller | ModelFree
-_OFF: Final[Mapping[str, Any]] = MappingProxyType(
+_OFF: Final[Mapping[str, object]] = MappingProxyType(
     {"settled": 0.0, "reuse_deep": False, "shrink": 1, "guidance_interval": [0.0, 1.0]}
 )
 """Fields that rows were once without, and what says nothing about a clip: so those rows are still found."""
@@ -65,48 +68,50 @@ class RowMaker:
         """The clip's size."""
         settings = None if self.backbone is None else self.backbone.settings
         width, height, num_frames = (
-            getattr(self.sampling, name) or getattr(settings, name)
-            for name in ("width", "height", "num_frames")
+            getattr(self.sampling, name) or getattr(settings, name) for name in ("width", "height", "num_frames")
         )
         if self.backbone is not None:
             return self.backbone.grid(width, height, num_frames)
         return Grid(width=width, height=height, num_frames=num_frames, stride=1)
 
-    def check(self, case: Case) -> dict[str, Any]:
-        """What tells the case's scene from any other; ValueError where its truth does not fit the model's clip."""
+    def check(self, case: Case) -> Json:
+        """The values that tell the case's scene from others; ValueError where its truth is not of the model's size."""
         grid = self.grid()
         wanted = (grid.num_frames, 3, grid.height, grid.width)
         if case.truth is not None and tuple(case.truth.shape) != wanted:
-            raise ValueError(
-                f"{case.name}: its true clip is {tuple(case.truth.shape)}; the model makes {wanted} "
-                "(frames, channels, height, width)"
+            raise FieldError(
+                case.name,
+                f"its true clip is {tuple(case.truth.shape)}",
+                f"the model makes {wanted} (frames, channels, height, width)",
             )
         if case.rule:
             return {"rule": case.rule, "case": case.name, "source": dict(case.source)}
         return {"scene_sha256": _scene_hash(case.scene)}
 
     def identity(
-        self, case: Case, scene: Mapping[str, Any], label: str, method: Method, seed: int | None
-    ) -> tuple[dict[str, Any], str]:
+        self, case: Case, scene: Mapping[str, object], label: str, method: Method, seed: int | None
+    ) -> tuple[Json, str]:
         """All that decides a row, and the key of its clip, which leaves out how it is measured.
 
         ``scene`` is what :meth:`check` says of the case.
         """
         grid = self.grid()
         masks = _masks_of(case)
-        clip: dict[str, Any] = {**scene, "size": [grid.width, grid.height, grid.num_frames]}
+        clip: Json = {**scene, "size": [grid.width, grid.height, grid.num_frames]}
         if isinstance(method, Controller):
             assert self.backbone is not None and seed is not None
             planned = self._sampling(seed)
             record = {**dataclasses.asdict(planned), "dtype": str(self.backbone.dtype).removeprefix("torch.")}
-            # The scene is known already; a record of a blank one saves embedding it for every row.
-            blank = Scene(image=Image.new("RGB", (1, 1)))
-            run = Run.of(blank, self.backbone, method, record).to_dict()
+            settings = dataclasses.asdict(self.backbone.settings)
             clip |= {
-                "controller": _without_off(run["controller"]),
-                "sampling": run["sampling"],
-                "backbone": _without_off({k: v for k, v in run["backbone"].items() if k != "name"}),
+                "controller": _without_off(_drawn(flat(controller_to_dict(method)))),
+                "sampling": record,
+                "backbone": {
+                    "weights_sha256": self.backbone.weights_sha256,
+                    "settings": _without_off({k: v for k, v in settings.items() if k not in Settings.ADVICE}),
+                },
             }
+            clip = json.loads(json.dumps(clip, allow_nan=False))
         else:
             clip["without_model"] = method
             if method != "still" and case.truth is not None and not case.rule:
@@ -120,8 +125,8 @@ class RowMaker:
                 dtype = str(self.backbone.dtype).removeprefix("torch.")
                 clip["backbone"] = {"weights_sha256": self.backbone.weights_sha256, "dtype": dtype}
         clip_key = row_key(clip)
-        tracked_by: Any = self.tracker
-        tracker: dict[str, Any] = {"name": type(tracked_by).__name__}
+        tracked_by: object = self.tracker
+        tracker: Json = {"name": type(tracked_by).__name__}
         if dataclasses.is_dataclass(tracked_by):
             values = {f.name: getattr(tracked_by, f.name) for f in dataclasses.fields(tracked_by)}
             # A network is told by its hash, which is a field too.
@@ -141,7 +146,7 @@ class RowMaker:
         return identity, clip_key
 
     def _sampling(self, seed: int) -> Sampling:
-        """Nothing left to a default."""
+        """The settings of sampling with nothing left to a default."""
         assert self.backbone is not None
         grid, settings = self.grid(), self.backbone.settings
         return dataclasses.replace(
@@ -160,7 +165,7 @@ class RowMaker:
         seed: int | None,
         clip_key: str,
         tell: Callable[[Progress | None], None],
-    ) -> dict[str, Any]:
+    ) -> Json:
         """The figures of a row, or its error; StoreFull where they cannot be kept."""
         try:
             tracks = tracks_of(case.scene, self.grid())
@@ -175,9 +180,7 @@ class RowMaker:
                     "seconds": round(time.perf_counter() - begun, 3),
                     "peak_memory": peak_memory(self.device),
                     "recipe": self.recipe if isinstance(method, Controller) else None,
-                    "model": public_name(self.backbone.name)
-                    if networks and self.backbone is not None
-                    else None,
+                    "model": public_name(self.backbone.name) if networks and self.backbone is not None else None,
                 }
                 self.store.save_clip(clip_key, frames, made)
             else:
@@ -232,7 +235,7 @@ class RowMaker:
             return to_uint8(case.truth)
         assert self.backbone is not None
         with torch.no_grad():
-            latents = self.backbone.encode_frames(case.truth.to(self.backbone.device))
+            latents = self.backbone.encode_frames(case.truth.to(self.backbone.device), grid)
             return to_uint8(self.backbone.decode(latents).cpu())
 
     def describe(self, clip_key: str, frames: UInt8[np.ndarray, "f h w 3"] | None = None) -> None:
@@ -253,7 +256,7 @@ class RowMaker:
 
 
 def _scene_hash(scene: Scene) -> str:
-    """Of a scene's fields and its pictures' pixels: how a PNG is compressed differs between machines."""
+    """Hash of a scene's fields and its pictures' pixels: how a PNG is compressed differs between machines."""
     pictures = [scene.image, *(motion.mask for motion in scene.motions)]
     if scene.reference is not None:
         pictures += [*scene.reference.frames, *(scene.reference.masks or ())]
@@ -266,13 +269,13 @@ def _scene_hash(scene: Scene) -> str:
 
 
 def _masks_of(case: Case) -> dict[str, str | None]:
-    """What tells the masks of a case's first frame from any others; nothing where its rule does."""
+    """The values that tell the masks of a case's first frame from any others; none where its rule does."""
     if case.rule:
         return {}
     return {"masks_sha256": None if case.masks is None else content_hash(case.masks[:, 0].numpy().tobytes())}
 
 
-def _rounded(value: Any) -> Any:
+def _rounded(value: object) -> object:
     """Every number to six significant digits, which is more than any measurement here is good for."""
     if isinstance(value, float):
         return float(f"{value:.6g}")
@@ -281,7 +284,24 @@ def _rounded(value: Any) -> Any:
     return [_rounded(part) for part in value] if isinstance(value, list | tuple) else value
 
 
-def _without_off(values: Mapping[str, Any]) -> dict[str, Any]:
+def _drawn(controller: Json) -> Json:
+    """The fields with a word on FreeTraj's extra draws: once from the noise, now from the run's own generator."""
+    if "+" in controller["name"]:
+        return {k: _drawn(v) if isinstance(v, dict) else v for k, v in controller.items()}
+    draws = controller["name"] == "freetraj" and controller["inject_noise"]
+    return {**controller, "draws": "generator"} if draws else controller
+
+
+def older_identity(identity: Mapping[str, object]) -> Json:
+    """The identity of a row from before FreeTraj drew from the run's generator: as good a sample, another draw."""
+    return {
+        name: older_identity(value) if isinstance(value, Mapping) else value
+        for name, value in identity.items()
+        if (name, value) != ("draws", "generator")
+    }
+
+
+def _without_off(values: Mapping[str, object]) -> Json:
     """The values without those of :data:`_OFF`, at every depth."""
     return {
         name: _without_off(value) if isinstance(value, Mapping) else value

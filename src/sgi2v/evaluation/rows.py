@@ -5,29 +5,31 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+
+from sgi2v.errors import FieldError
+from sgi2v.records import Json
 
 
-def row_key(identity: Mapping[str, Any]) -> str:
+def row_key(identity: Mapping[str, object]) -> str:
     """SHA-256 of everything that decides a measurement, as canonical JSON: the same for the same measurement."""
     return hashlib.sha256(json.dumps(identity, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path) -> list[Json]:
     """The rows of a file, none if it is absent; a last line torn by an interruption is cut off the file.
 
     ValueError, naming the line, for damage anywhere else.
     """
     if not path.exists():
         return []
-    rows: list[dict[str, Any]] = []
+    rows: list[Json] = []
     whole = 0
     lines = path.read_bytes().splitlines(keepends=True)
     for number, line in enumerate(lines, start=1):
         row = _parsed(line)
         if row is None:
             if number < len(lines):
-                raise ValueError(f"{path}, line {number}: not a JSON object; repair or delete that line")
+                raise FieldError(f"{path}, line {number}", "not a JSON object", "repair or delete that line")
             os.truncate(path, whole)
             break
         rows.append(row)
@@ -35,7 +37,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _parsed(line: bytes) -> dict[str, Any] | None:
+def _parsed(line: bytes) -> Json | None:
     if not line.endswith(b"\n"):
         return None
     try:
@@ -45,7 +47,7 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     return row if isinstance(row, dict) else None
 
 
-def append_row(path: Path, row: Mapping[str, Any]) -> None:
+def append_row(path: Path, row: Mapping[str, object]) -> None:
     """Add one row at the end of the file, on the disk before this returns. Call read_rows once before the first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:

@@ -8,12 +8,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from sgi2v.errors import FieldError
 from sgi2v.evaluation.rows import append_row, read_rows
+from sgi2v.records import Json
 from sgi2v.writing import reason, writing
 
 try:
@@ -25,19 +27,20 @@ FORMAT: Final = "sgi2v-row"
 VERSION: Final = 1
 
 
-class StoreFull(ValueError):
+class StoreFull(FieldError):
     """Nothing more can be kept: whatever is made from here on would be lost."""
 
     def __init__(self, file: Path, error: OSError) -> None:
         super().__init__(
-            f"rows: cannot write {file}: {reason(error)}; make room, or choose another place with --rows; what is "
-            "finished stays, and the same command goes on"
+            "rows",
+            f"cannot write {file}: {reason(error)}",
+            "make room, or choose another place with --rows; what is finished stays, and the same command goes on",
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Store:
-    """Where a benchmark's rows lie, and beside them its clips and their features.
+    """Files of a benchmark: its rows, and beside them its clips and their features.
 
     A clip is written whole before the row that speaks of it, so that a row never lacks its clip; a clip without a row
     is found again by its key and only measured anew.
@@ -50,11 +53,11 @@ class Store:
 
     @property
     def clip_folder(self) -> Path:
-        """Where the clips lie."""
+        """Folder of the clips."""
         return self.clips or self.rows.with_name(f"{self.rows.stem}.clips")
 
     @contextmanager
-    def open(self) -> Iterator[dict[str, dict[str, Any]]]:
+    def open(self) -> Iterator[dict[str, Json]]:
         """The last row of every key, with the file locked for this process; a torn last line is dropped.
 
         Raises ValueError when another process writes the same file, or when it cannot be written.
@@ -63,22 +66,24 @@ class Store:
             self.rows.parent.mkdir(parents=True, exist_ok=True)
             lock = self.rows.with_name(f".{self.rows.name}.lock").open("a")
         except OSError as error:
-            raise ValueError(
-                f"rows: cannot write {self.rows} ({error.strerror}); choose another place with --rows"
+            raise FieldError(
+                "rows", f"cannot write {self.rows} ({error.strerror})", "choose another place with --rows"
             ) from error
         with lock:
             if fcntl is not None:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    raise ValueError(
-                        f"rows: another process is writing {self.rows}; wait for it, or choose another file with --rows"
+                    raise FieldError(
+                        "rows",
+                        f"another process is writing {self.rows}",
+                        "wait for it, or choose another file with --rows",
                     ) from None
                 except OSError:
                     pass  # a file system without locks: as on Windows
             yield {str(row.get("key")): row for row in read_rows(self.rows)}
 
-    def append(self, row: Mapping[str, Any]) -> None:
+    def append(self, row: Mapping[str, object]) -> None:
         """Add a row, on the disk before this returns; StoreFull where it cannot be."""
         try:
             append_row(self.rows, {"format": FORMAT, "version": VERSION, **row})
@@ -89,13 +94,13 @@ class Store:
         """The clip of a key."""
         return self.clip_folder / f"{key}.npz"
 
-    def save_clip(self, key: str, frames: UInt8[np.ndarray, "f h w 3"], made: Mapping[str, Any]) -> None:
+    def save_clip(self, key: str, frames: UInt8[np.ndarray, "f h w 3"], made: Mapping[str, object]) -> None:
         """Keep a clip, losslessly, with how it was made (JSON values); StoreFull where it cannot be."""
         note = np.frombuffer(json.dumps(made, sort_keys=True).encode(), dtype=np.uint8)
         with _keeping(self.clip_file(key)) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, frames=frames, made=note)
 
-    def load_clip(self, key: str) -> tuple[UInt8[np.ndarray, "f h w 3"], dict[str, Any]] | None:
+    def load_clip(self, key: str) -> tuple[UInt8[np.ndarray, "f h w 3"], Json] | None:
         """A clip and how it was made; None where there is none, or where it is damaged and must be made again."""
         return read_clip(self.clip_file(key))
 
@@ -106,7 +111,7 @@ class Store:
         with _keeping(self._features_file(key, extractor)) as temporary:
             temporary.write_bytes(file.getvalue())
 
-    def save_extractor(self, extractor: str, about: Mapping[str, Any]) -> None:
+    def save_extractor(self, extractor: str, about: Mapping[str, object]) -> None:
         """Say beside the features what network they are of (JSON values)."""
         file = self.clip_folder / "features" / extractor / "extractor.json"
         if not file.is_file():
@@ -114,7 +119,7 @@ class Store:
                 temporary.write_text(json.dumps(dict(about), indent=1) + "\n", encoding="utf-8")
 
     def load_features(self, key: str, extractor: str) -> Float32[np.ndarray, "n d"] | None:
-        """What an extractor saw in a clip; None where that is not known yet."""
+        """An extractor's features of a clip; None where that is not known yet."""
         try:
             found = np.load(self._features_file(key, extractor), allow_pickle=False)
         except (OSError, ValueError, EOFError):
@@ -136,7 +141,7 @@ def _keeping(file: Path) -> Iterator[Path]:
         raise
 
 
-def read_clip(file: Path) -> tuple[UInt8[np.ndarray, "f h w 3"], dict[str, Any]] | None:
+def read_clip(file: Path) -> tuple[UInt8[np.ndarray, "f h w 3"], Json] | None:
     """The clip of a file and how it was made; None where there is none or it is damaged."""
     try:
         with np.load(file, allow_pickle=False) as data:

@@ -1,4 +1,4 @@
-"""Where the content of a first-frame box goes in a clip: the tracker's interface, and one that needs no weights."""
+"""Trackers of the content of a first-frame box through a clip: the interface, and one that needs no weights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, Float64
 from torch import Tensor
 
+from sgi2v.errors import FieldError
 from sgi2v.evaluation.flow import dense_flow
 from sgi2v.evaluation.matching import Pose, Score, best_scores, peaks, score_at
 
@@ -20,12 +21,12 @@ _CERTAIN = 0.9
 
 @dataclass(frozen=True, kw_only=True)
 class TrackResult:
-    """What a tracker found."""
+    """Result of a tracker."""
 
     centers: Float64[Tensor, "n f 2"]
     """Centres (x, y) of the boxes' contents, pixels of the clip. A lost object keeps its last position."""
     lost: Bool[Tensor, "n f"]
-    """Where the object was not found; False in frame 0."""
+    """True where the object was not found; False in frame 0."""
     points: Float64[Tensor, "n f"] | None = None
     """Share of a track's points that survived so far, 0..1, where the tracker follows points."""
 
@@ -51,7 +52,6 @@ class Tracker(Protocol):
         masks: per box the object's pixels on frame 0, 0..1, or None for the whole box. The position that is found is
         the box's centre in either case.
         """
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,11 +86,12 @@ class TemplateTracker:
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold < 1:
-            raise ValueError(f"threshold: must lie between 0 and 1, got {self.threshold}")
+            raise FieldError("threshold", f"must lie between 0 and 1, got {self.threshold}")
         if self.speed <= 0 or self.num_candidates < 1 or self.working_side < 16:
-            raise ValueError(
-                "speed, num_candidates, working_side: must be above 0, at least 1 and at least 16, "
-                f"got {self.speed}, {self.num_candidates}, {self.working_side}"
+            raise FieldError(
+                "speed, num_candidates, working_side",
+                "must be above 0, at least 1 and at least 16, "
+                f"got {self.speed}, {self.num_candidates}, {self.working_side}",
             )
 
     def track(
@@ -107,15 +108,14 @@ class TemplateTracker:
         """
         masks = [None] * len(boxes) if masks is None else masks
         if len(masks) != len(boxes):
-            raise ValueError(f"masks: {len(masks)} for {len(boxes)} boxes; give one a box, or None")
+            raise FieldError("masks", f"{len(masks)} for {len(boxes)} boxes", "give one a box, or None")
         height, width = frames.shape[-2:]
         for index, (left, top, right, bottom) in enumerate(boxes.tolist()):
-            if not (
-                left < right and top < bottom and left < width and top < height and right > 0 and bottom > 0
-            ):
-                raise ValueError(
-                    f"boxes[{index}]: ({left}, {top}, {right}, {bottom}) has no area inside the {width}x{height} "
-                    "frame; give left < right and top < bottom in pixels"
+            if not (left < right and top < bottom and left < width and top < height and right > 0 and bottom > 0):
+                raise FieldError(
+                    f"boxes[{index}]",
+                    f"({left}, {top}, {right}, {bottom}) has no area inside the {width}x{height} frame",
+                    "give left < right and top < bottom in pixels",
                 )
         clip = _Clip.of(frames, self.working_side)
         centers = np.empty((len(boxes), len(frames), 2))
@@ -240,12 +240,10 @@ class _Clip:
         here = np.s_[low[1] : high[1], low[0] : high[0]]
         inside[here] = pixels[here]
         if inside.max(initial=0) <= 0.5:
-            raise ValueError(f"{field}: nothing of it lies in its box; leave it out, or draw it there")
+            raise FieldError(field, "nothing of it lies in its box", "leave it out, or draw it there")
         return inside
 
-    def dense(
-        self, index: int, place: np.ndarray, size: np.ndarray, shape: np.ndarray | None = None
-    ) -> np.ndarray:
+    def dense(self, index: int, place: np.ndarray, size: np.ndarray, shape: np.ndarray | None = None) -> np.ndarray:
         """Median flow (x, y) from frame index - 1 to index over the middle of a box or over a shape, in pixels."""
         limit = self.size
         if shape is not None:
@@ -258,9 +256,7 @@ class _Clip:
         middle: np.ndarray = np.median(window.reshape(-1, 2), axis=0).astype(np.float64)
         return middle
 
-    def points(
-        self, index: int, place: np.ndarray, size: np.ndarray, shape: np.ndarray | None = None
-    ) -> np.ndarray:
+    def points(self, index: int, place: np.ndarray, size: np.ndarray, shape: np.ndarray | None = None) -> np.ndarray:
         """Median motion of Lucas-Kanade points in a box or shape that come back to within a pixel; else dense."""
         spread = np.linspace(-0.35, 0.35, 7)
         grid = np.stack(np.meshgrid(spread, spread), axis=-1).reshape(-1, 1, 2) * size + place - 0.5

@@ -1,11 +1,11 @@
-"""More trackers behind the one interface: carried points, dense flow, CoTracker3; and a tracker's own error."""
+"""More trackers behind the one interface: carried points, dense flow and CoTracker3."""
 
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Final, Protocol, runtime_checkable
+from typing import Final
 
 import cv2
 import numpy as np
@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Float64, UInt8
 from torch import Tensor, nn
 
+from sgi2v.errors import FieldError
 from sgi2v.evaluation.flow import dense_flow, grey_frames, sampled
-from sgi2v.evaluation.metrics import Interval, bootstrap_mean, motion_error
 from sgi2v.evaluation.tracker import TemplateTracker, Tracker, TrackResult
 from sgi2v.evaluation.weights import load_strictly, read_weights
 
@@ -50,9 +50,10 @@ class PointsTracker:
 
     def __post_init__(self) -> None:
         if self.side < 2 or self.tolerance <= 0 or not 0 <= self.least < 1 or self.working_side < 16:
-            raise ValueError(
-                "side, tolerance, least, working_side: at least 2, above 0, a share below 1 and at least 16, got "
-                f"{self.side}, {self.tolerance}, {self.least}, {self.working_side}"
+            raise FieldError(
+                "side, tolerance, least, working_side",
+                "at least 2, above 0, a share below 1 and at least 16, got "
+                f"{self.side}, {self.tolerance}, {self.least}, {self.working_side}",
             )
 
     def track(
@@ -85,7 +86,7 @@ class PointsTracker:
     def _carried(
         self, grey: Sequence[Grey], places: Float64[np.ndarray, "p 2"]
     ) -> tuple[Float64[np.ndarray, "f p 2"], Bool[np.ndarray, "f p"]]:
-        """Where all points are in every frame (dropped ones where they were last), and which still live."""
+        """Places of all points in every frame (dropped ones where they were last), and which of them still live."""
         limit = np.array(grey[0].shape[::-1]) - 0.5
         alive = np.ones(len(places), dtype=bool)
         way, lives = [places], [alive]
@@ -102,7 +103,7 @@ class PointsTracker:
     def _step(
         self, before: Grey, after: Grey, places: Float64[np.ndarray, "p 2"]
     ) -> tuple[Float64[np.ndarray, "p 2"], Bool[np.ndarray, " p"]]:
-        """Where points of one frame lie in the next, and which of them came back when carried home."""
+        """Places in the next frame of points of one frame, and which of them came back when carried home."""
         if self.dense:
             there = places + sampled(dense_flow(before, after), places)
             back = there + sampled(dense_flow(after, before), there)
@@ -158,10 +159,11 @@ def load_cotracker3(path: Path, *, sha256: str | None = None, device: str = "cpu
     try:
         predictor = importlib.import_module("cotracker.predictor").CoTrackerPredictor
     except (ImportError, AttributeError) as error:
-        raise ValueError(
-            "tracker: cotracker3 needs its authors' package, which is not installed; from their repository "
-            "facebookresearch/co-tracker: git clone it, then pip install ./co-tracker (code CC-BY-NC); its weights "
-            f"are scaled_offline.pth ({error})"
+        raise FieldError(
+            "tracker",
+            "cotracker3 needs its authors' package, which is not installed",
+            "from their repository facebookresearch/co-tracker: git clone it, then pip install "
+            f"./co-tracker (code CC-BY-NC); its weights are scaled_offline.pth ({error})",
         ) from error
     weights = read_weights(path, sha256=sha256)
     network = predictor(checkpoint=None, offline=True, v2=False, window_len=60)
@@ -172,10 +174,10 @@ def load_cotracker3(path: Path, *, sha256: str | None = None, device: str = "cpu
 def load_tracker(name: str, weights: Path | None = None, *, device: str = "cpu") -> Tracker:
     """A tracker by name: one of TRACKERS. ValueError for another name, or weights given or missing without need."""
     if name not in TRACKERS:
-        raise ValueError(f"tracker: unknown {name!r}; known are {', '.join(TRACKERS)}")
+        raise FieldError("tracker", f"unknown {name!r}", f"known are {', '.join(TRACKERS)}")
     if (name == "cotracker3") != (weights is not None):
         need = "needs" if weights is None else "takes no"
-        raise ValueError(f"tracker: {name} {need} weights of CoTracker3")
+        raise FieldError("tracker", f"{name} {need} weights of CoTracker3")
     if weights is not None:
         return load_cotracker3(weights, device=device)
     return TemplateTracker() if name == "template" else PointsTracker(dense=name == "flow")
@@ -194,20 +196,17 @@ def _grids(
             grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
         else:
             rows, columns = np.nonzero(mask.numpy(force=True) > 0.5)
-            inside = (
-                (columns + 0.5 >= left)
-                & (columns + 0.5 < right)
-                & (rows + 0.5 >= top)
-                & (rows + 0.5 < bottom)
-            )
+            inside = (columns + 0.5 >= left) & (columns + 0.5 < right) & (rows + 0.5 >= top) & (rows + 0.5 < bottom)
             found = np.stack([columns, rows], axis=-1)[inside].astype(np.float64)
             picked = np.linspace(0, len(found) - 1, min(len(found), side * side)).round().astype(int)
             grid = found[picked]
         grid = grid[((grid > -0.5) & (grid < [width - 0.5, height - 0.5])).all(-1)]
         if not len(grid) or left >= right or top >= bottom:
-            raise ValueError(
-                f"boxes[{index}]: ({left}, {top}, {right}, {bottom}) has no point inside the {width}x{height} frame"
-                f"{'' if mask is None else ' and its mask'}; give left < right and top < bottom in pixels"
+            raise FieldError(
+                f"boxes[{index}]",
+                f"({left}, {top}, {right}, {bottom}) has no point inside the {width}x{height} frame"
+                f"{'' if mask is None else ' and its mask'}",
+                "give left < right and top < bottom in pixels",
             )
         grids.append(grid)
     return grids
@@ -237,59 +236,4 @@ def _result(
                 centers[index, frame] = centers[index, frame - 1]
             else:
                 centers[index, frame] = middle[index] + np.median((places[frame] - places[0])[here], axis=0)
-    return TrackResult(
-        centers=torch.from_numpy(centers), lost=torch.from_numpy(lost), points=torch.from_numpy(points)
-    )
-
-
-@runtime_checkable
-class KnownClip(Protocol):
-    """A clip whose boxes are known in every frame, such as the world's."""
-
-    @property
-    def frames(self) -> Float[Tensor, "f 3 h w"]:
-        """RGB in 0..1."""
-        ...
-
-    @property
-    def boxes(self) -> Float[Tensor, "n f 4"]:
-        """(left, top, right, bottom) in pixels."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrackerFloor:
-    """A tracker's own error: what ObjMC is on clips that follow their paths exactly. To be told beside every ObjMC."""
-
-    objmc: Interval
-    """Mean over clips, in pixels, with its 95 % interval."""
-    of_diagonal: float
-    """The same as a share of the frame's diagonal."""
-    lost: float
-    """Share of points that the tracker lost, 0..1."""
-    num_clips: int
-    num_tracks: int
-
-
-def tracker_floor(tracker: Tracker, clips: Sequence[KnownClip]) -> TrackerFloor:
-    """Measure a tracker on clips with known tracks. ValueError for no clips, or clips of one frame.
-
-    A box of a thing that leaves the frame, or goes behind another, counts like any other: that is part of the error.
-    """
-    if not clips:
-        raise ValueError("clips: none given; a tracker's own error needs clips with known tracks")
-    errors, shares, lost = [], [], []
-    for clip in clips:
-        height, width = clip.frames.shape[-2:]
-        wanted = (clip.boxes[..., :2] + clip.boxes[..., 2:]).double() / 2
-        error = motion_error(wanted, tracker.track(clip.frames, clip.boxes[:, 0]), width=width, height=height)
-        errors.append(error.scene)
-        shares.append(error.scene_of_diagonal)
-        lost.append(float(error.lost.mean()))
-    return TrackerFloor(
-        objmc=bootstrap_mean(torch.tensor(errors, dtype=torch.float64)),
-        of_diagonal=sum(shares) / len(shares),
-        lost=sum(lost) / len(lost),
-        num_clips=len(clips),
-        num_tracks=sum(len(clip.boxes) for clip in clips),
-    )
+    return TrackResult(centers=torch.from_numpy(centers), lost=torch.from_numpy(lost), points=torch.from_numpy(points))

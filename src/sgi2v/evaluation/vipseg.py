@@ -4,13 +4,14 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
 from jaxtyping import Int32
 from PIL import Image
 
+from sgi2v.errors import FieldError
 from sgi2v.evaluation.datasets import Case, path_kinds
 from sgi2v.evaluation.vipseg_list import Clip, Thing, load_list
 from sgi2v.grid import Grid, fit_image, tracks_of
@@ -25,7 +26,7 @@ _LAST_STUFF: Final = 124  # above it: class * 100 + instance
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """How clips and objects are chosen; every number here changes the table."""
+    """Rules by which clips and objects are chosen; every number here changes the table."""
 
     min_share: float = 0.01
     """Least share of the first frame that a thing's mask covers."""
@@ -40,9 +41,10 @@ class Protocol:
 
     def __post_init__(self) -> None:
         if not 0 < self.min_share < self.max_share <= 1 or self.max_things < 1:
-            raise ValueError(
-                "protocol: needs 0 < min_share < max_share <= 1 and max_things >= 1, got "
-                f"{self.min_share}, {self.max_share}, {self.max_things}"
+            raise FieldError(
+                "protocol",
+                f"needs 0 < min_share < max_share <= 1 and max_things >= 1, got {self.min_share}, "
+                f"{self.max_share}, {self.max_things}",
             )
 
 
@@ -52,10 +54,10 @@ class VIPSeg:
 
     root: Path
     layout: tuple[str, str]
-    entries: tuple[Clip | str, ...]
+    entries: tuple[Clip | ValueError, ...]
     """Clips in the order of the list of videos, and in their place the reasons of those left out."""
-    protocol: Mapping[str, Any]
-    """How they were chosen: a `Protocol`'s fields, or what a list of clips says of itself."""
+    protocol: Mapping[str, object]
+    """Rules by which they were chosen: a `Protocol`'s fields, or what a list of clips says of itself."""
     width: int
     height: int
     num_frames: int
@@ -71,21 +73,23 @@ class VIPSeg:
 
     @property
     def left_out(self) -> list[str]:
-        """Why the others are not."""
-        return [entry for entry in self.entries if isinstance(entry, str)]
+        """Reasons why the others are not usable."""
+        return [str(entry) for entry in self.entries if not isinstance(entry, Clip)]
 
     def __getitem__(self, index: int) -> Case:
         """A clip at the model's size; ValueError naming the file for one that cannot be used."""
         entry = self.entries[index]
-        if isinstance(entry, str):
-            raise ValueError(entry)
+        if not isinstance(entry, Clip):
+            raise entry
         images, masks = (self.root / name / entry.video for name in self.layout)
         first = _image_file(images, entry.frames[0])
         found = hashlib.sha256(first.read_bytes()).hexdigest() if first.is_file() else "missing"
         if found != entry.first_frame_sha256:
-            raise ValueError(
-                f"{first}: is not the frame that the list of clips was made from (sha256 {found[:12]}…, "
-                f"not {entry.first_frame_sha256[:12]}…); use the same form of VIPSeg"
+            raise FieldError(
+                str(first),
+                f"is not the frame that the list of clips was made from (sha256 {found[:12]}…, not "
+                f"{entry.first_frame_sha256[:12]}…)",
+                "use the same form of VIPSeg",
             )
         frames, things = [], []
         for name in entry.frames:
@@ -127,13 +131,13 @@ def load_vipseg(
     VIPSeg, or a list of another length of clips.
     """
     protocol = protocol or Protocol()
-    chosen_by: Mapping[str, Any] = asdict(protocol)
+    chosen_by: Mapping[str, object] = asdict(protocol)
     root, layout = _find(folder)
     if clips is not None:
         listed, chosen_by = load_list(clips)
         if any(len(clip.frames) != num_frames for clip in listed):
-            raise ValueError(f"{clips}: its clips have not {num_frames} frames; choose them anew")
-        entries: list[Clip | str] = list(listed[:limit])
+            raise FieldError(str(clips), f"its clips have not {num_frames} frames", "choose them anew")
+        entries: list[Clip | ValueError] = list(listed[:limit])
     else:
         entries, usable = [], 0
         for video in _videos(root, layout):
@@ -143,9 +147,9 @@ def load_vipseg(
                 entries.append(choose(root, layout, video, num_frames, protocol))
                 usable += 1
             except ValueError as error:
-                entries.append(str(error))
+                entries.append(error)
     if not entries:
-        raise ValueError(f"vipseg: {root} holds no videos")
+        raise FieldError("vipseg", f"{root} holds no videos")
     return VIPSeg(
         root=root,
         layout=layout,
@@ -161,23 +165,21 @@ def choose(root: Path, layout: tuple[str, str], video: str, num_frames: int, pro
     """The clip of a video and its things, by the protocol; ValueError naming the file where there is none."""
     images, masks = (root / name / video for name in layout)
     if not images.is_dir() or not masks.is_dir():
-        raise ValueError(f"{images if not images.is_dir() else masks}: no such folder")
+        raise FieldError(str(masks if images.is_dir() else images), "no such folder")
     names = [sorted(p.stem for p in images.glob("*.jpg")), sorted(p.stem for p in masks.glob("*.png"))]
     chosen = sorted({*names[0], *names[1]})[:num_frames]
     for name in chosen:
         for file, there in ((images / f"{name}.jpg", names[0]), (masks / f"{name}.png", names[1])):
             if name not in there:
-                raise ValueError(
-                    f"{file}: missing, but its {'mask' if there is names[0] else 'frame'} is there"
-                )
+                raise FieldError(str(file), f"missing, but its {'mask' if there is names[0] else 'frame'} is there")
     if len(chosen) < num_frames:
-        raise ValueError(f"{images}: {len(chosen)} frames are too short a clip; it needs {num_frames}")
+        raise FieldError(str(images), f"{len(chosen)} frames are too short a clip", f"it needs {num_frames}")
     first = _image_file(images, chosen[0])
     size = load_image(first).size
     ids = np.stack([read_mask(masks / f"{name}.png", size) for name in chosen])
     things = _things(ids, protocol)
     if not any(len(thing.path) for thing in things):
-        raise ValueError(f"{masks}: no thing of the right size is seen in all {num_frames} frames and moves")
+        raise FieldError(str(masks), f"no thing of the right size is seen in all {num_frames} frames and moves")
     return Clip(
         video=video,
         frames=tuple(chosen),
@@ -232,18 +234,18 @@ def read_mask(file: Path, size: tuple[int, int]) -> Int32[np.ndarray, "h w"]:
     try:
         with Image.open(file, formats=("PNG",)) as image:
             if image.mode not in ("I", "I;16", "L"):
-                raise ValueError(f"{file}: a mask of kind {image.mode}; give the 16-bit ones (panomasks)")
+                raise FieldError(str(file), f"a mask of kind {image.mode}", "give the 16-bit ones (panomasks)")
             _same_size(image.size, size, file)
             ids = np.asarray(image).astype(np.int32)
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{file}: cannot be read as a mask; fetch it again") from error
+        raise FieldError(str(file), "cannot be read as a mask", "fetch it again") from error
     ids[np.isin(ids, _VOID)] = 0
     return ids
 
 
 def _same_size(found: tuple[int, int], wanted: tuple[int, int], file: Path) -> None:
     if found != wanted:
-        raise ValueError(f"{file}: {found[0]}x{found[1]} pixels, the first frame has {wanted[0]}x{wanted[1]}")
+        raise FieldError(str(file), f"{found[0]}x{found[1]} pixels, the first frame has {wanted[0]}x{wanted[1]}")
 
 
 def _image_file(folder: Path, name: str) -> Path:
@@ -255,8 +257,10 @@ def _find(folder: Path) -> tuple[Path, tuple[str, str]]:
         for layout in _LAYOUTS:
             if all((root / name).is_dir() for name in layout):
                 return root, layout
-    raise ValueError(
-        f"vipseg: {folder} holds neither imgs/ and panomasks/ nor images/ and panomasks/; give VIPSeg's folder"
+    raise FieldError(
+        "vipseg",
+        f"{folder} holds neither imgs/ and panomasks/ nor images/ and panomasks/",
+        "give VIPSeg's folder",
     )
 
 
@@ -267,6 +271,6 @@ def _videos(root: Path, layout: tuple[str, str]) -> Sequence[str]:
             names = [line.strip() for line in place.read_text(encoding="utf-8").splitlines()]
             bad = [name for name in names if name in (".", "..") or "/" in name or "\\" in name]
             if bad:
-                raise ValueError(f"{place}: {bad[0]!r} is no name of a video")
+                raise FieldError(str(place), f"{bad[0]!r} is no name of a video")
             return [name for name in names if name]
     return sorted(place.name for place in (root / layout[0]).iterdir() if place.is_dir())

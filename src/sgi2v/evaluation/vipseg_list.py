@@ -4,9 +4,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from sgi2v.errors import FieldError
 from sgi2v.files import read_file
+from sgi2v.records import Json
 from sgi2v.writing import writing
 
 FORMAT: Final = "sgi2v-vipseg-clips"
@@ -39,7 +41,7 @@ class Clip:
     things: tuple[Thing, ...]
 
 
-def save_list(clips: Sequence[Clip], file: Path, *, protocol: Mapping[str, Any]) -> Path:
+def save_list(clips: Sequence[Clip], file: Path, *, protocol: Mapping[str, object]) -> Path:
     """Write clips to a file that `load_list` reads; `protocol` says how they were chosen."""
     data = {
         "format": FORMAT,
@@ -52,29 +54,27 @@ def save_list(clips: Sequence[Clip], file: Path, *, protocol: Mapping[str, Any])
     return file
 
 
-def load_list(file: Path) -> tuple[list[Clip], dict[str, Any]]:
+def load_list(file: Path) -> tuple[list[Clip], Json]:
     """The clips of a file, and how they were chosen; ValueError naming it, and the clip, for anything that is wrong."""
     try:
         data = json.loads(read_file(file, "vipseg_clips"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file}: not a list of VIPSeg clips ({error})") from error
+        raise FieldError(str(file), f"not a list of VIPSeg clips ({error})") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT or data.get("version") != VERSION:
-        raise ValueError(f"{file}: not a list of VIPSeg clips of version {VERSION} (format {FORMAT})")
+        raise FieldError(str(file), f"not a list of VIPSeg clips of version {VERSION} (format {FORMAT})")
     listed, protocol = data.get("clips"), data.get("protocol")
     if not isinstance(listed, list) or not isinstance(protocol, dict):
-        raise ValueError(f"{file}: not a list of VIPSeg clips (clips or protocol is missing); fetch it again")
+        raise FieldError(str(file), "not a list of VIPSeg clips (clips or protocol is missing)", "fetch it again")
     clips = []
     for number, clip in enumerate(listed):
         try:
             clips.append(_clip(clip))
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"{file}: clips[{number}] is damaged ({error!r}); fetch the list again"
-            ) from error
+            raise FieldError(str(file), f"clips[{number}] is damaged ({error!r})", "fetch the list again") from error
     return clips, protocol
 
 
-def _clip(data: Mapping[str, Any]) -> Clip:
+def _clip(data: Json) -> Clip:
     frames = tuple(str(name) for name in data["frames"])
     names = (str(data["video"]), *frames)
     if any(not name or name in (".", "..") or "/" in name or "\\" in name for name in names):

@@ -10,6 +10,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from sgi2v.errors import FieldError
+
 _HINT = (
     'convert it where you trust it: python -c "import torch; from safetensors.torch import save_file; '
     "net = torch.jit.load('FILE', map_location='cpu'); "
@@ -35,15 +37,15 @@ def read_weights(path: Path, *, sha256: str | None = None) -> Weights:
     other things than tensors, or is damaged.
     """
     if not path.is_file():
-        raise ValueError(f"{path}: no such file; give a file of weights")
+        raise FieldError(str(path), "no such file", "give a file of weights")
     found = _digest(path)
     if sha256 is not None and found != sha256.strip().lower():
-        raise ValueError(f"{path}: its SHA-256 is {found}, not {sha256}; it is another file, or damaged")
+        raise FieldError(str(path), f"its SHA-256 is {found}, not {sha256}", "it is another file, or damaged")
     if path.suffix == ".safetensors":
         try:
             tensors = load_file(path)
         except (OSError, safetensors.SafetensorError) as error:
-            raise ValueError(f"{path}: not a whole safetensors file ({error}); fetch it again") from error
+            raise FieldError(str(path), f"not a whole safetensors file ({error})", "fetch it again") from error
     else:
         tensors = _saved_by_torch(path)
     return Weights(tensors=tensors, sha256=found, path=path)
@@ -54,7 +56,7 @@ def _digest(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error})") from error
+        raise FieldError(str(path), f"cannot be read ({error})") from error
 
 
 def _saved_by_torch(path: Path) -> dict[str, Tensor]:
@@ -63,38 +65,37 @@ def _saved_by_torch(path: Path) -> dict[str, Tensor]:
             with zipfile.ZipFile(path) as archive:
                 names = [name.partition("/")[2] for name in archive.namelist()]
         except (zipfile.BadZipFile, OSError) as error:
-            raise ValueError(f"{path}: a damaged file of weights ({error}); fetch it again") from error
+            raise FieldError(str(path), f"a damaged file of weights ({error})", "fetch it again") from error
         # TorchScript keeps its constants and its code beside the tensors.
         if "constants.pkl" in names or any(name.startswith("code/") for name in names):
-            raise ValueError(f"{path}: a TorchScript archive, which is code and is not run here; {_HINT}")
+            raise FieldError(str(path), "a TorchScript archive, which is code and is not run here", _HINT)
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what is no pickle makes torch raise almost anything
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(
-            f"{path}: not a file of weights alone ({type(error).__name__}: {reason}); save the network's state_dict() "
-            "as safetensors"
+        raise FieldError(
+            str(path),
+            f"not a file of weights alone ({type(error).__name__}: {reason})",
+            "save the network's state_dict() as safetensors",
         ) from error
     # Checkpoints often hold the state dict under a name.
     if isinstance(saved, dict) and isinstance(saved.get("state_dict"), dict):
         saved = saved["state_dict"]
     if not isinstance(saved, dict) or not saved:
-        raise ValueError(f"{path}: holds a {type(saved).__name__}, not a state dict of named tensors")
+        raise FieldError(str(path), f"holds a {type(saved).__name__}, not a state dict of named tensors")
     if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in saved.items()):
-        raise ValueError(
-            f"{path}: holds other things than named tensors; save the network's state_dict() alone"
-        )
+        raise FieldError(str(path), "holds other things than named tensors", "save the network's state_dict() alone")
     return {name.removeprefix("module."): value for name, value in saved.items()}
 
 
-def load_strictly(network: nn.Module, weights: Weights, *, kind: str, ignore: tuple[str, ...] = ()) -> None:
+def load_strictly(network: nn.Module, weights: Weights, *, kind: str) -> None:
     """Put weights into a network, all of them and nothing else, and freeze it in float32.
 
-    kind: what the network is, for the message. ignore: beginnings of names in the file that are no weights of the
-    network. ValueError naming the file and the first names that are missing, too many, or of another shape.
+    kind: what the network is, for the message. ValueError naming the file and the first names that are missing, too
+    many, or of another shape.
     """
     own = network.state_dict()
-    given = {name: value for name, value in weights.tensors.items() if not name.startswith(ignore or ("\0",))}
+    given = weights.tensors
     # A counter of training steps, which some files leave out.
     spared = {name for name in own if name.endswith("num_batches_tracked")}
     problems = []
@@ -110,6 +111,6 @@ def load_strictly(network: nn.Module, weights: Weights, *, kind: str, ignore: tu
             f"not {tuple(own[first].shape)}"
         )
     if problems:
-        raise ValueError(f"{weights.path}: not the weights of {kind}: {'; '.join(problems)}")
+        raise FieldError(str(weights.path), f"not the weights of {kind}: {'; '.join(problems)}")
     network.load_state_dict({name: given.get(name, own[name]) for name in own})
     network.float().eval().requires_grad_(False)

@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from fastapi import FastAPI
 from starlette.staticfiles import StaticFiles
 
+from sgi2v.records import Json
 from sgi2v.studio import problems
 from sgi2v.studio.guard import Guard
 from sgi2v.studio.questions import Engine
@@ -67,7 +67,7 @@ def _describe(app: FastAPI, settings: StudioSettings) -> None:
     """Say in the schema that a token is needed, where one is."""
     plain = app.openapi
 
-    def openapi() -> dict[str, Any]:
+    def openapi() -> Json:
         schema = plain()
         if settings.token is not None:
             schema["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}

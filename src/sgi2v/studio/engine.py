@@ -8,21 +8,22 @@ from typing import Any, Final
 
 import numpy as np
 
-from sgi2v.backbones import SVDOutline, outline_of
+from sgi2v.backbones import Outline, outline_of
 from sgi2v.backbones.base import Settings, settings_with, settings_with_recipe
-from sgi2v.backbones.folder import weights_sha256
 from sgi2v.controllers import (
     COMBINATIONS,
-    CONTROLLERS,
     Controller,
     InTurn,
     controller_class,
     controller_from_dict,
     controller_to_dict,
+    controllers,
     recommended,
 )
+from sgi2v.errors import FieldError
 from sgi2v.fitting import fitted
-from sgi2v.generate import Sampling, plan
+from sgi2v.pipeline import plan
+from sgi2v.planning import Sampling
 from sgi2v.run import Run, public_name
 from sgi2v.scene import Scene, frame_times
 from sgi2v.studio.fields import describe
@@ -31,9 +32,8 @@ from sgi2v.studio.settings import StudioSettings
 DEFAULT_CONTROLLER: Final = "sg-i2v"
 MAX_SPEED: Final = 0.1
 """Of a frame's shorter side, a frame: a thing that moves faster is seldom followed (a rule of thumb)."""
-_ELSEWHERE: Final = frozenset(
-    {"width", "height", "num_frames", "num_steps", "recommended", "recipes", "notes", "bfloat16_on_cpu"}
-)
+_ELSEWHERE: Final = frozenset({*Settings.SIZE, *Settings.ADVICE, "bfloat16_on_cpu"})
+"""Settings that are no part of a job's own: sizes are its sampling's, advice changes no video."""
 
 
 class LibraryEngine:
@@ -42,17 +42,12 @@ class LibraryEngine:
     def __init__(self, settings: StudioSettings) -> None:
         """Reads the models' folders, not their weights; ValueError for one that is none."""
         self._names = {public_name(name): name for name in settings.backbones}
-        self._outlines = {
-            shown: outline_of(name, device=settings.device, dtype=settings.dtype)
-            for shown, name in self._names.items()
-        }
+        self._outlines = {shown: outline_of(name) for shown, name in self._names.items()}
         self._limits = settings.limits
 
     def info(self, recipe: str | None = None) -> dict[str, Any]:
         """Models with their methods and all fields, as the API's page says."""
-        if recipe is not None and not any(
-            recipe in outline.settings.recipes for outline in self._outlines.values()
-        ):
+        if recipe is not None and not any(recipe in outline.settings.recipes for outline in self._outlines.values()):
             known = sorted({name for outline in self._outlines.values() for name in outline.settings.recipes})
             raise ValueError(f"recipe: unknown {recipe!r}; known are {', '.join(known) or 'none'}")
         return {
@@ -71,17 +66,12 @@ class LibraryEngine:
         settings = settings_with_recipe(outline.settings, request.get("recipe"))
         changed = fitted(type(settings), request.get("settings") or {}, "settings")
         if refused := sorted(set(changed) & _ELSEWHERE):
-            raise ValueError(
-                f"settings.{refused[0]}: is no setting of a job; say it under sampling or controller"
-            )
+            raise ValueError(f"settings.{refused[0]}: is no setting of a job; say it under sampling or controller")
         settings = settings_with(settings, changed, "settings")
         sampling = Sampling(**_sampling(request.get("sampling") or {}))
         controller = _controller(request.get("controller") or {}, settings)
-        outline = dataclasses.replace(outline, settings=settings)
         self._check_size(sampling, settings)
-        planned = plan(scene, outline, controller=controller, sampling=sampling)
-        assert planned.sampling.num_steps is not None
-        guided = planned.controller.planned_iterations(outline.levels(planned.sampling.num_steps))
+        planned = plan(scene, outline.with_settings(settings), controller=controller, sampling=sampling)
         limit = MAX_SPEED * min(planned.grid.width, planned.grid.height)
         return {
             "backbone": name,
@@ -89,8 +79,9 @@ class LibraryEngine:
             "sampling": dataclasses.asdict(planned.sampling),
             "settings": changed,
             "recipe": request.get("recipe"),
-            "guided_iterations": int(sum(guided)),
+            "guided_iterations": sum(planned.schedule.iterations),
             "max_speed": limit,
+            "warnings": list(planned.warnings),
             "motions": _motions(scene, planned.tracks.tracks, planned.grid.num_frames, limit),
         }
 
@@ -120,12 +111,10 @@ class LibraryEngine:
 
     @cached_property
     def _hashes(self) -> Mapping[str, str]:
-        return {name: weights_sha256(outline.folder) for name, outline in self._outlines.items()}
+        return {name: outline.weights_sha256 for name, outline in self._outlines.items()}
 
     def _check_size(self, sampling: Sampling, settings: Settings) -> None:
-        size = [
-            getattr(sampling, name) or getattr(settings, name) for name in ("width", "height", "num_frames")
-        ]
+        size = [getattr(sampling, name) or getattr(settings, name) for name in ("width", "height", "num_frames")]
         if size[0] * size[1] * size[2] > self._limits.video_pixels:
             raise ValueError(
                 f"sampling.num_frames: {size[2]} frames of {size[0]}x{size[1]} are more than the "
@@ -145,33 +134,9 @@ def _controller(given: Mapping[str, Any], settings: Settings) -> Controller:
     """The controller asked for, with the model's recommendation wherever nothing is said."""
     name = given.get("name") or DEFAULT_CONTROLLER
     if not isinstance(name, str):
-        raise ValueError("controller.name: is not a text; give the name of a method")
-    kind = controller_class(name)
-    base = controller_to_dict(recommended(name, settings.recommended))
-    return controller_from_dict(_laid_over(base, {**given, "name": name}, kind, "controller"))
-
-
-def _laid_over(
-    base: Mapping[str, Any], given: Mapping[str, Any], kind: type[Controller], where: str
-) -> dict[str, Any]:
-    if kind is not InTurn:
-        said = {key: value for key, value in given.items() if key != "name"}
-        return {**base, **fitted(kind, said, where), "name": base["name"]}
-    merged = dict(base)
-    for key, value in given.items():
-        if key in ("first", "second"):
-            if not isinstance(value, Mapping):
-                raise ValueError(
-                    f"{where}.{key}: is no object; give the fields of {base[key]['name']}, or none"
-                )
-            if value.get("name", base[key]["name"]) != base[key]["name"]:
-                raise ValueError(
-                    f"{where}.{key}.name: is not {base[key]['name']!r}, which {base['name']!r} names"
-                )
-            merged[key] = _laid_over(base[key], value, controller_class(base[key]["name"]), f"{where}.{key}")
-        else:
-            merged[key] = value
-    return merged
+        raise FieldError("controller.name", "is not a text", "give the name of a method")
+    base = recommended(name, settings.recommended)
+    return controller_from_dict({**given, "name": name}, over=base)
 
 
 def _motions(scene: Scene, tracks: Any, num_frames: int, limit: float) -> list[dict[str, Any]]:
@@ -195,7 +160,7 @@ def _motions(scene: Scene, tracks: Any, num_frames: int, limit: float) -> list[d
     return shown
 
 
-def _backbone_info(name: str, outline: SVDOutline, recipe: str | None) -> dict[str, Any]:
+def _backbone_info(name: str, outline: Outline, recipe: str | None) -> dict[str, Any]:
     settings = settings_with_recipe(outline.settings, recipe if recipe in outline.settings.recipes else None)
     own = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
     size = {key: own[key] for key in ("width", "height", "num_frames", "num_steps")}
@@ -203,10 +168,10 @@ def _backbone_info(name: str, outline: SVDOutline, recipe: str | None) -> dict[s
         "name": name,
         **size,
         "fps": settings.fps,
-        "stride": outline.stride,
+        "stride": outline.grid(settings.width, settings.height, settings.num_frames).stride,
         "max_speed": MAX_SPEED * min(settings.width, settings.height),
         "recipes": list(settings.recipes),
-        "controllers": [_controller_info(kind, settings) for kind in (*CONTROLLERS, *COMBINATIONS)],
+        "controllers": [_controller_info(kind, settings) for kind in (*controllers(), *COMBINATIONS)],
         "sampling": describe(Sampling, size),
         "settings": describe(type(settings), own, _ELSEWHERE),
     }
@@ -226,8 +191,7 @@ def _controller_info(name: str, settings: Settings) -> dict[str, Any]:
         "parts": [
             {"key": key, "name": part["name"], "fields": _own_fields(getattr(controller, key))}
             for key in ("first", "second")
-            if isinstance(part := controller_to_dict(controller).get(key), Mapping)
-            and isinstance(controller, InTurn)
+            if isinstance(part := controller_to_dict(controller).get(key), Mapping) and isinstance(controller, InTurn)
         ],
     }
 

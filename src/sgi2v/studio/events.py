@@ -1,4 +1,4 @@
-"""What every open page is told: a list of jobs first, then changes; a page that is slow is told the newest only."""
+"""Streams of events for open pages: a list of jobs first, then changes; a slow page gets the newest only."""
 
 import asyncio
 import itertools
@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import AsyncIterator, Callable
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
 from sgi2v.studio.problems import Problem
 
@@ -17,7 +17,7 @@ class Listener:
     """One page's stream: what it has not been told yet, at most one entry a job and kind."""
 
     def __init__(self) -> None:
-        self.pending: dict[tuple[str, str], Any] = {}
+        self.pending: dict[tuple[str, str], object] = {}
         self.changed = asyncio.Event()
 
 
@@ -41,11 +41,11 @@ class Hub:
         self._closed = True
         self._in_loop(self._wake)
 
-    def tell(self, kind: str, job_id: str, data: Any) -> None:
+    def tell(self, kind: str, job_id: str, data: object) -> None:
         """An event for every page; it takes the place of an earlier one of this kind about the same job."""
         self._in_loop(lambda: self._put(kind, job_id, data))
 
-    def listen(self, snapshot: Callable[[], Any]) -> AsyncIterator[str]:
+    def listen(self, snapshot: Callable[[], object]) -> AsyncIterator[str]:
         """A page's stream as text/event-stream; Problem 429 when too many listen."""
         if len(self._listeners) >= self._max_listeners:
             raise Problem(
@@ -54,7 +54,7 @@ class Hub:
             )
         return self._stream(snapshot)
 
-    async def _stream(self, snapshot: Callable[[], Any]) -> AsyncIterator[str]:
+    async def _stream(self, snapshot: Callable[[], object]) -> AsyncIterator[str]:
         listener = Listener()
         self._listeners.add(listener)
         try:
@@ -73,10 +73,10 @@ class Hub:
         finally:
             self._listeners.discard(listener)
 
-    def _event(self, kind: str, data: Any) -> str:
+    def _event(self, kind: str, data: object) -> str:
         return f"id: {next(self._numbers)}\nevent: {kind}\ndata: {json.dumps(data, allow_nan=False)}\n\n"
 
-    def _put(self, kind: str, job_id: str, data: Any) -> None:
+    def _put(self, kind: str, job_id: str, data: object) -> None:
         for listener in self._listeners:
             listener.pending.pop((kind, job_id), None)  # so that it comes after what happened before it
             listener.pending[kind, job_id] = data

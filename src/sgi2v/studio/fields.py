@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
 from sgi2v.fitting import without_none
+from sgi2v.planning import Range, Unit
 
 SIMPLE: Final = frozenset(
-    {"seed", "num_steps", "iterations", "lr", "strength", "tweak", "t_strong", "cutoff", "learning_rate"}
+    {"seed", "num_steps", "iterations", "lr", "strength", "t_weak", "t_strong", "cutoff", "learning_rate"}
 )
 """Fields of the small panel, whatever dataclass they are in: the seed, the steps, how strongly a method steers."""
 
@@ -59,7 +60,7 @@ def explanations(kind: type[Any]) -> dict[str, str]:
 
 
 def _type(hint: Any) -> dict[str, Any] | None:
-    """What a form needs to know of a type; None for one that no form can hold."""
+    """Facts that a form needs of a type; None for one that no form can hold."""
     bare = without_none(hint)
     optional = bare is not hint
     simple = {bool: "boolean", int: "integer", float: "number", str: "text"}.get(bare)
@@ -67,6 +68,8 @@ def _type(hint: Any) -> dict[str, Any] | None:
         return {"type": simple, "optional": optional}
     if get_origin(bare) is Literal:
         return {"type": "choice", "choices": list(get_args(bare)), "optional": optional}
+    if bare is Range:
+        return {"type": "range", "choices": list(get_args(Unit)), "optional": optional}
     if get_origin(bare) is tuple:
         inner = get_args(bare)
         item = {float: "numbers", int: "numbers", str: "strings"}.get(inner[0])
@@ -86,4 +89,6 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return list(value)
+    if isinstance(value, Range):
+        return dataclasses.asdict(value)
     return None if isinstance(value, float) and not math.isfinite(value) else value

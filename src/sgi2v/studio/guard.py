@@ -1,4 +1,4 @@
-"""The door of the studio: whom it lets in, how much it takes, and what a browser may do with its answers."""
+"""Access to the studio: checks host, origin, token and size of a request, and sets the security headers of answers."""
 
 import hashlib
 import hmac
@@ -38,12 +38,12 @@ _READS: Final = ("GET", "HEAD", "OPTIONS")
 
 
 def cookie_value(token: str) -> str:
-    """What the cookie holds: a proof that its bearer knew the token, not the token."""
+    """The cookie's content: a proof that its bearer knew the token, not the token."""
     return hmac.new(token.encode(), b"sgi2v studio cookie", hashlib.sha256).hexdigest()
 
 
 def same(one: str, other: str) -> bool:
-    """Whether two secrets are equal, in a time that does not tell how much of them is."""
+    """True if two secrets are equal; the time it takes does not tell how much of them is."""
     return hmac.compare_digest(one.encode("utf-8", "replace"), other.encode("utf-8", "replace"))
 
 
@@ -74,11 +74,7 @@ class Guard:
                 added = {"Cache-Control": "no-store", **HEADERS}
                 message["headers"] = [
                     *message["headers"],
-                    *(
-                        (k.lower().encode(), v.encode())
-                        for k, v in added.items()
-                        if k.lower().encode() not in there
-                    ),
+                    *((k.lower().encode(), v.encode()) for k, v in added.items() if k.lower().encode() not in there),
                 ]
             await send(message)
 
@@ -88,7 +84,7 @@ class Guard:
             self._check_token(scope, headers)
             limit = body_limit(scope["path"], self.settings.limits)
             if int(headers.get("content-length", "0")) > limit:
-                raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _too_large(limit))
+                raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _too_large(limit), "body")
         except Problem as problem:
             await _refusal(problem, scope, headers)(scope, receive, guarded_send)
             return
@@ -102,6 +98,7 @@ class Guard:
                 HTTPStatus.FORBIDDEN,
                 f"Host: {host[:80]!r} is no name of this studio; open it as 127.0.0.1 or localhost, or start it with "
                 "--allowed-hosts NAME",
+                "Host",
             )
 
     def _known(self, name: str) -> bool:
@@ -119,13 +116,17 @@ class Guard:
         origin, host = headers.get("origin"), headers.get("host", "")
         if origin is not None and origin.partition("://")[2].lower() != host.lower():
             raise Problem(
-                HTTPStatus.FORBIDDEN, f"Origin: {origin[:80]!r} is another site; open the studio's own page"
+                HTTPStatus.FORBIDDEN,
+                f"Origin: {origin[:80]!r} is another site; open the studio's own page",
+                "Origin",
             )
         site = headers.get("sec-fetch-site", "same-origin")
         opened = scope["method"] in _READS and headers.get("sec-fetch-mode") == "navigate"
         if site not in ("same-origin", "none") and not opened:
             raise Problem(
-                HTTPStatus.FORBIDDEN, "Sec-Fetch-Site: another site asks; open the studio's own page"
+                HTTPStatus.FORBIDDEN,
+                "Sec-Fetch-Site: another site asks; open the studio's own page",
+                "Sec-Fetch-Site",
             )
 
     def _check_token(self, scope: Scope, headers: Mapping[str, str]) -> None:
@@ -137,12 +138,14 @@ class Guard:
             return
         if not same(_cookie(headers.get("cookie", "")), cookie_value(token)):
             raise Problem(
-                HTTPStatus.UNAUTHORIZED, "token: this studio asks for its token; open /login and give it"
+                HTTPStatus.UNAUTHORIZED,
+                "token: this studio asks for its token; open /login and give it",
+                "token",
             )
 
 
 def body_limit(path: str, limits: Limits) -> int:
-    """How many bytes a request to a path may carry."""
+    """Largest number of bytes that a request to a path may carry."""
     return {
         "/api/images": limits.image_bytes,
         "/api/import/traj": limits.image_bytes,
@@ -204,7 +207,7 @@ def _counted(receive: Receive, limit: int) -> Receive:
         if message["type"] == "http.request":
             taken += len(message.get("body", b""))
             if taken > limit:
-                raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _too_large(limit))
+                raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _too_large(limit), "body")
         return message
 
     return counted

@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from sgi2v.records import Json
 from sgi2v.studio.settings import StudioSettings
 from sgi2v.studio.table import INTERRUPTED, JobTable, Row, State
 from sgi2v.studio.worker import RESULT
@@ -24,10 +25,10 @@ _PATIENCE: Final = 1.0  # seconds between looks at the table when nobody says th
 
 @dataclass
 class Live:
-    """What is known of the job that runs, and is gone when it is over."""
+    """State of the running job, dropped when it is over."""
 
     id: str
-    progress: dict[str, Any] = field(default_factory=dict)
+    progress: Json = field(default_factory=dict)
     preview: bytes | None = None
     previews: int = 0
 
@@ -50,17 +51,17 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Whether the process has not ended."""
+        """True while the process runs."""
         return self.process.poll() is None
 
-    def send(self, message: Mapping[str, Any]) -> None:
+    def send(self, message: Mapping[str, object]) -> None:
         """A line for the worker; nothing when it is gone, which reading from it will show."""
         assert self.process.stdin is not None
         with self._writing, suppress(OSError, ValueError):
             self.process.stdin.write(json.dumps(message).encode() + b"\n")
             self.process.stdin.flush()
 
-    def receive(self) -> dict[str, Any] | None:
+    def receive(self) -> Json | None:
         """The next message; None when the process has ended."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline(_MAX_LINE)
@@ -89,7 +90,7 @@ class Jobs:
         settings: StudioSettings,
         table: JobTable,
         lock: int,
-        tell: Callable[[str, str, Any], None],
+        tell: Callable[[str, str, object], None],
     ) -> None:
         """`tell(kind, job id, data)` reaches the pages; `lock` is the data folder's, as a file descriptor."""
         self.settings, self.table = settings, table
@@ -123,11 +124,11 @@ class Jobs:
         self._thread.join(timeout=30)
 
     def wake(self) -> None:
-        """There is something new in the table."""
+        """Tell the queue that there is something new in the table."""
         self._new.set()
 
     def folder(self, job_id: str) -> Path:
-        """Where a job's files are; the id is one that the table gave."""
+        """Folder of a job's files; the id is one that the table gave."""
         return self._folder / job_id
 
     def result(self, job_id: str) -> Path:
@@ -135,7 +136,7 @@ class Jobs:
         return self._folder / job_id / RESULT
 
     def live(self, job_id: str) -> Live | None:
-        """What is known of a job while it runs."""
+        """State of a job while it runs; None before and after."""
         live = self._live
         return live if live is not None and live.id == job_id else None
 
@@ -156,8 +157,8 @@ class Jobs:
         shutil.rmtree(self.folder(job_id), ignore_errors=True)
         return True
 
-    def _finished(self, job_id: str) -> Mapping[str, Any] | None:
-        """What a result that stands whole says of itself."""
+    def _finished(self, job_id: str) -> Mapping[str, object] | None:
+        """The description in a result that was written whole; None without one."""
         try:
             found = json.loads((self.result(job_id) / "result.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -219,9 +220,7 @@ class Jobs:
                 self._end(job_id, "done", result=message["result"])
                 return
             else:
-                self._end(
-                    job_id, "cancelled" if kind == "cancelled" else "failed", message=message.get("message")
-                )
+                self._end(job_id, "cancelled" if kind == "cancelled" else "failed", message=message.get("message"))
                 return
         self._after_its_end(worker, job_id)
 
@@ -237,7 +236,7 @@ class Jobs:
             self._worker.process.kill()
         return self._worker
 
-    def _report(self, message: Mapping[str, Any]) -> None:
+    def _report(self, message: Json) -> None:
         live = self._live
         assert live is not None
         if message["type"] == "preview":
@@ -261,9 +260,7 @@ class Jobs:
         elif self._stopping.is_set():
             self._end(job_id, "interrupted", message=INTERRUPTED)
         else:
-            how = (
-                f"signal {-code}; the machine may have had too little memory" if code < 0 else f"code {code}"
-            )
+            how = f"signal {-code}; the machine may have had too little memory" if code < 0 else f"code {code}"
             self._end(
                 job_id,
                 "failed",
@@ -277,7 +274,7 @@ class Jobs:
         state: State,
         *,
         message: str | None = None,
-        result: Mapping[str, Any] | None = None,
+        result: Mapping[str, object] | None = None,
     ) -> None:
         while True:
             try:
@@ -293,8 +290,8 @@ class Jobs:
                 self._tell("job", job_id, row)
 
 
-def progress_json(live: Live) -> dict[str, Any]:
-    """How far the running job is, as pages are told."""
+def progress_json(live: Live) -> Json:
+    """Progress of the running job, as pages are told."""
     preview = f"/api/jobs/{live.id}/preview.png?v={live.previews}" if live.previews else None
     empty = {"step": 0, "num_steps": 0, "iteration": 0, "num_iterations": 0, "loss": None, "fraction": 0.0}
     return {

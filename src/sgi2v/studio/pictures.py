@@ -7,12 +7,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from PIL import Image
 
 from sgi2v.checks import shown
+from sgi2v.errors import FieldError
 from sgi2v.images import MAX_URI, data_bytes, load_image, load_mask, png_bytes
+from sgi2v.records import Json
 from sgi2v.scene import Scene
 from sgi2v.scene_io import scene_from_dict
 from sgi2v.studio.settings import Limits
@@ -32,29 +34,28 @@ class Pictures:
         self.folder = folder
         self.limits = limits
         self._check_room = check_room
-        self._decoding = (
-            threading.Lock()
-        )  # one at a time: 64 megapixels take half a gigabyte while they are read
+        self._decoding = threading.Lock()  # one at a time: 64 megapixels take half a gigabyte while they are read
 
-    def add(self, data: bytes, load: Callable[[bytes], Image.Image] = load_image) -> tuple[str, Image.Image]:
-        """Keep a picture file's bytes; its id and pixels. ValueError for what is no picture or too large."""
+    def add(self, data: bytes, field: str = "image", *, mask: bool = False) -> tuple[str, Image.Image]:
+        """Keep a picture file's bytes; its id and pixels. ValueError naming `field` for what is none or too large."""
         with self._decoding:
-            return self.add_pixels(load(data))
+            return self.add_pixels(load_mask(data, field=field) if mask else load_image(data, field), field)
 
-    def add_pixels(self, image: Image.Image) -> tuple[str, Image.Image]:
-        """Keep a picture; its id and itself."""
+    def add_pixels(self, image: Image.Image, field: str = "image") -> tuple[str, Image.Image]:
+        """Keep a picture; its id and itself. ValueError naming `field` for one that is too large."""
         if image.width * image.height > self.limits.image_pixels:
-            raise ValueError(
-                f"image: {image.width}x{image.height} pixels; give at most {self.limits.image_pixels // 1_000_000} "
-                "megapixels"
+            raise FieldError(
+                field,
+                f"{image.width}x{image.height} pixels",
+                f"give at most {self.limits.image_pixels // 1_000_000} megapixels",
             )
         png = png_bytes(image)
-        if (
-            len(png) > (MAX_URI - 64) // 4 * 3
-        ):  # no record could hold it: said now, not after the video is made
-            raise ValueError(
-                f"image: {image.width}x{image.height} pixels are {len(png) >> 20} MiB without loss, and a record holds "
-                f"{MAX_URI * 3 // 4 >> 20}; shrink the picture"
+        if len(png) > (MAX_URI - 64) // 4 * 3:  # no record could hold it: said now, not after the video is made
+            raise FieldError(
+                field,
+                f"{image.width}x{image.height} pixels are {len(png) >> 20} MiB without loss, and a "
+                f"record holds {MAX_URI * 3 // 4 >> 20}",
+                "shrink the picture",
             )
         name = hashlib.sha256(png).hexdigest()
         path = self.folder / f"{name}.png"
@@ -73,7 +74,7 @@ class Pictures:
         path = self.folder / f"{name}.png"
         return path if path.is_file() else None
 
-    def take_in(self, scene: object) -> Any:
+    def take_in(self, scene: object) -> object:
         """Scene JSON with every embedded picture kept here and named `upload:<id>`; ValueError naming the field.
 
         What is wrong elsewhere in it is left for :meth:`scene_of` to find.
@@ -84,7 +85,7 @@ class Pictures:
         """The scene of JSON values whose pictures are all kept here; ValueError naming the field."""
         return scene_from_dict(self._walk(data, "", self._file_name, _DEPTH), self.folder)
 
-    def checked(self, data: object) -> tuple[dict[str, Any], Scene]:
+    def checked(self, data: object) -> tuple[Json, Scene]:
         """A scene's JSON with its pictures taken in, and the scene; ValueError naming the field."""
         inside = self.take_in(data)
         scene = self.scene_of(inside)
@@ -101,7 +102,7 @@ class Pictures:
     def _walk(self, value: object, place: str, change: Callable[[str, str], object], depth: int) -> object:
         """A copy in which every text that names a picture is what `change` makes of it."""
         if depth == 0:
-            raise ValueError("scene: nested too deeply; give a scene as docs/scene.md describes it")
+            raise FieldError("scene", "nested too deeply", "give a scene as docs/scene.md describes it")
         if isinstance(value, dict):
             return {
                 key: self._walk(v, f"{place}.{key}" if place else str(key), change, depth - 1)
@@ -115,27 +116,25 @@ class Pictures:
         if text.startswith(PREFIX):
             return text
         if not text.startswith("data:"):
-            raise ValueError(
-                f"{field}: {shown(text)} is a path or an address, which the studio does not follow; embed the picture "
-                "as a data: URI, or upload it"
+            raise FieldError(
+                field,
+                f"{shown(text)} is a path or an address, which the studio does not follow",
+                "embed the picture as a data: URI, or upload it",
             )
-        try:
-            name, _ = self.add(data_bytes(field, text), load_mask if "mask" in field else load_image)
-        except ValueError as error:
-            raise ValueError(re.sub(r"^(image|mask): ", f"{field}: ", str(error))) from error
+        name, _ = self.add(data_bytes(field, text), field, mask="mask" in field)
         return PREFIX + name
 
     def _file_name(self, field: str, text: str) -> str:
         name = text.removeprefix(PREFIX)
         if not text.startswith(PREFIX) or not _ID.fullmatch(name):
-            raise ValueError(f"{field}: {shown(text)} is no upload; give upload:<id> or a data: URI")
+            raise FieldError(field, f"{shown(text)} is no upload", "give upload:<id> or a data: URI")
         if not (self.folder / f"{name}.png").is_file():
-            raise ValueError(f"{field}: {shown(text)} is not here any more; upload the picture again")
+            raise FieldError(field, f"{shown(text)} is not here any more", "upload the picture again")
         return f"{name}.png"
 
 
-def picture_json(name: str, image: Image.Image) -> dict[str, Any]:
-    """What the API says about a kept picture."""
+def picture_json(name: str, image: Image.Image) -> Json:
+    """The API's description of a kept picture."""
     return {
         "id": name,
         "image": PREFIX + name,

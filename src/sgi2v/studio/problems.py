@@ -1,16 +1,18 @@
-"""What went wrong, as every answer of the studio says it: {"error": {"field": ..., "message": ...}}."""
+"""Errors as answers of the studio: {"error": {"field": ..., "message": ...}}."""
 
 import errno
 import re
 import sqlite3
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+
+from sgi2v.errors import FieldError
 
 _FIELD: Final = re.compile(r"([A-Za-z_][\w.\[\]-]{0,120}(?:, [a-z_]+)?): ")
 _FULL: Final = "the disk is full; remove jobs that are no longer needed, or free some space, and try again"
@@ -21,24 +23,13 @@ class Problem(HTTPException):
 
     def __init__(self, status: int, message: str, field: str = "") -> None:
         super().__init__(status_code=status, detail=message)
-        self.field = field or field_of(message)
+        self.field = field
 
 
-def field_of(message: str) -> str:
-    """The field that an error of the library names first; empty if it names none."""
-    match = _FIELD.match(message)
-    return match.group(1) if match else ""
-
-
-def body_of(message: str, field: str | None = None) -> dict[str, Any]:
-    """The JSON of an error."""
-    text = message.encode("utf-8", "replace").decode()
-    return {"error": {"field": field_of(text) if field is None else field, "message": text}}
-
-
-def answer(status: int, message: str, field: str | None = None) -> JSONResponse:
-    """An error as a response."""
-    return JSONResponse(body_of(message, field), status_code=status)
+def answer(status: int, message: str, field: str = "") -> JSONResponse:
+    """An error as a response; ``field`` is empty where no single one is at fault."""
+    field, message = (text.encode("utf-8", "replace").decode() for text in (field, message))
+    return JSONResponse({"error": {"field": field, "message": message}}, status_code=status)
 
 
 def install(app: FastAPI) -> None:
@@ -49,15 +40,11 @@ def install(app: FastAPI) -> None:
         if isinstance(error, Problem):
             response = answer(error.status_code, str(error.detail), error.field)
         elif error.status_code == HTTPStatus.NOT_FOUND:
-            response = answer(error.status_code, f"{request.url.path}: there is nothing here; see /docs", "")
+            response = answer(error.status_code, f"{request.url.path}: there is nothing here; see /docs")
         elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-            response = answer(error.status_code, f"{request.method} is not possible here; see /docs", "")
-        elif (
-            error.status_code == HTTPStatus.BAD_REQUEST
-        ):  # FastAPI's word for a body that Python's parser gives up on
-            message = (
-                "body: this is not UTF-8, is nested too deeply, or holds too long a number; send plainer JSON"
-            )
+            response = answer(error.status_code, f"{request.method} is not possible here; see /docs")
+        elif error.status_code == HTTPStatus.BAD_REQUEST:  # FastAPI's word for a body that Python's parser gives up on
+            message = "body: this is not UTF-8, is nested too deeply, or holds too long a number; send plainer JSON"
             response = answer(error.status_code, message, "body")
         else:
             response = answer(error.status_code, str(error.detail))
@@ -74,31 +61,29 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(ValueError)
     async def mistake(request: Request, error: ValueError) -> JSONResponse:
-        return answer(HTTPStatus.UNPROCESSABLE_ENTITY, " ".join(str(error).split()))
+        match = _FIELD.match(str(error))  # of errors that do not carry their parts yet
+        field = error.field if isinstance(error, FieldError) else match.group(1) if match else ""
+        return answer(HTTPStatus.UNPROCESSABLE_ENTITY, " ".join(str(error).split()), field)
 
     @app.exception_handler(OSError)
     async def system(request: Request, error: OSError) -> JSONResponse:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return answer(HTTPStatus.INSUFFICIENT_STORAGE, _FULL, "")
-        return answer(
-            HTTPStatus.SERVICE_UNAVAILABLE, f"the data folder cannot be used ({error.strerror})", ""
-        )
+            return answer(HTTPStatus.INSUFFICIENT_STORAGE, _FULL)
+        return answer(HTTPStatus.SERVICE_UNAVAILABLE, f"the data folder cannot be used ({error.strerror})")
 
     @app.exception_handler(sqlite3.OperationalError)
     async def database(request: Request, error: sqlite3.OperationalError) -> JSONResponse:
         if "full" in str(error):
-            return answer(HTTPStatus.INSUFFICIENT_STORAGE, _FULL, "")
-        return answer(HTTPStatus.SERVICE_UNAVAILABLE, f"the list of jobs cannot be used ({error})", "")
+            return answer(HTTPStatus.INSUFFICIENT_STORAGE, _FULL)
+        return answer(HTTPStatus.SERVICE_UNAVAILABLE, f"the list of jobs cannot be used ({error})")
 
     @app.exception_handler(MemoryError)
     async def memory(request: Request, error: MemoryError) -> JSONResponse:
-        return answer(
-            HTTPStatus.SERVICE_UNAVAILABLE, "the machine has too little memory for this; try it smaller", ""
-        )
+        return answer(HTTPStatus.SERVICE_UNAVAILABLE, "the machine has too little memory for this; try it smaller")
 
 
 def _place(location: Sequence[str | int]) -> str:
-    """Where pydantic found it: body.motions[0].box, without the word for the part of the request."""
+    """The field that pydantic found wrong, as in motions[0].box, without the word for the part of the request."""
     parts = list(location)
     if parts and parts[0] in ("body", "query", "path", "header"):
         parts = parts[1:] or parts[:1]

@@ -1,9 +1,10 @@
 """The API's reference as one plain page made from its OpenAPI schema: no script, nothing from any other host."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from html import escape
-from typing import Any
+
+from sgi2v.records import Json
 
 _INTRODUCTION = """<p>{description} The schema is <a href="/openapi.json">openapi.json</a>.</p>
 <p>Try it from a terminal: <code>curl http://{{this address}}/api/jobs</code>; where a token is asked for, add
@@ -20,7 +21,7 @@ def page(title: str, body: str, go_to: str | None = None) -> str:
     )
 
 
-def reference(schema: Mapping[str, Any]) -> str:
+def reference(schema: Json) -> str:
     """Every operation with its parameters, body and answers, then the shapes of the JSON."""
     info = schema["info"]
     head = f"<h1>{escape(info['title'])} {escape(info['version'])}</h1>"
@@ -34,7 +35,7 @@ def reference(schema: Mapping[str, Any]) -> str:
     return page(info["title"], "\n".join(parts))
 
 
-def _operation(path: str, method: str, operation: Mapping[str, Any]) -> Iterator[str]:
+def _operation(path: str, method: str, operation: Json) -> Iterator[str]:
     yield f'<section><h2><span class="method">{escape(method.upper())}</span> <code>{escape(path)}</code></h2>'
     yield f"<p>{escape(operation.get('description') or operation.get('summary', ''))}</p><table>"
     for parameter in operation.get("parameters", []):
@@ -49,7 +50,7 @@ def _operation(path: str, method: str, operation: Mapping[str, Any]) -> Iterator
     yield "</table></section>"
 
 
-def _shape(shape: Mapping[str, Any]) -> str:
+def _shape(shape: Json) -> str:
     rows = [
         _row(name, f"{_type(inner)} {escape(inner.get('description', ''))}")
         for name, inner in shape.get("properties", {}).items()
@@ -57,7 +58,7 @@ def _shape(shape: Mapping[str, Any]) -> str:
     return f"<p>{escape(shape.get('description', ''))}</p><table>{''.join(rows)}</table>"
 
 
-def _type(schema: Mapping[str, Any]) -> str:
+def _type(schema: Json) -> str:
     if "$ref" in schema:
         name = str(schema["$ref"]).rpartition("/")[2]
         return f'<a href="#{escape(name)}">{escape(name)}</a>'

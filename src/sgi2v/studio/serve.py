@@ -8,6 +8,7 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
+from sgi2v.errors import FieldError
 from sgi2v.studio.settings import StudioSettings
 from sgi2v.studio.studio import Studio
 
@@ -70,7 +71,9 @@ def _bound(settings: StudioSettings) -> socket.socket:
         listening.listen(128)
     except OSError as error:
         listening.close()
-        raise ValueError(
-            f"port: {settings.host}:{settings.port} cannot be had ({error.strerror}); give another --port, or 0 for any"
+        raise FieldError(
+            "port",
+            f"{settings.host}:{settings.port} cannot be had ({error.strerror})",
+            "give another --port, or 0 for any",
         ) from error
     return listening

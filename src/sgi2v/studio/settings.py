@@ -1,4 +1,4 @@
-"""What a studio is started with: where it listens, who may come in, how much it takes."""
+"""Settings of a studio: address, access and limits."""
 
 import re
 import secrets
@@ -7,6 +7,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Final, Literal
 
+from sgi2v.errors import FieldError
 from sgi2v.images import MAX_PIXELS, MAX_URI
 
 Memory = Literal["fast", "balanced", "low", "auto"]
@@ -17,7 +18,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252}[A-Za-z0-9])?")
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How much a studio takes before it says no; every refusal names the limit."""
+    """Limits of a studio; every refusal names the one that is reached."""
 
     image_bytes: int = 64 * 2**20
     """Of an uploaded picture, and of a traj.npy."""
@@ -36,14 +37,14 @@ class Limits:
     history: int = 2000
     """Jobs kept, whatever became of them."""
     free_bytes: int = 512 * 2**20
-    """What must stay free on the disk of the data folder for anything to be taken."""
+    """Bytes that must stay free on the data folder's disk for anything to be taken."""
     streams: int = 32
     """Pages that listen at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudioSettings:
-    """Where a studio listens, what it keeps and which models it offers.
+    """A studio's address, data folder, models and access.
 
     Raises ValueError for a host that other machines can reach without a token, and for values out of range.
     """
@@ -59,51 +60,49 @@ class StudioSettings:
     device: str | None = None
     dtype: Literal["float32", "float16", "bfloat16"] | None = None
     memory: Memory = "auto"
-    """How sparing of the device's memory."""
+    """Memory mode: how much of the device's memory is spared."""
     token: str | None = None
-    """What a visitor must know; needed as soon as other machines can reach the studio."""
+    """The secret that a visitor must give; needed as soon as other machines can reach the studio."""
     allowed_hosts: tuple[str, ...] = ()
     """Names, beside this machine's own and plain addresses, under which the studio may be asked for."""
     worker: tuple[str, ...] = ("-m", "sgi2v.studio.worker")
-    """What Python runs as worker."""
+    """Python's arguments that start a worker."""
     cancel_seconds: float = 60.0
-    """How long a worker may take to stop what it is doing before it is ended."""
+    """Seconds that a worker may take to stop what it is doing before it is killed."""
     limits: Limits = Limits()
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
-            raise ValueError(f"port: must lie in 0..65535, got {self.port}")
+            raise FieldError("port", f"must lie in 0..65535, got {self.port}")
         if not self.backbones:
-            raise ValueError("backbone: name at least one model, as in --backbone bundled")
+            raise FieldError("backbone", "name at least one model, as in --backbone bundled")
         for number, source in enumerate(self.backbones):
             for other in self.backbones[:number]:
-                if _shown(other) == _shown(
-                    source
-                ):  # jobs name their model so: one of the two could not be had
-                    raise ValueError(
-                        f"backbone: {other} and {source} would both be shown as {_shown(source)!r}; give each model "
-                        "once, and rename a folder so that their last names differ"
+                if _shown(other) == _shown(source):  # jobs name their model so: one of the two could not be had
+                    raise FieldError(
+                        "backbone",
+                        f"{other} and {source} would both be shown as {_shown(source)!r}",
+                        "give each model once, and rename a folder so that their last names differ",
                     )
         for name in self.allowed_hosts:
             if not _NAME.fullmatch(name):
-                raise ValueError(
-                    f"allowed_hosts: {name!r} is no name of a machine; give one as in studio.example.org"
+                raise FieldError(
+                    "allowed_hosts", f"{name!r} is no name of a machine", "give one as in studio.example.org"
                 )
         if self.token is not None and (
             len(self.token) < MIN_TOKEN or not self.token.isascii() or not self.token.isprintable()
         ):
-            raise ValueError(
-                f"token: give {MIN_TOKEN} or more plain characters, as in {secrets.token_urlsafe(24)}"
-            )
+            raise FieldError("token", f"give {MIN_TOKEN} or more plain characters, as in {secrets.token_urlsafe(24)}")
         if self.token is None and not self.only_this_machine:
-            raise ValueError(
-                f"host: {self.host} can be reached by other machines; give a --token as well, as in "
-                f"{secrets.token_urlsafe(24)}"
+            raise FieldError(
+                "host",
+                f"{self.host} can be reached by other machines",
+                f"give a --token as well, as in {secrets.token_urlsafe(24)}",
             )
 
     @property
     def only_this_machine(self) -> bool:
-        """Whether no other machine can reach the address."""
+        """True if no other machine can reach the address."""
         try:
             return ip_address(self.host).is_loopback
         except ValueError:
@@ -117,8 +116,8 @@ class StudioSettings:
         for source in self.backbones:
             if shown in (source, _shown(source)):
                 return source
-        raise ValueError(
-            f"backbone: {shown!r} is not on offer here; start the studio with --backbone and its folder"
+        raise FieldError(
+            "backbone", f"{shown!r} is not on offer here", "start the studio with --backbone and its folder"
         )
 
 

@@ -1,14 +1,13 @@
 """The JSON that goes in and out of the studio's API, as its OpenAPI schema shows it."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from sgi2v.records import Json
 from sgi2v.studio.jobs import Live, progress_json
 from sgi2v.studio.pictures import PREFIX
 from sgi2v.studio.table import Row, State
-
-Json = dict[str, Any]
 
 
 class Asked(BaseModel):
@@ -18,7 +17,7 @@ class Asked(BaseModel):
 
 
 class SamplingAsked(Asked):
-    """How the video is drawn; what is left out is what the model recommends."""
+    """Settings of sampling; those left out are as the model recommends."""
 
     seed: int | None = Field(default=None, ge=0, lt=2**63)
     num_steps: int | None = Field(default=None, ge=1, le=1000)
@@ -33,18 +32,14 @@ class JobAsked(Asked):
     scene: Json = Field(description="docs/scene.md; a picture is a data: URI or upload:<id>")
     backbone: str | None = Field(default=None, max_length=500)
     recipe: str | None = Field(default=None, max_length=100)
-    controller: Json | None = Field(
-        default=None, description="name and any fields; the rest as the model recommends"
-    )
+    controller: Json | None = Field(default=None, description="name and any fields; the rest as the model recommends")
     sampling: SamplingAsked | None = None
     settings: Json | None = Field(default=None, description="of the model")
-    group: str | None = Field(
-        default=None, max_length=100, description="keeps jobs of one comparison together"
-    )
+    group: str | None = Field(default=None, max_length=100, description="keeps jobs of one comparison together")
 
 
 class CameraAsked(Asked):
-    """How the camera moves over the picture; see sgi2v.camera."""
+    """A motion of the camera over the picture; see sgi2v.camera."""
 
     dx: float = 0.0
     dy: float = 0.0
@@ -64,7 +59,7 @@ class MotionsAsked(Asked):
 
 
 class Wrong(BaseModel):
-    """What is wrong, and where."""
+    """A mistake and its field."""
 
     field: str
     message: str
@@ -100,13 +95,13 @@ class Example(SceneGiven):
 
 
 class Examples(BaseModel):
-    """All of them."""
+    """All scenes that ship with the project."""
 
     examples: list[Example]
 
 
 class Imported(SceneGiven):
-    """What a video's record says."""
+    """Scene and settings of a video's record."""
 
     controller: Json
     sampling: Json
@@ -136,7 +131,7 @@ class Motions(BaseModel):
 
 
 class MotionPlanned(BaseModel):
-    """Where a motion's box is in every frame, in pixels of the picture, and its speed in pixels of the video."""
+    """A motion's box in every frame, in pixels of the picture, and its speed in pixels of the video."""
 
     name: str
     kind: str
@@ -147,7 +142,7 @@ class MotionPlanned(BaseModel):
 
 
 class Planned(BaseModel):
-    """What a job would do."""
+    """Plan of a job."""
 
     backbone: str
     recipe: str | None
@@ -156,12 +151,14 @@ class Planned(BaseModel):
     settings: Json
     guided_iterations: int
     max_speed: float
+    warnings: list[str]
+    """Remarks, such as what of the scene this run leaves unused."""
     motions: list[MotionPlanned]
     scene: Json
 
 
 class Progressed(BaseModel):
-    """How far the running job is."""
+    """Progress of the running job."""
 
     id: str
     phase: Literal["load", "encode", "sample", "decode", "write"]
@@ -176,7 +173,7 @@ class Progressed(BaseModel):
 
 
 class Result(BaseModel):
-    """What a job has made, and where to get it."""
+    """Results of a job, and their addresses."""
 
     num_frames: int
     width: int
@@ -226,14 +223,14 @@ class JobGiven(Summary):
 
 
 class JobList(BaseModel):
-    """Newest first."""
+    """Jobs, newest first."""
 
     jobs: list[Summary]
     more: bool
 
 
 class Info(BaseModel):
-    """What the studio offers."""
+    """Models, methods and limits of a studio."""
 
     version: str
     backbones: list[Json]
@@ -247,7 +244,7 @@ class Info(BaseModel):
 
 
 class Health(BaseModel):
-    """Whether the studio answers."""
+    """A sign that the studio answers."""
 
     ok: bool
 
@@ -290,6 +287,6 @@ def summary_json(row: Row, live: Live | None) -> Json:
 
 
 def job_json(row: Row, live: Live | None) -> Json:
-    """A job whole."""
+    """A job with its request and plan."""
     plan = {name: value for name, value in row["plan"].items() if name != "motions"}
     return {**summary_json(row, live), "request": row["request"], "plan": plan}

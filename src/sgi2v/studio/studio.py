@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
 
+from sgi2v.errors import FieldError
+from sgi2v.records import Json
 from sgi2v.studio.events import Hub
 from sgi2v.studio.jobs import Jobs
 from sgi2v.studio.pictures import Pictures, named_pictures
@@ -24,11 +25,9 @@ _UNUSED_SECONDS = 7 * 24 * 3600.0  # a picture that no job names may still be in
 
 
 class Studio:
-    """What the routes work with; nothing of it is shared between two studios."""
+    """The parts of one studio that its routes work with; nothing of it is shared between two studios."""
 
-    def __init__(
-        self, settings: StudioSettings, engine: Callable[[StudioSettings], Engine] | None = None
-    ) -> None:
+    def __init__(self, settings: StudioSettings, engine: Callable[[StudioSettings], Engine] | None = None) -> None:
         """Makes the data folder and takes its lock; ValueError where another studio works in it."""
         self.settings = settings
         self.limits = settings.limits
@@ -38,8 +37,8 @@ class Studio:
             for name in ("images", "temporary"):
                 (settings.data / name).mkdir(exist_ok=True)
         except OSError as error:
-            raise ValueError(
-                f"data: {settings.data} cannot be used ({error.strerror}); give another folder"
+            raise FieldError(
+                "data", f"{settings.data} cannot be used ({error.strerror})", "give another folder"
             ) from error
         self.pictures = Pictures(settings.data / "images", settings.limits, self.check_room)
         self.hub = Hub(settings.limits.streams)
@@ -51,7 +50,7 @@ class Studio:
 
     @property
     def engine(self) -> Engine:
-        """Made when first asked for, which takes seconds; ValueError when a model's folder is none."""
+        """The engine, made when first asked for, which takes seconds; ValueError when a model's folder is none."""
         with self._engine_lock:
             if self._engine is None:
                 self._engine = self._make_engine(self.settings)
@@ -63,13 +62,11 @@ class Studio:
             shutil.rmtree(left, ignore_errors=True)
         self.hub.start()
         self.jobs.start()
-        used = {
-            name for row in self.table.newest(self.limits.history) for name in named_pictures(row["request"])
-        }
+        used = {name for row in self.table.newest(self.limits.history) for name in named_pictures(row["request"])}
         self.pictures.remove_unused(used, _UNUSED_SECONDS)
 
     def warm_up(self) -> None:
-        """Load the engine before anybody asks; what is wrong with it is said to whoever asks."""
+        """Load the engine before the first request needs it; an error is told to the request that does."""
         try:
             _ = self.engine
         except ValueError:
@@ -82,7 +79,7 @@ class Studio:
         os.close(self._lock)
 
     def check_room(self) -> None:
-        """Problem 507 when the disk is nearly full."""
+        """Raise Problem 507 when the disk is nearly full."""
         free = shutil.disk_usage(self.settings.data).free
         if free < self.limits.free_bytes:
             raise Problem(
@@ -91,12 +88,12 @@ class Studio:
                 "delete jobs that are no longer needed, or make room",
             )
 
-    def summary(self, row: Row) -> dict[str, Any]:
+    def summary(self, row: Row) -> Json:
         """A job as lists and events show it."""
         return summary_json(row, self.jobs.live(row["id"]))
 
-    def snapshot(self) -> dict[str, Any]:
-        """What a page is told first: the newest jobs, and whether there are older ones to ask for."""
+    def snapshot(self) -> Json:
+        """The first event of a page: the newest jobs, and whether there are older ones to ask for."""
         rows = self.table.newest(_SNAPSHOT + 1)
         return {"jobs": [self.summary(row) for row in rows[:_SNAPSHOT]], "more": len(rows) > _SNAPSHOT}
 
@@ -107,8 +104,9 @@ class Studio:
             for other in self.table.queued():
                 self.hub.tell("job", other["id"], self.summary(other))
 
-    def _tell(self, kind: str, job_id: str, data: Any) -> None:
+    def _tell(self, kind: str, job_id: str, data: object) -> None:
         if kind == "job":
+            assert isinstance(data, dict)
             self.told(data)
         else:
             self.hub.tell(kind, job_id, data)
@@ -136,7 +134,9 @@ def _locked(path: Path) -> int:
         except BlockingIOError:
             if time.monotonic() > end:
                 os.close(file)
-                raise ValueError(
-                    f"data: another studio works in {path.parent}; end it first, or give another folder with --data"
+                raise FieldError(
+                    "data",
+                    f"another studio works in {path.parent}",
+                    "end it first, or give another folder with --data",
                 ) from None
             time.sleep(0.05)

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
+from sgi2v.errors import FieldError
+from sgi2v.records import Json
 from sgi2v.studio.problems import Problem
 
 State = Literal["queued", "running", "done", "failed", "cancelled", "interrupted"]
@@ -36,12 +38,10 @@ CREATE TABLE IF NOT EXISTS jobs (
 CREATE INDEX IF NOT EXISTS by_state ON jobs (state, number);
 """
 _VERSION: Final = 1
-_COLUMNS: Final = (
-    "number, id, state, cancelling, created, started, finished, message, retry_of, request, plan, result"
-)
+_COLUMNS: Final = "number, id, state, cancelling, created, started, finished, message, retry_of, request, plan, result"
 _LARGEST: Final = 2**53
 
-Row = dict[str, Any]
+Row = Json
 
 
 class JobTable:
@@ -56,7 +56,7 @@ class JobTable:
             connection.execute("PRAGMA journal_mode = WAL")
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version not in (0, _VERSION):
-                raise ValueError(f"data: {path} was written by a newer sgi2v; update, or give another --data")
+                raise FieldError("data", f"{path} was written by a newer sgi2v", "update, or give another --data")
             connection.executescript(_SCHEMA)
             connection.execute(f"PRAGMA user_version = {_VERSION}")
 
@@ -87,8 +87,8 @@ class JobTable:
     def submit(
         self,
         *,
-        request: Mapping[str, Any],
-        plan: Mapping[str, Any],
+        request: Mapping[str, object],
+        plan: Mapping[str, object],
         payload: str,
         key: str | None = None,
         retry_of: str | None = None,
@@ -126,9 +126,7 @@ class JobTable:
     def claim(self) -> Row | None:
         """The job that waits longest, now running; None when none waits."""
         with self._change() as connection:
-            found = connection.execute(
-                "SELECT id FROM jobs WHERE state = 'queued' ORDER BY number LIMIT 1"
-            ).fetchone()
+            found = connection.execute("SELECT id FROM jobs WHERE state = 'queued' ORDER BY number LIMIT 1").fetchone()
             if found is None:
                 return None
             connection.execute(
@@ -143,7 +141,7 @@ class JobTable:
         state: State,
         *,
         message: str | None = None,
-        result: Mapping[str, Any] | None = None,
+        result: Mapping[str, object] | None = None,
     ) -> Row | None:
         """A running job is over; None, and nothing changed, when it was not running."""
         assert state in OVER
@@ -181,7 +179,7 @@ class JobTable:
             connection.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
             return True
 
-    def recover(self, result_of: Callable[[str], Mapping[str, Any] | None]) -> None:
+    def recover(self, result_of: Callable[[str], Mapping[str, object] | None]) -> None:
         """After a start: what was running is done if its result stands whole, else interrupted."""
         with self._change() as connection:
             for found in connection.execute("SELECT id FROM jobs WHERE state = 'running'").fetchall():
@@ -220,14 +218,13 @@ class JobTable:
             return [_row(row) for row in rows]
 
     def ids(self) -> list[str]:
-        """Of all jobs."""
+        """Ids of all jobs."""
         with self._open() as connection:
             return [row["id"] for row in connection.execute("SELECT id FROM jobs")]
 
 
 _POSITION: Final = (
-    "(SELECT count(*) FROM jobs AS other WHERE other.state = 'queued' AND other.number < jobs.number) "
-    "AS position"
+    "(SELECT count(*) FROM jobs AS other WHERE other.state = 'queued' AND other.number < jobs.number) AS position"
 )
 
 
@@ -239,6 +236,7 @@ def _known(connection: sqlite3.Connection, key: str, payload: str) -> Row | None
         raise Problem(
             HTTPStatus.CONFLICT,
             "Idempotency-Key: another request was sent with this key before; take a new key for a new job",
+            "Idempotency-Key",
         )
     return _get(connection, found["id"])
 
@@ -257,5 +255,5 @@ def _row(row: sqlite3.Row) -> Row:
     return values
 
 
-def _dumps(value: Mapping[str, Any]) -> str:
+def _dumps(value: Mapping[str, object]) -> str:
     return json.dumps(value, allow_nan=False)

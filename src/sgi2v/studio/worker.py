@@ -15,10 +15,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol, runtime_checkable
 
+from sgi2v.backbones.base import settings_with, settings_with_recipe
 from sgi2v.images import png_bytes
+from sgi2v.opening import ModelChoice
 from sgi2v.scene import Scene
 from sgi2v.studio.pictures import Pictures
-from sgi2v.studio.settings import Limits, Memory
+from sgi2v.studio.settings import Limits
 from sgi2v.writing import writing
 
 RESULT: Final = "result"  # a job's folder of results: there whole, or not at all
@@ -63,35 +65,29 @@ class Maker(Protocol):
 
     def __call__(self, task: Task, result: Path) -> Mapping[str, Any]:
         """Write frames, mp4 and gif into `result`, a new folder; what there is to say about them."""
-        ...
 
 
 class ModelMaker:
     """Makes videos with one model, which is loaded for the first of them."""
 
-    def __init__(self, source: str, device: str | None, dtype: str | None, memory: Memory) -> None:
-        self._source, self._device, self._dtype, self._memory = source, device, dtype, memory
+    def __init__(self, model: ModelChoice) -> None:
+        self._model = model
         self._backbone: Any = None
 
     def __call__(self, task: Task, result: Path) -> Mapping[str, Any]:
         """See :class:`Maker`."""
         if self._backbone is None:
             task.progress(phase="load")
-            from sgi2v.backbones import load_backbone
-
-            self._backbone = load_backbone(
-                self._source, device=self._device, dtype=self._dtype, memory=self._memory
-            )
-            self._own_settings = self._backbone.settings
-        from sgi2v.backbones.base import settings_with, settings_with_recipe
+            self._backbone = self._model.load(self._model.outline())
         from sgi2v.controllers import controller_from_dict
-        from sgi2v.generate import Progress, Sampling, generate
+        from sgi2v.pipeline import Progress, generate
+        from sgi2v.planning import Sampling
         from sgi2v.step import Cancelled
 
         task.check()
         plan = task.plan
-        settings = settings_with_recipe(self._own_settings, plan["recipe"])
-        self._backbone.settings = settings_with(settings, plan["settings"], "settings")
+        settings = settings_with_recipe(self._backbone.settings, plan["recipe"])
+        backbone = self._backbone.with_settings(settings_with(settings, plan["settings"], "settings"))
         loss = None
 
         def progress(at: Progress) -> None:
@@ -103,7 +99,7 @@ class ModelMaker:
         try:
             video = generate(
                 task.scene,
-                backbone=self._backbone,
+                backbone=backbone,
                 controller=controller_from_dict(plan["controller"]),
                 sampling=Sampling(**plan["sampling"]),
                 progress=progress,
@@ -156,9 +152,7 @@ def serve(make: Maker) -> None:
         stops.pop(order["id"], None)
 
 
-def _listen(
-    source: BinaryIO, waiting: "queue.Queue[dict[str, Any]]", stops: dict[str, threading.Event]
-) -> None:
+def _listen(source: BinaryIO, waiting: "queue.Queue[dict[str, Any]]", stops: dict[str, threading.Event]) -> None:
     for line in source:
         message = json.loads(line)
         if message["type"] == "job":
@@ -220,7 +214,8 @@ def main() -> None:
     parser.add_argument("--dtype")
     parser.add_argument("--memory", default="auto")
     options = parser.parse_args()
-    serve(ModelMaker(options.backbone, options.device, options.dtype, options.memory))
+    model = ModelChoice(backbone=options.backbone, device=options.device, dtype=options.dtype, memory=options.memory)
+    serve(ModelMaker(model))
 
 
 if __name__ == "__main__":

@@ -81,15 +81,11 @@ class AutoencoderTraining:
 
     def __post_init__(self) -> None:
         if self.num_clip_steps > self.num_steps:
-            raise FieldError(
-                "num_clip_steps", f"{self.num_clip_steps} is more than num_steps, {self.num_steps}"
-            )
+            raise FieldError("num_clip_steps", f"{self.num_clip_steps} is more than num_steps, {self.num_steps}")
         if any(channels % 32 for channels in self.channels):
             raise FieldError("channels", f"must be multiples of 32, not {self.channels}")
         if self.keep_latents < 0 or (self.keep_latents and not (self.joint and self.initial)):
-            raise FieldError(
-                "keep_latents", f"{self.keep_latents:g} wants joint and initial, and must not be below 0"
-            )
+            raise FieldError("keep_latents", f"{self.keep_latents:g} wants joint and initial, and must not be below 0")
         if self.latent_noise < 0:
             raise FieldError("latent_noise", f"must not be below 0, not {self.latent_noise}")
         if self.size % 8 or self.size < 32:

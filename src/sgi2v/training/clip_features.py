@@ -227,9 +227,7 @@ class _Learner:
         training, number = self._training, step // _STEPS_PER_POOL
         if self._pool is None or self._pool[0] != number:
             self._pool = number, _pool(training, number)
-        clips, known, holds, strengths = (
-            value.to(training.device) for value in _batch(training, self._pool[1], step)
-        )
+        clips, known, holds, strengths = (value.to(training.device) for value in _batch(training, self._pool[1], step))
         said, spoilt = self._task(clips.to(next(self._task.parameters()).dtype))
         told = ((said - known).square() * holds).sum() / holds.sum()
         found = (spoilt - strengths).square().mean()

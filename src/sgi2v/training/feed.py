@@ -214,9 +214,7 @@ class Feeder:
             frames = torch.where(kept[:, None] == 1, order.flip(0), order)
             given = frames[:, 0]
         strength = pool.strength[row, kept]
-        bucket = 255 * pool.motion[row].clamp(max=1) + training.motion_jitter * torch.randn(
-            num, generator=generator
-        )
+        bucket = 255 * pool.motion[row].clamp(max=1) + training.motion_jitter * torch.randn(num, generator=generator)
         ids = torch.stack([torch.full((num,), float(training.fps - 1)), bucket.clamp(0, 255), strength], 1)
         device = pool.latents.device
         clip, picked, frame = (onto(value, device) for value in (row, kept, frames))
@@ -240,9 +238,7 @@ def clip_pixels(frames: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 224 224"
         bell = torch.exp(-(torch.arange(-reach, reach + 1) ** 2) / (2 * sigma**2))
         kernel = onto(bell / bell.sum(), device).view(1, 1, *((-1, 1) if axis == 0 else (1, -1)))
         pad = (0, 0, reach, reach) if axis == 0 else (reach, reach, 0, 0)
-        pixels = functional.conv2d(
-            functional.pad(pixels, pad, mode="reflect"), kernel.expand(3, -1, -1, -1), groups=3
-        )
+        pixels = functional.conv2d(functional.pad(pixels, pad, mode="reflect"), kernel.expand(3, -1, -1, -1), groups=3)
     size = (CLIP_SIZE, CLIP_SIZE)
     resized = functional.interpolate(pixels, size, mode="bicubic", align_corners=True)
     mean, std = (onto(torch.tensor(value).view(1, 3, 1, 1), device) for value in (CLIP_MEAN, CLIP_STD))

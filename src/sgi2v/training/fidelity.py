@@ -51,9 +51,7 @@ def _of(model: AutoencoderKLTemporalDecoder, name: str, clips: list[Tensor]) -> 
 
 
 @torch.no_grad()
-def reconstructed(
-    model: AutoencoderKLTemporalDecoder, clip: Float[Tensor, "f 3 h w"]
-) -> Float[Tensor, "f 3 h w"]:
+def reconstructed(model: AutoencoderKLTemporalDecoder, clip: Float[Tensor, "f 3 h w"]) -> Float[Tensor, "f 3 h w"]:
     """A clip of RGB in 0..1 through the autoencoder, all its frames decoded at a time."""
     pixels = (2 * clip - 1).to(device=model.device, dtype=model.dtype)
     latents = model.encode(pixels).latent_dist.mode()

@@ -58,9 +58,7 @@ def _loaded(folder: Path) -> nn.ModuleDict:
             folder, subfolder="image_encoder", use_safetensors=True, local_files_only=True
         )
     except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise FieldError(
-            "initial", f"{folder} is no Stable Video Diffusion model ({first_line(error)})"
-        ) from error
+        raise FieldError("initial", f"{folder} is no Stable Video Diffusion model ({first_line(error)})") from error
     return nn.ModuleDict({"unet": unet, "image_encoder": image_encoder.float()})
 
 
@@ -111,9 +109,7 @@ def load_autoencoder(folder: Path) -> AutoencoderKLTemporalDecoder:
             folder, use_safetensors=True, torch_dtype=torch.float32, local_files_only=True
         )
     except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise FieldError(
-            "autoencoder", f"{folder} holds none that can be read ({first_line(error)})"
-        ) from error
+        raise FieldError("autoencoder", f"{folder} holds none that can be read ({first_line(error)})") from error
     return model.eval().requires_grad_(False)
 
 
@@ -125,9 +121,7 @@ def place_encoder(
     return autoencoder.to(device=device, dtype=torch.float32 if upcast else dtype)
 
 
-def type_of(
-    wanted: TrainingType, device: str, begun: str | None, num_frames: Sequence[int] = ()
-) -> torch.dtype:
+def type_of(wanted: TrainingType, device: str, begun: str | None, num_frames: Sequence[int] = ()) -> torch.dtype:
     """The type to compute in; auto is the type a run has begun with, or else bfloat16 wherever that is fast.
 
     FieldError for clips of two frames in bfloat16 on a CPU: torch 2.13 gives garbage there as the gradient of a

@@ -156,9 +156,7 @@ class DenoiserTraining:
             if getattr(self, name) < 1:
                 raise FieldError(name, f"must be at least 1, not {getattr(self, name)}")
         if self.trained == "temporal" and any(s.num_steps and s.num_frames == 1 for s in self.stages):
-            raise FieldError(
-                "trained", "temporal layers learn nothing from single pictures", "leave out such stages"
-            )
+            raise FieldError("trained", "temporal layers learn nothing from single pictures", "leave out such stages")
         if self.freeze_image_encoder and self.initial is None:
             raise FieldError("freeze_image_encoder", "needs --initial", "random weights must be trained")
 

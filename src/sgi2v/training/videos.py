@@ -86,9 +86,7 @@ class Footage:
     def _frames(self, path: Path) -> UInt8[np.ndarray, "f h w 3"]:
         if path not in self._decoded:
             frames = to_uint8(load_video(path).frames)  # what the file holds, in a quarter of the bytes
-            while (
-                self._decoded and sum(v.nbytes for v in self._decoded.values()) + frames.nbytes > _KEPT_BYTES
-            ):
+            while self._decoded and sum(v.nbytes for v in self._decoded.values()) + frames.nbytes > _KEPT_BYTES:
                 self._decoded.pop(next(iter(self._decoded)))
             self._decoded[path] = frames
         return self._decoded[path]

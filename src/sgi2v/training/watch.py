@@ -12,15 +12,16 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sgi2v.backbones import SVD, load_backbone
+from sgi2v.backbones import Backbone, load_backbone
 from sgi2v.controllers import Controller, recommended
 from sgi2v.draw import draw_tracks
 from sgi2v.errors import FieldError
 from sgi2v.evaluation.held_out import HeldOutWorld
 from sgi2v.evaluation.measuring import measure
 from sgi2v.evaluation.tracker import TemplateTracker
-from sgi2v.generate import Sampling, generate, plan
 from sgi2v.grid import Track
+from sgi2v.pipeline import generate, plan
+from sgi2v.planning import Sampling
 from sgi2v.training.export import SIGMA_MAX, export
 from sgi2v.training.networks import averaged, load_autoencoder, place_encoder
 from sgi2v.training.optimiser import MasterAdam
@@ -135,7 +136,7 @@ class PeriodicEvaluation:
         return {f"held-out {name}": value for name, value in found.items()}
 
 
-def look(backbone: SVD, scenes: HeldOutWorld, place: Path, *, seed: int = 817) -> dict[str, float]:
+def look(backbone: Backbone, scenes: HeldOutWorld, place: Path, *, seed: int = 817) -> dict[str, float]:
     """Make the scenes' clips without control and with SG-I2V as recommended; write a sheet of them; mean distances.
 
     The sheet has three rows a scene: what really happened, no control, SG-I2V; the wanted boxes are drawn. Distances
@@ -147,7 +148,7 @@ def look(backbone: SVD, scenes: HeldOutWorld, place: Path, *, seed: int = 817) -
     rows = []
     for number in range(len(scenes)):
         case = scenes[number]
-        tracks = plan(case.scene, backbone, sampling=sampling, controller=methods["none"]).tracks
+        tracks = plan(case.scene, backbone.outline, sampling=sampling, controller=methods["none"]).tracks
         assert case.truth is not None
         masks = None if case.masks is None else case.masks[:, 0]
         rows.append(_row(case.truth, tracks.tracks))

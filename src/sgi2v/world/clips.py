@@ -81,9 +81,7 @@ class Clip:
         return self.layers.correspondence(self.layers.at([reference]))
 
 
-def check_shape(
-    width: int, height: int, radius: tuple[float, float], num_things: int, num_frames: int
-) -> None:
+def check_shape(width: int, height: int, radius: tuple[float, float], num_things: int, num_frames: int) -> None:
     """FieldError where things of the largest half size cannot lie in the frames, or there is nothing to show."""
     if 2.2 * radius[1] > min(width, height):
         raise FieldError(

@@ -72,9 +72,7 @@ class Layers:
         factor, rest = divmod(stride, self.stride)
         height, width = self.masks.shape[-2:]
         if factor < 1 or rest or height % factor or width % factor:
-            raise FieldError(
-                "stride", f"cells of {stride} px do not divide {width}x{height} cells of {self.stride} px"
-            )
+            raise FieldError("stride", f"cells of {stride} px do not divide {width}x{height} cells of {self.stride} px")
         if factor == 1:
             return self
         masks = functional.avg_pool2d(self.masks.flatten(0, 2)[:, None], factor)

@@ -90,9 +90,7 @@ class LifelikeWorld:
         return paint(cast, look, scene, times, size, device)
 
 
-def _cast(
-    world: LifelikeWorld, canvas: Float[Tensor, "b 3 h w"], still: Tensor, generator: torch.Generator
-) -> Cast:
+def _cast(world: LifelikeWorld, canvas: Float[Tensor, "b 3 h w"], still: Tensor, generator: torch.Generator) -> Cast:
     """Draw who plays before the backgrounds and how all move, on the CPU. still [b]: clips in which nothing does."""
     num, things = len(canvas), world.num_things
 
@@ -158,13 +156,9 @@ def _cast(
     # What is cut out of a picture would look odd upside down.
     spin = uniform(-1.4, 1.4, things) * torch.where(is_cut, 0.3, 1.0) * chance(world.turning, things)
     grow = uniform(-0.4, 0.35, things) * torch.where(is_cut, 0.6, 1.0) * chance(world.turning, things)
-    sway = torch.stack(
-        [uniform(0.05, 0.25, things) * chance(world.turning / 2, things), uniform(0.5, 2.5, things)], -1
-    )
+    sway = torch.stack([uniform(0.05, 0.25, things) * chance(world.turning / 2, things), uniform(0.5, 2.5, things)], -1)
     moved = moves[..., 0].float()
-    cast_moves = Moves(
-        path=path, ease=ease, spin=spin * moved, grow=grow * moved, sway=sway * moved[..., None]
-    )
+    cast_moves = Moves(path=path, ease=ease, spin=spin * moved, grow=grow * moved, sway=sway * moved[..., None])
     return Cast(
         moves=cast_moves,
         camera=_camera(num, frame, chance(world.camera) & ~still, generator),

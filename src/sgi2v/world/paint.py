@@ -117,9 +117,9 @@ def _seen(
     """A picture, its middle the origin of its pose, as it is seen at the points of all frames."""
     size = torch.tensor([picture.shape[3], picture.shape[2]], device=points.device)
     grid = apply(inverse(pose)[:, :, None], points) * (2 / size)
-    return functional.grid_sample(
-        picture, grid.flatten(1, 2)[:, None], padding_mode=padding, align_corners=False
-    )[:, :, 0]
+    return functional.grid_sample(picture, grid.flatten(1, 2)[:, None], padding_mode=padding, align_corners=False)[
+        :, :, 0
+    ]
 
 
 def _background(canvas: Tensor, view: Tensor, points: Tensor, size: tuple[int, int]) -> Tensor:

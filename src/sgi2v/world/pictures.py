@@ -25,9 +25,7 @@ def photographs(held_out: bool = False, height: int = 256) -> tuple[Tensor, ...]
 
     FieldError when scikit-image, where they come from, is not installed.
     """
-    return tuple(
-        photograph(name, height) for name in (HELD_OUT_PHOTOGRAPHS if held_out else TRAINING_PHOTOGRAPHS)
-    )
+    return tuple(photograph(name, height) for name in (HELD_OUT_PHOTOGRAPHS if held_out else TRAINING_PHOTOGRAPHS))
 
 
 def photograph(name: str, height: int) -> Float[Tensor, "3 {height} w"]:
@@ -38,9 +36,7 @@ def photograph(name: str, height: int) -> Float[Tensor, "3 {height} w"]:
     try:
         from skimage import data
     except ImportError as error:
-        raise FieldError(
-            "", "training needs the photographs of scikit-image: pip install scikit-image"
-        ) from error
+        raise FieldError("", "training needs the photographs of scikit-image: pip install scikit-image") from error
     pixels = torch.from_numpy(getattr(data, name)()).float() / 255
     picture = pixels.permute(2, 0, 1) if pixels.ndim == 3 else pixels.expand(3, -1, -1)
     size = (height, round(picture.shape[2] * height / picture.shape[1]))

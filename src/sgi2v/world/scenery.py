@@ -49,9 +49,7 @@ def salience(
     """Distance of the mean colour within half the radius of places (x, y; pixels of the frame) from that around it."""
     cell = 4
     small = functional.avg_pool2d(canvas, cell)
-    corner = torch.tensor(
-        [length * MARGIN / (1 + 2 * MARGIN) for length in (canvas.shape[3], canvas.shape[2])]
-    )
+    corner = torch.tensor([length * MARGIN / (1 + 2 * MARGIN) for length in (canvas.shape[3], canvas.shape[2])])
     size = torch.tensor([canvas.shape[3], canvas.shape[2]], device=canvas.device)
     grid = 2 * (places + corner.to(canvas.device)) / size - 1
     found = torch.zeros(places.shape[:3], device=canvas.device)
@@ -61,9 +59,7 @@ def salience(
         for part in (0.5, 1.3):
             half = max(1, round(part * reach / cell))
             across = functional.avg_pool2d(small, (1, 2 * half + 1), 1, (0, half), count_include_pad=False)
-            means.append(
-                functional.avg_pool2d(across, (2 * half + 1, 1), 1, (half, 0), count_include_pad=False)
-            )
+            means.append(functional.avg_pool2d(across, (2 * half + 1, 1), 1, (half, 0), count_include_pad=False))
         apart = (means[0] - means[1]).norm(dim=1, keepdim=True)
         there = functional.grid_sample(apart, grid, align_corners=False)[:, 0]
         away = (radius.log() - math.log(reach)).abs()

@@ -153,9 +153,7 @@ def _palette(behind: Float[Tensor, "n 3"], generator: torch.Generator) -> Float[
     return torch.lerp(draw, grey.expand_as(draw), dull)
 
 
-def _patterns(
-    u: Tensor, v: Tensor, generator: torch.Generator, *, held_out: bool
-) -> Float[Tensor, "n 1 s s"]:
+def _patterns(u: Tensor, v: Tensor, generator: torch.Generator, *, held_out: bool) -> Float[Tensor, "n 1 s s"]:
     """A pattern over each thing, 0..1, of the split's own kinds; u, v from its middle over its radius."""
     num = len(u)
     draw = torch.rand(num, 5, generator=generator).to(u.device)[:, :, None, None]

@@ -1,10 +1,12 @@
 """The studio's routes, a file for each kind of thing; and what they share."""
 
 from http import HTTPStatus
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from fastapi import Depends, Path, Request
+from fastapi.routing import APIRoute
 
+from sgi2v.records import Json
 from sgi2v.studio.shapes import Problems
 from sgi2v.studio.studio import Studio
 
@@ -19,12 +21,12 @@ def studio_of(request: Request) -> Studio:
     return studio
 
 
-def name_of(route: Any) -> str:
+def name_of(route: APIRoute) -> str:
     """An operation's id in the schema: the function's name."""
-    return str(route.name)
+    return route.name
 
 
-def may_say(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
+def may_say(*statuses: HTTPStatus) -> dict[int | str, Json]:
     """The refusals of an operation beside those that any may give, for the schema."""
     always = (
         HTTPStatus.BAD_REQUEST,
@@ -36,7 +38,7 @@ def may_say(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
     return {int(status): {"model": Problems, "description": status.phrase} for status in (*always, *statuses)}
 
 
-def raw(*kinds: str) -> dict[str, Any]:
+def raw(*kinds: str) -> Json:
     """The schema of a body that is a file's bytes."""
     content = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in kinds}
     return {"requestBody": {"required": True, "content": content}}

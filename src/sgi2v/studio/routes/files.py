@@ -3,11 +3,12 @@
 import io
 import zipfile
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import FileResponse, JSONResponse, Response
 
+from sgi2v.records import Json
 from sgi2v.scene_io import scene_to_dict
 from sgi2v.studio.problems import Problem
 from sgi2v.studio.routes import JobId, TheStudio, may_say, name_of
@@ -20,7 +21,7 @@ Download = Annotated[bool, Query(description="as a file to keep")]
 _KEPT = "private, max-age=31536000, immutable"  # a result never changes
 
 
-def _gives(kind: str, *statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
+def _gives(kind: str, *statuses: HTTPStatus) -> dict[int | str, Json]:
     return {
         **may_say(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, *statuses),
         200: {"content": {kind: {}}, "description": "the file"},
@@ -34,7 +35,7 @@ def frame(
     """One frame, exactly as computed."""
     row = _done(studio, job_id)
     if index >= row["result"]["num_frames"]:
-        raise Problem(HTTPStatus.NOT_FOUND, f"index: the last frame is {row['result']['num_frames'] - 1}")
+        raise Problem(HTTPStatus.NOT_FOUND, f"index: the last frame is {row['result']['num_frames'] - 1}", "index")
     return _file(studio, row, f"frames/frame_{index:04d}.png", "image/png", f"-{index:04d}.png", download)
 
 
@@ -76,9 +77,7 @@ def frames_zip(job_id: JobId, studio: TheStudio, download: Download = False) -> 
                 bundle.write(path, path.name)
     except FileNotFoundError:
         raise _gone() from None
-    return Response(
-        file.getvalue(), media_type="application/zip", headers=_headers(row, "-frames.zip", download)
-    )
+    return Response(file.getvalue(), media_type="application/zip", headers=_headers(row, "-frames.zip", download))
 
 
 @router.get(
@@ -97,9 +96,7 @@ def preview(job_id: JobId, studio: TheStudio, v: Annotated[str, Query(max_length
 def _done(studio: Studio, job_id: str) -> Row:
     row = found(studio, job_id)
     if row["state"] != "done":
-        raise Problem(
-            HTTPStatus.CONFLICT, f"the job is {row['state']}; only one that is done has files", "job_id"
-        )
+        raise Problem(HTTPStatus.CONFLICT, f"the job is {row['state']}; only one that is done has files", "job_id")
     return row
 
 
@@ -111,13 +108,9 @@ def _file(studio: Studio, row: Row, name: str, kind: str, ending: str, download:
 
 
 def _headers(row: Row, ending: str, download: bool) -> dict[str, str]:
-    named = (
-        {"Content-Disposition": f'attachment; filename="sgi2v-{row["number"]}{ending}"'} if download else {}
-    )
+    named = {"Content-Disposition": f'attachment; filename="sgi2v-{row["number"]}{ending}"'} if download else {}
     return {"Cache-Control": _KEPT, **named}
 
 
 def _gone() -> Problem:
-    return Problem(
-        HTTPStatus.NOT_FOUND, "the file is not in the data folder any more; start the job again", "job_id"
-    )
+    return Problem(HTTPStatus.NOT_FOUND, "the file is not in the data folder any more; start the job again", "job_id")

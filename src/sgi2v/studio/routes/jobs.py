@@ -3,11 +3,12 @@
 import hashlib
 import json
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import StreamingResponse
 
+from sgi2v.records import Json
 from sgi2v.studio.problems import Problem
 from sgi2v.studio.routes import JobId, TheStudio, may_say, name_of
 from sgi2v.studio.shapes import JobAsked, JobGiven, JobList, job_json
@@ -51,15 +52,11 @@ def submit(asked: JobAsked, studio: TheStudio, response: Response, key: Key = No
 def jobs(
     studio: TheStudio,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
-    before: Annotated[
-        int | None, Query(ge=1, le=2**53, description="a job's number: only earlier ones")
-    ] = None,
+    before: Annotated[int | None, Query(ge=1, le=2**53, description="a job's number: only earlier ones")] = None,
 ) -> JobList:
     """Jobs, newest first."""
     rows = studio.table.newest(limit + 1, before)
-    return JobList.model_validate(
-        {"jobs": [studio.summary(row) for row in rows[:limit]], "more": len(rows) > limit}
-    )
+    return JobList.model_validate({"jobs": [studio.summary(row) for row in rows[:limit]], "more": len(rows) > limit})
 
 
 @router.get("/jobs/{job_id}", responses=may_say(HTTPStatus.NOT_FOUND))
@@ -94,9 +91,7 @@ def retry(job_id: JobId, studio: TheStudio, response: Response, key: Key = None)
         return _given(studio, row)
     old = found(studio, job_id)
     if old["state"] not in OVER:
-        raise Problem(
-            HTTPStatus.CONFLICT, f"the job is {old['state']}; it can be started again when it is over"
-        )
+        raise Problem(HTTPStatus.CONFLICT, f"the job is {old['state']}; it can be started again when it is over")
     studio.check_room()
     request = old["request"]
     # Planned anew: the model may have been changed since, and its pictures must still be here.
@@ -122,7 +117,7 @@ def delete(job_id: JobId, studio: TheStudio) -> None:
     responses={**may_say(HTTPStatus.TOO_MANY_REQUESTS), 200: {"content": {"text/event-stream": {}}}},
 )
 async def events(studio: TheStudio) -> StreamingResponse:
-    """What happens to the jobs, as server-sent events: snapshot first, then job, progress and deleted.
+    """Stream what happens to the jobs, as server-sent events: snapshot first, then job, progress and deleted.
 
     A page that comes back after a gap gets a snapshot again, whatever the last event was that it saw.
     """
@@ -137,9 +132,26 @@ def found(studio: Studio, job_id: str) -> Row:
     return row
 
 
-def _queue(studio: Studio, response: Response, **job: Any) -> JobGiven:
+def _queue(
+    studio: Studio,
+    response: Response,
+    *,
+    request: Json,
+    plan: Json,
+    payload: str,
+    key: str | None,
+    retry_of: str | None = None,
+) -> JobGiven:
     limits = studio.limits
-    row, new = studio.table.submit(**job, max_queued=limits.queued_jobs, max_history=limits.history)
+    row, new = studio.table.submit(
+        request=request,
+        plan=plan,
+        payload=payload,
+        key=key,
+        retry_of=retry_of,
+        max_queued=limits.queued_jobs,
+        max_history=limits.history,
+    )
     if new:
         studio.told(row)
         studio.jobs.wake()
@@ -152,11 +164,9 @@ def _given(studio: Studio, row: Row) -> JobGiven:
     return JobGiven.model_validate(job_json(row, studio.jobs.live(row["id"])))
 
 
-def _digest(payload: dict[str, Any]) -> str:
+def _digest(payload: Json) -> str:
     return hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()
 
 
 def _unknown() -> Problem:
-    return Problem(
-        HTTPStatus.NOT_FOUND, "job: there is none with this id; it may have been deleted", "job_id"
-    )
+    return Problem(HTTPStatus.NOT_FOUND, "job: there is none with this id; it may have been deleted", "job_id")

@@ -3,7 +3,6 @@
 import asyncio
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Request
@@ -21,9 +20,7 @@ _FORM = """<h1>sgi2v studio</h1>
 <p>{said}</p>
 <form method="post" action="/login"><label>Token <input name="token" type="password" autofocus
 autocomplete="current-password" required></label> <button>Open</button></form>"""
-_ASKED = (
-    "This studio can be reached by other machines and asks for its token, which whoever started it knows."
-)
+_ASKED = "This studio can be reached by other machines and asks for its token, which whoever started it knows."
 
 
 @router.get("/", include_in_schema=False)
@@ -36,7 +33,7 @@ def index() -> FileResponse:
 
 @router.get("/health", responses=may_say())
 def health() -> Health:
-    """Whether the studio answers; asks for no token."""
+    """Say that the studio answers; asks for no token."""
     return Health(ok=True)
 
 
@@ -74,13 +71,9 @@ async def _enter(studio: TheStudio, token: str) -> HTMLResponse:
     # without the new SameSite cookie.
     response = HTMLResponse(page("sgi2v studio", '<p><a href="/">Open the studio</a></p>', go_to="/"))
     if wanted is not None:
-        cookie: dict[str, Any] = {
-            "httponly": True,
-            "samesite": "strict",
-            "path": "/",
-            "max_age": 30 * 24 * 3600,
-        }
-        response.set_cookie(COOKIE, cookie_value(wanted), **cookie)
+        response.set_cookie(
+            COOKIE, cookie_value(wanted), httponly=True, samesite="strict", path="/", max_age=30 * 24 * 3600
+        )
     return response
 
 

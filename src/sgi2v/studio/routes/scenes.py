@@ -10,13 +10,15 @@ from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, get_args
+from typing import Annotated, get_args
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse, JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from sgi2v.camera import Camera, camera_motions
+from sgi2v.errors import FieldError
+from sgi2v.records import Json
 from sgi2v.reference import read_clip
 from sgi2v.scene import MAX_KEYS, MAX_MOTIONS, Curve, Easing, Fit, Kind, Scene
 from sgi2v.scene_io import FORMAT, load_scene, scene_to_dict
@@ -29,7 +31,6 @@ from sgi2v.studio.shapes import (
     Imported,
     Info,
     JobAsked,
-    Json,
     MaskAsked,
     Motions,
     MotionsAsked,
@@ -48,7 +49,7 @@ _FULL = (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.INSUFFICIENT_STORAGE)
 
 @router.get("/info", responses=may_say())
 def info(studio: TheStudio, recipe: Annotated[str | None, Query(max_length=100)] = None) -> Info:
-    """What this studio offers: models, methods with all their fields, limits; with a recipe, its defaults."""
+    """List what this studio offers: models, methods with all their fields, limits; with a recipe, its defaults."""
     limits = studio.limits
     return Info(
         **studio.engine.info(recipe),
@@ -102,7 +103,7 @@ def image(picture_id: PictureId, studio: TheStudio) -> FileResponse:
     """The pixels of a picture that is kept."""
     path = studio.pictures.path(picture_id)
     if path is None:
-        raise Problem(HTTPStatus.NOT_FOUND, "image: it is not here any more; upload it again")
+        raise Problem(HTTPStatus.NOT_FOUND, "image: it is not here any more; upload it again", "image")
     headers = {"Cache-Control": "private, max-age=31536000, immutable"}
     return FileResponse(path, media_type="image/png", headers=headers)
 
@@ -188,31 +189,29 @@ async def _body(request: Request, studio: Studio) -> bytes:
     return data
 
 
-async def _imported(
-    request: Request, studio: Studio, read: Callable[[Studio, bytes], dict[str, Any]]
-) -> dict[str, Any]:
+async def _imported(request: Request, studio: Studio, read: Callable[[Studio, bytes], Json]) -> Json:
     return await run_in_threadpool(read, studio, await _body(request, studio))
 
 
-def _scene(studio: Studio, data: bytes) -> dict[str, Any]:
+def _scene(studio: Studio, data: bytes) -> Json:
     try:
         found = json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise Problem(HTTPStatus.BAD_REQUEST, f"scene: this is not JSON ({error})") from error
+        raise Problem(HTTPStatus.BAD_REQUEST, f"scene: this is not JSON ({error})", "scene") from error
     return _with_image(studio, *studio.pictures.checked(found))
 
 
-def _traj(studio: Studio, data: bytes, image: str) -> dict[str, Any]:
+def _traj(studio: Studio, data: bytes, image: str) -> Json:
     picture = studio.pictures.path(image)
     if picture is None:
-        raise ValueError("image: it is not here; upload the picture first")
+        raise FieldError("image", "it is not here", "upload the picture first")
     with _beside(studio) as folder:
         (folder / "traj.npy").write_bytes(data)
         shutil.copyfile(picture, folder / "img.png")
         return _given(studio, load_traj(folder))
 
 
-def _clip(studio: Studio, data: bytes, masks: bool) -> dict[str, Any]:
+def _clip(studio: Studio, data: bytes, masks: bool) -> Json:
     name = f"clip{_kind(data) or '.png'}"
     with _beside(studio) as folder:
         (folder / name).write_bytes(data)
@@ -230,12 +229,12 @@ def _kind(data: bytes) -> str | None:
     return ".gif" if data[:4] == b"GIF8" else ".mp4" if data[4:8] == b"ftyp" else None
 
 
-def _record(studio: Studio, data: bytes) -> dict[str, Any]:
+def _record(studio: Studio, data: bytes) -> Json:
     from sgi2v.video import read_run  # loads torch
 
     suffix = _kind(data)
     if suffix is None:
-        raise ValueError("video: this is neither an mp4 nor a gif; give one that sgi2v wrote")
+        raise FieldError("video", "this is neither an mp4 nor a gif", "give one that sgi2v wrote")
     with _beside(studio) as folder:
         (folder / f"video{suffix}").write_bytes(data)
         record = read_run(folder / f"video{suffix}")
@@ -244,7 +243,7 @@ def _record(studio: Studio, data: bytes) -> dict[str, Any]:
     return {**found, **_with_image(studio, *studio.pictures.checked(found["scene"]))}
 
 
-def _given(studio: Studio, scene: Scene) -> dict[str, Any]:
+def _given(studio: Studio, scene: Scene) -> Json:
     """A scene from this machine, its pictures kept."""
     data = scene_to_dict(scene, embed=False)
     name, image = studio.pictures.add_pixels(scene.image)
@@ -258,15 +257,18 @@ def _given(studio: Studio, scene: Scene) -> dict[str, Any]:
     return {"scene": data, "image": picture_json(name, image)}
 
 
-def _with_image(studio: Studio, inside: dict[str, Any], scene: Scene) -> dict[str, Any]:
+def _with_image(studio: Studio, inside: Json, scene: Scene) -> Json:
     return {"scene": inside, "image": picture_json(inside["image"].removeprefix(PREFIX), scene.image)}
 
 
 @contextmanager
 def _beside(studio: Studio) -> Iterator[Path]:
-    """A folder of one's own for a moment; what goes wrong with files in it is told without their path."""
+    """A temporary folder; errors about files in it are told without its path."""
     with tempfile.TemporaryDirectory(dir=studio.settings.data / "temporary") as folder:
         try:
             yield Path(folder)
-        except ValueError as error:
-            raise ValueError(re.sub(rf"{re.escape(folder)}[\\/]?", "", str(error))) from error
+        except FieldError as error:
+            problem, remedy = (
+                re.sub(rf"{re.escape(folder)}[\\/]?", "", text) for text in (error.problem, error.remedy)
+            )
+            raise FieldError(error.field, problem, remedy) from error

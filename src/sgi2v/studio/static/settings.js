@@ -56,7 +56,7 @@ export function makeSettings(app) {
       help && spec.help ? h("p", { class: "help", id: `${id}-help` }, spec.help) : null);
   }
 
-  const text = (value) => (value === null || value === undefined ? "unset" : Array.isArray(value) ? value.join(", ") : String(value));
+  const text = (value) => (value === null || value === undefined ? "unset" : Array.isArray(value) ? value.join(", ") : value.unit ? `${value.low} to ${value.high} ${value.unit}` : String(value));
 
   function control(id, spec, value, set) {
     const common = { id, "data-focus": id, "aria-describedby": spec.help ? `${id}-help` : null };
@@ -72,6 +72,18 @@ export function makeSettings(app) {
     if (spec.type === "strings") {
       const area = h("textarea", { ...common, rows: Math.min(5, Math.max(2, value?.length ?? 2)), spellcheck: "false", onchange: () => set(area.value.split(/[\s,]+/).filter(Boolean)) }, (value ?? []).join("\n"));
       return area;
+    }
+    if (spec.type === "range") {
+      const ends = h("input", { ...common, type: "text", inputmode: "decimal", value: `${value.low}, ${value.high}`, onchange: () => {
+        const numbers = ends.value.split(/[\s,;]+/).filter(Boolean).map(Number);
+        const wrong = numbers.length !== 2 || numbers.some((one) => !Number.isFinite(one));
+        if (wrong) app.say(`${spec.name}: give two numbers, with a comma between them`, "error");
+        if (wrong) ends.value = `${value.low}, ${value.high}`;
+        else set({ low: numbers[0], high: numbers[1], unit: unit.value });
+      } });
+      const unit = h("select", { "id": `${id}-unit`, "data-focus": `${id}-unit`, "aria-label": `unit of ${spec.name}`, "onchange": () => set({ ...value, unit: unit.value }) },
+        spec.choices.map((one) => h("option", { value: one, selected: one === value.unit }, one)));
+      return h("span", { class: "range" }, ends, unit);
     }
     if (spec.type === "numbers") {
       const input = h("input", { ...common, type: "text", inputmode: "decimal", value: (value ?? []).join(", "), onchange: () => {

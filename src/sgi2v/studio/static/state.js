@@ -1,7 +1,7 @@
 // The document (a scene and what the editor adds to it), its reducer and the undo stack: pure, no page needed.
 
 export const FORMAT = "sgi2v-scene";
-export const VERSIONS = [1, 2]; // 2 knows a reference clip; a scene without one is written as 1
+export const NEWEST = 2; // it knows a reference clip; a scene without one is written as 1 (docs/records.md)
 export const MAX_MOTIONS = 256;
 const MAX_UNDO = 200;
 
@@ -142,7 +142,8 @@ function keyToJSON({ time, x, y, scale, easing }) {
  *  The server checks all of it again, by the Python classes. */
 export function fromScene(scene, image) {
   if (scene?.format !== FORMAT) throw new Error(`format: ${JSON.stringify(scene?.format)} is not a scene; it says "${FORMAT}"`);
-  if (!VERSIONS.includes(scene.version)) throw new Error(`version: ${JSON.stringify(scene.version)} is not known here; it is ${VERSIONS.join(" or ")}`);
+  const major = Math.trunc(Number(scene.version)); // of a newer minor version ("2.1") what is known here is taken
+  if (!(major >= 1 && major <= NEWEST)) throw new Error(`version: ${JSON.stringify(scene.version)} is not known here; it is 1 to ${NEWEST}`);
   if (!Array.isArray(scene.motions)) throw new Error("motions: missing; give a list, maybe empty");
   if (scene.motions.length > MAX_MOTIONS) throw new Error(`motions: ${scene.motions.length} of them; at most ${MAX_MOTIONS}`);
   const motions = scene.motions.map((motion, index) => {

@@ -1,4 +1,4 @@
-"""A pass through the shallow levels of a U-Net alone: what the deep ones put out stands in for them."""
+"""A pass through the shallow levels of a U-Net alone, with the deep ones' known output in their place."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -6,8 +6,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from sgi2v.backbones.swapping import Swap, swapped
+from sgi2v.errors import FieldError
 
-class StandIn(nn.Module):
+
+class Bypass(nn.Module):
     """In a block's place: hands on what it is given, or puts out one known tensor."""
 
     def __init__(self, block: Any, known: Tensor | None = None) -> None:
@@ -20,8 +23,8 @@ class StandIn(nn.Module):
         return hidden_states if self._known is None else self._known
 
 
-class DownStandIn(StandIn):
-    """In a down block's place: has as many skips to give, which only other stand-ins take."""
+class DownBypass(Bypass):
+    """In a down block's place: has as many skips to give, which only other bypasses take."""
 
     def __init__(self, block: Any) -> None:
         super().__init__(block)
@@ -36,13 +39,14 @@ def last_deep_block(unet: nn.Module, names: Sequence[str]) -> str:
     """The block behind which a pass that only has to reach the named modules is shallow: an up block.
 
     The deep part is that block, everything between it and the down blocks that have no skip to a later one, and those.
-    Raises ValueError where nothing is deeper than the named modules.
+    Raises FieldError where nothing is deeper than the named modules.
     """
     first = min((_up_block(name) for name in names), default=0)
     if first == 0:
-        raise ValueError(
-            "reuse_deep: nothing lies deeper than these layers; name layers of up_blocks.1 or later ones, "
-            f"got {', '.join(names)}"
+        raise FieldError(
+            "reuse_deep",
+            "nothing lies deeper than these layers",
+            f"name layers of up_blocks.1 or later ones, got {', '.join(names)}",
         )
     return f"up_blocks.{first - 1}"
 
@@ -62,16 +66,8 @@ def without_deep(unet: Any, last: str, known: Tensor) -> Iterator[None]:
     """
     num_deep = _up_block(last) + 1
     down, up = unet.down_blocks, unet.up_blocks
-    places: list[tuple[nn.Module, str, nn.Module]] = [
-        (down, str(k), DownStandIn(down[k])) for k in range(len(down) - num_deep, len(down))
-    ]
-    places.append((unet, "mid_block", StandIn(unet.mid_block)))
-    places += [(up, str(k), StandIn(up[k], known if k == num_deep - 1 else None)) for k in range(num_deep)]
-    before = [(parent, name, parent.get_submodule(name)) for parent, name, _ in places]
-    try:
-        for parent, name, stand_in in places:
-            parent.set_submodule(name, stand_in)
+    places: list[Swap] = [(down, str(k), DownBypass(down[k])) for k in range(len(down) - num_deep, len(down))]
+    places.append((unet, "mid_block", Bypass(unet.mid_block)))
+    places += [(up, str(k), Bypass(up[k], known if k == num_deep - 1 else None)) for k in range(num_deep)]
+    with swapped(places):
         yield
-    finally:
-        for parent, name, block in before:
-            parent.set_submodule(name, block)

@@ -1,37 +1,39 @@
-"""The crude clip: what scissors would make of a scene. Things are cut out along their boxes and dragged."""
+"""The cut-and-drag clip: a scene's things cut out of the picture along their boxes and dragged along their paths."""
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import torch
 from jaxtyping import Float, Float32, Float64
-from torch import Tensor
 
+from sgi2v.errors import FieldError
 from sgi2v.grid import Tracks
+from sgi2v.lazy import torch
 
 _COLLINEAR = 0.1
 """Boxes whose centres spread less than this share of their longest spread to the other side count as on a line."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class CrudeClip:
+class DraggedClip:
     """A clip that is right where things were dragged to, and a guess elsewhere."""
 
-    frames: Float[Tensor, "f 3 h w"]
+    frames: Float[torch.Tensor, "f 3 h w"]
     """RGB, 0..1, float32."""
-    masks: Float[Tensor, "f h w"]
+    masks: Float[torch.Tensor, "f h w"]
     """0..1: 1 where what is shown is what was asked for."""
 
 
-def crude_clip(tracks: Tracks, num_frames: int) -> CrudeClip:
-    """A scene's motions done with scissors, at a model's size; a scene without any stands still.
+def dragged_clip(tracks: Tracks, num_frames: int) -> DraggedClip:
+    """A scene's motions cut and dragged, at a model's size; a scene without any stands still.
 
     Things are cut along their mask, or along their box where there is none, and pasted at their later boxes, grown as
     these are; the holes are filled from their surroundings. Camera motions move the whole picture by one affine map
     (:func:`camera_warps`); a thing's own path is where it is seen, so the camera moves it no further. Without
-    camera motions the masks are the pasted things; with them, everything the first frame shows. ValueError for a mask
+    camera motions the masks are the pasted things; with them, everything the first frame shows. FieldError for a mask
     that is empty and for a box outside the picture.
     """
     width, height = tracks.image.size
@@ -44,12 +46,10 @@ def crude_clip(tracks: Tracks, num_frames: int) -> CrudeClip:
         else:
             cover[:] = np.asarray(track.mask, dtype=np.float32) / 255
         if not cover.any() and track.mask is None:
-            raise ValueError(
-                f"motions[{index}].box: lies outside the picture; nothing is in it to be cut out"
-            )
+            raise FieldError(f"motions[{index}].box", "lies outside the picture", "nothing is in it to be cut out")
         if not cover.any():
-            raise ValueError(
-                f"motions[{index}].mask: nothing is in it; draw it where the thing is, or leave it out"
+            raise FieldError(
+                f"motions[{index}].mask", "nothing is in it", "draw it where the thing is, or leave it out"
             )
     return cut_and_drag(
         torch.from_numpy(np.asarray(tracks.image, dtype=np.float32) / 255).permute(2, 0, 1),
@@ -79,11 +79,11 @@ def box_cover(box: Sequence[float] | np.ndarray, width: int, height: int) -> Flo
 
 
 def cut_and_drag(
-    image: Float[Tensor, "3 h w"],
+    image: Float[torch.Tensor, "3 h w"],
     boxes: Float[np.ndarray, "n f 4"],
     covers: Float32[np.ndarray, "n h w"],
     camera: Float64[np.ndarray, "f 2 3"] | None = None,
-) -> CrudeClip:
+) -> DraggedClip:
     """Cut what the covers show out of the first frame, and drag it along the boxes over what is left.
 
     image: RGB in 0..1. boxes: (left, top, right, bottom) in pixels per frame; where a box grows, so does its content.
@@ -105,9 +105,7 @@ def cut_and_drag(
         frame, mask = ground.copy(), np.zeros_like(seen)
         if camera is not None:
             move = _between_centres(camera[index])
-            frame = cv2.warpAffine(
-                ground, move, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-            )
+            frame = cv2.warpAffine(ground, move, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
             mask = np.asarray(cv2.warpAffine(seen, move, size, flags=cv2.INTER_LINEAR), dtype=np.float32)
         for cover, start, box in reversed(list(zip(covers, first, boxes[:, index].tolist(), strict=True))):
             across = (box[2] - box[0]) / (start[2] - start[0])
@@ -116,15 +114,13 @@ def cut_and_drag(
                 np.array([[across, 0, box[0] - across * start[0]], [0, along, box[1] - along * start[1]]])
             )
             weight = cv2.warpAffine(cover, move, size, flags=cv2.INTER_LINEAR)
-            content = cv2.warpAffine(
-                pixels, move, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-            )
+            content = cv2.warpAffine(pixels, move, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
             frame = frame * (1 - weight[..., None]) + content * weight[..., None]
             mask = np.maximum(mask, weight)
         frames.append(frame)
         masks.append(mask)
     stacked = torch.from_numpy(np.stack(frames).astype(np.float32)).permute(0, 3, 1, 2).contiguous()
-    return CrudeClip(frames=stacked, masks=torch.from_numpy(np.stack(masks)))
+    return DraggedClip(frames=stacked, masks=torch.from_numpy(np.stack(masks)))
 
 
 def _between_centres(move: Float64[np.ndarray, "2 3"]) -> Float64[np.ndarray, "2 3"]:
@@ -155,17 +151,11 @@ def camera_warps(boxes: Float[np.ndarray, "n f 4"]) -> Float64[np.ndarray, "f 2 
 
 def _growth(x: np.ndarray, y: np.ndarray, to_x: np.ndarray, to_y: np.ndarray) -> Float64[np.ndarray, "2 3"]:
     """Shift, and growth of its own across and along, by corners; several boxes on one place count together."""
-    across, along = (
-        np.ptp(end, axis=1).sum() / np.ptp(start, axis=1).sum() for start, end in ((x, to_x), (y, to_y))
-    )
-    return np.array(
-        [[across, 0, to_x.mean() - across * x.mean()], [0, along, to_y.mean() - along * y.mean()]]
-    )
+    across, along = (np.ptp(end, axis=1).sum() / np.ptp(start, axis=1).sum() for start, end in ((x, to_x), (y, to_y)))
+    return np.array([[across, 0, to_x.mean() - across * x.mean()], [0, along, to_y.mean() - along * y.mean()]])
 
 
-def _similarity(
-    start: Float64[np.ndarray, "n 2"], end: Float64[np.ndarray, "n 2"]
-) -> Float64[np.ndarray, "2 3"]:
+def _similarity(start: Float64[np.ndarray, "n 2"], end: Float64[np.ndarray, "n 2"]) -> Float64[np.ndarray, "2 3"]:
     """Shift, growth and turn."""
     from_z, to_z = (points[:, 0] + 1j * points[:, 1] for points in (start, end))
     away = from_z - from_z.mean()

@@ -5,14 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sgi2v.mixture import Entries
-
 CPU = torch.device("cpu")
 
 
-def entries(
-    rng: np.random.Generator, num_rows: int, num_places: int, count: int
-) -> tuple[Entries, np.ndarray]:
+def entries(rng: np.random.Generator, num_rows: int, num_places: int, count: int) -> tuple[Entries, np.ndarray]:
     """A random sparse matrix with repeated entries and empty rows, and the dense one."""
     rows, places = rng.integers(0, num_rows, count), rng.integers(0, num_places, count)
     shares = rng.integers(-3, 4, count).astype(np.float64)

@@ -1,59 +1,38 @@
 """Stable Video Diffusion, full size or small: any folder in diffusers' layout behind the backbone contract."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 
 import PIL.Image
 import torch
 from diffusers import StableVideoDiffusionPipeline
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from sgi2v.attention import (
-    AttentionEdit,
-    AttentionSource,
-    LeanAttention,
-    edited,
-)
-from sgi2v.backbones.base import CLEAN, Level
-from sgi2v.backbones.compiling import REFUSED, any_compiled, check_readable, compile_blocks
-from sgi2v.backbones.decoding import decode_in_slices
-from sgi2v.backbones.deep import last_deep_block, without_deep
-from sgi2v.backbones.features import feature, tapped
-from sgi2v.backbones.folder import find_folder, variant_of, weights_sha256
-from sgi2v.backbones.memory import Arrangement, Memory, Mode, plan_memory
-from sgi2v.backbones.svd_outline import SVDOutline, SVDSettings
+from sgi2v.attention import AttentionEdit
+from sgi2v.backbones.adapters import Adapter
+from sgi2v.backbones.base import CLEAN, Mode, Outlined, Text
+from sgi2v.backbones.folder import variant_of
+from sgi2v.backbones.svd.attention import LeanAttention, edited, self_attentions
+from sgi2v.backbones.svd.compiling import any_compiled, check_memory, check_readable, compile_blocks
+from sgi2v.backbones.svd.decoding import decode_in_slices
+from sgi2v.backbones.svd.deep import last_deep_block, without_deep
+from sgi2v.backbones.svd.features import feature, tapped
+from sgi2v.backbones.svd.memory import Arrangement
+from sgi2v.backbones.svd.outline import SVDOutline
+from sgi2v.backbones.svd.parts import Networks, SVDCondition
 from sgi2v.checks import choice
-from sgi2v.device import choose_device, choose_dtype, has_own_memory
+from sgi2v.device import has_own_memory
+from sgi2v.errors import FieldError
 from sgi2v.grid import Grid
+from sgi2v.step import Level
 from sgi2v.taps import Taps
 
 _FILLS_A_DEVICE = 2**14
 """Latent cells of all frames, above which one pass is taken to keep an accelerator busy."""
-_SELF_ATTENTION = re.compile(r"(.+)\.(temporal_)?transformer_blocks\.\d+\.attn1")
 
 
-@dataclass(frozen=True, kw_only=True)
-class SVDCondition:
-    """What the network sees beside the noisy latents; encoded once a run."""
-
-    image_latents: Float[Tensor, "c y x"]
-    """The conditioning picture's latents: the posterior's mode, not scaled."""
-    embedding: Float[Tensor, "1 1 d"]
-    """The image encoder's token."""
-    time_ids: Float[Tensor, "1 3"]
-    """fps - 1, motion bucket, noise augmentation."""
-    guidance: Float[Tensor, "f 1 1 1"]
-    """Guidance scale per frame, float32."""
-    guided: bool
-    """Whether any frame's scale asks for the unconditional branch."""
-
-
-class SVD:
+class SVD(Outlined):
     """Stable Video Diffusion (Blattmann et al. 2023, arXiv 2311.15127) from a folder in diffusers' layout.
 
     The networks are frozen and in evaluation mode. Latents stay in float32 between steps; the networks run in
@@ -64,19 +43,16 @@ class SVD:
         self,
         pipeline: StableVideoDiffusionPipeline,
         outline: SVDOutline,
-        name: str,
         *,
         device: torch.device | None = None,
         memory: Mode = "fast",
     ) -> None:
-        """Wraps the loaded parts of a pipeline; :meth:`load` is the way to make one.
+        """Wraps the loaded parts of a pipeline; :func:`sgi2v.load_backbone` is the way to make one.
 
         ``device`` is where to compute, by default where the denoiser lies.
         """
         self._pipeline = pipeline
-        self._outline = outline
-        self.settings = outline.settings
-        self.name = name
+        self.outline: SVDOutline = outline
         self.denoiser: nn.Module = pipeline.unet
         for network in (pipeline.unet, pipeline.vae, pipeline.image_encoder):
             network.eval().requires_grad_(False)
@@ -85,73 +61,49 @@ class SVD:
             # The autoencoder's encoder overflows in half precision; it runs once, so it stays in float32.
             pipeline.vae.encoder.float()
             pipeline.vae.quant_conv.float()
-        self._num_edits = 0
-        self._device = device or next(pipeline.unet.parameters()).device
-        self._arranged = Arrangement(memory, pipeline, self._device)
-
-    @staticmethod
-    def outline(
-        source: str | Path,
-        *,
-        device: str | torch.device | None = None,
-        dtype: str | torch.dtype | None = None,
-        settings: SVDSettings | None = None,
-    ) -> SVDOutline:
-        """What can be known of a model without loading it; the arguments and errors are those of :meth:`load`."""
-        half = choose_device(device).type != "cpu" and dtype in (None, "float16", torch.float16)
-        return SVDOutline.of(find_folder(str(source), half=half), settings)
+        place = device or next(pipeline.unet.parameters()).device
+        arranged = Arrangement(memory, pipeline, place)
+        self._networks = Networks(pipeline=pipeline, device=place, arranged=arranged)
 
     @classmethod
-    def load(
+    def of(
         cls,
-        source: str | Path,
+        outline: SVDOutline,
         *,
-        device: str | torch.device | None = None,
-        dtype: str | torch.dtype | None = None,
-        settings: SVDSettings | None = None,
-        memory: Memory = "auto",
+        device: torch.device,
+        dtype: torch.dtype,
+        memory: Mode,
         compiled: bool = False,
     ) -> "SVD":
-        """A model by name (``bundled``, ``svd``, ``svd-xt``), folder or hub id; safetensors only.
-
-        ``device`` and ``dtype`` default to what the machine is good at. ``settings`` defaults to what the folder
-        recommends. ``memory`` is fast, balanced or low, or auto: the first that fits clips of the settings' size, low
-        if none does; see :mod:`sgi2v.backbones.memory`. ``compiled`` has torch compile blocks as they first run, which
-        takes minutes; see :mod:`sgi2v.backbones.compiling`.
-
-        Raises ValueError, before loading, for a folder that is incomplete, corrupt or pickled.
-        """
-        place = choose_device(device)
-        outline = cls.outline(source, device=place, dtype=dtype, settings=settings)
+        """The model in the outline's folder; FieldError where its weights are not what its configuration says."""
         folder = outline.folder
-        if not isinstance(dtype, torch.dtype):
-            dtype = choose_dtype(dtype, place, bfloat16_on_cpu=outline.settings.bfloat16_on_cpu)
-        size = outline.settings
-        grid = outline.grid(size.width, size.height, size.num_frames)
-        mode = plan_memory(memory, outline, grid, place, dtype, must_fit=False).mode
-        if compiled and mode == "low":
-            raise ValueError(REFUSED)
+        if compiled:
+            check_memory(memory)
         try:
             pipeline = StableVideoDiffusionPipeline.from_pretrained(
                 folder,
                 torch_dtype=dtype,
-                variant=variant_of(folder, half=dtype == torch.float16),
+                variant=variant_of(folder, "unet", half=dtype == torch.float16),
                 use_safetensors=True,
                 local_files_only=True,
             )
         except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise ValueError(f"backbone: {folder} is no Stable Video Diffusion model ({reason})") from error
+            raise FieldError("backbone", f"{folder} is no Stable Video Diffusion model ({reason})") from error
         networks = (pipeline.unet, pipeline.vae, pipeline.image_encoder)
         if any(parameter.is_meta for network in networks for parameter in network.parameters()):
-            raise ValueError(
-                f"backbone: {folder} is no Stable Video Diffusion model (its files lack weights that its "
-                "configuration asks for)"
+            raise FieldError(
+                "backbone",
+                f"{folder} is no Stable Video Diffusion model (its files lack weights that its configuration asks for)",
             )
-        backbone = cls(pipeline, outline, str(source), device=place, memory=mode)
+        backbone = cls(pipeline, outline, device=device, memory=memory)
         if compiled:
             compile_blocks(backbone.denoiser)
         return backbone
+
+    @property
+    def _arranged(self) -> Arrangement:
+        return self._networks.arranged
 
     @property
     def memory(self) -> Mode:
@@ -159,46 +111,45 @@ class SVD:
         return self._arranged.mode
 
     def use_memory(self, memory: Mode) -> None:
-        """Change to another mode, between two runs; ValueError for a name that is none, and for low when compiled."""
+        """Changes to another mode, between two runs; FieldError for a name that is none, and for low when compiled."""
         choice("memory", memory, Mode)
-        if memory == "low" and any_compiled(self.denoiser):
-            raise ValueError(REFUSED)
+        if any_compiled(self.denoiser):
+            check_memory(memory)
         self._arranged.undo()
-        self._arranged = Arrangement(memory, self._pipeline, self._device)
+        self._networks.arranged = Arrangement(memory, self._pipeline, self.device)
 
     @property
     def device(self) -> torch.device:
         """Where the networks compute."""
-        return self._device
+        return self._networks.device
 
     @property
     def dtype(self) -> torch.dtype:
         """Number format the denoiser computes in."""
         return next(self.denoiser.parameters()).dtype
 
-    @cached_property
+    @property
     def weights_sha256(self) -> str:
-        """SHA-256 over the weight files."""
-        return weights_sha256(self._outline.folder)
+        """SHA-256 over the weight files, worked out once."""
+        if self._networks.sha256 is None:
+            self._networks.sha256 = self.outline.weights_sha256
+        return self._networks.sha256
 
-    def levels(self, num_steps: int) -> Sequence[Level]:
-        """The scheduler's sigmas as levels (SVD: Karras spacing, 700 to 0.002, then 0); x = x0 + sigma * noise."""
-        return self._outline.levels(num_steps)
+    def noise(self, grid: Grid, generator: torch.Generator) -> Float[Tensor, "n c y x"]:
+        """Unit noise, drawn in the denoiser's number format and frame by frame, as diffusers' pipeline draws it."""
+        drawn = torch.randn(grid.latent_shape, generator=generator, dtype=self.dtype)
+        return drawn.float().to(self.device)
 
-    def grid(self, width: int, height: int, num_frames: int) -> Grid:
-        """Latent grid of a size in pixels; ValueError naming the nearest sizes when it is not a multiple."""
-        return self._outline.grid(width, height, num_frames)
+    def free(self, grid: Grid) -> Bool[Tensor, " n"]:
+        """Every latent frame is a variable."""
+        return torch.ones(grid.latent_frames, dtype=torch.bool, device=self.device)
 
     @torch.no_grad()
-    def encode(
-        self, image: PIL.Image.Image, prompt: str, grid: Grid, generator: torch.Generator
-    ) -> SVDCondition:
+    def encode(self, image: PIL.Image.Image, text: Text, grid: Grid, generator: torch.Generator) -> SVDCondition:
         """Condition from an image of the grid's size; draws the augmentation noise from ``generator``, in float32.
 
-        SVD takes no text, so a prompt is refused rather than ignored (ValueError).
+        The model reads no text.
         """
-        if prompt:
-            raise ValueError(f"prompt: Stable Video Diffusion takes no text; leave it empty, got {prompt!r}")
         assert image.size == (grid.width, grid.height), f"image {image.size}, grid {grid}"
         settings, device, dtype = self.settings, self.device, self.dtype
         with self._arranged.using("image encoder"):
@@ -215,6 +166,7 @@ class SVD:
             time_ids=torch.tensor([ids], dtype=dtype, device=device),
             guidance=guidance[:, None, None, None].to(device),
             guided=max(settings.min_guidance_scale, settings.max_guidance_scale) > 1,
+            guidance_interval=settings.guidance_interval,
         )
 
     def _mode(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c y x"]:
@@ -225,11 +177,9 @@ class SVD:
         return mode
 
     @torch.no_grad()
-    def encode_frames(self, frames: Float[Tensor, "f 3 h w"]) -> Float[Tensor, "n c y x"]:
+    def encode_frames(self, frames: Float[Tensor, "f 3 h w"], grid: Grid) -> Float[Tensor, "n c y x"]:
         """Scaled latents of a clip with values in 0..1, a chunk of frames at a time."""
-        latents = [
-            self._mode(chunk * 2 - 1).float() for chunk in frames.split(self.settings.decode_chunk_size)
-        ]
+        latents = [self._mode(chunk * 2 - 1).float() for chunk in frames.split(self.settings.decode_chunk_size)]
         scaling_factor: float = self._pipeline.vae.config.scaling_factor
         return torch.cat(latents) * scaling_factor
 
@@ -245,7 +195,7 @@ class SVD:
         level: Level,
         condition: SVDCondition,
         *,
-        branches: Sequence[bool] = (True,),
+        branches: tuple[bool, ...] = (True,),
     ) -> Float[Tensor, "b n c y x"]:
         """The network's raw output at ``x``, the v of v-prediction, float32: with the condition (True) or without.
 
@@ -258,6 +208,7 @@ class SVD:
         sigma = self._sigma(x, level)
         scaled = (x / (sigma**2 + 1) ** 0.5).to(self.dtype)
         images = of(condition.image_latents.expand(x.shape[0], -1, -1, -1))
+        self._networks.branches = branches
         (output,) = self.denoiser(
             torch.stack([torch.cat([scaled, image], dim=1) for image in images]),
             0.25 * sigma.log(),
@@ -275,22 +226,18 @@ class SVD:
         sees one branch.
         """
         small = x.shape[0] * x.shape[-2] * x.shape[-1] <= _FILLS_A_DEVICE
-        return small and has_own_memory(self.device) and not self._num_edits
+        return small and has_own_memory(self.device) and not self._networks.num_edits
 
     @torch.no_grad()
-    def denoise(
-        self, x: Float[Tensor, "n c y x"], level: Level, condition: SVDCondition
-    ) -> Float[Tensor, "n c y x"]:
+    def denoise(self, x: Float[Tensor, "n c y x"], level: Level, condition: SVDCondition) -> Float[Tensor, "n c y x"]:
         """Guided ``x0``: v-prediction as in EDM, guidance growing over the frames (SVD, section 4.2).
 
         Outside ``settings.guidance_interval`` the conditional branch alone (Kynkäänniemi et al., arXiv 2404.07724).
         """
-        low, high = self.settings.guidance_interval
+        low, high = condition.guidance_interval
         if condition.guided and low <= level.noise_level <= high:
-            passes = [(True, False)] if self._both_at_once(x) else [(True,), (False,)]
-            given, plain = (
-                v for branches in passes for v in self._velocity(x, level, condition, branches=branches)
-            )
+            passes: list[tuple[bool, ...]] = [(True, False)] if self._both_at_once(x) else [(True,), (False,)]
+            given, plain = (v for branches in passes for v in self._velocity(x, level, condition, branches=branches))
             velocity = plain + condition.guidance * (given - plain)
         else:
             (velocity,) = self._velocity(x, level, condition)
@@ -308,7 +255,6 @@ class SVD:
         level: Level,
         condition: SVDCondition,
         layers: Sequence[str],
-        deep: dict[str, Tensor] | None = None,
     ) -> Mapping[str, Float[Tensor, "n d v u"]]:
         """Named features of the conditional branch, differentiable in ``x``, each at its own resolution.
 
@@ -316,13 +262,13 @@ class SVD:
         ``:self`` and ``:temporal`` are its attention before the output projection, ``:first-frame`` is the spatial
         one with the first frame's keys and values (SG-I2V, section 4.2). ``x0`` is the estimate of the clean latents
         without guidance, of the same pass. The pass ends at the last layer read, with ``x0`` at the network's own end.
-        ``deep`` keeps what the up block before the layers' first one puts out (:mod:`sgi2v.backbones.deep`). Raises
-        ValueError for a name the network does not have.
+        Raises FieldError for a name the network does not have.
         """
         plans = {layer: tapped(self.denoiser, layer) for layer in layers if layer != CLEAN}
         names = list(dict.fromkeys(name for modules in plans.values() for name in modules))
         for name in names:
             check_readable(self.denoiser, name)
+        deep = self._networks.deep
         clean: dict[str, Tensor] = {}
         reused: AbstractContextManager[None] = nullcontext()
         kept = []
@@ -343,33 +289,56 @@ class SVD:
         return {layer: (clean if layer == CLEAN else read)[layer] for layer in layers}
 
     @contextmanager
+    def reusing_deep(self, layers: Sequence[str]) -> Iterator[None]:
+        """While open, passes after the first take the deep blocks' output for constant; see :mod:`.deep`.
+
+        FieldError where no block is deeper than the layers.
+        """
+        last_deep_block(self.denoiser, [n for layer in layers for n in tapped(self.denoiser, layer)])
+        before, self._networks.deep = self._networks.deep, {}
+        try:
+            yield
+        finally:
+            self._networks.deep = before
+
+    @contextmanager
     def editing(self, edit: AttentionEdit, grid: Grid) -> Iterator[None]:
         """While open, every self-attention of the denoiser, spatial and temporal, goes through ``edit``."""
-        attentions: list[tuple[str, AttentionSource, nn.Module]] = [
-            (found[1], "temporal" if found[2] else "self", module)
-            for name, module in self.denoiser.named_modules()
-            if (found := _SELF_ATTENTION.fullmatch(name))
-        ]
-        with edited(attentions, edit, grid.rows, grid.columns):
-            self._num_edits += 1
+        with edited(self_attentions(self.denoiser), edit, grid.rows, grid.columns):
+            self._networks.num_edits += 1
             try:
                 yield
             finally:
-                self._num_edits -= 1
+                self._networks.num_edits -= 1
+
+    @contextmanager
+    def adapted(self, adapter: Adapter, signal: object = None) -> Iterator[None]:
+        """While open, the adapter takes part in every pass; its weights are placed at its first use, and stay known."""
+        part = f"adapter {id(adapter.module)}"
+        self._arranged.add(part, adapter.module.to(self.dtype))
+        with (
+            self._arranged.using(part),
+            adapter.attach(self.denoiser, signal, lambda: self._networks.branches),
+        ):
+            yield
 
     @torch.no_grad()
-    def decode(self, x: Float[Tensor, "n c y x"]) -> Float[Tensor, "f 3 h w"]:
-        """Frames with values in 0..1, float32, decoded in chunks, the same up to rounding whichever way."""
+    def decode(self, x: Float[Tensor, "n c y x"], frames: Sequence[int] | None = None) -> Float[Tensor, "f 3 h w"]:
+        """Frames with values in 0..1, float32, decoded in chunks, the same up to rounding whichever way.
+
+        ``frames``: these alone, as if the clip held no others.
+        """
         vae = self._pipeline.vae
-        latents = (x / vae.config.scaling_factor).to(self.dtype)
+        chosen = x if frames is None else x[list(frames)]
+        latents = (chosen / vae.config.scaling_factor).to(self.dtype)
 
         def decoded(chunk: Tensor) -> Tensor:
             # On the host's own memory a slice a time is no slower, and takes a quarter less.
             if self.memory == "low" or not has_own_memory(self.device):
                 return decode_in_slices(vae.decoder, chunk).float()
-            frames: Tensor = vae.decode(chunk, num_frames=len(chunk)).sample
-            return frames.float()
+            pictures: Tensor = vae.decode(chunk, num_frames=len(chunk)).sample
+            return pictures.float()
 
         with self._arranged.using("decoder"):
-            frames = [decoded(chunk) for chunk in latents.split(self.settings.decode_chunk_size)]
-        return (torch.cat(frames) / 2 + 0.5).clamp(0, 1)
+            chunks = [decoded(chunk) for chunk in latents.split(self.settings.decode_chunk_size)]
+        return (torch.cat(chunks) / 2 + 0.5).clamp(0, 1)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from sgi2v.camera import Camera, camera_motions
-from sgi2v.crude import box_cover, camera_warps, crude_clip, cut_and_drag
+from sgi2v.cut_and_drag import box_cover, camera_warps, cut_and_drag, dragged_clip
 from sgi2v.evaluation.baselines import paste
 from sgi2v.grid import Grid, Track, Tracks, tracks_of
 from sgi2v.scene import Box, Key, Motion, Scene
@@ -29,9 +29,7 @@ def pixels_of(image: PIL.Image.Image) -> torch.Tensor:
     return torch.from_numpy(np.asarray(image, dtype=np.float32) / 255).permute(2, 0, 1)
 
 
-def literal(
-    picture: NDArray[np.float32], x: float, y: float, outside: float | None = None
-) -> NDArray[np.float64]:
+def literal(picture: NDArray[np.float32], x: float, y: float, outside: float | None = None) -> NDArray[np.float64]:
     """A picture [h, w, c] at a place in pixels, between the four nearest centres; `outside` for what it lacks."""
     value = np.zeros(picture.shape[2])
     for row in (math.floor(y - 0.5), math.floor(y - 0.5) + 1):
@@ -49,9 +47,7 @@ def literal(
     shift=st.tuples(st.floats(-30, 30), st.floats(-25, 25)),
     growth=st.floats(0.5, 1.8),
 )
-def test_a_thing_lies_where_its_box_is_pixel_by_pixel(
-    seed: int, shift: tuple[float, float], growth: float
-) -> None:
+def test_a_thing_lies_where_its_box_is_pixel_by_pixel(seed: int, shift: tuple[float, float], growth: float) -> None:
     image = pixels_of(smooth_image(seed))
     left, top, right, bottom = 8.0, 6.0, 24.0, 20.0
     middle = np.array([(left + right) / 2, (top + bottom) / 2]) + shift
@@ -82,7 +78,7 @@ def test_a_mask_cuts_and_what_was_under_it_is_filled() -> None:
     mask.paste(255, (8, 8, 16, 16))
     boxes = np.array([[4.0, 4, 20, 20]] * 3, dtype=np.float32) + np.array([[0], [8], [16]]) * [1, 0, 1, 0]
     tracks = Tracks(image=image, tracks=(Track(boxes=boxes.astype(np.float32), mask=mask),))
-    clip = crude_clip(tracks, 3)
+    clip = dragged_clip(tracks, 3)
     black = clip.frames.mean(1) < 0.1
     for index, left in enumerate((8, 16, 24)):
         wanted = torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
@@ -95,14 +91,14 @@ def test_a_mask_cuts_and_what_was_under_it_is_filled() -> None:
                                           clip.masks[:1]))  # fmt: skip
 
 
-def test_the_pasted_row_is_the_crude_clip_under_a_moving_camera_too() -> None:
+def test_the_pasted_row_is_the_dragged_clip_under_a_moving_camera_too() -> None:
     image = smooth_image()
     thing = np.array([[4.0, 4, 14, 14], [24.0, 14, 34, 24]], dtype=np.float32)
     ground = np.array([[20.0, 2, 30, 12], [14.0, 4, 24, 14]], dtype=np.float32)
     tracks = Tracks(image=image, tracks=(Track(boxes=ground, kind="camera"), Track(boxes=thing)))
     boxes = torch.from_numpy(np.stack([ground, thing]))
     pasted = paste(pixels_of(image), boxes, camera=[True, False])
-    assert torch.equal(pasted, crude_clip(tracks, 2).frames)
+    assert torch.equal(pasted, dragged_clip(tracks, 2).frames)
     assert not torch.equal(pasted, paste(pixels_of(image), boxes))
 
 
@@ -111,9 +107,9 @@ def test_the_first_thing_lies_on_top_and_a_scene_without_motions_stands_still() 
     moves = np.array([[4.0, 4, 14, 14], [24.0, 14, 34, 24]], dtype=np.float32)
     stays = np.array([[24.0, 14, 34, 24]] * 2, dtype=np.float32)
     tracks = Tracks(image=image, tracks=(Track(boxes=moves), Track(boxes=stays)))
-    clip = crude_clip(tracks, 2)
+    clip = dragged_clip(tracks, 2)
     assert torch.allclose(clip.frames[1, :, 14:24, 24:34], pixels_of(image)[:, 4:14, 4:14], atol=1e-6)
-    still = crude_clip(Tracks(image=image, tracks=()), 4)
+    still = dragged_clip(Tracks(image=image, tracks=()), 4)
     assert torch.equal(still.frames, pixels_of(image).expand(4, -1, -1, -1)) and not still.masks.any()
 
 
@@ -121,7 +117,7 @@ def test_an_empty_mask_is_refused() -> None:
     boxes = np.array([[4.0, 4, 14, 14]] * 2, dtype=np.float32)
     track = Track(boxes=boxes, mask=PIL.Image.new("L", (WIDTH, HEIGHT)))
     with pytest.raises(ValueError, match=r"motions\[1\]\.mask: nothing is in it"):
-        crude_clip(Tracks(image=smooth_image(), tracks=(Track(boxes=boxes), track)), 2)
+        dragged_clip(Tracks(image=smooth_image(), tracks=(Track(boxes=boxes), track)), 2)
 
 
 CAMERAS = st.builds(
@@ -146,12 +142,8 @@ def test_a_cameras_boxes_give_its_warp_back_even_stretched(camera: Camera, stret
             assert np.allclose(warp @ (x * ratio[0], y * ratio[1], 1), wanted, atol=2e-3)
 
 
-@given(
-    shift=st.tuples(st.floats(-20, 20), st.floats(-20, 20)), growth=st.floats(0.5, 2), turn=st.floats(-1, 1)
-)
-def test_one_box_gives_shift_and_growth_and_two_a_turn(
-    shift: tuple[float, float], growth: float, turn: float
-) -> None:
+@given(shift=st.tuples(st.floats(-20, 20), st.floats(-20, 20)), growth=st.floats(0.5, 2), turn=st.floats(-1, 1))
+def test_one_box_gives_shift_and_growth_and_two_a_turn(shift: tuple[float, float], growth: float, turn: float) -> None:
     def moved(x: float, y: float, turned: float) -> np.ndarray:
         cos, sin = math.cos(turned) * growth, math.sin(turned) * growth
         return np.array([cos * x - sin * y, sin * x + cos * y]) + shift
@@ -180,10 +172,8 @@ def test_a_camera_moves_the_ground_and_a_thing_stays_where_its_path_says() -> No
         for x, y in ((2, 2), (30, 4), (10, 24))
     )  # fmt: skip
     pin = Motion(box=Box(left=20, top=10, right=28, bottom=20))
-    tracks = tracks_of(
-        Scene(image=image, motions=(*camera, pin)), Grid(width=WIDTH, height=HEIGHT, num_frames=3)
-    )
-    clip, first = crude_clip(tracks, 3), pixels_of(image)
+    tracks = tracks_of(Scene(image=image, motions=(*camera, pin)), Grid(width=WIDTH, height=HEIGHT, num_frames=3))
+    clip, first = dragged_clip(tracks, 3), pixels_of(image)
     assert torch.equal(clip.frames[0], first) and (clip.masks[0] == 1).all()
     for index, (right, up) in ((1, (3, 2)), (2, (6, 4))):
         assert torch.allclose(clip.frames[index, :, 10:20, 20:28], first[:, 10:20, 20:28], atol=1e-5)
@@ -200,9 +190,7 @@ def test_a_camera_moves_the_ground_and_a_thing_stays_where_its_path_says() -> No
     wide=st.floats(0.01, 30),
     high=st.floats(0.01, 30),
 )
-def test_a_box_in_the_picture_covers_something_however_small(
-    left: float, top: float, wide: float, high: float
-) -> None:
+def test_a_box_in_the_picture_covers_something_however_small(left: float, top: float, wide: float, high: float) -> None:
     cover = box_cover((left, top, left + wide, top + high), WIDTH, HEIGHT)
     inside = left + wide > 0 and top + high > 0 and left < WIDTH and top < HEIGHT
     assert cover.any() == inside
@@ -215,4 +203,4 @@ def test_a_box_in_the_picture_covers_something_however_small(
 def test_a_box_outside_is_said_to_be_one() -> None:
     boxes = np.array([[-40.0, 4, -30, 14]] * 2, dtype=np.float32)
     with pytest.raises(ValueError, match=r"motions\[0\]\.box: lies outside the picture"):
-        crude_clip(Tracks(image=smooth_image(), tracks=(Track(boxes=boxes),)), 2)
+        dragged_clip(Tracks(image=smooth_image(), tracks=(Track(boxes=boxes),)), 2)

@@ -7,6 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sgi2v.attention import attend, first_frame_attention, to_maps
+from sgi2v.backbones.svd.outline import SOURCES
+from sgi2v.errors import FieldError
 from sgi2v.taps import find_layer
 
 _ATTENTION = MappingProxyType(
@@ -19,14 +21,13 @@ _ATTENTION = MappingProxyType(
 
 
 def tapped(denoiser: nn.Module, layer: str) -> list[str]:
-    """The modules whose outputs a feature ``<block>:<source>`` is made of; ValueError where the network has none."""
+    """The modules whose outputs a feature ``<block>:<source>`` is made of; FieldError where the network has none."""
     block, _, source = layer.partition(":")
     find_layer(denoiser, block)
     if source == "output":
         return [block]
     if source not in _ATTENTION:
-        known = ", ".join([*_ATTENTION, "output"])
-        raise ValueError(f"layers: {layer!r} must be <block>:<source> with source one of {known}")
+        raise FieldError("layers", f"{layer!r} must be <block>:<source> with source one of {', '.join(SOURCES)}")
     attention = f"{block}.{_ATTENTION[source]}"
     find_layer(denoiser, attention)
     return [f"{attention}.{part}" for part in ("to_q", "to_k", "to_v")]

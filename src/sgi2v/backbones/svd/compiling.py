@@ -8,14 +8,11 @@ from diffusers.models.attention import FeedForward
 from diffusers.models.resnet import SpatioTemporalResBlock
 from torch import nn
 
+from sgi2v.backbones.base import Mode
+from sgi2v.errors import FieldError
+
 _NAME = "sgi2v-compiled"
-_SHAPES = (
-    64  # of a kind of block, in this network, with gradients and without; torch gives up after 8 by itself
-)
-REFUSED = (
-    "compile: under low memory weights come and go, which compiled code does not follow; "
-    "use --memory balanced or fast with it"
-)
+_SHAPES = 64  # of a kind of block, in this network, with gradients and without; torch gives up after 8 by itself
 
 
 class _Compiling(ModelHook):  # type: ignore[misc]
@@ -50,17 +47,25 @@ def _is_compiled(module: nn.Module) -> bool:
     return registry is not None and registry.get_hook(_NAME) is not None
 
 
+def check_memory(mode: Mode) -> None:
+    """FieldError for the memory mode that compiled blocks do not bear."""
+    if mode == "low":
+        raise FieldError(
+            "compile",
+            "under low memory weights come and go, which compiled code does not follow",
+            "use --memory balanced or fast with it",
+        )
+
+
 def any_compiled(unet: nn.Module) -> bool:
     """Whether :func:`compile_blocks` has been here."""
     return any(_is_compiled(module) for module in unet.modules())
 
 
 def check_readable(unet: nn.Module, name: str) -> None:
-    """ValueError for a layer inside a compiled block, which no hook can read."""
+    """FieldError for a layer inside a compiled block, which no hook can read."""
     parts = name.split(".")
     for end in range(1, len(parts)):
         around = ".".join(parts[:end])
         if _is_compiled(unet.get_submodule(around)):
-            raise ValueError(
-                f"layers: {name!r} lies inside {around!r}, which is compiled; leave --compile out"
-            )
+            raise FieldError("layers", f"{name!r} lies inside {around!r}, which is compiled", "leave --compile out")

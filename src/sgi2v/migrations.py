@@ -1,0 +1,88 @@
+"""Older forms of what is written down, read as today's; and today's written as an older version can say it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from jaxtyping import Float
+
+from sgi2v.lazy import torch
+from sgi2v.records import Json
+
+_UNITS: Final[Mapping[str, str]] = MappingProxyType({"sg-i2v": "sigma", "freetraj": "share"})
+"""Methods with a guided range, and its unit where version 1 said none."""
+_RENAMED: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
+    {
+        "time-to-move": MappingProxyType({"tweak": "t_weak", "clocks_as": "unit"}),
+        "drag-diffusion": MappingProxyType({"at_as": "unit"}),
+    }
+)
+"""Fields of a method by their names in version 1."""
+_SIDES: Final = ("first", "second")
+
+
+def controller_from_1(name: str, values: Json, *, unit: str | None = None) -> dict[str, object]:
+    """Fields of a method as they are today; those of version 1 of a record are changed, others left.
+
+    Version 1 had ``guided`` and ``guided_as`` for a range, ``tweak`` and ``clocks_as`` of Time-to-Move, ``at_as`` of
+    DragDiffusion; before there were masks, ``heatmap`` of SG-I2V. A range without a unit gets ``unit``, or the
+    method's own. A combination's parts are not entered.
+    """
+    fields = {_RENAMED.get(name, {}).get(key, key): value for key, value in values.items()}
+    if name == "sg-i2v" and "heatmap" in fields:
+        weighting = "gaussian" if fields.pop("heatmap") else "uniform"
+        fields.setdefault("weighting", weighting)
+    if name in _UNITS:
+        said = fields.pop("guided_as", None)
+        guided = fields.get("guided")
+        if isinstance(guided, list | tuple) and len(guided) in (2, 3):
+            *ends, last = (*guided, said or unit or _UNITS[name]) if len(guided) == 2 else guided
+            fields["guided"] = {"low": ends[0], "high": ends[1], "unit": last}
+        elif isinstance(guided, Mapping) and said is not None:
+            fields["guided"] = {**guided, "unit": said}
+    return fields
+
+
+def controller_to_1(data: Json, *, drawn_from_noise: bool = False) -> dict[str, object] | None:
+    """A method with all its fields as version 1 of a record says it; None where version 1 cannot.
+
+    It cannot say a method that it did not know, nor that FreeTraj draws from the run's own generator; in version 1 it
+    does so from one of the noise (:func:`generator_of_1`).
+    """
+    name = str(data["name"])
+    if "+" in name:
+        parts = {
+            side: controller_to_1(part, drawn_from_noise=drawn_from_noise)
+            for side in _SIDES
+            if isinstance(part := data[side], dict)
+        }
+        return None if None in parts.values() else {**data, **parts}
+    if name not in ("none", "sg-i2v", "freetraj", "drag-diffusion", "time-to-move"):
+        return None
+    if name == "freetraj" and data["inject_noise"] and not drawn_from_noise:
+        return None
+    return flat(data)
+
+
+def flat(data: Json) -> dict[str, object]:
+    """A method under the field names of version 1, whether or not version 1 means the same by them."""
+    name = str(data["name"])
+    if "+" in name:
+        return {key: flat(part) if isinstance(part, dict) else part for key, part in data.items()}
+    old = {new: before for before, new in _RENAMED.get(name, {}).items()}
+    fields: dict[str, object] = {}
+    for key, value in data.items():
+        if key == "guided" and name in _UNITS and isinstance(value, Mapping):
+            fields |= {"guided": [value["low"], value["high"]], "guided_as": value["unit"]}
+        else:
+            fields[old.get(key, key)] = value
+    return fields
+
+
+def generator_of_1(noise: Float[torch.Tensor, "n c y x"]) -> torch.Generator:
+    """The generator of FreeTraj's extra draws in version 1 of a record: seeded by the SHA-256 of the run's noise."""
+    digest = hashlib.sha256(noise.float().cpu().contiguous().numpy().tobytes()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))

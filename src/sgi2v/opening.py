@@ -1,0 +1,82 @@
+"""Opening a model, written once: a person's choice becomes outline, settings, memory mode and loaded backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from sgi2v.backbones.base import Backbone, Memory, Outline, settings_with, settings_with_recipe
+from sgi2v.backbones.registry import loaded, outline_of
+from sgi2v.planning import Sampling
+
+if TYPE_CHECKING:
+    from sgi2v.backbones.memory import MemoryPlan
+
+DType = Literal["float32", "float16", "bfloat16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelChoice:
+    """Which model computes, where, and how sparing of memory."""
+
+    backbone: str = "bundled"
+    """The model: bundled, svd, svd-xt, a name that an installed package brings, a folder in diffusers' layout, or a
+    hub id."""
+    recipe: str | None = None
+    """One of the model's recipes: paper (SG-I2V's published settings), quick (far fewer operations), or another that
+    sgi2v info names; default: its own settings."""
+    device: str | None = None
+    """cpu, cuda, cuda:1, mps …; default: the best that this machine has."""
+    dtype: DType | None = None
+    """Number format of the networks; default: what suits the device."""
+    memory: Memory = "auto"
+    """How sparing of the device's memory: fast, balanced, low, or auto: the first of these that fits what is free. The
+    video is the same; the time is not."""
+    compile: bool = False
+    """Have torch compile parts of the network as they first run: minutes, so for many clips on a GPU. Not with low."""
+
+    def outline(self, changed: Mapping[str, object] | None = None) -> Outline:
+        """What is known of the model before its weights are read, under the recipe and then the changed settings."""
+        outline = outline_of(self.backbone)
+        settings = settings_with_recipe(outline.settings, self.recipe)
+        return outline.with_settings(settings_with(settings, changed or {}, "settings"))
+
+    def plan_memory(self, outline: Outline, sampling: Sampling) -> MemoryPlan:
+        """The memory mode for clips of that size; FieldError when it cannot fit, saying what would."""
+        from sgi2v.backbones.memory import plan_memory
+        from sgi2v.device import choose_device
+
+        place, settings = choose_device(self.device), outline.settings
+        width, height, num_frames = (
+            getattr(sampling, name) or getattr(settings, name) for name in ("width", "height", "num_frames")
+        )
+        grid = outline.grid(width, height, num_frames)
+        return plan_memory(self.memory, outline, grid, place, outline.choose_dtype(self.dtype, place))
+
+    def load(self, outline: Outline, *, memory: Memory | None = None) -> Backbone:
+        """The outline's model with its weights, in silence; ``memory`` as planned, by default as chosen."""
+        with quiet_libraries():
+            return loaded(
+                outline,
+                device=self.device,
+                dtype=self.dtype,
+                memory=memory or self.memory,
+                compiled=self.compile,
+            )
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keeps the libraries that load a model from drawing bars of their own."""
+    import diffusers.utils.logging as of_diffusers
+    import transformers.utils.logging as of_transformers
+
+    for logging in (of_diffusers, of_transformers):
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for logging in (of_diffusers, of_transformers):
+            logging.enable_progress_bar()

@@ -1,0 +1,336 @@
+"""Scene in, video out: what the command line, the studio, the benchmark and batches all call."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from jaxtyping import Float
+
+from sgi2v.backbones.base import Backbone, Outline, Text, settings_with
+from sgi2v.backbones.registry import load_backbone
+from sgi2v.controllers import Controller, Setup, controller_from_dict, controller_name, recommended
+from sgi2v.errors import FieldError
+from sgi2v.grid import Grid, Tracks, tracks_of
+from sgi2v.lazy import torch
+from sgi2v.migrations import generator_of_1
+from sgi2v.planning import Sampling, Schedule
+from sgi2v.run import Run, trusted_source
+from sgi2v.sampling import sample
+from sgi2v.scene import Scene
+from sgi2v.scene_io import scene_from_dict
+from sgi2v.step import Cancelled, Level, Reporter, Step
+
+if TYPE_CHECKING:
+    from sgi2v.backbones.adapters import Adapter
+    from sgi2v.video import Video
+
+# A guided iteration (forward and backward, ending early) against a plain step (two forward passes): only the ratio
+# matters, and only to the time left.
+_ITERATION_COST = 1.2
+_PREVIEWS = 6  # at most, in one run: of the bundled model a decoded frame costs a quarter of a plain step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Place of a run on its way."""
+
+    phase: Literal["encode", "sample", "decode"]
+    step: int = 0
+    """Denoising steps begun."""
+    num_steps: int = 0
+    iteration: int = 0
+    """Guided iterations of this step begun; 0 in a plain step."""
+    num_iterations: int = 0
+    loss: float | None = None
+    """Alignment loss of the last guided step that is over."""
+    fraction: float = 0.0
+    """Share of the sampling that is done, 0 to 1."""
+    seconds_left: float | None = None
+    """Estimate for the sampling; None until there is something to go by."""
+
+
+@dataclass
+class _Progress(Reporter):
+    """Turns what the loop reports into Progress; reads losses when a step is over, so that no iteration waits."""
+
+    progress: Callable[[Progress], None]
+    cancelled: Callable[[], bool]
+    preview: Callable[[torch.Tensor], None] | None = None
+    """Shown the estimate of the clean latents, at some of the steps."""
+    num_iterations: Sequence[int] = ()
+    begun: float = field(default_factory=time.perf_counter)
+    first: int | None = None
+    """Index of the run's first step: a controller may leave out those before it."""
+    pending: torch.Tensor | None = None
+    loss: float | None = None
+
+    def planned(self, num_iterations: Sequence[int]) -> None:
+        self.num_iterations = num_iterations
+        self.begun = time.perf_counter()
+
+    def _tell(self, step: Step, iteration: int, num_iterations: int) -> None:
+        def cost(steps: int) -> float:
+            left_out = self.first or 0
+            return steps - left_out + _ITERATION_COST * sum(self.num_iterations[left_out:steps])
+
+        done = cost(step.index) + _ITERATION_COST * iteration
+        total = cost(step.count)
+        elapsed = time.perf_counter() - self.begun
+        self.progress(
+            Progress(
+                phase="sample",
+                step=step.index + 1,
+                num_steps=step.count,
+                iteration=iteration,
+                num_iterations=num_iterations,
+                loss=self.loss,
+                fraction=done / total,
+                seconds_left=elapsed / done * (total - done) if done > 0 else None,
+            )
+        )
+
+    def step(self, step: Step) -> None:
+        self.check_cancelled()
+        self.first = step.index if self.first is None else self.first
+        if self.pending is not None:
+            self.loss, self.pending = float(self.pending), None
+        self._tell(step, 0, self.num_iterations[step.index])
+
+    def iteration(self, step: Step, index: int, count: int, loss: Float[torch.Tensor, ""]) -> None:
+        self.pending = loss
+        self._tell(step, index + 1, count)
+
+    def estimate(self, step: Step, x0: Float[torch.Tensor, "n c y x"]) -> None:
+        if self.preview is not None and step.index % -(-step.count // _PREVIEWS) == 0:
+            self.preview(x0)
+
+    def check_cancelled(self) -> None:
+        if self.cancelled():
+            raise Cancelled("cancelled before the video was finished; nothing was written")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A run that has been found possible: nothing left to a default, nothing computed yet."""
+
+    sampling: Sampling
+    controller: Controller
+    grid: Grid
+    tracks: Tracks
+    levels: Sequence[Level]
+    schedule: Schedule
+    warnings: tuple[str, ...]
+    """Remarks to the person, such as what of the scene is left unused."""
+
+
+def plan(
+    scene: Scene,
+    outline: Outline,
+    *,
+    controller: Controller | None = None,
+    sampling: Sampling | None = None,
+) -> Plan:
+    """The run that `generate` would make of these arguments, from what is known before any weight is read.
+
+    Raises FieldError for a size the model cannot make, a first box outside the picture, a range without a step, a
+    layer the model does not have, or a scene in which there is nothing to steer by.
+    """
+    settings = outline.settings
+    sampling = sampling or Sampling()
+    unset = {f.name for f in dataclasses.fields(sampling) if getattr(sampling, f.name) is None}
+    sampling = dataclasses.replace(sampling, **{name: getattr(settings, name) for name in unset})
+    width, height, num_frames, num_steps = (
+        sampling.width,
+        sampling.height,
+        sampling.num_frames,
+        sampling.num_steps,
+    )
+    assert width is not None and height is not None and num_frames is not None and num_steps is not None
+    controller = controller or recommended("sg-i2v", settings.recommended)
+    uses = controller.uses()
+    if uses.motions and not scene.motions and not (uses.reference and scene.reference):
+        raise FieldError(
+            "motions",
+            f"the scene has none, and {controller_name(controller)} steers by them",
+            "draw one, or choose controller:none",
+        )
+    grid = outline.grid(width, height, num_frames)
+    tracks = tracks_of(scene, grid)
+    tracks.check_first_boxes()
+    levels = outline.levels(num_steps, grid)
+    schedule = controller.schedule(levels)
+    unused = list(outline.check(scene, controller, sampling))
+    if scene.reference is not None and not uses.reference:
+        unused.append("reference clip")
+    if not uses.masks and any(motion.mask is not None for motion in scene.motions):
+        unused.append("masks")
+    remark = f"not used by {controller_name(controller)} on {outline.name}: {', '.join(unused)}"
+    return Plan(
+        sampling=sampling,
+        controller=controller,
+        grid=grid,
+        tracks=tracks,
+        levels=levels,
+        schedule=schedule,
+        warnings=(remark,) if unused else (),
+    )
+
+
+def generate(
+    scene: Scene,
+    *,
+    backbone: Backbone | None = None,
+    controller: Controller | None = None,
+    sampling: Sampling | None = None,
+    adapters: Sequence[Adapter] = (),
+    progress: Callable[[Progress], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+    preview: Callable[[Float[torch.Tensor, "3 h w"]], None] | None = None,
+) -> Video:
+    """A video of the scene's image in which its motions are followed.
+
+    ``backbone`` defaults to the bundled model, ``controller`` to SG-I2V with what the backbone recommends.
+    ``adapters`` take part in every pass (:mod:`sgi2v.backbones.adapters`). ``progress`` is called at every step and
+    guided iteration; ``cancelled`` is asked as often, and the run raises :class:`Cancelled` when it answers True.
+    ``preview`` is shown what the middle frame looks like so far, in 0..1, at up to six of the steps, decoded by
+    itself; it changes nothing. The video carries its :class:`Run`.
+
+    Raises FieldError, before any compute, for what :func:`plan` refuses; MemoryError, saying what would lower it, when
+    the device is too small.
+    """
+    return _generate(
+        scene,
+        backbone=backbone or load_backbone(),
+        controller=controller,
+        sampling=sampling,
+        adapters=adapters,
+        reporter=_Progress(progress=progress or (lambda _: None), cancelled=cancelled or (lambda: False)),
+        preview=preview,
+    )
+
+
+def _generate(
+    scene: Scene,
+    *,
+    backbone: Backbone,
+    controller: Controller | None,
+    sampling: Sampling | None,
+    adapters: Sequence[Adapter],
+    reporter: _Progress,
+    preview: Callable[[torch.Tensor], None] | None = None,
+    drawn_from_noise: bool = False,
+) -> Video:
+    """As :func:`generate`; ``drawn_from_noise`` repeats a run whose record is of version 1."""
+    from sgi2v.backbones.adapters import identities
+    from sgi2v.video import Video
+
+    planned = plan(scene, backbone.outline, controller=controller, sampling=sampling)
+    sampling, grid = planned.sampling, planned.grid
+    number = str(backbone.dtype).removeprefix("torch.")
+    run = Run.of(
+        scene,
+        backbone,
+        planned.controller,
+        {**dataclasses.asdict(sampling), "dtype": number},
+        adapters=identities(adapters),
+        warnings=planned.warnings,
+        drawn_from_noise=drawn_from_noise,
+    )
+    if preview is not None:
+        shown = preview
+        reporter.preview = lambda x0: shown(backbone.decode(x0, [len(x0) // 2])[0])
+    # One generator, first the model's draws in its own order, then the method's: then one seed gives what the model's
+    # own pipeline gives.
+    generator = torch.Generator().manual_seed(sampling.seed)
+    text = Text(prompt=scene.prompt)
+    try:
+        with ExitStack() as adapted:
+            for adapter in adapters:
+                adapted.enter_context(backbone.adapted(adapter))
+            reporter.progress(Progress(phase="encode"))
+            condition = backbone.encode(planned.tracks.image, text, grid, generator)
+            noise = backbone.noise(grid, generator)
+            setup = Setup(
+                backbone=backbone,
+                condition=condition,
+                tracks=planned.tracks,
+                grid=grid,
+                levels=planned.levels,
+                generator=generator_of_1(noise) if drawn_from_noise else generator,
+                text=text,
+            )
+            latents = sample(planned.controller, setup, noise=noise, reporter=reporter)
+            reporter.progress(Progress(phase="decode", fraction=1.0))
+            frames = backbone.decode(latents).cpu()
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
+            raise MemoryError(_memory_advice(backbone, sampling)) from error
+        raise
+    return Video(frames=frames, fps=float(backbone.settings.fps), run=run.to_dict())
+
+
+def _memory_advice(backbone: Backbone, sampling: Sampling) -> str:
+    return (
+        f"{backbone.device} has too little memory for {sampling.num_frames} frames of "
+        f"{sampling.width}x{sampling.height} in {str(backbone.dtype).removeprefix('torch.')}; "
+        "lower --num-frames, --width and --height, or choose --memory low or a 16-bit --dtype"
+    )
+
+
+def replay(
+    run: Run,
+    *,
+    backbone: Backbone | None = None,
+    adapters: Sequence[Adapter] = (),
+    progress: Callable[[Progress], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Video:
+    """The run's video, made again from its record alone.
+
+    Without a ``backbone`` the recorded one is loaded, if the record may name it (:func:`trusted_source`). Raises
+    FieldError when the record is damaged, names a method of a package that is not installed, or the weights of the
+    model or the ``adapters`` are not those of the record.
+    """
+    values = dict(run.sampling)
+    dtype = values.pop("dtype", None)
+    known = {f.name for f in dataclasses.fields(Sampling)}
+    if unknown := sorted(set(values) - known):
+        raise FieldError("run.sampling", f"unknown field {unknown[0]!r}")
+    sampling = Sampling(**values)
+    scene = scene_from_dict(dict(run.scene), base_dir=None)
+    controller = controller_from_dict(run.controller)
+    settings = run.backbone.get("settings")
+    if not isinstance(settings, Mapping):
+        raise FieldError("run.backbone.settings", "missing; the record is damaged")
+    _check_adapters(run, adapters)
+    backbone = backbone or load_backbone(trusted_source(run), dtype=dtype)
+    if backbone.weights_sha256 != run.backbone.get("weights_sha256"):
+        raise FieldError(
+            "backbone",
+            f"the weights of {backbone.name!r} (sha256 {backbone.weights_sha256[:12]}…) are not those the "
+            f"video was made with ({str(run.backbone.get('weights_sha256'))[:12]}…)",
+            "give that model with --backbone",
+        )
+    return _generate(
+        scene,
+        backbone=backbone.with_settings(settings_with(backbone.settings, settings, "run.backbone.settings")),
+        controller=controller,
+        sampling=sampling,
+        adapters=adapters,
+        reporter=_Progress(progress=progress or (lambda _: None), cancelled=cancelled or (lambda: False)),
+        drawn_from_noise=run.version == 1,
+    )
+
+
+def _check_adapters(run: Run, adapters: Sequence[Adapter]) -> None:
+    """FieldError unless these are the run's adapters, in its order."""
+    wanted = [(one.get("name"), one.get("sha256")) for one in run.adapters]
+    given = [(one.name, one.sha256) for one in adapters]
+    if [sha256 for _, sha256 in wanted] != [sha256 for _, sha256 in given]:
+        names = ", ".join(str(name) for name, _ in wanted) or "no adapter"
+        raise FieldError("adapters", f"the video was made with {names}", "give these, in this order")

@@ -1,0 +1,165 @@
+"""What a run will do, before anything is computed: its size and seed, where a method acts, what it uses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from sgi2v.checks import choice
+from sgi2v.errors import FieldError
+from sgi2v.step import Level
+
+Unit = Literal["sigma", "noise-level", "step", "share"]
+"""Ways to say where in the denoising one is: sigma (noise to signal ratio), noise-level (s = noise / (signal + noise),
+alike for every model), step (steps still to go: num_steps at pure noise, 1 at the last), share (steps done, 0 at pure
+noise to 1)."""
+
+
+def position(unit: Unit, level: Level, index: int, count: int) -> float:
+    """Where the step of that index lies, in a unit; ``count`` is the number of steps."""
+    match unit:
+        case "sigma":
+            return level.sigma
+        case "noise-level":
+            return level.noise_level
+        case "step":
+            return float(count - index)
+        case "share":
+            return index / count
+
+
+def positions(unit: Unit, levels: Sequence[Level]) -> list[float]:
+    """Where every step of a schedule lies, in a unit; ``levels`` has one more entry than there are steps."""
+    count = len(levels) - 1
+    return [position(unit, levels[index], index, count) for index in range(count)]
+
+
+def sigmas_of(levels: Sequence[Level]) -> str:
+    """The steps' sigmas, for a message."""
+    return ", ".join(f"{level.sigma:.3g}" for level in levels[:-1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """A part of the denoising: the steps between two values, both included."""
+
+    low: float
+    """Lowest value."""
+    high: float
+    """Highest value."""
+    unit: Unit = "sigma"
+    """Unit of both: sigma (noise to signal ratio), noise-level (s = noise / (signal + noise), 0 to 1, alike for every
+    model), step (steps still to go: num_steps at pure noise, 1 at the last), or share (steps done, 0 to 1)."""
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.high:
+            raise FieldError("", f"the lowest value comes first, got {self.low:g} {self.high:g}")
+        choice("unit", self.unit, Unit)
+
+    def covers(self, level: Level, index: int, count: int) -> bool:
+        """Whether the step of that index lies inside."""
+        return self.low <= position(self.unit, level, index, count) <= self.high
+
+    def steps(self, levels: Sequence[Level]) -> tuple[bool, ...]:
+        """Which steps of a schedule lie inside; FieldError when none does."""
+        inside = tuple(self.low <= value <= self.high for value in positions(self.unit, levels))
+        if not any(inside):
+            raise FieldError(
+                "",
+                f"no step of {len(inside)} falls inside {self.unit} {self.low:g} to {self.high:g}",
+                f"the steps' sigmas are {sigmas_of(levels)}",
+            )
+        return inside
+
+    def __str__(self) -> str:
+        return f"{self.low:g} {self.high:g} {self.unit}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """What a method does at each step of one run."""
+
+    iterations: tuple[int, ...]
+    """Optimiser iterations at each step, at most."""
+    acts: tuple[bool, ...]
+    """Steps at which it optimises latents or changes the network's inside."""
+    first: int = 0
+    """Index of the run's first step; the model is not asked at those before."""
+    overwrites: int = 0
+    """Number of steps, from the schedule's first, in which latents may be replaced whatever stood there before."""
+    changes_noise: bool = False
+    """Whether the run begins from other noise than it was given."""
+
+    @classmethod
+    def plain(cls, levels: Sequence[Level]) -> Schedule:
+        """Plain sampling: every step, nothing done."""
+        count = len(levels) - 1
+        return cls(iterations=(0,) * count, acts=(False,) * count)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Uses:
+    """What a method uses of a model and a scene, so that both can be checked before anything is loaded."""
+
+    features: tuple[str, ...] = ()
+    """Features it reads, ``<block>:<source>``."""
+    blocks: tuple[str, ...] = ()
+    """Blocks whose attention it changes, by name."""
+    edits: bool = False
+    """Whether it changes attention at all."""
+    reuses_deep: bool = False
+    """Whether it skips a U-Net's deep blocks."""
+    motions: bool = False
+    """Whether it steers by the scene's motions, and so has nothing to do without them."""
+    reference: bool = False
+    """Whether the scene's reference clip can take the motions' place."""
+    masks: bool = False
+    """Whether it looks at the motions' masks."""
+
+    def __or__(self, other: Uses) -> Uses:
+        """What two methods use together."""
+        return Uses(
+            features=tuple(dict.fromkeys((*self.features, *other.features))),
+            blocks=tuple(dict.fromkeys((*self.blocks, *other.blocks))),
+            edits=self.edits or other.edits,
+            reuses_deep=self.reuses_deep or other.reuses_deep,
+            motions=self.motions or other.motions,
+            reference=self.reference or other.reference,
+            masks=self.masks or other.masks,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How a video is drawn, whatever steers it. None means what the model recommends."""
+
+    seed: int = 817
+    """Seed of the one random generator; the same seed gives the same video."""
+    num_steps: int | None = None
+    """Denoising steps."""
+    width: int | None = None
+    """Width of the video in pixels; the model says of what number it must be a multiple."""
+    height: int | None = None
+    """Height of the video in pixels, likewise."""
+    num_frames: int | None = None
+    """Frames of the video."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise FieldError("seed", f"must lie in 0..2^63-1, got {self.seed}")
+        if self.num_steps is not None and not 1 <= self.num_steps <= 1000:
+            raise FieldError("num_steps", f"must lie in 1..1000, got {self.num_steps}")
+
+
+def check_numbers(controller: object, smallest: Mapping[str, int | float], *, above: Sequence[str] = ()) -> None:
+    """FieldError for a field that is not finite, below its smallest value, or not above 0 where ``above`` names it."""
+    for name, low in smallest.items():
+        value = getattr(controller, name)
+        if not low <= value < math.inf:
+            raise FieldError(f"controller.{name}", f"must be a finite number >= {low:g}, got {value}")
+    for name in above:
+        value = getattr(controller, name)
+        if not 0 < value < math.inf:
+            raise FieldError(f"controller.{name}", f"must be a finite number > 0, got {value}")
