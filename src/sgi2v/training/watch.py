@@ -56,8 +56,8 @@ def model_settings(training: DenoiserTraining) -> dict[str, object]:
             return size  # the published defaults hold
     if file is None:
         highest = SIGMA_MAX if training.sigma_max is None else training.sigma_max
-        guided = {"sg-i2v": {"guided": [highest / 10, highest]}}
-        return {**size, "recommended": guided}
+        guided = {"low": highest / 10, "high": highest, "unit": "sigma"}
+        return {**size, "recommended": {"sg-i2v": {"guided": guided}}}
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
