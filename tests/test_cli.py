@@ -29,9 +29,7 @@ from sgi2v.video import load_video, read_run
 from tiny import save_tiny_svd, tiny_svd
 
 WIDTH, HEIGHT = 96, 64
-SMALL = tuple(
-    "--width 48 --height 32 --num-frames 3 --num-steps 3 --seed 5 --device cpu --dtype float32".split()
-)
+SMALL = tuple("--width 48 --height 32 --num-frames 3 --num-steps 3 --seed 5 --device cpu --dtype float32".split())
 GUIDED = tuple("controller:sg-i2v --controller.guided 1 400 --controller.iterations 2".split())
 
 
@@ -89,9 +87,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str, folder: Path | 
 
 
 def generate(model: str, *arguments: str) -> int:
-    before, after = (
-        (arguments, ()) if "controller:none" not in arguments else (arguments[:-1], arguments[-1:])
-    )
+    before, after = (arguments, ()) if "controller:none" not in arguments else (arguments[:-1], arguments[-1:])
     return main(["generate", "scene.json", "--backbone", model, *SMALL, *before, *(after or GUIDED)])
 
 
@@ -133,9 +129,7 @@ def test_what_was_said_reaches_the_run(folder: Path, model: str) -> None:
     controller = "--controller.lr 0.5 --controller.cutoff 0.25 --controller.heatmap-std 0.3"
     controller += " --controller.weighting uniform"
     layers = ["--controller.layers", "up_blocks.1.attentions.0:self", "up_blocks.2.attentions.2:first-frame"]
-    last = [
-        *["controller:sg-i2v", "--controller.guided", "0.5", "1", "--controller.guided-as", "noise-level"]
-    ]
+    last = [*["controller:sg-i2v", "--controller.guided", "0.5", "1", "--controller.guided-as", "noise-level"]]
     arguments = [
         "generate",
         "scene.json",
@@ -276,9 +270,7 @@ def test_a_measurement_that_cannot_be_is_refused(
     assert said in capsys.readouterr().err
 
 
-def test_preview_draws_without_a_model(
-    folder: Path, no_model: None, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_preview_draws_without_a_model(folder: Path, no_model: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["preview", "scene.json", "--output", "new/p.png"]) == 0
     assert capsys.readouterr().out == "new/p.png\n"
     with Image.open("new/p.png") as drawn, Image.open("photo.png") as photo:

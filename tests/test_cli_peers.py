@@ -45,9 +45,7 @@ def test_a_combination_is_a_choice_with_the_options_of_both(
     backbone = ("--backbone", str(model))
     chosen = parsed(*backbone, f"controller:{name}")
     settings = json.loads((model / "sgi2v.json").read_text())
-    assert controller_to_dict(chosen.controller) == controller_to_dict(
-        recommended(name, settings["recommended"])
-    )
+    assert controller_to_dict(chosen.controller) == controller_to_dict(recommended(name, settings["recommended"]))
     with pytest.raises(SystemExit):
         main(["generate", *backbone, f"controller:{name}", "--help"])
     shown = capsys.readouterr().out

@@ -52,9 +52,7 @@ def _shared_state(body: list[ast.stmt]) -> Iterator[tuple[int, str]]:
 
 
 def _keyword(call: ast.Call, name: str) -> object:
-    return next(
-        (k.value.value for k in call.keywords if k.arg == name and isinstance(k.value, ast.Constant)), None
-    )
+    return next((k.value.value for k in call.keywords if k.arg == name and isinstance(k.value, ast.Constant)), None)
 
 
 def _in_call(path: str, node: ast.Call) -> Iterator[str]:
@@ -115,9 +113,7 @@ def faults(path: str, source: str) -> list[str]:
     """Every broken house rule in one file of the package; `path` is relative to the package."""
     tree = ast.parse(source)
     found = list(_shared_state(tree.body))
-    found += [
-        (getattr(node, "lineno", 1), fault) for node in ast.walk(tree) for fault in _in_node(path, node)
-    ]
+    found += [(getattr(node, "lineno", 1), fault) for node in ast.walk(tree) for fault in _in_node(path, node)]
     if not ast.get_docstring(tree):
         found.append((1, "does not open by saying what it is for"))
     if (lines := source.count("\n")) > MAX_LINES:
@@ -125,9 +121,7 @@ def faults(path: str, source: str) -> list[str]:
     return [f"{path}:{line}: {fault}" for line, fault in sorted(set(found))]
 
 
-@pytest.mark.parametrize(
-    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: p.relative_to(PACKAGE).as_posix()
-)
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: p.relative_to(PACKAGE).as_posix())
 def test_file_keeps_the_house_rules(path: Path) -> None:
     assert faults(path.relative_to(PACKAGE).as_posix(), path.read_text(encoding="utf-8")) == []
 
@@ -170,10 +164,7 @@ def test_checker_sees_a_planted_fault(source: str, expected: str) -> None:
 def test_checker_sees_what_depends_on_the_file() -> None:
     assert "docstring" not in faults("a.py", '"""Purpose."""\n')
     assert "what it is for" in faults("a.py", "x = 1\n")[0]
-    assert (
-        "controller"
-        in faults("backbones/a.py", '"""P."""\nfrom sgi2v.controllers.base import Controller\n')[0]
-    )
+    assert "controller" in faults("backbones/a.py", '"""P."""\nfrom sgi2v.controllers.base import Controller\n')[0]
     assert "backbone" in faults("controllers/a.py", '"""P."""\nfrom sgi2v.backbones.svd import SVD\n')[0]
     assert "backbone" in faults("controllers/a.py", '"""P."""\nimport sgi2v.backbones.svd\n')[0]
 
