@@ -290,7 +290,9 @@ class SVDOutline:
         """Bytes at the peak of a guided run for every mode; weights are fetched first, if they are not there."""
         from sgi2v.backbones.svd.memory import Sizes, memory_needed
 
-        sizes = Sizes.of(self.fetched(half=dtype == torch.float16))
+        outline = self.fetched(half=dtype == torch.float16)
+        check_weights(outline.folder, NETWORKS)
+        sizes = Sizes.of(outline)
         return memory_needed(sizes, grid, self.settings.decode_chunk_size, device, dtype)
 
     def choose_dtype(self, name: str | torch.dtype | None, device: torch.device) -> torch.dtype:
