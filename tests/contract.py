@@ -80,8 +80,7 @@ def scene(prompt: str = "") -> Scene:
         (Box(left=56, top=30, right=90, bottom=66), (73.0, 48.0), (60.0, 20.0)),
     )
     motions = tuple(
-        Motion(box=box, path=(Key(time=0.0, x=a[0], y=a[1]), Key(time=1.0, x=b[0], y=b[1])))
-        for box, a, b in paths
+        Motion(box=box, path=(Key(time=0.0, x=a[0], y=a[1]), Key(time=1.0, x=b[0], y=b[1]))) for box, a, b in paths
     )
     return Scene(image=picture(), motions=motions, prompt=prompt)
 
@@ -210,7 +209,7 @@ class BackboneContract:
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Every test that asks for a controller's name is run once for each."""
-        subject: Subject = metafunc.cls.subject  # type: ignore[union-attr]
+        subject: Subject = self.subject
         if "name" in metafunc.fixturenames:
             metafunc.parametrize("name", list(subject.controllers))
         if "in_half" in metafunc.fixturenames:
@@ -262,22 +261,15 @@ class BackboneContract:
         before = bench.backbone.settings
         other = bench.backbone.with_settings(replace(before, fps=before.fps + 1))
         assert other.denoiser is bench.backbone.denoiser
-        assert (
-            bench.backbone.settings is before
-            and other.settings.fps == other.outline.settings.fps == before.fps + 1
-        )
+        assert bench.backbone.settings is before and other.settings.fps == other.outline.settings.fps == before.fps + 1
 
     def test_features_have_gradients_where_latents_are_free(self, bench: Bench) -> None:
         backbone, grid = bench.backbone, bench.grid
-        condition = backbone.encode(
-            tracks_of(bench.scene, grid).image, Text(), grid, torch.Generator().manual_seed(0)
-        )
+        condition = backbone.encode(tracks_of(bench.scene, grid).image, Text(), grid, torch.Generator().manual_seed(0))
         first = bench.outline.levels(4, grid)[1]
         # Off the model's own line: a method may ask between two steps, and then no timestep is known.
         level = Level(signal=first.signal, noise=first.noise * 0.99)
-        x = (backbone.noise(grid, torch.Generator().manual_seed(0)) * level.init_noise_sigma).requires_grad_(
-            True
-        )
+        x = (backbone.noise(grid, torch.Generator().manual_seed(0)) * level.init_noise_sigma).requires_grad_(True)
         layers = (*bench.subject.guided.layers, "x0")
         with nothing_is_left(backbone.denoiser):
             found = backbone.features(x, level, condition, layers)
@@ -293,9 +285,7 @@ class BackboneContract:
 
     def test_a_clip_goes_in_and_pictures_come_out(self, bench: Bench) -> None:
         backbone, grid = bench.backbone, bench.grid
-        clip = torch.rand(
-            grid.num_frames, 3, grid.height, grid.width, generator=torch.Generator().manual_seed(0)
-        )
+        clip = torch.rand(grid.num_frames, 3, grid.height, grid.width, generator=torch.Generator().manual_seed(0))
         latents = backbone.encode_frames(clip, grid)
         assert latents.shape == grid.latent_shape and latents.dtype == torch.float32
         assert not latents.requires_grad
@@ -310,6 +300,7 @@ class BackboneContract:
             pytest.skip("this model takes no adapters")
         backbone, sampling = bench.backbone, bench.subject.sampling
         layer = backbone.denoiser.get_submodule(bench.subject.adapted)
+        assert isinstance(layer, torch.nn.Linear)
         rows, columns = layer.weight.shape
 
         def low_rank(scale: float) -> LowRank:
@@ -401,12 +392,21 @@ class BackboneContract:
 
     # ------------------------------------------------------------ mistakes, before any weight is read
 
-    def refused(self, bench: Bench, field: str, of: Scene | None = None, **changes: Any) -> FieldError:
+    def refused(
+        self,
+        bench: Bench,
+        field: str,
+        of: Scene | None = None,
+        *,
+        controller: Controller[Any] | None = None,
+        sampling: Sampling | None = None,
+    ) -> FieldError:
         """The mistake that planning finds, made out of the subject's own run by the changes."""
-        controller = changes.pop("controller", bench.subject.guided)
-        sampling = replace(bench.subject.sampling, **changes)
         with no_weights_opened(), pytest.raises(FieldError) as caught:
-            plan(of or bench.scene, outline_of(bench.folder), controller=controller, sampling=sampling)
+            plan(
+                of or bench.scene, outline_of(bench.folder), controller=controller or bench.subject.guided,
+                sampling=sampling or bench.subject.sampling,
+            )  # fmt: skip
         error = caught.value
         assert error.field.startswith(field) and error.problem and "\n" not in str(error)
         return error
@@ -421,7 +421,7 @@ class BackboneContract:
 
     def test_a_size_it_cannot_make_is_refused(self, bench: Bench, impossible: str) -> None:
         value = bench.subject.impossible[impossible]
-        error = self.refused(bench, impossible, **{impossible: value})
+        error = self.refused(bench, impossible, sampling=replace(bench.subject.sampling, **{impossible: value}))
         assert str(value) in str(error)
 
     def test_a_layer_it_does_not_have_is_refused(self, bench: Bench) -> None:

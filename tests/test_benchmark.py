@@ -83,9 +83,7 @@ def test_killed_at_twenty_moments_it_loses_nothing(tmp_path: Path) -> None:
 def test_rows_say_what_decides_them_and_are_made_once(tmp_path: Path, backbone: SVD) -> None:
     methods: dict[str, Method] = {**FREE, "reconstructed": "reconstructed", "none": Controller()}
     told: list[BenchmarkProgress] = []
-    summary = bench(
-        tmp_path, methods=methods, backbone=backbone, seeds=(1, 2), recipe="quick", progress=told.append
-    )
+    summary = bench(tmp_path, methods=methods, backbone=backbone, seeds=(1, 2), recipe="quick", progress=told.append)
     assert summary.num_new == len(summary.rows) == 2 * (4 + 2) and not summary.failed
     assert told[0].seconds_left is None and told[-1].seconds_left is not None
     assert told[-1].total == 12 and [t.done for t in told] == sorted(t.done for t in told)
@@ -180,9 +178,7 @@ def test_what_fails_is_written_down_and_the_rest_goes_on(tmp_path: Path, backbon
     summary = bench(tmp_path, Unusable())
     assert summary.left_out == ["b.png: 3 pixels; give more"]
     assert len(summary.rows) == 4 and summary.without_truth == 2
-    assert [r.get("left_out") for r in read_rows(tmp_path / "rows.jsonl")].count(
-        "b.png: 3 pixels; give more"
-    ) == 1
+    assert [r.get("left_out") for r in read_rows(tmp_path / "rows.jsonl")].count("b.png: 3 pixels; give more") == 1
     bench(tmp_path, Unusable())
     assert len(read_rows(tmp_path / "rows.jsonl")) == 5
 
@@ -271,9 +267,7 @@ def full(*_: Any, **__: Any) -> None:
 
 
 @pytest.mark.parametrize("what", ["clip", "features", "row"])
-def test_a_full_disk_ends_a_benchmark_at_once(
-    tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_ends_a_benchmark_at_once(tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Or every clip from there on would be made in vain."""
     with monkeypatch.context() as patch:
         target = {"clip": "numpy.savez_compressed", "features": "pathlib.Path.write_bytes"}

@@ -29,9 +29,7 @@ from sgi2v.video import load_video, read_run
 from tiny import save_tiny_svd, tiny_svd
 
 WIDTH, HEIGHT = 96, 64
-SMALL = tuple(
-    "--width 48 --height 32 --num-frames 3 --num-steps 3 --seed 5 --device cpu --dtype float32".split()
-)
+SMALL = tuple("--width 48 --height 32 --num-frames 3 --num-steps 3 --seed 5 --device cpu --dtype float32".split())
 GUIDED = tuple("controller:sg-i2v --controller.guided 1 400 sigma --controller.iterations 2".split())
 
 
@@ -89,9 +87,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str, folder: Path | 
 
 
 def generate(model: str, *arguments: str) -> int:
-    before, after = (
-        (arguments, ()) if "controller:none" not in arguments else (arguments[:-1], arguments[-1:])
-    )
+    before, after = (arguments, ()) if "controller:none" not in arguments else (arguments[:-1], arguments[-1:])
     return main(["generate", "scene.json", "--backbone", model, *SMALL, *before, *(after or GUIDED)])
 
 
@@ -166,10 +162,7 @@ def test_a_models_own_recommendations_are_the_defaults(
         main(["generate", "--help", "--backbone", "own"])
     assert stopped.value.code == 0
     shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert (
-        "Width of the video in pixels; the model says of what number it must be a multiple. (default: 48)"
-        in shown
-    )
+    assert "Width of the video in pixels; the model says of what number it must be a multiple. (default: 48)" in shown
     assert "(default: 5)" in shown and "--settings.width" not in shown
     assert (
         main(
@@ -277,9 +270,7 @@ def test_a_measurement_that_cannot_be_is_refused(
     assert said in capsys.readouterr().err
 
 
-def test_preview_draws_without_a_model(
-    folder: Path, no_model: None, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_preview_draws_without_a_model(folder: Path, no_model: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["preview", "scene.json", "--output", "new/p.png"]) == 0
     assert capsys.readouterr().out == "new/p.png\n"
     with Image.open("new/p.png") as drawn, Image.open("photo.png") as photo:

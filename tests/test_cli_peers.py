@@ -46,9 +46,7 @@ def test_a_combination_is_a_choice_with_the_options_of_both(
     backbone = ("--backbone", str(model))
     chosen = parsed(*backbone, f"controller:{name}")
     settings = json.loads((model / "sgi2v.json").read_text())
-    assert controller_to_dict(chosen.controller) == controller_to_dict(
-        recommended(name, settings["recommended"])
-    )
+    assert controller_to_dict(chosen.controller) == controller_to_dict(recommended(name, settings["recommended"]))
     with pytest.raises(SystemExit):
         main(["generate", *backbone, f"controller:{name}", "--help"])
     shown = capsys.readouterr().out
@@ -62,9 +60,7 @@ def test_what_was_said_of_either_part_reaches_it(model: Path) -> None:
     )
     record = controller_to_dict(chosen.controller)
     first = controller_to_dict(TimeToMove(t_weak=None, t_strong=15.0))
-    second = controller_to_dict(
-        SGI2V(lr=0.5, weighting="mask", guided=Range(low=0.001, high=5.0), iterations=2)
-    )
+    second = controller_to_dict(SGI2V(lr=0.5, weighting="mask", guided=Range(low=0.001, high=5.0), iterations=2))
     assert record == {"name": "time-to-move+sg-i2v", "first": first, "second": second}
     # The default is still SG-I2V alone, with what the model recommends for it alone.
     assert controller_to_dict(parsed("--backbone", str(model)).controller)["guided"] == {

@@ -122,7 +122,5 @@ class TestToyFlow(BackboneContract):
     def test_words_change_the_video(self, bench: Bench) -> None:
         assert bench.outline.takes_text
         other = Bench(self.subject)
-        other.scene = bench.scene.__class__(
-            image=bench.scene.image, motions=bench.scene.motions, prompt="a blue box"
-        )
+        other.scene = bench.scene.__class__(image=bench.scene.image, motions=bench.scene.motions, prompt="a blue box")
         assert not bench.ran("none")[0].frames.equal(other.ran("none")[0].frames)

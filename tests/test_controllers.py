@@ -76,9 +76,7 @@ def test_a_bad_field_is_named(field: str, value: object) -> None:
     cutoff=st.floats(0, 2),
     unit=st.sampled_from(["sigma", "noise-level", "step"]),
 )
-def test_a_record_gives_the_same_controller_back(
-    lr: float, iterations: int, cutoff: float, unit: str
-) -> None:
+def test_a_record_gives_the_same_controller_back(lr: float, iterations: int, cutoff: float, unit: str) -> None:
     controller = SGI2V(lr=lr, iterations=iterations, cutoff=cutoff, guided_as=unit)  # type: ignore[arg-type]
     assert controller_from_dict(controller_to_dict(controller)) == controller
 

@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from imprint import nothing_is_left
 from sgi2v import SVD
-from sgi2v.backbones.base import CLEAN, Level
+from sgi2v.backbones.base import CLEAN
 from sgi2v.backbones.svd.parts import SVDCondition
-from test_no_trace import Broken, broken_layer, nothing_is_left
+from sgi2v.step import Level
+from test_no_trace import Broken, broken_layer
 from tiny import EMBEDDING, load_svd, tiny_svd
 
 LEVEL = Level(signal=1.0, noise=3.0)
@@ -46,13 +48,11 @@ def condition_of(x: Tensor) -> SVDCondition:
     )
 
 
-def read(
-    backbone: SVD, x: Tensor, layers: tuple[str, ...], deep: dict[str, Tensor] | None
-) -> tuple[list[Tensor], Tensor]:
+def read(backbone: SVD, x: Tensor, layers: tuple[str, ...]) -> tuple[list[Tensor], Tensor]:
     """Features and the gradient of what they amount to."""
     leaf = x.clone().requires_grad_(True)
     with torch.enable_grad():
-        found = list(backbone.features(leaf, LEVEL, condition_of(x), layers, deep).values())
+        found = list(backbone.features(leaf, LEVEL, condition_of(x), layers).values())
         (gradient,) = torch.autograd.grad(sum((f.square().sum() for f in found), torch.zeros(())), leaf)
     return [f.detach() for f in found], gradient
 
@@ -71,36 +71,35 @@ def constant(backbone: SVD, name: str) -> Iterator[None]:
 def test_the_first_pass_is_whole_and_the_next_takes_its_deep_part_for_constant(
     backbone: SVD, x: Tensor, last: str
 ) -> None:
-    layers, deep = LAYERS[last], dict[str, Tensor]()
-    whole, gradient = read(backbone, x, layers, None)
-    first, first_gradient = read(backbone, x, layers, deep)
-    assert all(torch.equal(a, b) for a, b in zip(first, whole, strict=True))
+    layers = LAYERS[last]
+    whole, gradient = read(backbone, x, layers)
+    with nothing_is_left(backbone.denoiser), backbone.reusing_deep(layers):
+        first, first_gradient = read(backbone, x, layers)
+        # At the same place what is reused is what would be computed; only the gradient knows the difference.
+        again, shallow = read(backbone, x, layers)
+        elsewhere, _ = read(backbone, x + 1, layers)
+    for found in (first, again):
+        assert all(torch.equal(a, b) for a, b in zip(found, whole, strict=True))
     assert torch.equal(first_gradient, gradient)
-    assert list(deep) == [last] and not deep[last].requires_grad
-    # At the same place what stands in is what would be computed; only the gradient knows the difference.
-    with nothing_is_left(backbone):
-        again, shallow = read(backbone, x, layers, deep)
-    assert all(torch.equal(a, b) for a, b in zip(again, whole, strict=True))
     with constant(backbone, last):
-        _, wanted = read(backbone, x, layers, None)
+        _, wanted = read(backbone, x, layers)
     assert torch.equal(shallow, wanted) and not torch.equal(shallow, gradient)
-    elsewhere, _ = read(backbone, x + 1, layers, deep)
     assert not torch.equal(elsewhere[0], whole[0]), "the shallow part sees where it is"
+    assert torch.equal(read(backbone, x, layers)[1], gradient), "and nothing is reused afterwards"
 
 
 def test_deep_blocks_do_not_run_again(backbone: SVD, x: Tensor) -> None:
     ran: list[str] = []
     blocks = [*(f"down_blocks.{k}" for k in range(4)), "mid_block", *(f"up_blocks.{k}" for k in range(4))]
-    deep: dict[str, Tensor] = {}
-    read(backbone, x, MID, deep)
     handles = [
-        backbone.denoiser.get_submodule(name).register_forward_pre_hook(
-            lambda *_, name=name: ran.append(name)
-        )
+        backbone.denoiser.get_submodule(name).register_forward_pre_hook(lambda *_, name=name: ran.append(name))
         for name in blocks
     ]
     try:
-        read(backbone, x, MID, deep)
+        with backbone.reusing_deep(MID):
+            read(backbone, x, MID)
+            ran.clear()
+            read(backbone, x, MID)
     finally:
         for handle in handles:
             handle.remove()
@@ -108,23 +107,18 @@ def test_deep_blocks_do_not_run_again(backbone: SVD, x: Tensor) -> None:
 
 
 def test_the_estimate_of_the_same_pass_has_the_same_deep_part(backbone: SVD, x: Tensor) -> None:
-    deep: dict[str, Tensor] = {}
-    with torch.no_grad():
-        whole = backbone.features(x, LEVEL, condition_of(x), (*MID, CLEAN), deep)
-        again = backbone.features(x, LEVEL, condition_of(x), (*MID, CLEAN), deep)
+    with torch.no_grad(), backbone.reusing_deep(MID):
+        whole = backbone.features(x, LEVEL, condition_of(x), (*MID, CLEAN))
+        again = backbone.features(x, LEVEL, condition_of(x), (*MID, CLEAN))
     assert all(torch.equal(again[name], whole[name]) for name in whole) and CLEAN in whole
 
 
 @pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
 def test_nothing_is_left_after_a_shallow_pass_that_fails(backbone: SVD, x: Tensor, backward: bool) -> None:
-    deep: dict[str, Tensor] = {}
-    read(backbone, x, MID, deep)
-    with (
-        nothing_is_left(backbone),
-        broken_layer(backbone.denoiser, "down_blocks.1.resnets.0", backward=backward),
-        pytest.raises(Broken),
-    ):
-        read(backbone, x, MID, deep)
+    with nothing_is_left(backbone.denoiser), pytest.raises(Broken), backbone.reusing_deep(MID):
+        read(backbone, x, MID)
+        with broken_layer(backbone.denoiser, "down_blocks.1.resnets.0", backward=backward):
+            read(backbone, x, MID)
 
 
 @pytest.mark.parametrize(
@@ -132,5 +126,9 @@ def test_nothing_is_left_after_a_shallow_pass_that_fails(backbone: SVD, x: Tenso
     [("up_blocks.0.resnets.1:output",), ("down_blocks.1.attentions.0:self", *MID), ("mid_block:output",)],
 )
 def test_layers_with_nothing_below_them_are_refused(backbone: SVD, x: Tensor, layers: Any) -> None:
-    with nothing_is_left(backbone), pytest.raises(ValueError, match="reuse_deep: nothing lies deeper"):
-        read(backbone, x, layers, {})
+    with (
+        nothing_is_left(backbone.denoiser),
+        pytest.raises(ValueError, match="reuse_deep: nothing lies deeper"),
+        backbone.reusing_deep(layers),
+    ):
+        pass

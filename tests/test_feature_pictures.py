@@ -92,11 +92,7 @@ def test_watching_changes_nothing(backbone: SVD) -> None:
     assert torch.equal(backbone.decode(latents), plain) and len(kept) == 1
 
 
-def test_a_layer_that_is_not_there_is_said_before_the_work(
-    backbone: SVD, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_layer_that_is_not_there_is_said_before_the_work(backbone: SVD, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backbone, "encode", lambda *_: pytest.fail("it was encoded"))
     with pytest.raises(ValueError, match=r"has no layer 'up_blocks.2.attentions.9'"):
-        feature_sheet(
-            SCENE, backbone=backbone, sampling=SAMPLING, look=Look(attention="up_blocks.2.attentions.9")
-        )
+        feature_sheet(SCENE, backbone=backbone, sampling=SAMPLING, look=Look(attention="up_blocks.2.attentions.9"))

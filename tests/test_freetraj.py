@@ -106,14 +106,10 @@ def test_owners_are_the_last_boxes_over_each_cell_at_every_size(paths: Paths) ->
     for power, ((rows, columns), owners) in enumerate(found.items()):
         for f in range(NUM_FRAMES):
             at_frame = [path[f] for path in exact]
-            wanted = [
-                literal.owner_of(at_frame, y, x, 8 * 2**power) for y in range(rows) for x in range(columns)
-            ]
+            wanted = [literal.owner_of(at_frame, y, x, 8 * 2**power) for y in range(rows) for x in range(columns)]
             assert owners.of[f].tolist() == wanted
             members = {owner: places.tolist() for owner, places in owners.members[f]}
-            assert members == {
-                g: [p for p, owner in enumerate(wanted) if owner == g] for g in sorted(set(wanted))
-            }
+            assert members == {g: [p for p, owner in enumerate(wanted) if owner == g] for g in sorted(set(wanted))}
         changing = {p for p in range(rows * columns) if len(set(owners.of[:, p].tolist())) > 1}
         assert set(owners.changing.tolist()) == changing
 
@@ -201,9 +197,7 @@ def test_gradients_are_those_under_explicit_masks(source: str) -> None:
 
 def step_at(index: int, count: int, backbone: SVD) -> Step:
     levels = backbone.levels(count)
-    return Step(
-        index=index, count=count, level=levels[index], next_level=levels[index + 1], reporter=Reporter()
-    )
+    return Step(index=index, count=count, level=levels[index], next_level=levels[index + 1], reporter=Reporter())
 
 
 def state_of(controller: FreeTraj, backbone: SVD, paths: Paths = PATHS) -> FreeTrajState:
@@ -224,9 +218,7 @@ def test_a_denoising_step_is_the_twins(backbone: SVD, part: str) -> None:
 
     def edit(call: AttentionCall) -> Tensor | None:
         wanted = controller.edit_temporal if call.source == "temporal" else controller.edit_spatial
-        return (
-            literal.edited(call, PATHS, {8: 8, 4: 16, 2: 32, 1: 64}[call.size[0]], 0.01) if wanted else None
-        )
+        return literal.edited(call, PATHS, {8: 8, 4: 16, 2: 32, 1: 64}[call.size[0]], 0.01) if wanted else None
 
     with backbone.editing(edit, GRID):
         wanted = backbone.denoise(x, step.level, condition)
@@ -243,9 +235,7 @@ def test_only_the_named_blocks_are_changed(backbone: SVD) -> None:
     state = state_of(controller, backbone)
     with backbone.editing(lambda call: left.append(call.layer), GRID), controller.during(step, state):
         backbone.denoise(x, step.level, condition)
-    everything = {
-        n.split(".transformer_blocks")[0] for n, _ in backbone.denoiser.named_modules() if "attn1" in n
-    }
+    everything = {n.split(".transformer_blocks")[0] for n, _ in backbone.denoiser.named_modules() if "attn1" in n}
     everything = {n for n in everything if "temporal" not in n}
     named = {n for n in everything if n.startswith("up_blocks.2.") or n == "down_blocks.1.attentions.0"}
     assert set(left) == everything - named and len(named) == 4
@@ -254,9 +244,7 @@ def test_only_the_named_blocks_are_changed(backbone: SVD) -> None:
 
 
 @pytest.mark.parametrize(("count", "edited_steps"), [(50, 6), (25, 3), (12, 2), (4, 1), (1, 1)])
-def test_attention_is_changed_in_the_first_share_of_the_steps(
-    backbone: SVD, count: int, edited_steps: int
-) -> None:
+def test_attention_is_changed_in_the_first_share_of_the_steps(backbone: SVD, count: int, edited_steps: int) -> None:
     controller = FreeTraj()
     state = state_of(controller, backbone)
     some = backbone.denoiser.get_submodule("mid_block.attentions.0.transformer_blocks.0.attn1")
@@ -365,9 +353,7 @@ def test_the_merge_keeps_the_runs_high_frequencies_and_the_same_noise_always_giv
 def test_the_identity_setting_is_no_control_bit_for_bit(light: SVD) -> None:
     plain = generate(scene(), backbone=light, controller=Controller(), sampling=SMALL).frames
     for identity in (IDENTITY, FreeTraj(edit_spatial=False, edit_temporal=False, inject_noise=False)):
-        assert torch.equal(
-            generate(scene(), backbone=light, controller=identity, sampling=SMALL).frames, plain
-        )
+        assert torch.equal(generate(scene(), backbone=light, controller=identity, sampling=SMALL).frames, plain)
 
 
 def test_the_same_seed_gives_the_same_video_and_leaves_nothing(light: SVD) -> None:

@@ -85,13 +85,9 @@ def test_a_scene_becomes_a_video_and_its_record_makes_it_again(backbone: SVD, sc
 
 def test_the_seed_decides_and_control_changes_something(backbone: SVD, scene: Scene) -> None:
     none = generate(scene, backbone=backbone, controller=Controller(), sampling=SMALL).frames
-    assert torch.equal(
-        none, generate(scene, backbone=backbone, controller=Controller(), sampling=SMALL).frames
-    )
+    assert torch.equal(none, generate(scene, backbone=backbone, controller=Controller(), sampling=SMALL).frames)
     other = Sampling(seed=4, num_steps=4, width=48, height=32, num_frames=3)
-    assert not torch.equal(
-        none, generate(scene, backbone=backbone, controller=Controller(), sampling=other).frames
-    )
+    assert not torch.equal(none, generate(scene, backbone=backbone, controller=Controller(), sampling=other).frames)
     steered = generate(
         scene, backbone=backbone, controller=SGI2V(guided=Range(low=1.0, high=400.0)), sampling=SMALL
     ).frames
@@ -128,9 +124,7 @@ def test_a_preview_shows_the_middle_frame_and_changes_nothing(
     plain = generate(scene, backbone=backbone, controller=Controller(), sampling=sampling)
     monkeypatch.setattr(backbone, "denoise", denoise)
     seen: list[torch.Tensor] = []
-    video = generate(
-        scene, backbone=backbone, controller=Controller(), sampling=sampling, preview=seen.append
-    )
+    video = generate(scene, backbone=backbone, controller=Controller(), sampling=sampling, preview=seen.append)
     assert torch.equal(video.frames, plain.frames)
     wanted = [backbone.decode(x0[1:2])[0] for x0 in estimates[::5]]  # six of 25 steps at most: every fifth
     assert len(seen) == len(wanted) == 5
@@ -187,9 +181,7 @@ def test_mistakes_are_found_before_any_compute(backbone: SVD, scene: Scene) -> N
         Sampling(seed=-1)
 
 
-def test_too_little_memory_says_what_lowers_it(
-    backbone: SVD, scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_little_memory_says_what_lowers_it(backbone: SVD, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -222,8 +214,5 @@ def test_a_record_names_no_folder_of_the_machine_and_none_is_followed(backbone: 
     with pytest.raises(ValueError, match="give that model's folder with --backbone"):
         trusted_source(run)
     assert public_name("bundled") == "bundled"
-    assert (
-        public_name("stabilityai/stable-video-diffusion-img2vid")
-        == "stabilityai/stable-video-diffusion-img2vid"
-    )
+    assert public_name("stabilityai/stable-video-diffusion-img2vid") == "stabilityai/stable-video-diffusion-img2vid"
     assert public_name("/models/mine/") == public_name("C:\\models\\mine") == "mine"

@@ -72,9 +72,7 @@ def _shared_state(body: list[ast.stmt]) -> Iterator[tuple[int, str]]:
 
 
 def _keyword(call: ast.Call, name: str) -> object:
-    return next(
-        (k.value.value for k in call.keywords if k.arg == name and isinstance(k.value, ast.Constant)), None
-    )
+    return next((k.value.value for k in call.keywords if k.arg == name and isinstance(k.value, ast.Constant)), None)
 
 
 def _in_call(path: str, node: ast.Call) -> Iterator[str]:
@@ -135,9 +133,7 @@ def faults(path: str, source: str) -> list[str]:
     """Every broken house rule in one file of the package; `path` is relative to the package."""
     tree = ast.parse(source)
     found = list(_shared_state(tree.body))
-    found += [
-        (getattr(node, "lineno", 1), fault) for node in ast.walk(tree) for fault in _in_node(path, node)
-    ]
+    found += [(getattr(node, "lineno", 1), fault) for node in ast.walk(tree) for fault in _in_node(path, node)]
     if not ast.get_docstring(tree):
         found.append((1, "does not open by saying what it is for"))
     if (lines := source.count("\n")) > MAX_LINES:
@@ -160,14 +156,8 @@ def _docstrings(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 def questions(path: str, source: str) -> list[str]:
     """Docstrings that begin like a question instead of naming a thing or a deed."""
-    found = (
-        (line, next(iter(text.split()), "").rstrip(",;:.?")) for line, text in _docstrings(ast.parse(source))
-    )
-    return [
-        f"{path}:{line}: a docstring begins with {word!r}"
-        for line, word in sorted(found)
-        if word in QUESTIONS
-    ]
+    found = ((line, next(iter(text.split()), "").rstrip(",;:.?")) for line, text in _docstrings(ast.parse(source)))
+    return [f"{path}:{line}: a docstring begins with {word!r}" for line, word in sorted(found) if word in QUESTIONS]
 
 
 def _at_import(body: list[ast.stmt]) -> Iterator[ast.Import | ast.ImportFrom]:
@@ -263,9 +253,7 @@ def circles(graph: Mapping[str, Set[str]]) -> list[str]:
 def package() -> Mapping[str, str]:
     """The text of every file of the package by its path within it."""
     files = sorted(PACKAGE.rglob("*.py"))
-    return MappingProxyType(
-        {file.relative_to(PACKAGE).as_posix(): file.read_text(encoding="utf-8") for file in files}
-    )
+    return MappingProxyType({file.relative_to(PACKAGE).as_posix(): file.read_text(encoding="utf-8") for file in files})
 
 
 def assert_none(found: list[str]) -> None:

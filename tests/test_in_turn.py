@@ -146,26 +146,20 @@ def test_the_second_starts_from_what_the_first_made_of_the_noise() -> None:
     x, begins = shifted.start(noise, LEVELS, state)
     assert begins == 3 and torch.allclose(x, (noise + 2) * scale)
     late, state = both(Diary(name="a", first=3), Diary(name="b", noise=2.0))
-    with pytest.raises(
-        ValueError, match=r"Diary begins late, and Diary changes the noise .* the other way round"
-    ):
+    with pytest.raises(ValueError, match=r"Diary begins late, and Diary changes the noise .* the other way round"):
         late.start(noise, LEVELS, state)
 
 
 def test_what_cannot_work_together_is_refused_before_anything_is_computed() -> None:
     overwritten = InTurn(first=TimeToMove(tweak=200.0, t_strong=30.0), second=SG)
-    message = (
-        r"controller\.first\.t_strong: .* down to sigma 40.1, .* from 40.1 on; .* controller\.second\.guided"
-    )
+    message = r"controller\.first\.t_strong: .* down to sigma 40.1, .* from 40.1 on; .* controller\.second\.guided"
     with pytest.raises(ValueError, match=message):
         overwritten.planned_iterations(LEVELS)
     turned = InTurn(first=SG, second=TimeToMove(tweak=200.0, t_strong=30.0))
     with pytest.raises(ValueError, match=r"controller\.second\.t_strong: .* controller\.first\.guided"):
         turned.planned_iterations(LEVELS)
     too_early = InTurn(first=TimeToMove(tweak=10.0, t_strong=5.0), second=SG)
-    with pytest.raises(
-        ValueError, match=r"controller\.second\.guided: SGI2V acts up to sigma 40.1, but TimeToMove"
-    ):
+    with pytest.raises(ValueError, match=r"controller\.second\.guided: SGI2V acts up to sigma 40.1, but TimeToMove"):
         too_early.planned_iterations(LEVELS)
     with pytest.raises(ValueError, match=r"both TimeToMove and TimeToMove begin a run"):
         InTurn(first=TTM, second=TTM).planned_iterations(LEVELS)
@@ -223,17 +217,13 @@ def test_a_model_recommends_for_each_and_for_both_together() -> None:
         "time-to-move+sg-i2v": {"second": {"guided": [2.0, 4.0]}},
     }
     joined = recommended("time-to-move+sg-i2v", values)
-    assert joined == InTurn(
-        first=TimeToMove(tweak=9.0, t_strong=5.0), second=SGI2V(lr=0.5, guided=(2.0, 4.0))
-    )
+    assert joined == InTurn(first=TimeToMove(tweak=9.0, t_strong=5.0), second=SGI2V(lr=0.5, guided=(2.0, 4.0)))
 
 
 def test_what_could_never_act_is_refused_before_anything_runs() -> None:
     """FreeTraj changes attention in the first steps; a run that begins after them has nothing of it."""
     early = FreeTraj(guided=(0.0, 0.1))
-    with pytest.raises(
-        ValueError, match=r"controller\.first\.guided: FreeTraj acts up to sigma 700, but TimeToMove"
-    ):
+    with pytest.raises(ValueError, match=r"controller\.first\.guided: FreeTraj acts up to sigma 700, but TimeToMove"):
         InTurn(first=early, second=TTM).planned_iterations(LEVELS)
     for fine in (FreeTraj(guided=(0.0, 0.9)), FreeTraj(guided=(0.0, 0.1), factor=1.0)):
         pair = InTurn(first=fine, second=TTM)

@@ -144,9 +144,7 @@ def test_edited_attention_is_the_same_where_weights_visit(fast: SVD, low: SVD, s
 
 @pytest.mark.parametrize("num_frames", [1, 3])
 @pytest.mark.parametrize("at_a_time", [1, 2])
-def test_frames_decoded_few_at_a_time_are_those_of_the_whole_chunk(
-    fast: SVD, num_frames: int, at_a_time: int
-) -> None:
+def test_frames_decoded_few_at_a_time_are_those_of_the_whole_chunk(fast: SVD, num_frames: int, at_a_time: int) -> None:
     vae = fast._pipeline.vae
     latents = torch.randn(num_frames, 4, 4, 5, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -303,9 +301,7 @@ def test_auto_takes_the_first_mode_that_fits(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(ValueError, match=r"memory: fast takes about .* GB free; use --memory low, about"):
         plan_memory("fast", outline, grid, card, dtype)
     monkeypatch.setattr(planning_module, "free_memory", lambda _: needed["low"] - 1)
-    with pytest.raises(
-        ValueError, match=r"memory: low takes .*256x256, and meta has .* free; lower --num-fr"
-    ):
+    with pytest.raises(ValueError, match=r"memory: low takes .*256x256, and meta has .* free; lower --num-fr"):
         plan_memory("auto", outline, grid, card, dtype)
     assert plan_memory("auto", outline, grid, card, dtype, must_fit=False).mode == "low"
     monkeypatch.setattr(planning_module, "free_memory", lambda _: None)
@@ -346,9 +342,7 @@ def test_at_full_size_balanced_fits_14_gb_and_low_8(benchmark: Any) -> None:
 # ---------------------------------------------------------------- compiled
 
 
-def test_what_is_compiled_gives_the_same_and_taps_are_heard(
-    right: tuple[Tensor, Tensor], scene: Scene
-) -> None:
+def test_what_is_compiled_gives_the_same_and_taps_are_heard(right: tuple[Tensor, Tensor], scene: Scene) -> None:
     """By torch's tracing without its code generator, which takes minutes; taps come after compiling, as in a run."""
     backbone = model("balanced")
     compile_blocks(backbone.denoiser, backend="eager")
@@ -364,9 +358,7 @@ def test_what_is_compiled_gives_the_same_and_taps_are_heard(
         backbone.features(x, level, condition, [f"{block}.spatial_res_block:output"])
     with pytest.raises(ValueError, match="compile: under low memory weights come and go"):
         backbone.use_memory("low")
-    assert backbone.memory == "balanced" and hasattr(
-        attention_blocks(backbone.denoiser)[0], "_diffusers_hook"
-    )
+    assert backbone.memory == "balanced" and hasattr(attention_blocks(backbone.denoiser)[0], "_diffusers_hook")
 
 
 def test_low_and_compiled_is_refused_before_loading() -> None:

@@ -61,8 +61,7 @@ def scene() -> Scene:
         (Box(left=40, top=5, right=70, bottom=20), (55.0, 12.0), (75.0, 30.0)),
     )
     motions = tuple(
-        Motion(box=box, path=(Key(time=0.0, x=a[0], y=a[1]), Key(time=1.0, x=b[0], y=b[1])))
-        for box, a, b in paths
+        Motion(box=box, path=(Key(time=0.0, x=a[0], y=a[1]), Key(time=1.0, x=b[0], y=b[1]))) for box, a, b in paths
     )
     return Scene(image=Image.fromarray(noise), motions=motions)
 
@@ -210,9 +209,7 @@ class NoCopies(TorchFunctionMode):
         self.enabled = True
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        assert not (self.enabled and func in self.forbidden), (
-            f"{getattr(func, '__name__', func)} waits for the device"
-        )
+        assert not (self.enabled and func in self.forbidden), f"{getattr(func, '__name__', func)} waits for the device"
         return func(*args, **(kwargs or {}))
 
 
@@ -225,9 +222,7 @@ def guided_state(backbone: SVD, scene: Scene) -> tuple[Any, Tensor, Step]:
     return CONTROLLER.prepare(setup), torch.randn(grid.latent_shape) * 190, step
 
 
-def test_a_guided_step_never_waits_for_the_device(
-    backbone: SVD, scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_guided_step_never_waits_for_the_device(backbone: SVD, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """Forward, loss, backward, optimiser and merge. Only AdamW's own step counter, kept on the host, is read."""
     state, x, step = guided_state(backbone, scene)
     dispatch, function = NoWaiting(), NoCopies()
@@ -293,9 +288,7 @@ def num_operations(boxes: np.ndarray, num_frames: int, size: tuple[int, int]) ->
 def test_more_frames_boxes_and_cells_take_no_more_operations() -> None:
     def boxes(num_boxes: int, num_frames: int, side: float) -> np.ndarray:
         start = np.array([8, 8, 8 + side, 8 + side], dtype=np.float32)
-        moves = (
-            np.arange(num_frames, dtype=np.float32)[:, None] * 8
-        )  # whole cells: the box keeps its size in them
+        moves = np.arange(num_frames, dtype=np.float32)[:, None] * 8  # whole cells: the box keeps its size in them
         return np.stack([start + n + moves for n in range(num_boxes)]).astype(np.float32)
 
     few = num_operations(boxes(1, 2, 10), 2, (64, 64))

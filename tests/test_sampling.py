@@ -1,10 +1,11 @@
 """The one loop: exact for a perfect denoiser on every kind of schedule, and it asks a controller in order."""
 
+import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import PIL.Image
 import pytest
@@ -13,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sgi2v.backbones import Level
-from sgi2v.controllers import Controller
-from sgi2v.grid import Grid, Tracks
+from sgi2v.controllers import Controller, Setup, State
+from sgi2v.grid import Tracks
+from sgi2v.planning import Schedule
 from sgi2v.sampling import sample
-from sgi2v.step import Cancelled, Reporter, Step, euler
-from tiny import load_svd, tiny_scheduler, tiny_svd
+from sgi2v.step import Cancelled, Level, Reporter, Step, euler
+from tiny import load_svd, setup_of, tiny_scheduler, tiny_svd
 
 LEVELS = st.builds(
     lambda kind, s: {
@@ -49,7 +50,7 @@ def test_levels_say_noise_in_one_scale() -> None:
 
 def test_svds_levels_are_its_schedulers_sigmas_and_the_published_steps_are_its_guided_range() -> None:
     backbone = load_svd(tiny_svd(2, light=True), device="cpu")
-    levels = backbone.levels(50)
+    levels = backbone.levels(50, backbone.grid(32, 32, 2))
     sigmas = [level.sigma for level in levels]
     ramp = [(700 ** (1 / 7) + k / 49 * (0.002 ** (1 / 7) - 700 ** (1 / 7))) ** 7 for k in range(50)]
     assert sigmas == pytest.approx([*ramp, 0.0], rel=1e-5)
@@ -75,19 +76,25 @@ def test_euler_is_the_schedulers_step() -> None:
 class Diary(Controller):
     """Writes down what the loop asks for, in order."""
 
+    name: ClassVar[str] = "diary"
+
     entries: list[str] = field(default_factory=list)
     first: int = 0
 
-    def prepare(self, backbone: Any, condition: Any, tracks: Tracks, grid: Grid) -> Any:
-        self.entries.append("prepare")
-        return "state"
+    def schedule(self, levels: Sequence[Level]) -> Schedule:
+        self.entries.append("schedule")
+        return dataclasses.replace(Schedule.plain(levels), first=self.first)
 
-    def start(self, noise: Tensor, levels: Sequence[Level], state: Any) -> tuple[Tensor, int]:
-        self.entries.append(f"start {state}")
-        return super().start(noise, levels, state)[0], self.first
+    def prepare(self, setup: Setup) -> State:
+        self.entries.append("prepare")
+        return State(setup=setup)
+
+    def start(self, noise: Tensor, state: State) -> Tensor:
+        self.entries.append(f"start {type(state).__name__}")
+        return super().start(noise, state)
 
     def steer(self, x: Tensor, step: Step, state: Any) -> Tensor:
-        self.entries.append(f"steer {step.index} of {step.count}, {step.remaining} left")
+        self.entries.append(f"steer {step.index} of {step.count}, {step.count - step.index} left")
         return x
 
     @contextmanager
@@ -101,20 +108,17 @@ def run(controller: Controller, reporter: Reporter | None = None) -> Tensor:
     backbone = load_svd(tiny_svd(2, light=True), device="cpu")
     grid = backbone.grid(32, 32, 2)
     image = PIL.Image.new("RGB", (32, 32), (90, 120, 60))
-    generator = torch.Generator().manual_seed(1)
-    condition = backbone.encode(image, "", grid, generator)
-    noise = torch.randn(grid.latent_shape, generator=generator)
-    tracks = Tracks(image=image, tracks=())
-    return sample(backbone, controller, condition, tracks, grid, noise=noise, num_steps=3, reporter=reporter)
+    setup = setup_of(backbone, Tracks(image=image, tracks=()), grid, num_steps=3, seed=1)
+    return sample(controller, setup, noise=backbone.noise(grid, setup.generator), reporter=reporter)
 
 
 def test_a_controller_is_asked_in_order_and_may_start_late() -> None:
     diary, late = Diary(), Diary(first=2)
     assert torch.equal(run(diary), run(Controller()))
     steps = [[f"steer {k} of 3, {3 - k} left", "in", "out"] for k in range(3)]
-    assert diary.entries == ["prepare", "start state", *steps[0], *steps[1], *steps[2]]
+    assert diary.entries == ["schedule", "prepare", "start State", *steps[0], *steps[1], *steps[2]]
     run(late)
-    assert late.entries == ["prepare", "start state", *steps[2]]
+    assert late.entries == ["schedule", "prepare", "start State", *steps[2]]
 
 
 def test_a_run_is_told_of_and_stops_between_steps() -> None:

@@ -116,12 +116,8 @@ def test_a_prompt_goes_unused_and_that_is_said(backbone: SVD) -> None:
         estimates.append(backbone.denoise(x, backbone.levels(3, grid)[0], condition))
     assert torch.equal(*estimates) and not backbone.outline.takes_text
     sampling = Sampling(width=32, height=32, num_frames=3, num_steps=3)
-    planned = plan(
-        Scene(image=image, prompt="a cat"), backbone.outline, controller=Controller(), sampling=sampling
-    )
-    assert planned.warnings == (
-        f"not used by none on {backbone.name}: prompt (Stable Video Diffusion takes no text)",
-    )
+    planned = plan(Scene(image=image, prompt="a cat"), backbone.outline, controller=Controller(), sampling=sampling)
+    assert planned.warnings == (f"not used by none on {backbone.name}: prompt (Stable Video Diffusion takes no text)",)
     assert not plan(Scene(image=image), backbone.outline, controller=Controller(), sampling=sampling).warnings
 
 

@@ -36,9 +36,7 @@ def picture(seed: int = 0) -> PIL.Image.Image:
     return PIL.Image.fromarray(small).resize((WIDTH, HEIGHT), PIL.Image.Resampling.BICUBIC)
 
 
-MOVES = Motion(
-    box=Box(left=8, top=8, right=24, bottom=24), path=(Key(time=0, x=16, y=16), Key(time=1, x=46, y=30))
-)
+MOVES = Motion(box=Box(left=8, top=8, right=24, bottom=24), path=(Key(time=0, x=16, y=16), Key(time=1, x=46, y=30)))
 SCENE = Scene(image=picture(), motions=(MOVES,))
 SMALL = Sampling(seed=5, num_steps=STEPS, width=WIDTH, height=HEIGHT, num_frames=FRAMES)
 
@@ -192,9 +190,7 @@ def test_it_costs_what_plain_sampling_costs_less_the_steps_left_out(backbone: SV
 
 
 @pytest.mark.parametrize("motions", [(), (dataclasses.replace(MOVES, path=()),)], ids=["nothing", "a pin"])
-def test_a_scene_in_which_nothing_moves_is_held_to_its_image(
-    backbone: SVD, motions: Sequence[Motion]
-) -> None:
+def test_a_scene_in_which_nothing_moves_is_held_to_its_image(backbone: SVD, motions: Sequence[Motion]) -> None:
     scene = dataclasses.replace(SCENE, motions=tuple(motions))
     _, seen, noise, tracks, grid = run(backbone, LATE, scene, num_steps=3)
     image = torch.from_numpy(np.asarray(tracks.image, dtype=np.float32) / 255).permute(2, 0, 1)

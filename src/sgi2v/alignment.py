@@ -37,9 +37,7 @@ class AlignmentPlan:
     """Bilinear weights of the sources, summing to 1."""
     weights: Float64[np.ndarray, " m"]
     """Weight of the row, above 0; 1 at the largest cell of the uncut box."""
-    known: dict[tuple[int, int, torch.device], Places] = field(
-        default_factory=dict, repr=False, compare=False
-    )
+    known: dict[tuple[int, int, torch.device], Places] = field(default_factory=dict, repr=False, compare=False)
     """Everything :meth:`places` has made."""
 
     @property
@@ -130,9 +128,7 @@ def _resized_index(
     return below, np.minimum(below + 1, first_length - 1), position - below
 
 
-def alignment_plan(
-    tracks: Tracks, grid: Grid, heatmap_std: float, weighting: Weighting = "gaussian"
-) -> AlignmentPlan:
+def alignment_plan(tracks: Tracks, grid: Grid, heatmap_std: float, weighting: Weighting = "gaussian") -> AlignmentPlan:
     """The plan for a scene on a grid, on the CPU.
 
     For every box and latent frame j >= 1: the cells of the box at frame j, each with the same place in the first
@@ -199,17 +195,13 @@ def alignment_plan(
     )
 
 
-def _mask_share(
-    mask: PIL.Image.Image, grid: Grid, box: Int64[np.ndarray, 4], field: str
-) -> Float64[np.ndarray, "y x"]:
+def _mask_share(mask: PIL.Image.Image, grid: Grid, box: Int64[np.ndarray, 4], field: str) -> Float64[np.ndarray, "y x"]:
     """Share that a mask covers of each latent cell of the first frame, over the most it covers of one in its box."""
     top, left, bottom, right = box
     share = grid.coverage(np.asarray(mask, dtype=np.float32) / 255)
     largest = share[top:bottom, left:right].max(initial=0)
     if largest == 0:
-        raise FieldError(
-            field, "nothing of it lies in the motion's box", "draw it there, or use another weighting"
-        )
+        raise FieldError(field, "nothing of it lies in the motion's box", "draw it there, or use another weighting")
     relative: np.ndarray = (share / largest).astype(np.float64)
     return relative
 
@@ -237,9 +229,7 @@ def _places(plan: AlignmentPlan, height: int, width: int, device: torch.device) 
     # The upsampling of the pulled cells alone, each in its own frame.
     frame, cell = cells // (rows * columns), cells % (rows * columns)
     each = np.arange(len(cells))
-    chosen = SparseMatrix(
-        rows=each, columns=cell, values=np.ones(len(cells)), size=(len(cells), rows * columns)
-    )
+    chosen = SparseMatrix(rows=each, columns=cell, values=np.ones(len(cells)), size=(len(cells), rows * columns))
     near = chosen @ upsampling
     pulled = SparseMatrix(
         rows=near.rows,
@@ -256,9 +246,9 @@ def _places(plan: AlignmentPlan, height: int, width: int, device: torch.device) 
         squares = mixture[:, :, None] * mixture[:, None, :] * plan.weights[several][:, None, None]
         spread = Spread(
             upsampled=upsampling.to(device),
-            squares=SparseMatrix.of(
-                sources[:, :, None], sources[:, None, :], squares, (rows * columns,) * 2
-            ).to(device),
+            squares=SparseMatrix.of(sources[:, :, None], sources[:, None, :], squares, (rows * columns,) * 2).to(
+                device
+            ),
             weights=torch.from_numpy(total * (counts > 1)).float().to(device),
         )
     return Places(
@@ -269,9 +259,7 @@ def _places(plan: AlignmentPlan, height: int, width: int, device: torch.device) 
     )
 
 
-def alignment_loss(
-    features: Iterable[Float[torch.Tensor, "f _ _ _"]], plan: AlignmentPlan
-) -> Float[torch.Tensor, ""]:
+def alignment_loss(features: Iterable[Float[torch.Tensor, "f _ _ _"]], plan: AlignmentPlan) -> Float[torch.Tensor, ""]:
     """The weighted mean of squared differences: ``sum(G error) / sum(G)`` over boxes, frames and cells.
 
     ``features`` are maps ``[frames, channels, height, width]`` at their own resolutions. The loss is that of the maps

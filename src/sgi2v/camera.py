@@ -52,9 +52,7 @@ class Camera:
     def __add__(self, other: "Camera") -> "Camera":
         """Both at once; they must be eased alike."""
         if self.easing != other.easing:
-            raise FieldError(
-                "easing", f"{other.easing!r} does not go with {self.easing!r}", "ease both alike"
-            )
+            raise FieldError("easing", f"{other.easing!r} does not go with {self.easing!r}", "ease both alike")
         zoom, roll = self.zoom * other.zoom, self.roll + other.roll
         return replace(self, dx=self.dx + other.dx, dy=self.dy + other.dy, zoom=zoom, roll=roll)
 
@@ -129,14 +127,10 @@ def camera_motions(
                 name=f"camera {row + 1}.{column + 1}",
             )
             boxes = motion.boxes_at(times)
-            if not any(
-                _overlap(box, other) for boxes_of in taken for box, other in zip(boxes, boxes_of, strict=True)
-            ):
+            if not any(_overlap(box, other) for boxes_of in taken for box, other in zip(boxes, boxes_of, strict=True)):
                 motions.append(motion)
     if not motions:
-        raise FieldError(
-            "camera", f"no box of the {columns}x{rows} grid is free of objects", "give a finer grid"
-        )
+        raise FieldError("camera", f"no box of the {columns}x{rows} grid is free of objects", "give a finer grid")
     return tuple(motions)
 
 
@@ -152,9 +146,4 @@ def _path(
 
 
 def _overlap(one: Box, other: Box) -> bool:
-    return (
-        one.left < other.right
-        and other.left < one.right
-        and one.top < other.bottom
-        and other.top < one.bottom
-    )
+    return one.left < other.right and other.left < one.right and one.top < other.bottom and other.top < one.bottom

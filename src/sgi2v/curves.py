@@ -43,9 +43,7 @@ def along(
     start, end = values[segment], values[segment + 1]
     if smooth:
         slopes = _pchip_slopes(knots, values)
-        sampled = _hermite(
-            eased, start, end, gap[:, None] * slopes[segment], gap[:, None] * slopes[segment + 1]
-        )
+        sampled = _hermite(eased, start, end, gap[:, None] * slopes[segment], gap[:, None] * slopes[segment + 1])
     else:
         sampled = start + (end - start) * eased
     return np.clip(sampled, np.minimum(start, end), np.maximum(start, end))  # takes away rounding only

@@ -46,9 +46,7 @@ def dragged_clip(tracks: Tracks, num_frames: int) -> DraggedClip:
         else:
             cover[:] = np.asarray(track.mask, dtype=np.float32) / 255
         if not cover.any() and track.mask is None:
-            raise FieldError(
-                f"motions[{index}].box", "lies outside the picture", "nothing is in it to be cut out"
-            )
+            raise FieldError(f"motions[{index}].box", "lies outside the picture", "nothing is in it to be cut out")
         if not cover.any():
             raise FieldError(
                 f"motions[{index}].mask", "nothing is in it", "draw it where the thing is, or leave it out"
@@ -107,9 +105,7 @@ def cut_and_drag(
         frame, mask = ground.copy(), np.zeros_like(seen)
         if camera is not None:
             move = _between_centres(camera[index])
-            frame = cv2.warpAffine(
-                ground, move, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-            )
+            frame = cv2.warpAffine(ground, move, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
             mask = np.asarray(cv2.warpAffine(seen, move, size, flags=cv2.INTER_LINEAR), dtype=np.float32)
         for cover, start, box in reversed(list(zip(covers, first, boxes[:, index].tolist(), strict=True))):
             across = (box[2] - box[0]) / (start[2] - start[0])
@@ -118,9 +114,7 @@ def cut_and_drag(
                 np.array([[across, 0, box[0] - across * start[0]], [0, along, box[1] - along * start[1]]])
             )
             weight = cv2.warpAffine(cover, move, size, flags=cv2.INTER_LINEAR)
-            content = cv2.warpAffine(
-                pixels, move, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-            )
+            content = cv2.warpAffine(pixels, move, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
             frame = frame * (1 - weight[..., None]) + content * weight[..., None]
             mask = np.maximum(mask, weight)
         frames.append(frame)
@@ -157,17 +151,11 @@ def camera_warps(boxes: Float[np.ndarray, "n f 4"]) -> Float64[np.ndarray, "f 2 
 
 def _growth(x: np.ndarray, y: np.ndarray, to_x: np.ndarray, to_y: np.ndarray) -> Float64[np.ndarray, "2 3"]:
     """Shift, and growth of its own across and along, by corners; several boxes on one place count together."""
-    across, along = (
-        np.ptp(end, axis=1).sum() / np.ptp(start, axis=1).sum() for start, end in ((x, to_x), (y, to_y))
-    )
-    return np.array(
-        [[across, 0, to_x.mean() - across * x.mean()], [0, along, to_y.mean() - along * y.mean()]]
-    )
+    across, along = (np.ptp(end, axis=1).sum() / np.ptp(start, axis=1).sum() for start, end in ((x, to_x), (y, to_y)))
+    return np.array([[across, 0, to_x.mean() - across * x.mean()], [0, along, to_y.mean() - along * y.mean()]])
 
 
-def _similarity(
-    start: Float64[np.ndarray, "n 2"], end: Float64[np.ndarray, "n 2"]
-) -> Float64[np.ndarray, "2 3"]:
+def _similarity(start: Float64[np.ndarray, "n 2"], end: Float64[np.ndarray, "n 2"]) -> Float64[np.ndarray, "2 3"]:
     """Shift, growth and turn."""
     from_z, to_z = (points[:, 0] + 1j * points[:, 1] for points in (start, end))
     away = from_z - from_z.mean()

@@ -14,6 +14,7 @@ from torch import Tensor
 from sgi2v.backbones import Backbone
 from sgi2v.controllers import Controller
 from sgi2v.draw import draw_tracks, side_by_side
+from sgi2v.errors import FieldError
 from sgi2v.evaluation.metrics import MotionError, motion_error
 from sgi2v.evaluation.tracker import Tracker
 from sgi2v.grid import Grid, Track, Tracks, tracks_of
@@ -23,9 +24,7 @@ from sgi2v.scene import Scene
 from sgi2v.video import Video, from_uint8, to_uint8
 
 TITLES: Final = ("no control", "controlled")
-_LEAST_HEIGHT: Final = (
-    256  # of each half: a small model's pictures are enlarged, so that lines over them are fine
-)
+_LEAST_HEIGHT: Final = 256  # of each half: a small model's pictures are enlarged, so that lines over them are fine
 _SHEET_ROWS: Final = 4
 
 
@@ -50,7 +49,7 @@ def shipped_scene(name: str) -> Path:
     folder = Path(__file__).parent / "assets" / "scenes"
     names = sorted(found.parent.name for found in folder.glob("*/scene.json"))
     if name not in names:
-        raise ValueError(f"scene: no scene {name!r} ships with sgi2v; known are {', '.join(names)}")
+        raise FieldError("scene", f"no scene {name!r} ships with sgi2v", f"known are {', '.join(names)}")
     return folder / name
 
 
@@ -67,9 +66,7 @@ def make_demo(
 
     `progress` gives the callback for the clip of a title. Raises what `generate` raises.
     """
-    plain = generate(
-        scene, backbone=backbone, controller=Controller(), sampling=sampling, progress=progress(TITLES[0])
-    )
+    plain = generate(scene, backbone=backbone, controller=Controller(), sampling=sampling, progress=progress(TITLES[0]))
     controlled = generate(
         scene, backbone=backbone, controller=controller, sampling=sampling, progress=progress(TITLES[1])
     )

@@ -101,9 +101,7 @@ def _read(
     across, down = (x - left)[..., None], (y - top)[..., None]
     frame = torch.arange(maps.shape[0], device=maps.device)[None, :, None]
     above = maps[frame, :, top, left].float() * (1 - across) + maps[frame, :, top, right].float() * across
-    below = (
-        maps[frame, :, bottom, left].float() * (1 - across) + maps[frame, :, bottom, right].float() * across
-    )
+    below = maps[frame, :, bottom, left].float() * (1 - across) + maps[frame, :, bottom, right].float() * across
     return above * (1 - down) + below * down
 
 
@@ -120,9 +118,7 @@ def read_places(
     return torch.cat([_read(maps, places, size) for maps in features], dim=-1)
 
 
-def toward(
-    handles: Handles, places: Float[torch.Tensor, "b f 2"], length: float
-) -> Float[torch.Tensor, "b f 2"]:
+def toward(handles: Handles, places: Float[torch.Tensor, "b f 2"], length: float) -> Float[torch.Tensor, "b f 2"]:
     """Steps of ``length`` pixels from the places to the handles' targets, but never beyond them."""
     way = handles.target - places
     share: torch.Tensor = (length / way.norm(dim=-1, keepdim=True).clamp(min=1e-6)).clamp(max=1)

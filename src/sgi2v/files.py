@@ -13,15 +13,9 @@ def read_file(path: Path, field: str) -> bytes:
     """A file's bytes; ValueError naming `field` if it is missing, unreadable or larger than MAX_BYTES."""
     try:
         if not path.is_file():
-            raise FieldError(
-                field, f"{path} is no file", "give a scene.json, or a folder with img.png and traj.npy"
-            )
+            raise FieldError(field, f"{path} is no file", "give a scene.json, or a folder with img.png and traj.npy")
         if path.stat().st_size > MAX_BYTES:
-            raise FieldError(
-                field, f"{path} is larger than {MAX_BYTES} bytes", "keep the image beside it, as a file"
-            )
+            raise FieldError(field, f"{path} is larger than {MAX_BYTES} bytes", "keep the image beside it, as a file")
         return path.read_bytes()
     except OSError as error:
-        raise FieldError(
-            field, f"{path} cannot be read ({error.strerror})", "check its name and rights"
-        ) from error
+        raise FieldError(field, f"{path} cannot be read ({error.strerror})", "check its name and rights") from error

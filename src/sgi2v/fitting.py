@@ -79,9 +79,7 @@ def _fit_tuple(inner: tuple[object, ...], value: object, field: str) -> tuple[ob
         inner = (inner[0],) * len(value)
     if len(value) != len(inner):
         raise FieldError(field, f"{len(value)} values", f"give {len(inner)}")
-    return tuple(
-        _fit(kind, item, f"{field}[{k}]") for k, (kind, item) in enumerate(zip(inner, value, strict=True))
-    )
+    return tuple(_fit(kind, item, f"{field}[{k}]") for k, (kind, item) in enumerate(zip(inner, value, strict=True)))
 
 
 def _float(value: int | float, field: str) -> float:

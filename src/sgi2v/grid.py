@@ -169,9 +169,7 @@ def _track(motion: Motion, scene: Scene, grid: Grid) -> Track:
     size, offset = (np.array(v, dtype=np.float32) for v in (place.size, place.offset))
     centers = motion.centers(grid.num_frames).astype(np.float32) * size / source
     box = motion.box
-    corners = (
-        np.array([[box.left, box.top], [box.right, box.bottom]], dtype=np.float32) * size / source + offset
-    )
+    corners = np.array([[box.left, box.top], [box.right, box.bottom]], dtype=np.float32) * size / source + offset
     boxes = corners[None] + (centers - centers[:1])[:, None]
     scales = motion.scales(grid.num_frames).astype(np.float32)
     grown = scales != 1

@@ -59,17 +59,13 @@ def _open(field: str, source: Source, size: tuple[int, int] | None = None) -> Im
             width, height = image.size
             if width * height > MAX_PIXELS:
                 limit = MAX_PIXELS // 1_000_000
-                raise FieldError(
-                    field, f"{name} declares {width}x{height} pixels", f"give at most {limit} megapixels"
-                )
+                raise FieldError(field, f"{name} declares {width}x{height} pixels", f"give at most {limit} megapixels")
             if size not in (
                 None,
                 (width, height),
                 (height, width),
             ):  # the other way round before it is turned
-                raise FieldError(
-                    field, f"{name} has {width}x{height} pixels", f"give {size}, as the image has"
-                )
+                raise FieldError(field, f"{name} has {width}x{height} pixels", f"give {size}, as the image has")
             image.load()
             return ImageOps.exif_transpose(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -77,9 +73,7 @@ def _open(field: str, source: Source, size: tuple[int, int] | None = None) -> Im
     except FieldError:
         raise
     except ValueError as error:
-        raise FieldError(
-            field, f"{name} cannot be decoded ({shown(str(error))})", "give another file"
-        ) from error
+        raise FieldError(field, f"{name} cannot be decoded ({shown(str(error))})", "give another file") from error
     except Exception as error:  # Pillow's readers raise almost anything on a corrupt file
         kinds = ", ".join(IMAGE_FORMATS)
         raise FieldError(field, f"{name} cannot be read as a picture", f"give one of {kinds}") from error

@@ -10,8 +10,8 @@ from typing import Final
 from jaxtyping import Float
 
 from sgi2v.lazy import torch
+from sgi2v.records import Json
 
-Json = Mapping[str, object]
 _UNITS: Final[Mapping[str, str]] = MappingProxyType({"sg-i2v": "sigma", "freetraj": "share"})
 """Methods with a guided range, and its unit where version 1 said none."""
 _RENAMED: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
@@ -57,7 +57,7 @@ def controller_to_1(data: Json, *, drawn_from_noise: bool = False) -> dict[str, 
         parts = {
             side: controller_to_1(part, drawn_from_noise=drawn_from_noise)
             for side in _SIDES
-            if isinstance(part := data[side], Mapping)
+            if isinstance(part := data[side], dict)
         }
         return None if None in parts.values() else {**data, **parts}
     if name not in ("none", "sg-i2v", "freetraj", "drag-diffusion", "time-to-move"):
@@ -71,7 +71,7 @@ def flat(data: Json) -> dict[str, object]:
     """A method under the field names of version 1, whether or not version 1 means the same by them."""
     name = str(data["name"])
     if "+" in name:
-        return {key: flat(part) if isinstance(part, Mapping) else part for key, part in data.items()}
+        return {key: flat(part) if isinstance(part, dict) else part for key, part in data.items()}
     old = {new: before for before, new in _RENAMED.get(name, {}).items()}
     fields: dict[str, object] = {}
     for key, value in data.items():

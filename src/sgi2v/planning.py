@@ -153,9 +153,7 @@ class Sampling:
             raise FieldError("num_steps", f"must lie in 1..1000, got {self.num_steps}")
 
 
-def check_numbers(
-    controller: object, smallest: Mapping[str, int | float], *, above: Sequence[str] = ()
-) -> None:
+def check_numbers(controller: object, smallest: Mapping[str, int | float], *, above: Sequence[str] = ()) -> None:
     """FieldError for a field that is not finite, below its smallest value, or not above 0 where ``above`` names it."""
     for name, low in smallest.items():
         value = getattr(controller, name)

@@ -31,9 +31,7 @@ def read_version(data: Mapping[str, object], field: str = "version", *, newest: 
     elif isinstance(value, str) and (match := _MINOR.fullmatch(value)):
         version = (int(match[1]), int(match[2]))
     else:
-        raise FieldError(
-            field, f"{shown(value)} is not a version", f"say a whole number from 1 to {newest[0]}"
-        )
+        raise FieldError(field, f"{shown(value)} is not a version", f"say a whole number from 1 to {newest[0]}")
     if version[0] > newest[0]:
         raise FieldError(
             field,
@@ -63,9 +61,7 @@ class RecordReader:
             raise FieldError(joined(field, REQUIRED), f"{shown(required)} is not a list of names", "give one")
         self._required = frozenset(required)
 
-    def known(
-        self, data: Mapping[str, object], names: Collection[str], place: str = ""
-    ) -> Mapping[str, object]:
+    def known(self, data: Mapping[str, object], names: Collection[str], place: str = "") -> Mapping[str, object]:
         """The fields of `names` in one object of the record, which lies at `place` (``motions[3].box``).
 
         ValueError naming the field for any other, unless the record is newer than this program and does not require

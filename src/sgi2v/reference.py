@@ -38,9 +38,7 @@ class Reference:
 
     def __post_init__(self) -> None:
         for name, modes in (("frames", ("RGB",)), ("masks", ("L", "1"))):
-            pictures = tuple_of(
-                f"reference.{name}", getattr(self, name), Image.Image, "give a list of pictures"
-            )
+            pictures = tuple_of(f"reference.{name}", getattr(self, name), Image.Image, "give a list of pictures")
             for index, picture in enumerate(pictures):
                 check_picture(f"reference.{name}[{index}]", picture, "read it with sgi2v.reference", *modes)
             decoded = (plain(f"reference.{name}[{index}]", picture) for index, picture in enumerate(pictures))
@@ -70,9 +68,7 @@ class Reference:
         for j in range(num_frames):
             nearest = int(j * (len(self.frames) - 1) / max(num_frames - 1, 1) + 0.5)
             mask = self.masks[nearest if len(self.masks) > 1 else 0] if self.masks else white
-            made.append(
-                (self.frames[nearest], mask.convert("L").point(lambda value: 255 if value > 127 else 0))
-            )
+            made.append((self.frames[nearest], mask.convert("L").point(lambda value: 255 if value > 127 else 0)))
         return made
 
 
@@ -112,9 +108,7 @@ def files_of(field: str, path: Path) -> list[Path]:
         return [path]
     files = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in PICTURES)
     if not files:
-        raise FieldError(
-            field, f"{path} holds no pictures", f"their names end in one of {', '.join(PICTURES)}"
-        )
+        raise FieldError(field, f"{path} holds no pictures", f"their names end in one of {', '.join(PICTURES)}")
     return files
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
 
 from jaxtyping import Float
 
@@ -13,7 +12,7 @@ from sgi2v.step import Reporter, Step, euler
 
 
 def sample(
-    controller: Controller[Any],
+    controller: Controller,
     setup: Setup,
     *,
     noise: Float[torch.Tensor, "n c y x"],
@@ -36,9 +35,7 @@ def sample(
         for index, (level, next_level) in enumerate(pairwise(levels)):
             if index < schedule.first:
                 continue
-            step = Step(
-                index=index, count=len(levels) - 1, level=level, next_level=next_level, reporter=reporter
-            )
+            step = Step(index=index, count=len(levels) - 1, level=level, next_level=next_level, reporter=reporter)
             reporter.step(step)
             x = controller.steer(x, step, state)
             with controller.during(step, state):

@@ -56,13 +56,9 @@ class Box:
         for field in ("left", "top", "right", "bottom"):
             object.__setattr__(self, field, finite(field, getattr(self, field), "give pixels of the image"))
         if self.right <= self.left:
-            raise FieldError(
-                "right", f"{self.right!r} is not right of left {self.left!r}", "give the box a width"
-            )
+            raise FieldError("right", f"{self.right!r} is not right of left {self.left!r}", "give the box a width")
         if self.bottom <= self.top:
-            raise FieldError(
-                "bottom", f"{self.bottom!r} is not below top {self.top!r}", "give the box a height"
-            )
+            raise FieldError("bottom", f"{self.bottom!r} is not below top {self.top!r}", "give the box a height")
 
     @property
     def width(self) -> float:
@@ -115,21 +111,15 @@ class Key:
     def __post_init__(self) -> None:
         object.__setattr__(self, "time", finite("time", self.time, "give a time from 0 to 1"))
         if not 0 <= self.time <= 1:
-            raise FieldError(
-                "time", f"{self.time!r} is outside 0 to 1", "0 is the first frame and 1 the last"
-            )
+            raise FieldError("time", f"{self.time!r} is outside 0 to 1", "0 is the first frame and 1 the last")
         for field in ("x", "y"):
             value = finite(field, getattr(self, field), "give pixels of the image")
             if abs(value) > MAX_COORDINATE:
-                raise FieldError(
-                    field, f"{value!r} is too far away", f"stay within {MAX_COORDINATE:.0f} pixels"
-                )
+                raise FieldError(field, f"{value!r} is too far away", f"stay within {MAX_COORDINATE:.0f} pixels")
             object.__setattr__(self, field, value)
         object.__setattr__(self, "scale", finite("scale", self.scale, "give 1 for an unchanged size"))
         if not MIN_SCALE <= self.scale <= MAX_SCALE:
-            raise FieldError(
-                "scale", f"{self.scale!r} is out of range", f"give {MIN_SCALE:g} to {MAX_SCALE:g}"
-            )
+            raise FieldError("scale", f"{self.scale!r} is out of range", f"give {MIN_SCALE:g} to {MAX_SCALE:g}")
         choice("easing", self.easing, Easing)
 
 
@@ -165,9 +155,7 @@ class Motion:
             if abs(value := getattr(self.box, field)) > MAX_COORDINATE:
                 raise FieldError(f"box.{field}", f"{value!r} is too far away", "stay within the image")
         if min(self.box.width, self.box.height) < MIN_SIDE:
-            raise FieldError(
-                "box", f"{shown(self.box)} has no area", f"make its sides at least {MIN_SIDE} pixels"
-            )
+            raise FieldError("box", f"{shown(self.box)} has no area", f"make its sides at least {MIN_SIDE} pixels")
         choice("kind", self.kind, Kind)
         choice("curve", self.curve, Curve)
         check_text("name", self.name)
@@ -208,9 +196,7 @@ class Motion:
 
     def boxes_at(self, times: Iterable[Number]) -> list[Box]:
         """The box at each of some times 0..1."""
-        wanted = np.array(
-            [finite("times", time, "give times from 0 to 1") for time in times], dtype=np.float64
-        )
+        wanted = np.array([finite("times", time, "give times from 0 to 1") for time in times], dtype=np.float64)
         centers, scales = self._sample(wanted)
         x0, y0 = self._sample(np.zeros(1))[0][0]
         return [
@@ -264,9 +250,7 @@ class Scene:
                 "image", "its EXIF data says it lies on its side", "read it with sgi2v.scene_io.load_image"
             )
         object.__setattr__(self, "image", plain("image", self.image))
-        object.__setattr__(
-            self, "motions", tuple_of("motions", self.motions, Motion, "give none, one or more")
-        )
+        object.__setattr__(self, "motions", tuple_of("motions", self.motions, Motion, "give none, one or more"))
         if len(self.motions) > MAX_MOTIONS:
             raise FieldError("motions", f"{len(self.motions)} of them", f"give at most {MAX_MOTIONS}")
         choice("fit", self.fit, Fit)

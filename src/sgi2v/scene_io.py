@@ -53,9 +53,7 @@ def load_scene(path: str | os.PathLike[str]) -> Scene:
         path = path / "scene.json"
     text = read_file(path, "scene")
     try:
-        data = json.loads(
-            text.decode("utf-8-sig"), object_pairs_hook=_no_twice
-        )  # NaN is found with its field
+        data = json.loads(text.decode("utf-8-sig"), object_pairs_hook=_no_twice)  # NaN is found with its field
     except RecursionError:
         raise FieldError(
             "scene", f"{path} is nested too deeply", "give a scene as docs/scene.md describes it"
@@ -83,9 +81,7 @@ def save_scene(scene: Scene, path: str | os.PathLike[str], *, embed: bool = Fals
         )
     if not embed:
         pictures = [(data["image"], scene.image)]
-        pictures += [
-            (d["mask"], m.mask) for d, m in zip(data["motions"], scene.motions, strict=True) if m.mask
-        ]
+        pictures += [(d["mask"], m.mask) for d, m in zip(data["motions"], scene.motions, strict=True) if m.mask]
         for part, names in data.get("reference", {}).items():
             pictures += zip(names, getattr(scene.reference, part), strict=True)
         files = {name: png_bytes(picture) for name, picture in pictures} | files
@@ -93,18 +89,14 @@ def save_scene(scene: Scene, path: str | os.PathLike[str], *, embed: bool = Fals
     return path
 
 
-def with_reference(
-    scene: Scene, frames: str | os.PathLike[str] | None, masks: str | os.PathLike[str] | None
-) -> Scene:
+def with_reference(scene: Scene, frames: str | os.PathLike[str] | None, masks: str | os.PathLike[str] | None) -> Scene:
     """The scene with another clip, other masks of the clip that it has, or both; ValueError for masks of no clip."""
     if frames is None and masks is None:
         return scene
     if frames is not None:
         return replace(scene, reference=load_reference(frames, masks))
     if scene.reference is None:
-        raise FieldError(
-            "reference_mask", "there is no reference that it could be of", "give --reference too"
-        )
+        raise FieldError("reference_mask", "there is no reference that it could be of", "give --reference too")
     assert masks is not None
     read = read_clip("reference.masks", files_of("reference.masks", Path(masks)), mask=True)
     return replace(scene, reference=replace(scene.reference, masks=read))
@@ -164,8 +156,7 @@ def scene_from_dict(data: object, base_dir: str | os.PathLike[str] | None = None
         return load_mask(source, image.size, field=field)
 
     made = [
-        _motion(reader, f"motions[{index}]", motion, base_dir, mask_of_image)
-        for index, motion in enumerate(motions)
+        _motion(reader, f"motions[{index}]", motion, base_dir, mask_of_image) for index, motion in enumerate(motions)
     ]
     others: dict[str, object] = {k: data[k] for k in ("fit", "prompt") if k in data}
     if "reference" in data:
@@ -203,16 +194,11 @@ def _motion(
 def _reference(reader: RecordReader, value: object, base_dir: str | os.PathLike[str] | None) -> Reference:
     data = _object(reader, "reference", value, {"frames"}, {"masks"})
     return Reference(
-        **{
-            name: _clip(f"reference.{name}", part, base_dir, mask=name == "masks")
-            for name, part in data.items()
-        }
+        **{name: _clip(f"reference.{name}", part, base_dir, mask=name == "masks") for name, part in data.items()}
     )
 
 
-def _clip(
-    field: str, value: object, base_dir: str | os.PathLike[str] | None, *, mask: bool
-) -> tuple[Image.Image, ...]:
+def _clip(field: str, value: object, base_dir: str | os.PathLike[str] | None, *, mask: bool) -> tuple[Image.Image, ...]:
     """A reference's pictures: a list of them, or the path of a video, a folder or a picture."""
     if isinstance(value, str) and not value.startswith("data:"):
         path = _inside(field, value, base_dir)
@@ -242,9 +228,7 @@ def _object(
     reader: RecordReader, field: str, value: object, needed: set[str], optional: set[str]
 ) -> Mapping[str, object]:
     if not isinstance(value, dict):
-        raise FieldError(
-            field, f"{shown(value)} is not an object", f"give {{...}} with {', '.join(sorted(needed))}"
-        )
+        raise FieldError(field, f"{shown(value)} is not an object", f"give {{...}} with {', '.join(sorted(needed))}")
     found = reader.known(value, needed | optional, field)
     for name in sorted(needed - set(found)):
         word = field.split(".")[-1].split("[")[0]
@@ -281,9 +265,7 @@ def _any_mask(source: Source, field: str) -> Image.Image:
 def _inside(field: str, value: str, base_dir: str | os.PathLike[str] | None) -> Path:
     remedy = "give a path within the scene's folder, as in photo.jpg"
     if base_dir is None:
-        raise FieldError(
-            field, f"{shown(value)} is a path, but this scene has no folder", "embed it as a data: URI"
-        )
+        raise FieldError(field, f"{shown(value)} is a path, but this scene has no folder", "embed it as a data: URI")
     parts = value.split("/")
     if not value.isprintable() or re.match(r"[A-Za-z][\w+.-]*:", value) or "\\" in value or "" in parts:
         raise FieldError(field, f"{shown(value)} is not a plain relative path", remedy)
@@ -317,7 +299,5 @@ def _no_twice(pairs: list[tuple[str, object]]) -> dict[str, object]:
     data = dict(pairs)
     if len(data) != len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(
-            f"the field {next(shown(n) for n in names if names.count(n) > 1)} is there twice; keep one"
-        )
+        raise ValueError(f"the field {next(shown(n) for n in names if names.count(n) > 1)} is there twice; keep one")
     return data

@@ -38,9 +38,7 @@ def grab_cut(image: Image.Image, box: Box, *, iterations: int = 5) -> Image.Imag
     labels = np.full(small.shape[:2], cv2.GC_BGD, dtype=np.uint8)
     labels[inner_low[1] : inner_high[1], inner_low[0] : inner_high[0]] = cv2.GC_PR_FGD
     if (labels == cv2.GC_PR_FGD).all():
-        raise FieldError(
-            "box", "fills the image, so no background is known", "make it smaller, or draw the mask"
-        )
+        raise FieldError("box", "fills the image, so no background is known", "make it smaller, or draw the mask")
     cv2.setRNGSeed(0)  # its clusters begin at random places
     cv2.grabCut(
         cv2.cvtColor(small, cv2.COLOR_RGB2BGR),

@@ -21,9 +21,7 @@ class SparseMatrix:
     """Number of rows and of columns."""
 
     @classmethod
-    def of(
-        cls, rows: np.ndarray, columns: np.ndarray, values: np.ndarray, size: tuple[int, int]
-    ) -> SparseMatrix:
+    def of(cls, rows: np.ndarray, columns: np.ndarray, values: np.ndarray, size: tuple[int, int]) -> SparseMatrix:
         """From entries in any order (broadcast together), those of the same row and column added up."""
         rows, columns, values = (a.ravel() for a in np.broadcast_arrays(rows, columns, values))
         wanted = values != 0

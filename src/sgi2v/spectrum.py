@@ -62,9 +62,7 @@ def low_pass_3d(
     it would not even pass the mean.
     """
     if spatial_cutoff < 0 or temporal_cutoff < 0 or order < 1:
-        raise ValueError(
-            f"cutoffs must be >= 0 and order >= 1; got {spatial_cutoff}, {temporal_cutoff}, order {order}"
-        )
+        raise ValueError(f"cutoffs must be >= 0 and order >= 1; got {spatial_cutoff}, {temporal_cutoff}, order {order}")
     if spatial_cutoff == 0 or temporal_cutoff == 0:
         return torch.zeros(frames, height, width, device=device)
     t, y, x = (
@@ -97,7 +95,5 @@ def merge_frequencies_3d(
     if not keep_variance:
         return merged
     deviation = (unshifted.square() + (1 - unshifted).square()).sqrt()
-    rescaled: torch.Tensor = torch.fft.ifftn(
-        torch.fft.fftn(merged.float(), dim=axes) / deviation, dim=axes
-    ).real
+    rescaled: torch.Tensor = torch.fft.ifftn(torch.fft.fftn(merged.float(), dim=axes) / deviation, dim=axes).real
     return rescaled.to(high.dtype)

@@ -25,9 +25,7 @@ def load_traj(folder: str | os.PathLike[str]) -> Scene:
     """
     folder = Path(folder)
     if not (folder / "traj.npy").is_file():
-        raise FieldError(
-            "scene", f"{folder} holds neither scene.json nor traj.npy", "give a scene's file or folder"
-        )
+        raise FieldError("scene", f"{folder} holds neither scene.json nor traj.npy", "give a scene's file or folder")
     tracks = _read_traj(folder / "traj.npy")
     times = [float(time) for time in frame_times(tracks.shape[1] - 2)]
     motions = []
@@ -49,9 +47,7 @@ def save_traj(scene: Scene, folder: str | os.PathLike[str], num_frames: int = 14
     tracks = np.zeros((len(scene.motions), 2 + num_frames, 2))
     for index, motion in enumerate(scene.motions):
         if any(key.scale != 1 for key in motion.path):
-            raise FieldError(
-                f"motions[{index}].path", "its scale changes, which traj.npy cannot hold", "save as JSON"
-            )
+            raise FieldError(f"motions[{index}].path", "its scale changes, which traj.npy cannot hold", "save as JSON")
         tracks[index, :2] = (motion.box.left, motion.box.top), (motion.box.right, motion.box.bottom)
         tracks[index, 2:] = motion.centers(num_frames)
     file = io.BytesIO()
@@ -79,12 +75,8 @@ def _read_traj(path: Path) -> Float64[np.ndarray, "motions rows 2"]:
     if len(shape) != 3 or shape[0] < 0 or shape[1] < 4 or shape[2] != 2:
         raise FieldError("traj.npy", f"its shape is {shown(shape)}", f"{wanted}, with 2 frames or more")
     if shape[0] > MAX_MOTIONS or shape[1] - 2 > MAX_KEYS:
-        raise FieldError(
-            "traj.npy", f"its shape is {shape}", f"give at most {MAX_MOTIONS} boxes and {MAX_KEYS} frames"
-        )
+        raise FieldError("traj.npy", f"its shape is {shape}", f"give at most {MAX_MOTIONS} boxes and {MAX_KEYS} frames")
     if len(data) - file.tell() != 8 * shape[0] * shape[1] * shape[2]:
-        raise FieldError(
-            "traj.npy", f"{len(data)} bytes are not what its shape {shape} needs", "copy the file again"
-        )
+        raise FieldError("traj.npy", f"{len(data)} bytes are not what its shape {shape} needs", "copy the file again")
     array: np.ndarray = np.load(io.BytesIO(data), allow_pickle=False)
     return array

@@ -24,24 +24,20 @@ class Adapter(Protocol):
     @property
     def name(self) -> str:
         """Its name in a record."""
-        ...
 
     @property
     def sha256(self) -> str:
         """Hash of its weights, so that a record says exactly which adapter took part."""
-        ...
 
     @property
     def module(self) -> nn.Module:
         """All its weights, frozen; the backbone puts them where they are needed."""
-        ...
 
     def attach(self, denoiser: nn.Module, signal: object, branches: Branches) -> AbstractContextManager[None]:
         """While open, every pass of the denoiser is adapted; then nothing of it is left.
 
         ``signal`` is what steers it, if anything does. FieldError for a denoiser that it does not fit.
         """
-        ...
 
 
 def _frozen(module: nn.Module) -> nn.Module:
@@ -74,15 +70,10 @@ class LowRank:
             data = Path(file).read_bytes()
             tensors = load(data)
         except (OSError, SafetensorError) as error:
-            raise FieldError(
-                "adapter", f"{file} cannot be read ({error})", "give a safetensors file"
-            ) from None
+            raise FieldError("adapter", f"{file} cannot be read ({error})", "give a safetensors file") from None
         layers = sorted({key.rpartition(".lora_")[0] for key in tensors if ".lora_" in key})
         try:
-            pairs = {
-                layer: (tensors[f"{layer}.lora_A.weight"], tensors[f"{layer}.lora_B.weight"])
-                for layer in layers
-            }
+            pairs = {layer: (tensors[f"{layer}.lora_A.weight"], tensors[f"{layer}.lora_B.weight"]) for layer in layers}
         except KeyError as error:
             raise FieldError("adapter", f"{file} lacks {error}", "export it again") from None
         if not pairs:
@@ -98,9 +89,7 @@ class LowRank:
                 shape = tuple(getattr(module, "weight", torch.empty(0)).shape)
                 wanted = (self._ups[index].shape[0], self._downs[index].shape[1])
                 if shape != wanted:
-                    raise FieldError(
-                        "adapter", f"{self.name} is made for a layer {layer} of {wanted}, not of {shape}"
-                    )
+                    raise FieldError("adapter", f"{self.name} is made for a layer {layer} of {wanted}, not of {shape}")
 
                 def add(_module: nn.Module, inputs: tuple[Tensor], output: Tensor, at: int = index) -> Tensor:
                     down, up = (weights[at].to(output.dtype) for weights in (self._downs, self._ups))
@@ -150,6 +139,4 @@ class Residuals:
 
 def identities(adapters: Sequence[Adapter]) -> tuple[Mapping[str, object], ...]:
     """Name, hash and scale of each adapter, as a record holds them."""
-    return tuple(
-        {"name": one.name, "sha256": one.sha256, "scale": getattr(one, "scale", 1.0)} for one in adapters
-    )
+    return tuple({"name": one.name, "sha256": one.sha256, "scale": getattr(one, "scale", 1.0)} for one in adapters)

@@ -29,9 +29,7 @@ def fetch(hub_id: str, wanted: Sequence[str], unwanted: Sequence[str] = ()) -> P
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(
-            snapshot_download(hub_id, allow_patterns=list(wanted), ignore_patterns=list(unwanted) or None)
-        )
+        return Path(snapshot_download(hub_id, allow_patterns=list(wanted), ignore_patterns=list(unwanted) or None))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise FieldError(
@@ -50,9 +48,7 @@ def read_json(file: Path) -> dict[str, Any]:
         if not isinstance(data, dict):
             raise ValueError("not a JSON object")
     except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise FieldError(
-            "backbone", f"{file} cannot be read ({error})", "fetch or export the model again"
-        ) from None
+        raise FieldError("backbone", f"{file} cannot be read ({error})", "fetch or export the model again") from None
     return data
 
 
@@ -104,9 +100,7 @@ def check_weights_there(folder: Path, networks: Sequence[str]) -> None:
                 f"{folder / part} holds pickle weights only ({pickles[0]}), which can run code",
                 "convert them with diffusers' save_pretrained(..., safe_serialization=True)",
             )
-        raise FieldError(
-            "backbone", f"{folder / part} holds no *.safetensors file", "fetch or export the model again"
-        )
+        raise FieldError("backbone", f"{folder / part} holds no *.safetensors file", "fetch or export the model again")
 
 
 def check_weights(folder: Path, networks: Sequence[str]) -> None:

@@ -29,24 +29,19 @@ class Kind(Protocol):
     @property
     def kind(self) -> str:
         """Its name."""
-        ...
 
     @property
     def names(self) -> Mapping[str, str]:
         """Short names of published models, with their hub ids."""
-        ...
 
     def recognises(self, folder: Path) -> bool:
         """Whether a folder's configurations are those of this kind; never raises."""
-        ...
 
     def outline(self, folder: Path, *, name: str, hub_id: str | None = None, settings: Any = None) -> Outline:
         """The model in a folder. With a ``hub_id`` only configurations are there, and weights are fetched to load."""
-        ...
 
     def settings(self, source: str) -> Settings:
         """The published settings of a name or hub id of this kind, nothing fetched."""
-        ...
 
 
 def kinds() -> tuple[Kind, ...]:
@@ -106,9 +101,7 @@ def load_backbone(
 
     Raises FieldError, before loading, for a folder that is incomplete, damaged, pickled, or of no known kind.
     """
-    return loaded(
-        outline_of(source, settings=settings), device=device, dtype=dtype, memory=memory, compiled=compiled
-    )
+    return loaded(outline_of(source, settings=settings), device=device, dtype=dtype, memory=memory, compiled=compiled)
 
 
 def loaded(

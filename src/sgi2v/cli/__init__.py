@@ -14,6 +14,7 @@ from sgi2v.cli.making import convert, demo, generate, mask, preview, replay
 from sgi2v.cli.measuring import benchmark, features, report
 from sgi2v.cli.studio import studio
 from sgi2v.cli.training import train
+from sgi2v.errors import FieldError
 from sgi2v.records import NewerRecord
 
 SPOILED: Final = 2  # exit codes: what was asked for cannot be done
@@ -68,7 +69,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     try:
         if name not in COMMANDS:
-            raise ValueError(f"command: unknown {name!r}; known are {', '.join(COMMANDS)}")
+            raise FieldError("command", f"unknown {name!r}", f"known are {', '.join(COMMANDS)}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("always", NewerRecord)
@@ -77,16 +78,12 @@ def _run(arguments: Sequence[str] | None) -> int:
     except (ValueError, MemoryError) as error:
         if os.environ.get("SGI2V_TRACEBACK"):
             traceback.print_exc()
-        print(
-            f"sgi2v: {' '.join(str(error).split()) or 'the machine has too little memory'}", file=sys.stderr
-        )
+        print(f"sgi2v: {' '.join(str(error).split()) or 'the machine has too little memory'}", file=sys.stderr)
         return SPOILED if isinstance(error, ValueError) else NO_MEMORY
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported for this
             raise
-        print(
-            "sgi2v: the device has too little memory; choose a smaller size, or --device cpu", file=sys.stderr
-        )
+        print("sgi2v: the device has too little memory; choose a smaller size, or --device cpu", file=sys.stderr)
         return NO_MEMORY
     except OSError as error:
         if isinstance(error, BrokenPipeError):

@@ -19,9 +19,7 @@ class Bar:
         shape = "{desc} |{bar:24}| {percentage:3.0f}%{postfix}"
         self.title = title
         self.steps = self.iterations = 0
-        self.bar = tqdm(
-            total=1000, bar_format=shape, disable=quiet, mininterval=often, leave=False, file=sys.stderr
-        )
+        self.bar = tqdm(total=1000, bar_format=shape, disable=quiet, mininterval=often, leave=False, file=sys.stderr)
 
     def __call__(self, progress: "Progress") -> None:
         """Show how far the run is."""

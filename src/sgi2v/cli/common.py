@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, TypeVar, cast, get_args
 
 import tyro
 
@@ -29,9 +29,7 @@ def parse(kind: type[T], command: str, arguments: Sequence[str], default: T = ty
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            return tyro.cli(
-                kind, prog=f"sgi2v {command}", args=list(arguments), default=default, registry=_registry()
-            )
+            return tyro.cli(kind, prog=f"sgi2v {command}", args=list(arguments), default=default, registry=_registry())
     except SystemExit as stop:
         if not stop.code:
             raise
@@ -99,7 +97,7 @@ def computing() -> Iterator[None]:
         yield
 
 
-def opened(model: "ModelChoice", outline: "Outline", sampling: "Sampling", *, quiet: bool) -> "Backbone[Any]":
+def opened(model: "ModelChoice", outline: "Outline", sampling: "Sampling", *, quiet: bool) -> "Backbone":
     """The model with its weights, in a memory mode that fits clips of that size, which is said on stderr."""
     planned = model.plan_memory(outline, sampling)
     if not quiet:

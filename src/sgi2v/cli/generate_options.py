@@ -67,7 +67,9 @@ def default_options(arguments: Sequence[str]) -> GenerateOptions:
         scene=Path(),
         model=ModelChoice(),
         sampling=Sampling(**size),
-        settings=kind.settings,  # of the class without advice: of its parent, tyro would ask which of two is meant
+        settings=vars(kind)[
+            "settings"
+        ],  # of the class without advice: of its parent, tyro would ask which of two is meant
         controller=recommended("sg-i2v", settings.recommended),
     )
     return to_be_said(default, "scene")
@@ -81,9 +83,7 @@ def check_heeded(options: GenerateOptions, outline: Outline, controller: Control
     for option in ("reference", "reference_mask"):
         if getattr(options, option) is not None and not uses.reference:
             spelt = option.replace("_", "-")
-            raise FieldError(
-                option, f"{name} uses no reference clip", f"leave --{spelt} out, or choose time-to-move"
-            )
+            raise FieldError(option, f"{name} uses no reference clip", f"leave --{spelt} out, or choose time-to-move")
 
 
 def _options_for(settings: Settings) -> type[GenerateOptions]:
@@ -149,12 +149,10 @@ def _first_line(kind: type[Controller]) -> str:
     return (kind.__doc__ or "").splitlines()[0]
 
 
-def changed_settings(options: GenerateOptions, default: GenerateOptions) -> dict[str, Any]:
+def changed_settings(options: GenerateOptions, default: GenerateOptions) -> dict[str, object]:
     """The model's settings that the person has changed."""
     before = dataclasses.asdict(default.settings)
-    return {
-        name: value for name, value in dataclasses.asdict(options.settings).items() if value != before[name]
-    }
+    return {name: value for name, value in dataclasses.asdict(options.settings).items() if value != before[name]}
 
 
 def _said(arguments: Sequence[str], option: str) -> str | None:

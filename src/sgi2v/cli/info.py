@@ -14,9 +14,7 @@ def info(arguments: Sequence[str]) -> None:
     from sgi2v.device import choose_device, describe_devices, free_memory
 
     packages = ("sgi2v", "torch", "diffusers", "transformers", "av")
-    print(
-        f"versions   python {platform.python_version()}, " + ", ".join(f"{p} {version(p)}" for p in packages)
-    )
+    print(f"versions   python {platform.python_version()}, " + ", ".join(f"{p} {version(p)}" for p in packages))
     for line in describe_devices():
         print(f"device     {line}")
     device = choose_device()

@@ -29,9 +29,7 @@ def benchmark(arguments: Sequence[str]) -> None:
 
     outline = options.model.outline()
     settings = outline.settings
-    size = {
-        name: getattr(options, name) or getattr(settings, name) for name in ("width", "height", "num_frames")
-    }
+    size = {name: getattr(options, name) or getattr(settings, name) for name in ("width", "height", "num_frames")}
     sampling = Sampling(num_steps=options.num_steps, **size)
     absent: dict[str, str] = {}
     names = options.methods
@@ -121,9 +119,7 @@ def features(arguments: Sequence[str]) -> None:
 
     output = options.output or default_output(options.scene, "-features.png")
     if output.suffix.lower() != ".png":
-        raise FieldError(
-            "output", f"{str(output)!r} is no picture that is written here", "end its name in .png"
-        )
+        raise FieldError("output", f"{str(output)!r} is no picture that is written here", "end its name in .png")
     check_place(output)
     scene = load_scene(options.scene)
     sampling = Sampling(seed=options.seed, num_steps=options.num_steps)
@@ -146,10 +142,10 @@ def _cases(options: BenchmarkOptions, *, width: int, height: int, num_frames: in
     from sgi2v.evaluation.vipseg_list import save_list
 
     if options.scenes is not None and options.vipseg is not None:
-        raise ValueError("scenes, vipseg: give one of them")
+        raise FieldError("scenes, vipseg", "give one of them")
     if options.vipseg is None and (options.vipseg_clips or options.save_vipseg_clips):
-        raise ValueError(
-            "vipseg_clips, save_vipseg_clips: are lists of VIPSeg's clips; give its folder with --vipseg"
+        raise FieldError(
+            "vipseg_clips, save_vipseg_clips", "are lists of VIPSeg's clips", "give its folder with --vipseg"
         )
     if options.scenes is not None:
         return SceneFolder(folder=options.scenes, num_frames=num_frames, limit=options.limit)
@@ -187,7 +183,7 @@ def _extractors(options: ExtractorOptions, num_frames: int, device: str) -> "lis
         found.append(load_inception(options.inception, sha256=options.inception_sha256, device=device))
     if options.i3d is not None:
         if num_frames < LEAST_FRAMES:
-            raise ValueError(f"i3d: needs clips of at least {LEAST_FRAMES} frames, not {num_frames}")
+            raise FieldError("i3d", f"needs clips of at least {LEAST_FRAMES} frames, not {num_frames}")
         found.append(load_i3d(options.i3d, sha256=options.i3d_sha256, device=device))
     return found
 
@@ -200,9 +196,7 @@ class _Line:
 
         often = 0.1 if sys.stderr.isatty() else 10.0
         shape = "{desc} |{bar:20}| {n_fmt}/{total_fmt} rows{postfix}"
-        self.bar = tqdm(
-            total=1, bar_format=shape, disable=quiet, mininterval=often, leave=False, file=sys.stderr
-        )
+        self.bar = tqdm(total=1, bar_format=shape, disable=quiet, mininterval=often, leave=False, file=sys.stderr)
 
     def __enter__(self) -> "_Line":
         return self

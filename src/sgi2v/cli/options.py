@@ -17,9 +17,7 @@ def to_be_said(default: T, *fields: str) -> T:
     """A copy of some default options in which these fields have no default: the person must give them."""
     default = copy(default)
     for field in fields:
-        object.__setattr__(
-            default, field, tyro.MISSING
-        )  # past the class's own checks, which know only real values
+        object.__setattr__(default, field, tyro.MISSING)  # past the class's own checks, which know only real values
     return default
 
 

@@ -23,7 +23,7 @@ StateT = TypeVar("StateT", default=Any)
 class Setup:
     """Everything a method is given for one run."""
 
-    backbone: Backbone[Any]
+    backbone: Backbone
     condition: Any
     """What the backbone made of the picture and the words; handed back to it, never looked into."""
     tracks: Tracks
@@ -73,9 +73,7 @@ class Controller(Generic[StateT]):
         """The latents at the schedule's first step, from unit-variance noise."""
         return noise * cast(State, state).setup.levels[0].init_noise_sigma
 
-    def steer(
-        self, x: Float[torch.Tensor, "n c y x"], step: Step, state: StateT
-    ) -> Float[torch.Tensor, "n c y x"]:
+    def steer(self, x: Float[torch.Tensor, "n c y x"], step: Step, state: StateT) -> Float[torch.Tensor, "n c y x"]:
         """The latents the denoiser shall see instead of ``x`` at this step."""
         return x
 

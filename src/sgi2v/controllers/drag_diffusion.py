@@ -103,9 +103,7 @@ class DragDiffusion(Controller["DragState"]):
         choice("controller.pulled", self.pulled, Appearance)
         choice("controller.tracked", self.tracked, Appearance)
         if self.unit == "share":
-            raise FieldError(
-                "controller.unit", "share grows as noise falls", "use sigma, noise-level or step"
-            )
+            raise FieldError("controller.unit", "share grows as noise falls", "use sigma, noise-level or step")
         if self.unit == "noise-level" and self.at >= 1:
             raise FieldError("controller.at", f"a noise level lies below 1, got {self.at}")
         if not self.layers:
@@ -154,8 +152,7 @@ class DragDiffusion(Controller["DragState"]):
             setup=setup,
             dragged=dragged,
             sees_first_frame=tuple(
-                self._edits and index >= dragged and value >= self.reference_until
-                for index, value in enumerate(shown)
+                self._edits and index >= dragged and value >= self.reference_until for index, value in enumerate(shown)
             ),
             handles=handles.to(device),
             # Asked here, where the answer is at hand; on a device it would have to be waited for.
@@ -164,9 +161,7 @@ class DragDiffusion(Controller["DragState"]):
             free=None if bool(free.all()) else free[:, None, None, None],
         )
 
-    def steer(
-        self, x: Float[torch.Tensor, "n c y x"], step: Step, state: DragState
-    ) -> Float[torch.Tensor, "n c y x"]:
+    def steer(self, x: Float[torch.Tensor, "n c y x"], step: Step, state: DragState) -> Float[torch.Tensor, "n c y x"]:
         """Latents in which the handles have been dragged, at the one step; ``x`` itself at all others."""
         if state.at_rest or step.index != state.dragged:
             return x
@@ -195,9 +190,7 @@ class DragDiffusion(Controller["DragState"]):
         return state.setup.backbone.editing(self._see_first_frame, state.setup.grid)
 
     def _see_first_frame(self, call: AttentionCall) -> torch.Tensor | None:
-        named = any(
-            call.layer == block or call.layer.startswith(f"{block}.") for block in self.reference_layers
-        )
+        named = any(call.layer == block or call.layer.startswith(f"{block}.") for block in self.reference_layers)
         if call.source != "self" or not named:
             return None
         return first_frame_attention(call.query, call.key, call.value, call.num_heads)
@@ -258,11 +251,7 @@ class _Drag:
                 self.places = track(frozen, handles, self.places, middle, search)
             unfinished = handles.unfinished(self.places, mine.arrived * mine.cell)
             around = self.places[:, :, None] + patch
-            wanted = (
-                self.template[:, :1]
-                if mine.pulled == "first-frame"
-                else read_places(frozen, around, handles.size)
-            )
+            wanted = self.template[:, :1] if mine.pulled == "first-frame" else read_places(frozen, around, handles.size)
             ahead = around + toward(handles, self.places, mine.reach * mine.cell)[:, :, None]
             found = read_places(features, ahead, handles.size)
             error = (found - wanted).abs().mean(dim=-1).sum(dim=-1)

@@ -94,9 +94,7 @@ class FreeTraj(Controller["FreeTrajState"]):
             regions=regions_by_size(boxes, setup.grid, device) if self.edits else {},
         )
 
-    def start(
-        self, noise: Float[torch.Tensor, "n c y x"], state: FreeTrajState
-    ) -> Float[torch.Tensor, "n c y x"]:
+    def start(self, noise: Float[torch.Tensor, "n c y x"], state: FreeTrajState) -> Float[torch.Tensor, "n c y x"]:
         """First latents from the noise laid along the paths; frames that the model keeps have no part in it."""
         free = state.setup.backbone.free(state.setup.grid).cpu()
         generator = state.setup.generator
@@ -267,8 +265,7 @@ def over_time(call: AttentionCall, regions: RegionIds, factor: float) -> Float[t
         tokens = tokens.clone()  # the attention's own backward pass needs what it put out as it was
     for places in regions.changing.split(_PLACES_AT_ONCE):
         query, key, value = (
-            t[places].unflatten(-1, (call.num_heads, -1)).transpose(1, 2)
-            for t in (call.query, call.key, call.value)
+            t[places].unflatten(-1, (call.num_heads, -1)).transpose(1, 2) for t in (call.query, call.key, call.value)
         )
         ids = regions.ids[:, places].T
         same = ids[:, None, :, None] == ids[:, None, None, :]

@@ -26,18 +26,16 @@ class InTurn(Controller["InTurnState"]):
 
     name: ClassVar[str] = "in-turn"
 
-    first: Controller[Any] = field(default_factory=Controller)
+    first: Controller = field(default_factory=Controller)
     """Asked first."""
-    second: Controller[Any] = field(default_factory=Controller)
+    second: Controller = field(default_factory=Controller)
     """Given what the first made."""
 
     def __post_init__(self) -> None:
         for name in ("first", "second"):
             value = getattr(self, name)
             if not isinstance(value, Controller):
-                raise FieldError(
-                    f"controller.{name}", f"{value!r} is no controller", "give one with its name"
-                )
+                raise FieldError(f"controller.{name}", f"{value!r} is no controller", "give one with its name")
 
     def uses(self) -> Uses:
         """What both use."""
@@ -84,9 +82,7 @@ class InTurn(Controller["InTurnState"]):
             changes_noise=first.changes_noise or second.changes_noise,
         )
 
-    def _check(
-        self, side: str, mine: Schedule, other: Schedule, begins: int, levels: Sequence[Level]
-    ) -> None:
+    def _check(self, side: str, mine: Schedule, other: Schedule, begins: int, levels: Sequence[Level]) -> None:
         sides = {"first": self.first, "second": self.second}
         other_side = "second" if side == "first" else "first"
         names = {key: _named(one) for key, one in sides.items()}
@@ -118,9 +114,7 @@ class InTurn(Controller["InTurnState"]):
             second=self.second.prepare(setup),
         )
 
-    def start(
-        self, noise: Float[torch.Tensor, "n c y x"], state: InTurnState
-    ) -> Float[torch.Tensor, "n c y x"]:
+    def start(self, noise: Float[torch.Tensor, "n c y x"], state: InTurnState) -> Float[torch.Tensor, "n c y x"]:
         """What the second makes of the first's start; whoever leaves the start alone has no part in it.
 
         The first's start, divided by the scale of pure noise, is the second's noise.
@@ -157,7 +151,7 @@ class InTurnState(State):
     second: Any
 
 
-def _named(controller: Controller[Any]) -> str:
+def _named(controller: Controller) -> str:
     return type(controller).__name__
 
 

@@ -133,9 +133,7 @@ class SGI2V(Controller["SGI2VState"]):
             (gradient,) = torch.autograd.grad(value * scale, leaf)
         return value.detach(), gradient / scale
 
-    def steer(
-        self, x: Float[torch.Tensor, "n c y x"], step: Step, state: SGI2VState
-    ) -> Float[torch.Tensor, "n c y x"]:
+    def steer(self, x: Float[torch.Tensor, "n c y x"], step: Step, state: SGI2VState) -> Float[torch.Tensor, "n c y x"]:
         """Latents after this step's iterations and the frequency merge; ``x`` itself outside the guided range.
 
         Frames that the model keeps are left as they are.
@@ -143,9 +141,7 @@ class SGI2V(Controller["SGI2VState"]):
         if not (state.plan.num_rows and state.guided[step.index]):
             return x
         optimised = x.detach().clone()
-        optimiser = torch.optim.AdamW(
-            [optimised], lr=self.lr * step.level.signal, weight_decay=self.weight_decay
-        )
+        optimiser = torch.optim.AdamW([optimised], lr=self.lr * step.level.signal, weight_decay=self.weight_decay)
         settling = _Settling(self.settled)
         with self._reusing(state):
             for index in range(self.iterations):

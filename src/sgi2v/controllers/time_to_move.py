@@ -58,9 +58,7 @@ class TimeToMove(Controller["TimeToMoveState"]):
             )
         choice("controller.unit", self.unit, Unit)
         if self.unit == "share":
-            raise FieldError(
-                "controller.unit", "share grows as noise falls", "use sigma, noise-level or step"
-            )
+            raise FieldError("controller.unit", "share grows as noise falls", "use sigma, noise-level or step")
         if not 0 < self.coverage <= 1:
             raise FieldError("controller.coverage", f"must lie above 0 and at most at 1, got {self.coverage}")
 
@@ -104,9 +102,7 @@ class TimeToMove(Controller["TimeToMoveState"]):
             inside=torch.from_numpy(share >= self.coverage)[:, None].to(backbone.device),
         )
 
-    def start(
-        self, noise: Float[torch.Tensor, "n c y x"], state: TimeToMoveState
-    ) -> Float[torch.Tensor, "n c y x"]:
+    def start(self, noise: Float[torch.Tensor, "n c y x"], state: TimeToMoveState) -> Float[torch.Tensor, "n c y x"]:
         """The noised clip at the first step not above ``t_weak``."""
         state.noise = noise
         if self.t_weak is None:

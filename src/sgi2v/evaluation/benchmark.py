@@ -207,17 +207,13 @@ def run_benchmark(
     return summary
 
 
-def _check(
-    methods: Mapping[str, Method], seeds: Sequence[int], backbone: Backbone | None, sampling: Sampling
-) -> None:
+def _check(methods: Mapping[str, Method], seeds: Sequence[int], backbone: Backbone | None, sampling: Sampling) -> None:
     """Raise ValueError for what can never work, whatever the scene."""
     if not methods or not seeds:
         raise FieldError("methods, seeds", "give at least one of each")
     for label, method in methods.items():
         if isinstance(method, str) and method not in MODEL_FREE:
-            raise FieldError(
-                "methods", f"unknown {method!r}", f"known without a model are {', '.join(MODEL_FREE)}"
-            )
+            raise FieldError("methods", f"unknown {method!r}", f"known without a model are {', '.join(MODEL_FREE)}")
         if backbone is None and method not in ("still", "paste", "true"):
             raise FieldError("methods", f"{label!r} needs a model", "give one with --backbone")
         if isinstance(method, Controller):
@@ -244,9 +240,7 @@ def check_method(method: Controller, outline: Outline, sampling: Sampling) -> No
     outline.check(blank, method, sampling)
 
 
-def methods_of(
-    texts: Sequence[str], recommended_values: Mapping[str, Mapping[str, object]]
-) -> dict[str, Method]:
+def methods_of(texts: Sequence[str], recommended_values: Mapping[str, Mapping[str, object]]) -> dict[str, Method]:
     """Methods as people type them: a name, or label=JSON with the fields that differ from the recommended ones.
 
     `none`, `still`, `sg-i2v`, `slow={"name": "sg-i2v", "lr": 0.1}`; the name may be left out where the label is one.

@@ -115,9 +115,7 @@ class ClipFeatures:
         return found.cpu()
 
 
-def load_clip_features(
-    path: Path | None = None, *, sha256: str | None = None, device: str = "cpu"
-) -> ClipFeatures:
+def load_clip_features(path: Path | None = None, *, sha256: str | None = None, device: str = "cpu") -> ClipFeatures:
     """The bundled network, or the one in a file that `sgi2v train clip-features` wrote.
 
     FieldError for a file that is not there, damaged, of another network, or with another SHA-256 than the given one.

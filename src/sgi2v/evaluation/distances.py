@@ -213,9 +213,7 @@ class _Discrepancy:
         _clips(a, rows), _clips(b, rows)
         return cls(_Pairs.of(a, rows), _Pairs.of(b, rows), _kernel(a, b, rows))
 
-    def drawn(
-        self, counts_a: Float64[Tensor, "s ca"], counts_b: Float64[Tensor, "s cb"]
-    ) -> Float64[Tensor, " s"]:
+    def drawn(self, counts_a: Float64[Tensor, "s ca"], counts_b: Float64[Tensor, "s cb"]) -> Float64[Tensor, " s"]:
         """The distance when each clip is taken as often as the counts say."""
         pairs = counts_a.sum(1) * counts_b.sum(1) * (self.a.rows * self.b.rows)
         between = ((counts_a @ self.across) * counts_b).sum(1) / pairs

@@ -51,9 +51,7 @@ class Look:
             return tuple(sorted(spread, reverse=True))
         for step in self.remaining:
             if not 1 <= step <= num_steps:
-                raise FieldError(
-                    "remaining", f"{step} is no step of {num_steps}", f"give 1 (the last) to {num_steps}"
-                )
+                raise FieldError("remaining", f"{step} is no step of {num_steps}", f"give 1 (the last) to {num_steps}")
         return tuple(sorted(set(self.remaining), reverse=True))
 
 

@@ -41,9 +41,7 @@ def returning(
     return close
 
 
-def sampled(
-    values: Float[np.ndarray, "h w c"], places: Float[np.ndarray, "*n 2"]
-) -> Float[np.ndarray, "*n c"]:
+def sampled(values: Float[np.ndarray, "h w c"], places: Float[np.ndarray, "*n 2"]) -> Float[np.ndarray, "*n c"]:
     """The values at places (x, y; pixels' centres at whole numbers), bilinear; beyond a frame's edge those of the edge.
 
     Written out, because cv2.remap (OpenCV 5.0.0) was seen to give NaN for finite input, not every time.

@@ -46,9 +46,7 @@ def pooled(x: Float[Tensor, "b c t h w"], kernel: Shape, stride: Shape) -> Float
 class Unit(nn.Module):
     """Convolution with SAME padding, batch norm, ReLU; `plain` is the last layer: a bias and nothing after it."""
 
-    def __init__(
-        self, given: int, channels: int, kernel: int = 1, *, stride: int = 1, plain: bool = False
-    ) -> None:
+    def __init__(self, given: int, channels: int, kernel: int = 1, *, stride: int = 1, plain: bool = False) -> None:
         super().__init__()
         self.kernel, self.stride = (kernel, kernel, kernel), (stride, stride, stride)
         self.conv3d = nn.Conv3d(given, channels, kernel, stride=stride, bias=plain)

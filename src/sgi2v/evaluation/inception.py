@@ -20,9 +20,7 @@ Pool = Literal["average", "largest", "largest in steps of two"]
 class Convolution(nn.Module):
     """Convolution without bias, batch norm, ReLU; padded to keep the size, unless it takes steps of two."""
 
-    def __init__(
-        self, given: int, channels: int, kernel: Kernel, *, stride: int = 1, pad: bool = True
-    ) -> None:
+    def __init__(self, given: int, channels: int, kernel: Kernel, *, stride: int = 1, pad: bool = True) -> None:
         super().__init__()
         high, wide = kernel if isinstance(kernel, tuple) else (kernel, kernel)
         padding = (high // 2, wide // 2) if pad and stride == 1 else (0, 0)

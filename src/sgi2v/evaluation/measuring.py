@@ -43,17 +43,13 @@ def measure(
     where they are known (`masks`, 0..1, None where not), the things' own pixels in them.
     """
     height, width = frames.shape[-2:]
-    figures: Json = dict.fromkeys(
-        ("objmc", "objmc_with_first", "objmc_of_diagonal", "path_end", "lost", "iou"), None
-    )
+    figures: Json = dict.fromkeys(("objmc", "objmc_with_first", "objmc_of_diagonal", "path_end", "lost", "iou"), None)
     per_track: list[Json] = []
     boxes = torch.from_numpy(tracks.boxes(range(len(frames))))
     if tracks.tracks:
         # What lies in the first box is known from the picture; a model's own first frame may already have lost it.
         picture = from_uint8(np.asarray(tracks.image)[None])
-        result = tracker.track(
-            torch.cat([picture, frames[1:]]), boxes[:, 0], None if masks is None else list(masks)
-        )
+        result = tracker.track(torch.cat([picture, frames[1:]]), boxes[:, 0], None if masks is None else list(masks))
         centers = torch.from_numpy(np.stack([track.centers for track in tracks.tracks]))
         error = motion_error(centers, result, width=width, height=height)
         overlap = iou_over_time(boxes, result)[:, 1:].mean(1)

@@ -18,9 +18,7 @@ _NUM_RESAMPLES: Final = 10_000
 _WINDOW: Final = 11
 
 
-def center_distances(
-    wanted: Float[Tensor, "n f 2"], tracked: Float[Tensor, "n f 2"]
-) -> Float64[Tensor, "n f"]:
+def center_distances(wanted: Float[Tensor, "n f 2"], tracked: Float[Tensor, "n f 2"]) -> Float64[Tensor, "n f"]:
     """Euclidean distance in pixels between centres (x, y), per track and frame."""
     distances: Tensor = (wanted.double() - tracked.double()).norm(dim=-1)
     return distances
@@ -52,9 +50,7 @@ class MotionError:
         return self.scene / self.diagonal
 
 
-def motion_error(
-    wanted: Float[Tensor, "n f 2"], result: TrackResult, *, width: int, height: int
-) -> MotionError:
+def motion_error(wanted: Float[Tensor, "n f 2"], result: TrackResult, *, width: int, height: int) -> MotionError:
     """ObjMC and its companions for centres (x, y) in pixels of frames of width x height.
 
     Lost points keep their last position and count: leaving them out would reward a method that destroys the object.
@@ -68,9 +64,7 @@ def motion_error(
             "give one centre per track and frame",
         )
     if wanted.shape[0] < 1 or wanted.shape[1] < 2:
-        raise FieldError(
-            "wanted", f"{tuple(wanted.shape)} holds no motion", "give a track of at least 2 frames"
-        )
+        raise FieldError("wanted", f"{tuple(wanted.shape)} holds no motion", "give a track of at least 2 frames")
     distances = center_distances(wanted, result.centers)
     return MotionError(
         objmc=distances[:, 1:].mean(1),
@@ -208,9 +202,7 @@ class Interval:
     high: float
 
 
-def bootstrap_mean(
-    values: Float[Tensor, " n"], *, num_resamples: int = _NUM_RESAMPLES, seed: int = 0
-) -> Interval:
+def bootstrap_mean(values: Float[Tensor, " n"], *, num_resamples: int = _NUM_RESAMPLES, seed: int = 0) -> Interval:
     """Mean over scenes with its 95 % percentile interval. Give differences of two methods for a paired comparison.
 
     Source: Efron, Bootstrap methods (1979). Same seed, same interval. ValueError for no values.

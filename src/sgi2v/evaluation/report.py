@@ -39,12 +39,8 @@ class Column:
 
 
 COLUMNS: Final[tuple[Column, ...]] = (
-    Column(
-        name="objmc", title="ObjMC, px", digits=2, better=-1, order=(("true", "still"), ("paste", "still"))
-    ),
-    Column(
-        name="objmc_with_first", title="with frame 0, px", digits=2, better=-1, order=(("true", "still"),)
-    ),
+    Column(name="objmc", title="ObjMC, px", digits=2, better=-1, order=(("true", "still"), ("paste", "still"))),
+    Column(name="objmc_with_first", title="with frame 0, px", digits=2, better=-1, order=(("true", "still"),)),
     Column(
         name="objmc_of_diagonal",
         title="of the diagonal, %",
@@ -53,9 +49,7 @@ COLUMNS: Final[tuple[Column, ...]] = (
         factor=100.0,
         order=(("true", "still"),),
     ),
-    Column(
-        name="path_end", title="end, px", digits=2, better=-1, order=(("true", "still"), ("paste", "still"))
-    ),
+    Column(name="path_end", title="end, px", digits=2, better=-1, order=(("true", "still"), ("paste", "still"))),
     Column(name="lost", title="lost, %", digits=1, better=-1, factor=100.0),
     Column(name="iou", title="box IoU", digits=3, better=1, order=(("true", "still"), ("paste", "still"))),
     Column(
@@ -154,9 +148,7 @@ def make_report(rows: Rows, *, baseline: str = "none") -> Report:
         notes.append("The tracker's own error is unknown: there are no rows of the true clips.")
     missing = [name for name in RENDERED if name not in rows.by_method]
     if missing:
-        notes.append(
-            f"No row of {', '.join(missing)}: whether the metrics can be trusted here is only partly checked."
-        )
+        notes.append(f"No row of {', '.join(missing)}: whether the metrics can be trusted here is only partly checked.")
     return Report(
         lines=lines,
         kinds=_kinds(rows, baseline),
@@ -231,9 +223,7 @@ def _floor(rows: Rows, names: Sequence[str]) -> float | None:
 
 def _kinds(rows: Rows, baseline: str) -> list[KindLine]:
     """ObjMC by kind of scene; a scene may be of several kinds."""
-    of_case = {
-        case: same[0]["kinds"] or [PLAIN] for cases in rows.by_method.values() for case, same in cases.items()
-    }
+    of_case = {case: same[0]["kinds"] or [PLAIN] for cases in rows.by_method.values() for case, same in cases.items()}
     every = list(dict.fromkeys(kind for kinds in of_case.values() for kind in kinds))
     every.sort(key=lambda kind: kind == PLAIN)
     if every == [PLAIN]:
@@ -272,9 +262,7 @@ def _wrong_order(column: Column, rows: Rows) -> str | None:
             continue
         ahead = column.better * sum(first[case] - second[case] for case in shared)
         if ahead < 0 or (ahead == 0 and not column.ties):
-            return (
-                f"it ranks {bad} {'as high as' if ahead == 0 else 'above'} {good} over {len(shared)} scenes"
-            )
+            return f"it ranks {bad} {'as high as' if ahead == 0 else 'above'} {good} over {len(shared)} scenes"
     return None
 
 

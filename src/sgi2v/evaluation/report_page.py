@@ -103,9 +103,7 @@ def _render(
     return template.render(title=title, tables=found, said=said, problems=problems, **own, **more)
 
 
-def _clips(
-    rows: Rows, store: Store, folder: Path, progress: Callable[[int, int], None] | None
-) -> tuple[Json, int]:
+def _clips(rows: Rows, store: Store, folder: Path, progress: Callable[[int, int], None] | None) -> tuple[Json, int]:
     """Writes every clip as one picture, and returns what the page needs to know; and how many clips were absent."""
     folder.mkdir()
     width, height, num_frames = rows.one()["size"]

@@ -46,9 +46,7 @@ def read_for_report(file: Path) -> Rows:
     try:
         lines = file.read_bytes().splitlines(keepends=True)
     except OSError as error:
-        raise FieldError(
-            "rows", f"cannot read {file} ({error.strerror})", "give what sgi2v benchmark wrote"
-        ) from error
+        raise FieldError("rows", f"cannot read {file} ({error.strerror})", "give what sgi2v benchmark wrote") from error
     problems: list[str] = []
     found: dict[str, Json] = {}
     for number, line in enumerate(lines, start=1):
@@ -60,9 +58,7 @@ def read_for_report(file: Path) -> Rows:
         found[row["key"]] = row
     left_out = [str(row["left_out"]) for row in found.values() if "left_out" in row]
     failed = [row for row in found.values() if "error" in row]
-    fine = _of_one_kind(
-        [row for row in found.values() if "error" not in row and "left_out" not in row], file, problems
-    )
+    fine = _of_one_kind([row for row in found.values() if "error" not in row and "left_out" not in row], file, problems)
     if not fine:
         reasons = f"; {problems[0]}" if problems else ""
         raise FieldError("rows", f"{file} holds no row that a report can be made of{reasons}")
@@ -77,9 +73,7 @@ def _checked(line: bytes) -> Json:
     except (ValueError, RecursionError):
         raise ValueError("not JSON; repair or delete it") from None
     if not isinstance(row, dict) or row.get("format") != FORMAT:
-        raise ValueError(
-            "not a row of sgi2v benchmark, or one from before its rows had a version; measure it again"
-        )
+        raise ValueError("not a row of sgi2v benchmark, or one from before its rows had a version; measure it again")
     if row.get("version") != VERSION:
         raise ValueError(f"a row of version {row.get('version')!r}, not {VERSION}; measure it again")
     if "left_out" in row and "key" in row:
@@ -87,9 +81,7 @@ def _checked(line: bytes) -> Json:
     needed = ("key", "case", "method") if "error" in row else _NEEDED
     missing = [name for name in needed if name not in row]
     if missing or not isinstance(row.get("metrics", {}), dict):
-        raise ValueError(
-            f"a damaged row ({', '.join(missing) or 'metrics'}); delete it, to have it made again"
-        )
+        raise ValueError(f"a damaged row ({', '.join(missing) or 'metrics'}); delete it, to have it made again")
     return row
 
 
@@ -121,9 +113,7 @@ def _methods(rows: Sequence[Json]) -> dict[str, dict[str, list[Json]]]:
     for row in rows:
         sampling = {k: v for k, v in row.get("sampling", {}).items() if k != "seed"}
         settings = row.get("backbone", {}).get("settings")
-        fields = json.dumps(
-            [row.get("controller"), row.get("without_model"), sampling, settings], sort_keys=True
-        )
+        fields = json.dumps([row.get("controller"), row.get("without_model"), sampling, settings], sort_keys=True)
         kinds = seen.setdefault(row["method"], [])
         if fields not in kinds:
             kinds.append(fields)

@@ -68,8 +68,7 @@ class RowMaker:
         """The clip's size."""
         settings = None if self.backbone is None else self.backbone.settings
         width, height, num_frames = (
-            getattr(self.sampling, name) or getattr(settings, name)
-            for name in ("width", "height", "num_frames")
+            getattr(self.sampling, name) or getattr(settings, name) for name in ("width", "height", "num_frames")
         )
         if self.backbone is not None:
             return self.backbone.grid(width, height, num_frames)
@@ -181,9 +180,7 @@ class RowMaker:
                     "seconds": round(time.perf_counter() - begun, 3),
                     "peak_memory": peak_memory(self.device),
                     "recipe": self.recipe if isinstance(method, Controller) else None,
-                    "model": public_name(self.backbone.name)
-                    if networks and self.backbone is not None
-                    else None,
+                    "model": public_name(self.backbone.name) if networks and self.backbone is not None else None,
                 }
                 self.store.save_clip(clip_key, frames, made)
             else:

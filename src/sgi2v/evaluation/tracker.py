@@ -52,7 +52,6 @@ class Tracker(Protocol):
         masks: per box the object's pixels on frame 0, 0..1, or None for the whole box. The position that is found is
         the box's centre in either case.
         """
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,9 +111,7 @@ class TemplateTracker:
             raise FieldError("masks", f"{len(masks)} for {len(boxes)} boxes", "give one a box, or None")
         height, width = frames.shape[-2:]
         for index, (left, top, right, bottom) in enumerate(boxes.tolist()):
-            if not (
-                left < right and top < bottom and left < width and top < height and right > 0 and bottom > 0
-            ):
+            if not (left < right and top < bottom and left < width and top < height and right > 0 and bottom > 0):
                 raise FieldError(
                     f"boxes[{index}]",
                     f"({left}, {top}, {right}, {bottom}) has no area inside the {width}x{height} frame",
@@ -246,9 +243,7 @@ class _Clip:
             raise FieldError(field, "nothing of it lies in its box", "leave it out, or draw it there")
         return inside
 
-    def dense(
-        self, index: int, place: np.ndarray, size: np.ndarray, shape: np.ndarray | None = None
-    ) -> np.ndarray:
+    def dense(self, index: int, place: np.ndarray, size: np.ndarray, shape: np.ndarray | None = None) -> np.ndarray:
         """Median flow (x, y) from frame index - 1 to index over the middle of a box or over a shape, in pixels."""
         limit = self.size
         if shape is not None:
@@ -261,9 +256,7 @@ class _Clip:
         middle: np.ndarray = np.median(window.reshape(-1, 2), axis=0).astype(np.float64)
         return middle
 
-    def points(
-        self, index: int, place: np.ndarray, size: np.ndarray, shape: np.ndarray | None = None
-    ) -> np.ndarray:
+    def points(self, index: int, place: np.ndarray, size: np.ndarray, shape: np.ndarray | None = None) -> np.ndarray:
         """Median motion of Lucas-Kanade points in a box or shape that come back to within a pixel; else dense."""
         spread = np.linspace(-0.35, 0.35, 7)
         grid = np.stack(np.meshgrid(spread, spread), axis=-1).reshape(-1, 1, 2) * size + place - 0.5

@@ -196,12 +196,7 @@ def _grids(
             grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
         else:
             rows, columns = np.nonzero(mask.numpy(force=True) > 0.5)
-            inside = (
-                (columns + 0.5 >= left)
-                & (columns + 0.5 < right)
-                & (rows + 0.5 >= top)
-                & (rows + 0.5 < bottom)
-            )
+            inside = (columns + 0.5 >= left) & (columns + 0.5 < right) & (rows + 0.5 >= top) & (rows + 0.5 < bottom)
             found = np.stack([columns, rows], axis=-1)[inside].astype(np.float64)
             picked = np.linspace(0, len(found) - 1, min(len(found), side * side)).round().astype(int)
             grid = found[picked]
@@ -241,6 +236,4 @@ def _result(
                 centers[index, frame] = centers[index, frame - 1]
             else:
                 centers[index, frame] = middle[index] + np.median((places[frame] - places[0])[here], axis=0)
-    return TrackResult(
-        centers=torch.from_numpy(centers), lost=torch.from_numpy(lost), points=torch.from_numpy(points)
-    )
+    return TrackResult(centers=torch.from_numpy(centers), lost=torch.from_numpy(lost), points=torch.from_numpy(points))

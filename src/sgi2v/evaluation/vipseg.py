@@ -171,9 +171,7 @@ def choose(root: Path, layout: tuple[str, str], video: str, num_frames: int, pro
     for name in chosen:
         for file, there in ((images / f"{name}.jpg", names[0]), (masks / f"{name}.png", names[1])):
             if name not in there:
-                raise FieldError(
-                    str(file), f"missing, but its {'mask' if there is names[0] else 'frame'} is there"
-                )
+                raise FieldError(str(file), f"missing, but its {'mask' if there is names[0] else 'frame'} is there")
     if len(chosen) < num_frames:
         raise FieldError(str(images), f"{len(chosen)} frames are too short a clip", f"it needs {num_frames}")
     first = _image_file(images, chosen[0])
@@ -181,9 +179,7 @@ def choose(root: Path, layout: tuple[str, str], video: str, num_frames: int, pro
     ids = np.stack([read_mask(masks / f"{name}.png", size) for name in chosen])
     things = _things(ids, protocol)
     if not any(len(thing.path) for thing in things):
-        raise FieldError(
-            str(masks), f"no thing of the right size is seen in all {num_frames} frames and moves"
-        )
+        raise FieldError(str(masks), f"no thing of the right size is seen in all {num_frames} frames and moves")
     return Clip(
         video=video,
         frames=tuple(chosen),
@@ -238,9 +234,7 @@ def read_mask(file: Path, size: tuple[int, int]) -> Int32[np.ndarray, "h w"]:
     try:
         with Image.open(file, formats=("PNG",)) as image:
             if image.mode not in ("I", "I;16", "L"):
-                raise FieldError(
-                    str(file), f"a mask of kind {image.mode}", "give the 16-bit ones (panomasks)"
-                )
+                raise FieldError(str(file), f"a mask of kind {image.mode}", "give the 16-bit ones (panomasks)")
             _same_size(image.size, size, file)
             ids = np.asarray(image).astype(np.int32)
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
@@ -251,9 +245,7 @@ def read_mask(file: Path, size: tuple[int, int]) -> Int32[np.ndarray, "h w"]:
 
 def _same_size(found: tuple[int, int], wanted: tuple[int, int], file: Path) -> None:
     if found != wanted:
-        raise FieldError(
-            str(file), f"{found[0]}x{found[1]} pixels, the first frame has {wanted[0]}x{wanted[1]}"
-        )
+        raise FieldError(str(file), f"{found[0]}x{found[1]} pixels, the first frame has {wanted[0]}x{wanted[1]}")
 
 
 def _image_file(folder: Path, name: str) -> Path:

@@ -64,17 +64,13 @@ def load_list(file: Path) -> tuple[list[Clip], Json]:
         raise FieldError(str(file), f"not a list of VIPSeg clips of version {VERSION} (format {FORMAT})")
     listed, protocol = data.get("clips"), data.get("protocol")
     if not isinstance(listed, list) or not isinstance(protocol, dict):
-        raise FieldError(
-            str(file), "not a list of VIPSeg clips (clips or protocol is missing)", "fetch it again"
-        )
+        raise FieldError(str(file), "not a list of VIPSeg clips (clips or protocol is missing)", "fetch it again")
     clips = []
     for number, clip in enumerate(listed):
         try:
             clips.append(_clip(clip))
         except (KeyError, TypeError, ValueError) as error:
-            raise FieldError(
-                str(file), f"clips[{number}] is damaged ({error!r})", "fetch the list again"
-            ) from error
+            raise FieldError(str(file), f"clips[{number}] is damaged ({error!r})", "fetch the list again") from error
     return clips, protocol
 
 

@@ -45,9 +45,7 @@ def read_weights(path: Path, *, sha256: str | None = None) -> Weights:
         try:
             tensors = load_file(path)
         except (OSError, safetensors.SafetensorError) as error:
-            raise FieldError(
-                str(path), f"not a whole safetensors file ({error})", "fetch it again"
-            ) from error
+            raise FieldError(str(path), f"not a whole safetensors file ({error})", "fetch it again") from error
     else:
         tensors = _saved_by_torch(path)
     return Weights(tensors=tensors, sha256=found, path=path)
@@ -86,9 +84,7 @@ def _saved_by_torch(path: Path) -> dict[str, Tensor]:
     if not isinstance(saved, dict) or not saved:
         raise FieldError(str(path), f"holds a {type(saved).__name__}, not a state dict of named tensors")
     if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in saved.items()):
-        raise FieldError(
-            str(path), "holds other things than named tensors", "save the network's state_dict() alone"
-        )
+        raise FieldError(str(path), "holds other things than named tensors", "save the network's state_dict() alone")
     return {name.removeprefix("module."): value for name, value in saved.items()}
 
 

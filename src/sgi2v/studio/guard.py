@@ -74,11 +74,7 @@ class Guard:
                 added = {"Cache-Control": "no-store", **HEADERS}
                 message["headers"] = [
                     *message["headers"],
-                    *(
-                        (k.lower().encode(), v.encode())
-                        for k, v in added.items()
-                        if k.lower().encode() not in there
-                    ),
+                    *((k.lower().encode(), v.encode()) for k, v in added.items() if k.lower().encode() not in there),
                 ]
             await send(message)
 

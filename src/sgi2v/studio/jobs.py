@@ -220,9 +220,7 @@ class Jobs:
                 self._end(job_id, "done", result=message["result"])
                 return
             else:
-                self._end(
-                    job_id, "cancelled" if kind == "cancelled" else "failed", message=message.get("message")
-                )
+                self._end(job_id, "cancelled" if kind == "cancelled" else "failed", message=message.get("message"))
                 return
         self._after_its_end(worker, job_id)
 
@@ -262,9 +260,7 @@ class Jobs:
         elif self._stopping.is_set():
             self._end(job_id, "interrupted", message=INTERRUPTED)
         else:
-            how = (
-                f"signal {-code}; the machine may have had too little memory" if code < 0 else f"code {code}"
-            )
+            how = f"signal {-code}; the machine may have had too little memory" if code < 0 else f"code {code}"
             self._end(
                 job_id,
                 "failed",

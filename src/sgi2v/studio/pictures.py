@@ -34,9 +34,7 @@ class Pictures:
         self.folder = folder
         self.limits = limits
         self._check_room = check_room
-        self._decoding = (
-            threading.Lock()
-        )  # one at a time: 64 megapixels take half a gigabyte while they are read
+        self._decoding = threading.Lock()  # one at a time: 64 megapixels take half a gigabyte while they are read
 
     def add(self, data: bytes, field: str = "image", *, mask: bool = False) -> tuple[str, Image.Image]:
         """Keep a picture file's bytes; its id and pixels. ValueError naming `field` for what is none or too large."""
@@ -52,9 +50,7 @@ class Pictures:
                 f"give at most {self.limits.image_pixels // 1_000_000} megapixels",
             )
         png = png_bytes(image)
-        if (
-            len(png) > (MAX_URI - 64) // 4 * 3
-        ):  # no record could hold it: said now, not after the video is made
+        if len(png) > (MAX_URI - 64) // 4 * 3:  # no record could hold it: said now, not after the video is made
             raise FieldError(
                 field,
                 f"{image.width}x{image.height} pixels are {len(png) >> 20} MiB without loss, and a "

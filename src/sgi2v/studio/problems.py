@@ -1,7 +1,6 @@
 """Errors as answers of the studio: {"error": {"field": ..., "message": ...}}."""
 
 import errno
-import re
 import sqlite3
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -14,7 +13,6 @@ from starlette.exceptions import HTTPException
 
 from sgi2v.errors import FieldError
 
-_FIELD: Final = re.compile(r"([A-Za-z_][\w.\[\]-]{0,120}(?:, [a-z_]+)?): ")
 _FULL: Final = "the disk is full; remove jobs that are no longer needed, or free some space, and try again"
 
 
@@ -43,12 +41,8 @@ def install(app: FastAPI) -> None:
             response = answer(error.status_code, f"{request.url.path}: there is nothing here; see /docs")
         elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             response = answer(error.status_code, f"{request.method} is not possible here; see /docs")
-        elif (
-            error.status_code == HTTPStatus.BAD_REQUEST
-        ):  # FastAPI's word for a body that Python's parser gives up on
-            message = (
-                "body: this is not UTF-8, is nested too deeply, or holds too long a number; send plainer JSON"
-            )
+        elif error.status_code == HTTPStatus.BAD_REQUEST:  # FastAPI's word for a body that Python's parser gives up on
+            message = "body: this is not UTF-8, is nested too deeply, or holds too long a number; send plainer JSON"
             response = answer(error.status_code, message, "body")
         else:
             response = answer(error.status_code, str(error.detail))
@@ -65,8 +59,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(ValueError)
     async def mistake(request: Request, error: ValueError) -> JSONResponse:
-        match = _FIELD.match(str(error))  # of errors that do not carry their parts yet
-        field = error.field if isinstance(error, FieldError) else match.group(1) if match else ""
+        field = error.field if isinstance(error, FieldError) else ""
         return answer(HTTPStatus.UNPROCESSABLE_ENTITY, " ".join(str(error).split()), field)
 
     @app.exception_handler(OSError)
@@ -83,9 +76,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(MemoryError)
     async def memory(request: Request, error: MemoryError) -> JSONResponse:
-        return answer(
-            HTTPStatus.SERVICE_UNAVAILABLE, "the machine has too little memory for this; try it smaller"
-        )
+        return answer(HTTPStatus.SERVICE_UNAVAILABLE, "the machine has too little memory for this; try it smaller")
 
 
 def _place(location: Sequence[str | int]) -> str:

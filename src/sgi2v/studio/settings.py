@@ -78,9 +78,7 @@ class StudioSettings:
             raise FieldError("backbone", "name at least one model, as in --backbone bundled")
         for number, source in enumerate(self.backbones):
             for other in self.backbones[:number]:
-                if _shown(other) == _shown(
-                    source
-                ):  # jobs name their model so: one of the two could not be had
+                if _shown(other) == _shown(source):  # jobs name their model so: one of the two could not be had
                     raise FieldError(
                         "backbone",
                         f"{other} and {source} would both be shown as {_shown(source)!r}",
@@ -94,9 +92,7 @@ class StudioSettings:
         if self.token is not None and (
             len(self.token) < MIN_TOKEN or not self.token.isascii() or not self.token.isprintable()
         ):
-            raise FieldError(
-                "token", f"give {MIN_TOKEN} or more plain characters, as in {secrets.token_urlsafe(24)}"
-            )
+            raise FieldError("token", f"give {MIN_TOKEN} or more plain characters, as in {secrets.token_urlsafe(24)}")
         if self.token is None and not self.only_this_machine:
             raise FieldError(
                 "host",

@@ -32,14 +32,10 @@ class JobAsked(Asked):
     scene: Json = Field(description="docs/scene.md; a picture is a data: URI or upload:<id>")
     backbone: str | None = Field(default=None, max_length=500)
     recipe: str | None = Field(default=None, max_length=100)
-    controller: Json | None = Field(
-        default=None, description="name and any fields; the rest as the model recommends"
-    )
+    controller: Json | None = Field(default=None, description="name and any fields; the rest as the model recommends")
     sampling: SamplingAsked | None = None
     settings: Json | None = Field(default=None, description="of the model")
-    group: str | None = Field(
-        default=None, max_length=100, description="keeps jobs of one comparison together"
-    )
+    group: str | None = Field(default=None, max_length=100, description="keeps jobs of one comparison together")
 
 
 class CameraAsked(Asked):

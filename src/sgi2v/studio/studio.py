@@ -27,9 +27,7 @@ _UNUSED_SECONDS = 7 * 24 * 3600.0  # a picture that no job names may still be in
 class Studio:
     """The parts of one studio that its routes work with; nothing of it is shared between two studios."""
 
-    def __init__(
-        self, settings: StudioSettings, engine: Callable[[StudioSettings], Engine] | None = None
-    ) -> None:
+    def __init__(self, settings: StudioSettings, engine: Callable[[StudioSettings], Engine] | None = None) -> None:
         """Makes the data folder and takes its lock; ValueError where another studio works in it."""
         self.settings = settings
         self.limits = settings.limits
@@ -64,9 +62,7 @@ class Studio:
             shutil.rmtree(left, ignore_errors=True)
         self.hub.start()
         self.jobs.start()
-        used = {
-            name for row in self.table.newest(self.limits.history) for name in named_pictures(row["request"])
-        }
+        used = {name for row in self.table.newest(self.limits.history) for name in named_pictures(row["request"])}
         self.pictures.remove_unused(used, _UNUSED_SECONDS)
 
     def warm_up(self) -> None:

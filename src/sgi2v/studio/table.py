@@ -38,9 +38,7 @@ CREATE TABLE IF NOT EXISTS jobs (
 CREATE INDEX IF NOT EXISTS by_state ON jobs (state, number);
 """
 _VERSION: Final = 1
-_COLUMNS: Final = (
-    "number, id, state, cancelling, created, started, finished, message, retry_of, request, plan, result"
-)
+_COLUMNS: Final = "number, id, state, cancelling, created, started, finished, message, retry_of, request, plan, result"
 _LARGEST: Final = 2**53
 
 Row = Json
@@ -58,9 +56,7 @@ class JobTable:
             connection.execute("PRAGMA journal_mode = WAL")
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version not in (0, _VERSION):
-                raise FieldError(
-                    "data", f"{path} was written by a newer sgi2v", "update, or give another --data"
-                )
+                raise FieldError("data", f"{path} was written by a newer sgi2v", "update, or give another --data")
             connection.executescript(_SCHEMA)
             connection.execute(f"PRAGMA user_version = {_VERSION}")
 
@@ -130,9 +126,7 @@ class JobTable:
     def claim(self) -> Row | None:
         """The job that waits longest, now running; None when none waits."""
         with self._change() as connection:
-            found = connection.execute(
-                "SELECT id FROM jobs WHERE state = 'queued' ORDER BY number LIMIT 1"
-            ).fetchone()
+            found = connection.execute("SELECT id FROM jobs WHERE state = 'queued' ORDER BY number LIMIT 1").fetchone()
             if found is None:
                 return None
             connection.execute(
@@ -230,8 +224,7 @@ class JobTable:
 
 
 _POSITION: Final = (
-    "(SELECT count(*) FROM jobs AS other WHERE other.state = 'queued' AND other.number < jobs.number) "
-    "AS position"
+    "(SELECT count(*) FROM jobs AS other WHERE other.state = 'queued' AND other.number < jobs.number) AS position"
 )
 
 

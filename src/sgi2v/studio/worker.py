@@ -65,7 +65,6 @@ class Maker(Protocol):
 
     def __call__(self, task: Task, result: Path) -> Mapping[str, Any]:
         """Write frames, mp4 and gif into `result`, a new folder; what there is to say about them."""
-        ...
 
 
 class ModelMaker:
@@ -153,9 +152,7 @@ def serve(make: Maker) -> None:
         stops.pop(order["id"], None)
 
 
-def _listen(
-    source: BinaryIO, waiting: "queue.Queue[dict[str, Any]]", stops: dict[str, threading.Event]
-) -> None:
+def _listen(source: BinaryIO, waiting: "queue.Queue[dict[str, Any]]", stops: dict[str, threading.Event]) -> None:
     for line in source:
         message = json.loads(line)
         if message["type"] == "job":
@@ -217,9 +214,7 @@ def main() -> None:
     parser.add_argument("--dtype")
     parser.add_argument("--memory", default="auto")
     options = parser.parse_args()
-    model = ModelChoice(
-        backbone=options.backbone, device=options.device, dtype=options.dtype, memory=options.memory
-    )
+    model = ModelChoice(backbone=options.backbone, device=options.device, dtype=options.dtype, memory=options.memory)
     serve(ModelMaker(model))
 
 

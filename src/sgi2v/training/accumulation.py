@@ -44,9 +44,7 @@ def replica(models: nn.ModuleDict) -> nn.ModuleDict:
 
 
 @contextmanager
-def side_by_side(
-    micro_batches: Sequence[MicroBatch], device: str
-) -> Iterator[Callable[[int], list[Learned]]]:
+def side_by_side(micro_batches: Sequence[MicroBatch], device: str) -> Iterator[Callable[[int], list[Learned]]]:
     """Within, a function that computes all micro-batches of a step and gives them in their order.
 
     On a processor each has a thread, and its share of the threads that torch would use; elsewhere one comes after the

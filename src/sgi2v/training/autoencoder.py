@@ -177,15 +177,11 @@ def _roughened(
 def _spread(model: AutoencoderKLTemporalDecoder, training: AutoencoderTraining) -> tuple[Tensor, Tensor]:
     """Mean and deviation of every latent channel on training pictures."""
     batches = [2 * pictures(training, 10**9 + number) - 1 for number in range(16)]
-    latents = torch.cat(
-        [model.encode(batch.to(model.device, model.dtype)).latent_dist.mean for batch in batches]
-    )
+    latents = torch.cat([model.encode(batch.to(model.device, model.dtype)).latent_dist.mean for batch in batches])
     return latents.mean((0, 2, 3)), latents.std((0, 2, 3))
 
 
-def train(
-    training: AutoencoderTraining, *, log: Log | None = None, stop: Stop = never
-) -> AutoencoderKLTemporalDecoder:
+def train(training: AutoencoderTraining, *, log: Log | None = None, stop: Stop = never) -> AutoencoderKLTemporalDecoder:
     """Train both parts, resuming from the newest checkpoint in `output`; the averaged model in float32.
 
     Data and noise of a step depend on the seed and the step's number alone, so a resumed run gives the same weights on
@@ -197,9 +193,7 @@ def train(
     model = train_encoder(training, log=log, stop=stop) if first else build(training)
     for part in (model.encoder, model.quant_conv):
         part.requires_grad_(training.joint)
-    before = (
-        deepcopy(model).eval().requires_grad_(False).to(training.device) if training.keep_latents else None
-    )
+    before = deepcopy(model).eval().requires_grad_(False).to(training.device) if training.keep_latents else None
     scale = model.config.scaling_factor
 
     def losses(step: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -224,8 +224,7 @@ def _expanded(compact: Compact, optimiser: MasterAdam) -> OptimiserState:
     else:
         master = [a + away.float() for a, away in zip(average, compact["away"], strict=True)]
         adam["state"] = {
-            number: {key: value.float() for key, value in values.items()}
-            for number, values in compact["adam"].items()
+            number: {key: value.float() for key, value in values.items()} for number, values in compact["adam"].items()
         }
         cold = compact["cold_since"]
     return {

@@ -41,8 +41,7 @@ def missed_attention(
             shares.append((1 - (x - x.floor() - right).abs()) * (1 - (y - y.floor() - down).abs()))
     cell, share = torch.stack(cells, -1), torch.stack(shares, -1)
     found = (
-        scores.gather(-1, cell[:, :, None].expand(-1, -1, num_heads, -1))
-        + (share.clamp(min=1e-9).log()[:, :, None])
+        scores.gather(-1, cell[:, :, None].expand(-1, -1, num_heads, -1)) + (share.clamp(min=1e-9).log()[:, :, None])
     )
     logs = found.logsumexp(-1) - scores.logsumexp(-1)
     missed: Tensor = math.log(num_heads) - logs.logsumexp(-1)
@@ -76,7 +75,7 @@ class TaughtAttention:
         self._hooks.__exit__(kind, error, trace)
 
     def loss(self, given: Float[Tensor, " b"]) -> Float[Tensor, ""] | None:
-        """What the blocks missed, their mean in nats, differentiable; None where nothing is taught.
+        """The blocks' loss, their mean in nats, differentiable; None where nothing is taught.
 
         given: 1 for clips whose picture was shown, 0 for those whose picture was dropped, which have nothing to find.
         Places are drawn anew each step: half of them where what is seen has moved, half elsewhere, frame 0 left out.
@@ -95,9 +94,7 @@ class TaughtAttention:
             losses.append(self._of(query, key, heads, rows, columns, given))
         return torch.stack(losses).mean()
 
-    def _of(
-        self, query: Tensor, key: Tensor, heads: int, rows: int, columns: int, given: Tensor
-    ) -> Float[Tensor, ""]:
+    def _of(self, query: Tensor, key: Tensor, heads: int, rows: int, columns: int, given: Tensor) -> Float[Tensor, ""]:
         stride = self._training.stage_of(self._step)[0].height // rows
         match = self._batch.matches(stride)
         source = (match.source / stride - 0.5).to(query.device)  # middles of cells at whole numbers

@@ -40,7 +40,7 @@ def export(
     folder: Path,
     models: nn.ModuleDict,
     autoencoder: AutoencoderKLTemporalDecoder,
-    settings: Mapping[str, Any],
+    settings: Mapping[str, object],
     *,
     sigma_max: float | None = None,
     shard_size: str = "13MB",
@@ -56,12 +56,8 @@ def export(
     parts = {name: _half(model) for name, model in {**models, "vae": autoencoder}.items()}
     if like is not None:
         changed = {} if sigma_max is None else {"sigma_max": sigma_max}
-        steps = EulerDiscreteScheduler.from_pretrained(
-            like, subfolder="scheduler", local_files_only=True, **changed
-        )
-        processor = CLIPImageProcessor.from_pretrained(
-            like, subfolder="feature_extractor", local_files_only=True
-        )
+        steps = EulerDiscreteScheduler.from_pretrained(like, subfolder="scheduler", local_files_only=True, **changed)
+        processor = CLIPImageProcessor.from_pretrained(like, subfolder="feature_extractor", local_files_only=True)
     else:
         steps = scheduler(SIGMA_MAX if sigma_max is None else sigma_max)
         processor = CLIPImageProcessor(

@@ -1,6 +1,4 @@
-"""How faithful an autoencoder is: signal to noise and sharpness on pictures that training never sees."""
-
-from typing import Any
+"""Fidelity of an autoencoder: signal to noise and sharpness on pictures that training never sees."""
 
 import torch
 from diffusers import AutoencoderKLTemporalDecoder
@@ -43,7 +41,7 @@ def _of(model: AutoencoderKLTemporalDecoder, name: str, clips: list[Tensor]) -> 
         decoded = reconstructed(model, clip).cpu()
         values += [psnr(*pair) for pair in zip(decoded, clip, strict=True)]
         sharpness += [roughness(a) / max(roughness(b), 1e-9) for a, b in zip(decoded, clip, strict=True)]
-    found: dict[str, Any] = {"psnr": values, "sharpness": sharpness}
+    found = {"psnr": values, "sharpness": sharpness}
     figures = {}
     for figure, each in found.items():
         interval = bootstrap_mean(torch.tensor(each, dtype=torch.float64))
@@ -53,9 +51,7 @@ def _of(model: AutoencoderKLTemporalDecoder, name: str, clips: list[Tensor]) -> 
 
 
 @torch.no_grad()
-def reconstructed(
-    model: AutoencoderKLTemporalDecoder, clip: Float[Tensor, "f 3 h w"]
-) -> Float[Tensor, "f 3 h w"]:
+def reconstructed(model: AutoencoderKLTemporalDecoder, clip: Float[Tensor, "f 3 h w"]) -> Float[Tensor, "f 3 h w"]:
     """A clip of RGB in 0..1 through the autoencoder, all its frames decoded at a time."""
     pixels = (2 * clip - 1).to(device=model.device, dtype=model.dtype)
     latents = model.encode(pixels).latent_dist.mode()

@@ -97,9 +97,7 @@ class MasterAdam:
     def load_state(self, state: OptimiserState) -> None:
         """Take over a state; FieldError when it is of a network with other parameters."""
         if state["names"] != self.names:
-            raise FieldError(
-                "", "the checkpoint is of a network with other parameters: choose another output folder"
-            )
+            raise FieldError("", "the checkpoint is of a network with other parameters: choose another output folder")
         for mine, saved in ((self.master, state["master"]), (self.average, state["average"])):
             for value, other in zip(mine, saved, strict=True):
                 value.copy_(other)

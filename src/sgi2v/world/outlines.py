@@ -12,9 +12,7 @@ HELD_OUT_SHAPES = ((5, 0.0), (0, 0.1), (8, 0.12))
 NUM_ANGLES = 96
 
 
-def outlines(
-    size: tuple[int, int], generator: torch.Generator, *, held_out: bool = False
-) -> Float[Tensor, "b n a"]:
+def outlines(size: tuple[int, int], generator: torch.Generator, *, held_out: bool = False) -> Float[Tensor, "b n a"]:
     """Outlines of b times n random shapes: radius over NUM_ANGLES angles, the largest of each 1."""
     shapes = torch.tensor(HELD_OUT_SHAPES if held_out else TRAINING_SHAPES)
     choice = shapes[torch.randint(len(shapes), size, generator=generator)]
@@ -35,7 +33,7 @@ def outlines(
 def cover_of(
     outline: Float[Tensor, "b a"], u: Float[Tensor, "b *n"], v: Float[Tensor, "b *n"], size: Tensor
 ) -> Float[Tensor, "b *n"]:
-    """How much of each pixel lies inside the outline, 0..1, `u`, `v` from its middle where its largest radius is 1.
+    """The share of each pixel inside the outline, 0..1, `u`, `v` from its middle where its largest radius is 1.
 
     size: that radius in pixels, so that the edge is a pixel wide.
     """

@@ -1,4 +1,4 @@
-"""What a lifelike scene is made of before anything moves: its background, filled behind what is cut out, and things."""
+"""Makes a lifelike scene before anything moves: its background, filled behind what is cut out, and its things."""
 
 import math
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from sgi2v.world.sprites import Sprites, blurred, composed, cut
 from sgi2v.world.textures import varied_pictures
 
 MARGIN: Final = 0.3
-"""What there is of a background beyond each edge of the first frame, over the frame's size."""
+"""Width of the background beyond each edge of the first frame, over the frame's size."""
 _REACHES: Final = (16.0, 26.0, 42.0, 68.0)  # radii in pixels at which salience is looked for
 _SIDES: Final = ((1, 0.1), (-1, 0.1), (1, -0.4), (-1, -0.4), (0.3, 1), (-0.3, -1), (1.6, 0), (-1.6, 0))
 
@@ -28,7 +28,7 @@ class Scenery:
     colour: Float[Tensor, "b n 3 s s"]
     """RGB of the things times their cover."""
     cover: Float[Tensor, "b n 1 s s"]
-    """How much of each pixel a thing covers, 0..1."""
+    """The share of each pixel that a thing covers, 0..1."""
     shade: Float[Tensor, "b n 1 s s"]
     """The cover of their shadows, 0..1; none of what is cut out."""
     rim: Float[Tensor, "b n k 2"]
@@ -46,12 +46,10 @@ def backgrounds(
 def salience(
     canvas: Float[Tensor, "b 3 h w"], places: Float[Tensor, "b n k 2"], radius: Float[Tensor, "b n"]
 ) -> Float[Tensor, "b n k"]:
-    """How far the mean colour within half the radius of places (x, y; pixels of the frame) is from that around it."""
+    """Distance of the mean colour within half the radius of places (x, y; pixels of the frame) from that around it."""
     cell = 4
     small = functional.avg_pool2d(canvas, cell)
-    corner = torch.tensor(
-        [length * MARGIN / (1 + 2 * MARGIN) for length in (canvas.shape[3], canvas.shape[2])]
-    )
+    corner = torch.tensor([length * MARGIN / (1 + 2 * MARGIN) for length in (canvas.shape[3], canvas.shape[2])])
     size = torch.tensor([canvas.shape[3], canvas.shape[2]], device=canvas.device)
     grid = 2 * (places + corner.to(canvas.device)) / size - 1
     found = torch.zeros(places.shape[:3], device=canvas.device)
@@ -61,9 +59,7 @@ def salience(
         for part in (0.5, 1.3):
             half = max(1, round(part * reach / cell))
             across = functional.avg_pool2d(small, (1, 2 * half + 1), 1, (0, half), count_include_pad=False)
-            means.append(
-                functional.avg_pool2d(across, (2 * half + 1, 1), 1, (half, 0), count_include_pad=False)
-            )
+            means.append(functional.avg_pool2d(across, (2 * half + 1, 1), 1, (half, 0), count_include_pad=False))
         apart = (means[0] - means[1]).norm(dim=1, keepdim=True)
         there = functional.grid_sample(apart, grid, align_corners=False)[:, 0]
         away = (radius.log() - math.log(reach)).abs()

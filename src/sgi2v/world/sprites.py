@@ -25,7 +25,7 @@ class Sprites:
     colour: Float[Tensor, "n 3 s s"]
     """RGB times cover, 0..1."""
     cover: Float[Tensor, "n 1 s s"]
-    """How much of each pixel the thing covers, 0..1."""
+    """The share of each pixel that the thing covers, 0..1."""
 
     def __post_init__(self) -> None:
         assert self.colour.shape[2] % 2 == 0
@@ -153,9 +153,7 @@ def _palette(behind: Float[Tensor, "n 3"], generator: torch.Generator) -> Float[
     return torch.lerp(draw, grey.expand_as(draw), dull)
 
 
-def _patterns(
-    u: Tensor, v: Tensor, generator: torch.Generator, *, held_out: bool
-) -> Float[Tensor, "n 1 s s"]:
+def _patterns(u: Tensor, v: Tensor, generator: torch.Generator, *, held_out: bool) -> Float[Tensor, "n 1 s s"]:
     """A pattern over each thing, 0..1, of the split's own kinds; u, v from its middle over its radius."""
     num = len(u)
     draw = torch.rand(num, 5, generator=generator).to(u.device)[:, :, None, None]

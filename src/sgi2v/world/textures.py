@@ -116,9 +116,7 @@ def photograph_windows(
     return recoloured(source.sample(photo, points, spread), generator)
 
 
-def recoloured(
-    pictures: Float[Tensor, "num 3 h w"], generator: torch.Generator
-) -> Float[Tensor, "num 3 h w"]:
+def recoloured(pictures: Float[Tensor, "num 3 h w"], generator: torch.Generator) -> Float[Tensor, "num 3 h w"]:
     """Pictures with channels exchanged (one in three), of other tint, saturation, contrast and brightness; 0..1."""
     num = len(pictures)
     draw = torch.rand(num, 9, generator=generator)
@@ -175,9 +173,7 @@ def varied_pictures(
     places = [(kind == number).nonzero()[:, 0].to(device) for number in range(4)]
     photographs, leaves, noises, walls = (len(place) for place in places)
     if photographs:
-        pictures[places[0]] = photograph_windows(
-            photographs, size, core, generator, held_out=held_out, device=device
-        )
+        pictures[places[0]] = photograph_windows(photographs, size, core, generator, held_out=held_out, device=device)
     if leaves:
         smallest = 0.05 * size[0]
         made = dead_leaves(leaves, *size, generator, num_leaves=72, smallest=smallest, device=device)

@@ -52,16 +52,12 @@ class ToyNudge(Controller["NudgeState"]):
         path = setup.tracks.tracks[0].centers
         moves = [(round(float(y)), round(float(x))) for x, y in path - path[:1]]
         clips = [torch.stack([picture.roll(by, (1, 2)) for by in m]) for m in (moves, [(0, 0)] * len(moves))]
-        moved, still = (
-            setup.backbone.encode_frames(clip.to(setup.backbone.device), setup.grid) for clip in clips
-        )
+        moved, still = (setup.backbone.encode_frames(clip.to(setup.backbone.device), setup.grid) for clip in clips)
         coarse = low_pass(setup.grid.rows, setup.grid.columns, self.cutoff, device=still.device)
         free = setup.backbone.free(setup.grid)[:, None, None, None]
         return NudgeState(setup=setup, push=(merge_frequencies(moved, still, coarse) - still) * free)
 
-    def steer(
-        self, x: Float[torch.Tensor, "n c y x"], step: Step, state: NudgeState
-    ) -> Float[torch.Tensor, "n c y x"]:
+    def steer(self, x: Float[torch.Tensor, "n c y x"], step: Step, state: NudgeState) -> Float[torch.Tensor, "n c y x"]:
         """The latents, leaning."""
         if not self.guided.covers(step.level, step.index, step.count):
             return x

@@ -134,9 +134,7 @@ class ToyOutline:
                 "turn that part of the method off",
             )  # fmt: skip
         if uses.reuses_deep:
-            raise FieldError(
-                "controller.reuse_deep", "this model has no deep blocks to leave out", "turn it off"
-            )
+            raise FieldError("controller.reuse_deep", "this model has no deep blocks to leave out", "turn it off")
         for layer in uses.features:
             self.block_of(layer)
         return ()
@@ -161,11 +159,9 @@ class ToyOutline:
         """The named number format, else float32."""
         from sgi2v.device import choose_dtype
 
-        return choose_dtype(name or "float32", device, bfloat16_on_cpu=False)
+        return name if isinstance(name, torch.dtype) else choose_dtype(name or "float32", device)
 
-    def load(
-        self, *, device: torch.device, dtype: torch.dtype, memory: Mode, compiled: bool = False
-    ) -> ToyFlow:
+    def load(self, *, device: torch.device, dtype: torch.dtype, memory: Mode, compiled: bool = False) -> ToyFlow:
         """Both networks with their weights."""
         from toy_motion.model import ToyFlow, loaded
 
@@ -194,9 +190,7 @@ class ToyKind:
         sizes = {key: config.get(key) for key in ("channels", "width", "heads", "num_blocks")}
         for key, value in sizes.items():
             if not isinstance(value, int) or value < 1:
-                raise FieldError(
-                    "backbone", f"{folder}/transformer/config.json: {key} must be a number above 0"
-                )
+                raise FieldError("backbone", f"{folder}/transformer/config.json: {key} must be a number above 0")
         check_weights_there(folder, NETWORKS)
         file = folder / SETTINGS_FILE
         said = read_json(file) if file.is_file() else {}

@@ -12,9 +12,7 @@ from sgi2v.backbones.base import Mode
 from sgi2v.errors import FieldError
 
 _NAME = "sgi2v-compiled"
-_SHAPES = (
-    64  # of a kind of block, in this network, with gradients and without; torch gives up after 8 by itself
-)
+_SHAPES = 64  # of a kind of block, in this network, with gradients and without; torch gives up after 8 by itself
 
 
 class _Compiling(ModelHook):  # type: ignore[misc]
@@ -70,6 +68,4 @@ def check_readable(unet: nn.Module, name: str) -> None:
     for end in range(1, len(parts)):
         around = ".".join(parts[:end])
         if _is_compiled(unet.get_submodule(around)):
-            raise FieldError(
-                "layers", f"{name!r} lies inside {around!r}, which is compiled", "leave --compile out"
-            )
+            raise FieldError("layers", f"{name!r} lies inside {around!r}, which is compiled", "leave --compile out")

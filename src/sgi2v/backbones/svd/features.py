@@ -27,9 +27,7 @@ def tapped(denoiser: nn.Module, layer: str) -> list[str]:
     if source == "output":
         return [block]
     if source not in _ATTENTION:
-        raise FieldError(
-            "layers", f"{layer!r} must be <block>:<source> with source one of {', '.join(SOURCES)}"
-        )
+        raise FieldError("layers", f"{layer!r} must be <block>:<source> with source one of {', '.join(SOURCES)}")
     attention = f"{block}.{_ATTENTION[source]}"
     find_layer(denoiser, attention)
     return [f"{attention}.{part}" for part in ("to_q", "to_k", "to_v")]

@@ -43,9 +43,7 @@ class Arrangement:
         self._parts: dict[str, tuple[nn.Module, OffloadedWeights | None]] = {}
         blocks: Mapping[Mode, Any] = {"fast": lambda _: [], "balanced": attention_blocks, "low": fine_blocks}
         self._blocks: list[nn.Module] = blocks[mode](unet)
-        self._block_weights = (
-            OffloadedWeights(self._blocks, device) if self._apart and mode == "low" else None
-        )
+        self._block_weights = OffloadedWeights(self._blocks, device) if self._apart and mode == "low" else None
         checkpoint_blocks(self._blocks, self._block_weights)
         self.add("image encoder", pipeline.image_encoder)
         self.add("encoder", nn.ModuleList([vae.encoder, vae.quant_conv]))
@@ -114,8 +112,7 @@ class Sizes:
                 # By name, since the same tensor may be there once more in half precision.
                 shapes[file.parent.name] |= {n: opened.get_slice(n).get_shape() for n in opened.keys()}  # noqa: SIM118
         width, pixel_width = (
-            read_json(outline.folder / part / "config.json")["block_out_channels"][0]
-            for part in ("unet", "vae")
+            read_json(outline.folder / part / "config.json")["block_out_channels"][0] for part in ("unet", "vae")
         )
         return cls(
             weights={part: sum(prod(shape) for shape in named.values()) for part, named in shapes.items()},

@@ -94,8 +94,7 @@ class SVD(Outlined):
         if any(parameter.is_meta for network in networks for parameter in network.parameters()):
             raise FieldError(
                 "backbone",
-                f"{folder} is no Stable Video Diffusion model (its files lack weights that its "
-                "configuration asks for)",
+                f"{folder} is no Stable Video Diffusion model (its files lack weights that its configuration asks for)",
             )
         backbone = cls(pipeline, outline, device=device, memory=memory)
         if compiled:
@@ -146,9 +145,7 @@ class SVD(Outlined):
         return torch.ones(grid.latent_frames, dtype=torch.bool, device=self.device)
 
     @torch.no_grad()
-    def encode(
-        self, image: PIL.Image.Image, text: Text, grid: Grid, generator: torch.Generator
-    ) -> SVDCondition:
+    def encode(self, image: PIL.Image.Image, text: Text, grid: Grid, generator: torch.Generator) -> SVDCondition:
         """Condition from an image of the grid's size; draws the augmentation noise from ``generator``, in float32.
 
         The model reads no text.
@@ -182,9 +179,7 @@ class SVD(Outlined):
     @torch.no_grad()
     def encode_frames(self, frames: Float[Tensor, "f 3 h w"], grid: Grid) -> Float[Tensor, "n c y x"]:
         """Scaled latents of a clip with values in 0..1, a chunk of frames at a time."""
-        latents = [
-            self._mode(chunk * 2 - 1).float() for chunk in frames.split(self.settings.decode_chunk_size)
-        ]
+        latents = [self._mode(chunk * 2 - 1).float() for chunk in frames.split(self.settings.decode_chunk_size)]
         scaling_factor: float = self._pipeline.vae.config.scaling_factor
         return torch.cat(latents) * scaling_factor
 
@@ -234,9 +229,7 @@ class SVD(Outlined):
         return small and has_own_memory(self.device) and not self._networks.num_edits
 
     @torch.no_grad()
-    def denoise(
-        self, x: Float[Tensor, "n c y x"], level: Level, condition: SVDCondition
-    ) -> Float[Tensor, "n c y x"]:
+    def denoise(self, x: Float[Tensor, "n c y x"], level: Level, condition: SVDCondition) -> Float[Tensor, "n c y x"]:
         """Guided ``x0``: v-prediction as in EDM, guidance growing over the frames (SVD, section 4.2).
 
         Outside ``settings.guidance_interval`` the conditional branch alone (Kynkäänniemi et al., arXiv 2404.07724).
@@ -244,9 +237,7 @@ class SVD(Outlined):
         low, high = condition.guidance_interval
         if condition.guided and low <= level.noise_level <= high:
             passes: list[tuple[bool, ...]] = [(True, False)] if self._both_at_once(x) else [(True,), (False,)]
-            given, plain = (
-                v for branches in passes for v in self._velocity(x, level, condition, branches=branches)
-            )
+            given, plain = (v for branches in passes for v in self._velocity(x, level, condition, branches=branches))
             velocity = plain + condition.guidance * (given - plain)
         else:
             (velocity,) = self._velocity(x, level, condition)
@@ -332,9 +323,7 @@ class SVD(Outlined):
             yield
 
     @torch.no_grad()
-    def decode(
-        self, x: Float[Tensor, "n c y x"], frames: Sequence[int] | None = None
-    ) -> Float[Tensor, "f 3 h w"]:
+    def decode(self, x: Float[Tensor, "n c y x"], frames: Sequence[int] | None = None) -> Float[Tensor, "f 3 h w"]:
         """Frames with values in 0..1, float32, decoded in chunks, the same up to rounding whichever way.
 
         ``frames``: these alone, as if the clip held no others.

@@ -35,9 +35,7 @@ def frame(
     """One frame, exactly as computed."""
     row = _done(studio, job_id)
     if index >= row["result"]["num_frames"]:
-        raise Problem(
-            HTTPStatus.NOT_FOUND, f"index: the last frame is {row['result']['num_frames'] - 1}", "index"
-        )
+        raise Problem(HTTPStatus.NOT_FOUND, f"index: the last frame is {row['result']['num_frames'] - 1}", "index")
     return _file(studio, row, f"frames/frame_{index:04d}.png", "image/png", f"-{index:04d}.png", download)
 
 
@@ -79,9 +77,7 @@ def frames_zip(job_id: JobId, studio: TheStudio, download: Download = False) -> 
                 bundle.write(path, path.name)
     except FileNotFoundError:
         raise _gone() from None
-    return Response(
-        file.getvalue(), media_type="application/zip", headers=_headers(row, "-frames.zip", download)
-    )
+    return Response(file.getvalue(), media_type="application/zip", headers=_headers(row, "-frames.zip", download))
 
 
 @router.get(
@@ -100,9 +96,7 @@ def preview(job_id: JobId, studio: TheStudio, v: Annotated[str, Query(max_length
 def _done(studio: Studio, job_id: str) -> Row:
     row = found(studio, job_id)
     if row["state"] != "done":
-        raise Problem(
-            HTTPStatus.CONFLICT, f"the job is {row['state']}; only one that is done has files", "job_id"
-        )
+        raise Problem(HTTPStatus.CONFLICT, f"the job is {row['state']}; only one that is done has files", "job_id")
     return row
 
 
@@ -114,13 +108,9 @@ def _file(studio: Studio, row: Row, name: str, kind: str, ending: str, download:
 
 
 def _headers(row: Row, ending: str, download: bool) -> dict[str, str]:
-    named = (
-        {"Content-Disposition": f'attachment; filename="sgi2v-{row["number"]}{ending}"'} if download else {}
-    )
+    named = {"Content-Disposition": f'attachment; filename="sgi2v-{row["number"]}{ending}"'} if download else {}
     return {"Cache-Control": _KEPT, **named}
 
 
 def _gone() -> Problem:
-    return Problem(
-        HTTPStatus.NOT_FOUND, "the file is not in the data folder any more; start the job again", "job_id"
-    )
+    return Problem(HTTPStatus.NOT_FOUND, "the file is not in the data folder any more; start the job again", "job_id")

@@ -52,15 +52,11 @@ def submit(asked: JobAsked, studio: TheStudio, response: Response, key: Key = No
 def jobs(
     studio: TheStudio,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
-    before: Annotated[
-        int | None, Query(ge=1, le=2**53, description="a job's number: only earlier ones")
-    ] = None,
+    before: Annotated[int | None, Query(ge=1, le=2**53, description="a job's number: only earlier ones")] = None,
 ) -> JobList:
     """Jobs, newest first."""
     rows = studio.table.newest(limit + 1, before)
-    return JobList.model_validate(
-        {"jobs": [studio.summary(row) for row in rows[:limit]], "more": len(rows) > limit}
-    )
+    return JobList.model_validate({"jobs": [studio.summary(row) for row in rows[:limit]], "more": len(rows) > limit})
 
 
 @router.get("/jobs/{job_id}", responses=may_say(HTTPStatus.NOT_FOUND))
@@ -95,9 +91,7 @@ def retry(job_id: JobId, studio: TheStudio, response: Response, key: Key = None)
         return _given(studio, row)
     old = found(studio, job_id)
     if old["state"] not in OVER:
-        raise Problem(
-            HTTPStatus.CONFLICT, f"the job is {old['state']}; it can be started again when it is over"
-        )
+        raise Problem(HTTPStatus.CONFLICT, f"the job is {old['state']}; it can be started again when it is over")
     studio.check_room()
     request = old["request"]
     # Planned anew: the model may have been changed since, and its pictures must still be here.
@@ -175,6 +169,4 @@ def _digest(payload: Json) -> str:
 
 
 def _unknown() -> Problem:
-    return Problem(
-        HTTPStatus.NOT_FOUND, "job: there is none with this id; it may have been deleted", "job_id"
-    )
+    return Problem(HTTPStatus.NOT_FOUND, "job: there is none with this id; it may have been deleted", "job_id")

@@ -20,9 +20,7 @@ _FORM = """<h1>sgi2v studio</h1>
 <p>{said}</p>
 <form method="post" action="/login"><label>Token <input name="token" type="password" autofocus
 autocomplete="current-password" required></label> <button>Open</button></form>"""
-_ASKED = (
-    "This studio can be reached by other machines and asks for its token, which whoever started it knows."
-)
+_ASKED = "This studio can be reached by other machines and asks for its token, which whoever started it knows."
 
 
 @router.get("/", include_in_schema=False)
