@@ -330,9 +330,7 @@ def test_an_adapter_for_another_network_is_refused_and_leaves_nothing(backbone: 
 
 
 @pytest.mark.parametrize("make", [low_rank, tint], ids=["low rank", "residuals"])
-def test_every_memory_mode_gives_the_same(
-    make: Callable[[], Adapter], x: Tensor, condition: SVDCondition
-) -> None:
+def test_every_memory_mode_gives_the_same(make: Callable[[], Adapter], x: Tensor, condition: SVDCondition) -> None:
     """Weights away from the device as on a GPU, the adapter's own among them: where they are not, all is NaN."""
     single = replace(
         condition,
@@ -366,9 +364,7 @@ def drawn() -> SVD:
 def test_a_run_writes_down_its_adapters_and_only_they_make_it_again(drawn: SVD, scene: Scene) -> None:
     def draw(*adapters: Adapter) -> tuple[Tensor, Run]:
         with nothing_is_left(drawn.denoiser):
-            video = generate(
-                scene, backbone=drawn, controller=Controller(), sampling=SMALL, adapters=adapters
-            )
+            video = generate(scene, backbone=drawn, controller=Controller(), sampling=SMALL, adapters=adapters)
         assert video.run is not None
         return video.frames, Run.from_dict(video.run)
 
@@ -388,9 +384,7 @@ def test_a_run_writes_down_its_adapters_and_only_they_make_it_again(drawn: SVD, 
 
     weaker = LowRank(pairs(), name="lora-0", sha256=lora.sha256, scale=0.5)
     for given in ((), (lora,), (residuals, lora), (low_rank(1), residuals), (weaker, residuals)):
-        with pytest.raises(
-            FieldError, match=r"adapters: the video was made with lora-0 .*, tint .*; give these"
-        ):
+        with pytest.raises(FieldError, match=r"adapters: the video was made with lora-0 .*, tint .*; give these"):
             replay(run, backbone=drawn, adapters=given)
     with pytest.raises(FieldError, match="adapters: the video was made with no adapter"):
         replay(plain, backbone=drawn, adapters=(lora,))
@@ -429,9 +423,7 @@ def test_low_rank_weights_come_from_a_safetensors_file(tmp_path: Path) -> None:
     assert (loaded.name, loaded.scale) == ("lora.safetensors", SCALE)
     assert loaded.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
     assert not any(weight.requires_grad for weight in loaded.module.parameters())
-    made, same = (
-        sorted(str(tuple(w.shape)) for w in one.module.state_dict().values()) for one in (low_rank(), loaded)
-    )
+    made, same = (sorted(str(tuple(w.shape)) for w in one.module.state_dict().values()) for one in (low_rank(), loaded))
     assert made == same
 
     save_file({name: weight for name, weight in weights.items() if "attn2.to_v.lora_B" not in name}, file)
