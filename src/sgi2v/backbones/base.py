@@ -210,7 +210,10 @@ class Backbone(Model, Protocol[ConditionT]):
         ...
 
     def free(self, grid: Grid) -> Bool[torch.Tensor, " n"]:
-        """Latent frames that are variables; False for one that the model keeps, such as a clean first frame."""
+        """Latent frames that are variables; False for one that the model keeps, such as a clean first frame.
+
+        On the host, where it is asked before anything is computed.
+        """
         ...
 
     def encode(self, image: PIL.Image.Image, text: Text, grid: Grid, generator: torch.Generator) -> ConditionT:

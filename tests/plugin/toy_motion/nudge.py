@@ -56,7 +56,7 @@ class ToyNudge(Controller["NudgeState"]):
             setup.backbone.encode_frames(clip.to(setup.backbone.device), setup.grid) for clip in clips
         )
         coarse = low_pass(setup.grid.rows, setup.grid.columns, self.cutoff, device=still.device)
-        free = setup.backbone.free(setup.grid)[:, None, None, None]
+        free = setup.backbone.free(setup.grid)[:, None, None, None].to(still.device)
         return NudgeState(setup=setup, push=(merge_frequencies(moved, still, coarse) - still) * free)
 
     def steer(
