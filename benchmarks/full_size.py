@@ -10,18 +10,16 @@ from typing import Any, Literal
 
 import torch
 import tyro
-from architecture import META, Scale, published_svd
-from counting import H200, Count, count_phases
-from phases import Generation, tracks_over
-from timing import Timing, free_unused, matrix_peak, time_phases
-from yardstick import Yardstick
 
-from sgi2v.backbones.base import settings_with_recipe
-from sgi2v.backbones.memory import Mode
+from benchmarks.architecture import META, Scale, published_svd
+from benchmarks.counting import H200, Count, count_phases
+from benchmarks.phases import Generation, recommended_sg_i2v, tracks_over
+from benchmarks.timing import Timing, free_unused, matrix_peak, time_phases
+from benchmarks.yardstick import Yardstick
+from sgi2v.backbones import Mode, settings_with_recipe
 from sgi2v.backbones.svd.compiling import any_compiled, compile_blocks
 from sgi2v.backbones.svd.model import SVD
 from sgi2v.backbones.svd.outline import SVDSettings
-from sgi2v.controllers import Controller, recommended
 from sgi2v.device import choose_device, choose_dtype, device_name
 
 Row = Mapping[str, Any]
@@ -126,12 +124,10 @@ def generation_of(backbone: SVD, case: Case, options: Options) -> Generation:
     width, height = options.width or (256 if small else 1024), options.height or (128 if small else 576)
     grid = backbone.grid(width, height, case.num_frames)
     # Random weights say nothing about when a loss stops falling, so every iteration is made.
-    controller: Controller = dataclasses.replace(recommended("sg-i2v", settings.recommended), settled=0.0)
-    if case.recipe == "yardstick":
-        controller = Yardstick()
+    guided = dataclasses.replace(recommended_sg_i2v(settings), settled=0.0)
     return Generation(
         backbone=backbone,
-        controller=controller,
+        controller=Yardstick() if case.recipe == "yardstick" else guided,
         grid=grid,
         tracks=tracks_over(grid, 0.4, options.num_boxes),
         num_steps=options.num_steps or settings.num_steps,
@@ -182,9 +178,7 @@ def count(case: Case, options: Options, dtype: torch.dtype, log: Log) -> None:
         log.add(what="at least, eager", case=case.name, tflop=total, seconds=floor, share=arithmetic / floor)
 
 
-def measure(
-    case: Case, options: Options, backbone: SVD, flop: Mapping[str, float], peak: float, log: Log
-) -> None:
+def measure(case: Case, options: Options, backbone: SVD, flop: Mapping[str, float], peak: float, log: Log) -> None:
     """One row a phase, one of their sum, one of the whole run."""
     device = backbone.device
     backbone.use_memory(case.memory)
@@ -192,9 +186,7 @@ def measure(
     generation.prepare()
     total = 0.0
     for part in generation.parts:
-        for phase, timing in time_phases(
-            part, device, repeats=options.repeats, warm_up=options.warm_up
-        ).items():
+        for phase, timing in time_phases(part, device, repeats=options.repeats, warm_up=options.warm_up).items():
             seconds = timing.seconds / generation.per_unit(phase)
             times, tflop = generation.times[phase], flop.get(phase, 0.0)
             total += seconds * times
@@ -253,10 +245,7 @@ def tables(rows: Sequence[Row]) -> str:
         for row in mine:
             if counted:
                 kinds = [row["kinds"].get(k, 0.0) for k in ("matrix product", "convolution", "attention")]
-                cells = [
-                    _cell(v)
-                    for v in (row["tflop"], *kinds, *(row[k] for k in ("moved_gb", "floor", "live_gb")))
-                ]
+                cells = [_cell(v) for v in (row["tflop"], *kinds, *(row[k] for k in ("moved_gb", "floor", "live_gb")))]
             else:
                 keys = ("seconds", "spread", "tflop", "share", "steady_gb", "peak_gb")
                 cells = [_cell(row[key]) for key in keys]
@@ -266,9 +255,7 @@ def tables(rows: Sequence[Row]) -> str:
     for row in runs:
         cells = [_cell(row.get(key)) for key in ("tflop", "seconds", "share", "peak_gb")]
         text.append(f"| {row['case']} | {row['what']} | " + " | ".join(cells) + " |")
-    text += [
-        f"| {row['case']} | did not run: {row['error']} | | | | |" for row in rows if row["what"] == "error"
-    ]
+    text += [f"| {row['case']} | did not run: {row['error']} | | | | |" for row in rows if row["what"] == "error"]
     return "\n".join(text)
 
 
