@@ -214,12 +214,8 @@ def causes(options: Options) -> None:
     seconds = [statistics.median(values) for values in times.values()]
     # Whatever else the machine does can only add to a time, so the fastest go says most about small differences.
     fastest = [min(values) for values in times.values()]
-    print(
-        f"\n{options.iterations} iterations, scene {options.scene}, medians and fastest of {options.repeats}\n"
-    )
-    print(
-        "| a guided step | median, s | fastest, s | over the line above | over the twin with the same exit |"
-    )
+    print(f"\n{options.iterations} iterations, scene {options.scene}, medians and fastest of {options.repeats}\n")
+    print("| a guided step | median, s | fastest, s | over the line above | over the twin with the same exit |")
     print("|---|---|---|---|---|")
     for k, name in enumerate(times):
         gains = [f"{fastest[k - 1] / fastest[k]:.2f}", f"{fastest[1] / fastest[k]:.2f}"] if k else ["", ""]

@@ -33,9 +33,7 @@ def main(width: int = 1024, height: int = 576, num_frames: int = 14, num_boxes: 
     assert isinstance(controller, SGI2V)
     grid = backbone.grid(width, height, num_frames)
     tracks = tracks_over(grid, 0.4, num_boxes)
-    print(
-        f"{num_frames} frames of {width}x{height}, float16, steps and their guidance only (no encoding or decoding)"
-    )
+    print(f"{num_frames} frames of {width}x{height}, float16, steps and their guidance only (no encoding or decoding)")
     print("| way | guided steps | TFLOP each | passes of plain steps | TFLOP of a run | of paper |")
     print("|---|---|---|---|---|---|")
     whole = None

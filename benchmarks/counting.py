@@ -26,9 +26,7 @@ def _sampling(_vectors: Any, places: Any, *_rest: Any, out_val: Any, **_named: A
 FORMULAS: Mapping[Any, Callable[..., int]] = MappingProxyType(
     {
         **flop_registry,
-        aten._scaled_dot_product_flash_attention_for_cpu: flop_registry[
-            aten._scaled_dot_product_flash_attention
-        ],
+        aten._scaled_dot_product_flash_attention_for_cpu: flop_registry[aten._scaled_dot_product_flash_attention],
         aten._scaled_dot_product_flash_attention_for_cpu_backward: flop_registry[
             aten._scaled_dot_product_flash_attention_backward
         ],
@@ -191,9 +189,7 @@ def count_phases(
     return {name: phase for name, phase in counter.phases.items() if phase.flop or name != "whole"}
 
 
-def count(
-    fn: Callable[[], object], held: Iterable[Tensor] = (), *, device: torch.device | None = None
-) -> Count:
+def count(fn: Callable[[], object], held: Iterable[Tensor] = (), *, device: torch.device | None = None) -> Count:
     """What ``fn`` comes to as a whole; see :func:`count_phases`."""
     counter = _Counter(held, device)
     counter.lap("whole")

@@ -182,9 +182,7 @@ def count(case: Case, options: Options, dtype: torch.dtype, log: Log) -> None:
         log.add(what="at least, eager", case=case.name, tflop=total, seconds=floor, share=arithmetic / floor)
 
 
-def measure(
-    case: Case, options: Options, backbone: SVD, flop: Mapping[str, float], peak: float, log: Log
-) -> None:
+def measure(case: Case, options: Options, backbone: SVD, flop: Mapping[str, float], peak: float, log: Log) -> None:
     """One row a phase, one of their sum, one of the whole run."""
     device = backbone.device
     backbone.use_memory(case.memory)
@@ -192,9 +190,7 @@ def measure(
     generation.prepare()
     total = 0.0
     for part in generation.parts:
-        for phase, timing in time_phases(
-            part, device, repeats=options.repeats, warm_up=options.warm_up
-        ).items():
+        for phase, timing in time_phases(part, device, repeats=options.repeats, warm_up=options.warm_up).items():
             seconds = timing.seconds / generation.per_unit(phase)
             times, tflop = generation.times[phase], flop.get(phase, 0.0)
             total += seconds * times
@@ -253,10 +249,7 @@ def tables(rows: Sequence[Row]) -> str:
         for row in mine:
             if counted:
                 kinds = [row["kinds"].get(k, 0.0) for k in ("matrix product", "convolution", "attention")]
-                cells = [
-                    _cell(v)
-                    for v in (row["tflop"], *kinds, *(row[k] for k in ("moved_gb", "floor", "live_gb")))
-                ]
+                cells = [_cell(v) for v in (row["tflop"], *kinds, *(row[k] for k in ("moved_gb", "floor", "live_gb")))]
             else:
                 keys = ("seconds", "spread", "tflop", "share", "steady_gb", "peak_gb")
                 cells = [_cell(row[key]) for key in keys]
@@ -266,9 +259,7 @@ def tables(rows: Sequence[Row]) -> str:
     for row in runs:
         cells = [_cell(row.get(key)) for key in ("tflop", "seconds", "share", "peak_gb")]
         text.append(f"| {row['case']} | {row['what']} | " + " | ".join(cells) + " |")
-    text += [
-        f"| {row['case']} | did not run: {row['error']} | | | | |" for row in rows if row["what"] == "error"
-    ]
+    text += [f"| {row['case']} | did not run: {row['error']} | | | | |" for row in rows if row["what"] == "error"]
     return "\n".join(text)
 
 

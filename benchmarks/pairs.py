@@ -39,9 +39,7 @@ def main(
             HostCopy(outputs[name].sum()).read()
             if repeat:
                 seconds[name].append(time.perf_counter() - start)
-    print(
-        f"{backbone}, {grid.width}x{grid.height}x{grid.num_frames}, {model.dtype}, {device_name(model.device)}"
-    )
+    print(f"{backbone}, {grid.width}x{grid.height}x{grid.num_frames}, {model.dtype}, {device_name(model.device)}")
     for name, values in seconds.items():
         print(f"{name}: {statistics.median(values):.3f} s, median of {len(values)}")
     apart, together = outputs.values()

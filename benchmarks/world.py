@@ -91,13 +91,7 @@ def sheet(clips: Clips, width: int) -> Image.Image:
     chosen = clips.frames[:, [0, num_frames // 3, 2 * num_frames // 3, num_frames - 1]].cpu()
     height = round(width * chosen.shape[3] / chosen.shape[4])
     small: Tensor = functional.interpolate(chosen.flatten(0, 1), (height, width), mode="area")
-    rows = (
-        small.unflatten(0, chosen.shape[:2])
-        .permute(0, 2, 3, 1, 4)
-        .flatten(3, 4)
-        .transpose(0, 1)
-        .flatten(1, 2)
-    )
+    rows = small.unflatten(0, chosen.shape[:2]).permute(0, 2, 3, 1, 4).flatten(3, 4).transpose(0, 1).flatten(1, 2)
     return Image.fromarray(to_uint8(rows[None])[0])
 
 

@@ -87,9 +87,7 @@ class Yardstick(Controller):
     def features(self, x: Float[Tensor, "n c y x"], level: Level, state: YardstickState) -> Tensor:
         """First-frame attention of all layers at the latents' size, side by side."""
         denoiser: Any = state.backbone.denoiser
-        blocks = [
-            f"{layer.removesuffix(':first-frame')}.transformer_blocks.0.attn1" for layer in self.paper.layers
-        ]
+        blocks = [f"{layer.removesuffix(':first-frame')}.transformer_blocks.0.attn1" for layer in self.paper.layers]
         names = [f"{block}.to_{part}" for block in blocks for part in "qkv"]
         sigma = torch.full((), level.noise, device=x.device)
         image = state.condition.image_latents.float().expand(x.shape[0], -1, -1, -1)

@@ -19,9 +19,7 @@ from tyro.conf import Positional
 
 HERE = Path(__file__).parent
 LOGS = HERE.parent / "out" / "studies"
-STUDIES = tuple(
-    sorted(file.parent.name for file in HERE.glob("*/run.py") if "STUDY = Study(" in file.read_text())
-)
+STUDIES = tuple(sorted(file.parent.name for file in HERE.glob("*/run.py") if "STUDY = Study(" in file.read_text()))
 
 
 @dataclass(frozen=True, kw_only=True)

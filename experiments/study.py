@@ -236,9 +236,7 @@ def _side_by_side(study: Study, options: Options) -> None:
         processes = []
         for share, log in enumerate(logs):
             told = stack.enter_context(log.open("w")) if share else None
-            own = subprocess.Popen(
-                [*command, f"--share={share}"], cwd=HERE.parent, env=environment, stderr=told
-            )
+            own = subprocess.Popen([*command, f"--share={share}"], cwd=HERE.parent, env=environment, stderr=told)
             processes.append(stack.enter_context(own))
         codes = [process.wait() for process in processes]
     for share, code in enumerate(codes):
@@ -247,9 +245,7 @@ def _side_by_side(study: Study, options: Options) -> None:
             sys.exit(f"jobs: share {share} of the scenes failed ({code}){more}; the same command goes on")
 
 
-def _run(
-    study: Study, options: Options, store: Store
-) -> tuple[list[dict[str, Any]], list[str], Cases, Backbone]:
+def _run(study: Study, options: Options, store: Store) -> tuple[list[dict[str, Any]], list[str], Cases, Backbone]:
     """The study's rows, those of the share alone if it is one, and the methods with seeds; what fails is said."""
     backbone = loaded(options.backbone, options.recipe, dtype=options.dtype, threads=options.threads)
     settings = backbone.settings
@@ -429,9 +425,7 @@ def _seeds(rows: Iterable[Mapping[str, Any]]) -> str:
     return f"{'one seed' if len(seeds) == 1 else f'{len(seeds)} seeds'} ({', '.join(map(str, seeds))})"
 
 
-def _table(
-    study: Study, findings: Mapping[str, Finding], options: Options, backbone: Backbone, seeds: str
-) -> str:
+def _table(study: Study, findings: Mapping[str, Finding], options: Options, backbone: Backbone, seeds: str) -> str:
     size = f"{backbone.settings.num_frames} frames of {backbone.settings.width}×{backbone.settings.height}"
     variants = _of_variants(study, findings)
     default = _default(study, findings)
@@ -476,9 +470,7 @@ def _verdict(study: Study, findings: Mapping[str, Finding]) -> str:
     default = _default(study, findings)
     with_it, without = findings[default], findings["none"]
     reached = with_it.by_scene.values()
-    better = [
-        objmc < without.by_scene[name] for name, objmc in with_it.by_scene.items() if name in without.by_scene
-    ]
+    better = [objmc < without.by_scene[name] for name, objmc in with_it.by_scene.items() if name in without.by_scene]
     scenes = (
         f"Of its scenes {sum(objmc < NEAR for objmc in reached)} of {len(reached)} lie within {NEAR:g} px (median "
         f"{statistics.median(reached):.1f}), and {sum(better)} of {len(better)} closer than without control."
@@ -511,9 +503,7 @@ def _plot(study: Study, findings: Mapping[str, Finding], file: Path) -> None:
             [max(0.0, i.value - i.low) for _, i in known],
             [max(0.0, i.high - i.value) for _, i in known],
         ]
-        axes.errorbar(
-            spots, middle, yerr=error, fmt="o-" if study.numeric else "o", capsize=3, color="#1f5fa8"
-        )
+        axes.errorbar(spots, middle, yerr=error, fmt="o-" if study.numeric else "o", capsize=3, color="#1f5fa8")
         for reference, colour in (("none", "#b04a2f"), ("true", "#4a8a3c")):
             if reference in of:
                 axes.axhline(of[reference].value, color=colour, linestyle="--", linewidth=1, label=reference)

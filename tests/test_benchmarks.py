@@ -112,9 +112,7 @@ def scene(grid: Grid) -> Tracks:
     return Tracks(image=image, tracks=tuple(Track(boxes=b) for b in boxes))
 
 
-def test_meta_counts_the_operations_that_a_cpu_really_runs(
-    bench: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_meta_counts_the_operations_that_a_cpu_really_runs(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     counts: dict[str, dict[str, int]] = {}
     for device in ("cpu", "meta"):
         backbone = tiny(bench, monkeypatch, torch.device(device), torch.float32)
@@ -168,9 +166,7 @@ def test_the_yardstick_has_our_loss_and_our_gradient(bench: Any, monkeypatch: py
     torch.testing.assert_close(their_gradient, gradient, rtol=1e-3, atol=1e-3 * float(gradient.abs().max()))
 
     with torch.no_grad():
-        moved, their_moved = (
-            c.steer(x, step, state) for c, state in zip((ours, theirs), states, strict=True)
-        )
+        moved, their_moved = (c.steer(x, step, state) for c, state in zip((ours, theirs), states, strict=True))
     assert float((moved - x).abs().max()) > 0.1
     assert float((moved - their_moved).abs().max()) < 0.02
 

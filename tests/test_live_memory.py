@@ -98,12 +98,9 @@ class Naive(FreeTraj):
             if call.source == "temporal":
                 return None
             owners = state.owners[call.size].of
-            mask = torch.where(owners[:, :, None] == owners[:, None, :], 1.0, self.factor).to(
-                call.query.dtype
-            )
+            mask = torch.where(owners[:, :, None] == owners[:, None, :], 1.0, self.factor).to(call.query.dtype)
             query, key, value = (
-                t.unflatten(-1, (call.num_heads, -1)).transpose(1, 2)
-                for t in (call.query, call.key, call.value)
+                t.unflatten(-1, (call.num_heads, -1)).transpose(1, 2) for t in (call.query, call.key, call.value)
             )
             logits = query @ key.transpose(-2, -1) * mask[:, None]
             tokens: Tensor = logits.softmax(-1) @ value
@@ -123,8 +120,7 @@ def test_a_freetraj_step_takes_at_most_a_fifth_more_than_a_plain_one(
     tracks = counting.tracks_over(grid, 0.4, 2)
     none = counting.step_peak(backbone, Controller(), grid, tracks, guided=False)
     freetraj, naive = (
-        counting.step_peak(backbone, controller, grid, tracks, guided=False)
-        for controller in (FreeTraj(), Naive())
+        counting.step_peak(backbone, controller, grid, tracks, guided=False) for controller in (FreeTraj(), Naive())
     )
     assert freetraj.added <= 1.2 * none.added
     assert naive.added > 5 * none.added

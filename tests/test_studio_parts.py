@@ -177,9 +177,7 @@ def test_a_form_is_made_from_a_dataclass() -> None:
         "name": "lr", "type": "number", "optional": False, "default": 0.1, "published": 0.5, "help": "A step size.",
         "simple": True,
     }  # fmt: skip
-    assert (
-        fields["count"]["type"] == "integer" and fields["count"]["optional"] and not fields["count"]["simple"]
-    )
+    assert fields["count"]["type"] == "integer" and fields["count"]["optional"] and not fields["count"]["simple"]
     assert fields["mode"]["choices"] == ["a", "b"] and fields["on"]["type"] == "boolean"
     assert fields["pair"]["length"] == 2 and fields["pair"]["default"] == [3.0, 4.0]
     assert fields["names"]["type"] == "strings" and "length" not in fields["names"]

@@ -81,9 +81,7 @@ def test_shares_give_the_rows_of_one_process_and_a_report_makes_nothing(place: P
     (place / "out").rename(place / "before")
     alone = run(place)
     assert alone.returncode == 0, alone.stderr
-    figures = [
-        {row["key"]: row["metrics"] for row in found} for found in (rows, read_rows(folder / "rows.jsonl"))
-    ]
+    figures = [{row["key"]: row["metrics"] for row in found} for found in (rows, read_rows(folder / "rows.jsonl"))]
     assert figures[0] == figures[1]
 
 

@@ -103,9 +103,7 @@ def distances(
     if not frames or not cover.any():
         return [], [], []
     with torch.no_grad():
-        latents = (
-            autoencoder.encode(2 * clip.frames - 1).latent_dist.mode() * autoencoder.config.scaling_factor
-        )
+        latents = autoencoder.encode(2 * clip.frames - 1).latent_dist.mode() * autoencoder.config.scaling_factor
     noisy = latents + level * torch.randn(latents.shape, generator=generator)
     scores = evidence(noisy, latents[0], cover)
     rows, columns = extent(cover)

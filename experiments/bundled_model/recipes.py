@@ -100,9 +100,7 @@ def taught(output: Path, scale: float) -> Recipe:
     stages = (
         Stage(**small, num_frames=4, batch_size=2, num_steps=600, lifelike=0.1, lr=5e-4, final_lr=4e-4),
         Stage(**clips, num_steps=1000, lifelike=0.2, lr=4e-4, final_lr=3e-4, num_warmup=20),
-        Stage(
-            **clips, num_steps=1000, lifelike=0.35, log_sigma=(0.9, 1.5), lr=3e-4, final_lr=2e-4, num_warmup=1
-        ),
+        Stage(**clips, num_steps=1000, lifelike=0.35, log_sigma=(0.9, 1.5), lr=3e-4, final_lr=2e-4, num_warmup=1),
         Stage(
             **{**clips, "num_things": 2, "rich": 0.15},
             num_steps=1100,

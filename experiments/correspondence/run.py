@@ -95,9 +95,7 @@ def losses(
     origin = maps.mean((0, 2, 3), keepdim=True)
     up = functional.interpolate(maps - origin, size, mode="bilinear", align_corners=False)
     target = up[0, :, top:bottom, left:right]
-    profiles = (
-        gaussian_profile(np.arange(n), np.array([n]), heatmap_std) for n in (bottom - top, right - left)
-    )
+    profiles = (gaussian_profile(np.arange(n), np.array([n]), heatmap_std) for n in (bottom - top, right - left))
     rows, columns = (torch.from_numpy(profile).to(up) for profile in profiles)
     weight = rows[:, None] * columns
     squares = functional.conv2d(up.square().sum(1, keepdim=True), weight[None, None])
@@ -158,10 +156,7 @@ def measured(
     for sigma in levels:
         level = Level(signal=1.0, noise=sigma)
         maps = backbone.features(clean + sigma * noise, level, condition, names)
-        each = {
-            name: losses(value.cpu(), box, heatmap_std, (grid.rows, grid.columns))
-            for name, value in maps.items()
-        }
+        each = {name: losses(value.cpu(), box, heatmap_std, (grid.rows, grid.columns)) for name, value in maps.items()}
         for label, variant in variants.items():
             costs = torch.stack([each[name] for name in variant.layers]).sum(0)
             best = costs[1:].flatten(1).argmin(1)
@@ -200,9 +195,7 @@ def steered(rows: Sequence[Mapping[str, Any]], backbone: Backbone) -> Mapping[st
     return {label: sum(values) / len(values) for label, values in found.items()}
 
 
-def all_rows(
-    options: Options, backbone: Backbone, variants: Mapping[str, SGI2V], file: Path
-) -> list[dict[str, Any]]:
+def all_rows(options: Options, backbone: Backbone, variants: Mapping[str, SGI2V], file: Path) -> list[dict[str, Any]]:
     """A row for each scene with each disc; those that the file lacks are made and added to it."""
     settings = backbone.settings
     size = {"width": settings.width, "height": settings.height, "num_frames": settings.num_frames}

@@ -61,9 +61,7 @@ def tracks_for(name: str, backbone: Backbone) -> Tracks:
     return tracks_of(load_scene(shipped_scene(name)), grid)
 
 
-def clips_of(
-    name: str, methods: tuple[str, ...], backbone: Backbone, seed: int
-) -> Iterator[tuple[str, Tensor]]:
+def clips_of(name: str, methods: tuple[str, ...], backbone: Backbone, seed: int) -> Iterator[tuple[str, Tensor]]:
     """The frames of a packaged scene by each method, as the model recommends it."""
     scene = load_scene(shipped_scene(name))
     for method in methods:

@@ -9,9 +9,7 @@ CUTOFFS = (0.5, 0.0, 0.25, 0.75, 1.0)
 STUDY = Study(
     folder="gamma",
     axis="γ (share of Nyquist)",
-    variants=lambda backbone: {
-        f"{value:g}": replace(base_of(backbone), cutoff=value) for value in sorted(CUTOFFS)
-    },
+    variants=lambda backbone: {f"{value:g}": replace(base_of(backbone), cutoff=value) for value in sorted(CUTOFFS)},
     numeric=True,
     default="0.5",
 )

@@ -15,9 +15,7 @@ def variants(backbone: Backbone) -> Mapping[str, Controller]:
     return {f"{base.lr * factor:.3g}": replace(base, lr=base.lr * factor) for factor in FACTORS}
 
 
-STUDY = Study(
-    folder="learning_rate", axis="step size (in units of the latents)", variants=variants, numeric=True
-)
+STUDY = Study(folder="learning_rate", axis="step size (in units of the latents)", variants=variants, numeric=True)
 
 if __name__ == "__main__":
     main(STUDY)

@@ -14,6 +14,7 @@ from sgi2v.cli.making import convert, demo, generate, mask, preview, replay
 from sgi2v.cli.measuring import benchmark, features, report
 from sgi2v.cli.studio import studio
 from sgi2v.cli.training import train
+from sgi2v.errors import FieldError
 from sgi2v.records import NewerRecord
 
 SPOILED: Final = 2  # exit codes: what was asked for cannot be done
@@ -68,7 +69,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     try:
         if name not in COMMANDS:
-            raise ValueError(f"command: unknown {name!r}; known are {', '.join(COMMANDS)}")
+            raise FieldError("command", f"unknown {name!r}", f"known are {', '.join(COMMANDS)}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("always", NewerRecord)
