@@ -194,6 +194,7 @@ class Backbone(Model, Protocol[ConditionT]):
 
         On the host, where it is asked before anything is computed.
         """
+        ...
 
     def encode(self, image: PIL.Image.Image, text: Text, grid: Grid, generator: torch.Generator) -> ConditionT:
         """Everything the model is conditioned on, from an image of the grid's size in pixels and words."""
