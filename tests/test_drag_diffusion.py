@@ -68,9 +68,7 @@ def scene() -> Scene:
     boxes = moving()[:2]
     motions = []
     for track in boxes:
-        keys = [
-            Key(time=j / 2, x=float(b[0] + b[2]) / 2, y=float(b[1] + b[3]) / 2) for j, b in enumerate(track)
-        ]
+        keys = [Key(time=j / 2, x=float(b[0] + b[2]) / 2, y=float(b[1] + b[3]) / 2) for j, b in enumerate(track)]
         left, top, right, bottom = (float(v) for v in track[0])
         motions.append(Motion(box=Box(left=left, top=top, right=right, bottom=bottom), path=tuple(keys)))
     return Scene(image=picture(), motions=tuple(motions))
@@ -100,9 +98,7 @@ def prepared(
     grid = backbone.grid(WIDTH, HEIGHT, NUM_FRAMES)
     setup = setup_of(backbone, tracks_from(boxes), grid, num_steps=NUM_STEPS)
     level, next_level = setup.levels[DRAGGED : DRAGGED + 2]
-    step = Step(
-        index=DRAGGED, count=NUM_STEPS, level=level, next_level=next_level, reporter=reporter or Reporter()
-    )
+    step = Step(index=DRAGGED, count=NUM_STEPS, level=level, next_level=next_level, reporter=reporter or Reporter())
     x = torch.randn(grid.latent_shape, generator=torch.Generator().manual_seed(3)) * level.noise
     return controller.prepare(setup), x, step
 
@@ -119,9 +115,7 @@ def prepared(
     ],
     ids=["published", "first-frame", "other numbers"],
 )
-def test_a_whole_drag_is_that_of_the_loops(
-    backbone: SVD, models: plain.Models, changes: dict[str, Any]
-) -> None:
+def test_a_whole_drag_is_that_of_the_loops(backbone: SVD, models: plain.Models, changes: dict[str, Any]) -> None:
     controller = dataclasses.replace(NO_REFERENCE, lr=0.002, **changes)
     reporter = Losses()
     state, x, step = prepared(backbone, controller, moving(), reporter)
@@ -176,9 +170,7 @@ def test_paths_that_stand_still_leave_everything_untouched(backbone: SVD) -> Non
     gone[0, 1] = gone[0, 2]  # no later box in the picture
     state, x, step = prepared(backbone, NO_REFERENCE, gone, reporter)
     assert torch.equal(NO_REFERENCE.steer(x, step, state), x)
-    assert torch.equal(
-        NO_REFERENCE.steer(x, *reversed(prepared(backbone, NO_REFERENCE, moving()[:0])[::2])), x
-    )
+    assert torch.equal(NO_REFERENCE.steer(x, *reversed(prepared(backbone, NO_REFERENCE, moving()[:0])[::2])), x)
     assert not reporter.values and not reporter.asked
 
 
@@ -212,9 +204,7 @@ def test_what_changes_inside_the_editable_cells_costs_nothing(backbone: SVD) -> 
     """With the motion's part switched off by its reach, only held cells can pull; and at first they do not."""
     from sgi2v.controllers.drag_diffusion import _Drag
 
-    controller = dataclasses.replace(
-        NO_REFERENCE, reach=0.0, pulled="own-frame", outside_weight=1.0, editable="path"
-    )
+    controller = dataclasses.replace(NO_REFERENCE, reach=0.0, pulled="own-frame", outside_weight=1.0, editable="path")
     state, x, step = prepared(backbone, controller, moving()[:1])
     drag = _Drag(controller=controller, state=state, step=step, places=state.handles.start)
     value, gradient, _ = drag.iterate(x)
@@ -235,9 +225,7 @@ def test_the_identity_setting_is_no_control(backbone: SVD, scene: Scene) -> None
     nothing = generate(scene, backbone=backbone, controller=Controller(), sampling=SMALL).frames
     for changes in ({"lr": 0.0, "iterations": 1}, {"iterations": 0}):
         controller = dataclasses.replace(NO_REFERENCE, **changes)
-        assert torch.equal(
-            nothing, generate(scene, backbone=backbone, controller=controller, sampling=SMALL).frames
-        )
+        assert torch.equal(nothing, generate(scene, backbone=backbone, controller=controller, sampling=SMALL).frames)
 
 
 def test_reference_attention_acts_from_the_dragged_step_until_told(backbone: SVD) -> None:
@@ -246,10 +234,7 @@ def test_reference_attention_acts_from_the_dragged_step_until_told(backbone: SVD
     state, x, step = prepared(backbone, controller, moving()[:1])
     levels, condition = state.setup.levels, state.setup.condition
     plain_x0 = backbone.denoise(x, step.level, condition)
-    steps = [
-        dataclasses.replace(step, index=k, level=levels[k], next_level=levels[k + 1])
-        for k in range(NUM_STEPS)
-    ]
+    steps = [dataclasses.replace(step, index=k, level=levels[k], next_level=levels[k + 1]) for k in range(NUM_STEPS)]
     with nothing_is_left(backbone.denoiser):
         for k, at in enumerate(steps):
             with controller.during(at, state):
@@ -278,9 +263,7 @@ def test_nothing_is_left_however_it_ends(scene: Scene, checkpointing: bool) -> N
         backbone.denoiser.enable_gradient_checkpointing()  # type: ignore[operator]
 
     def run(**kwargs: Any) -> Tensor:
-        frames: Tensor = generate(
-            scene, backbone=backbone, controller=controller, sampling=SMALL, **kwargs
-        ).frames
+        frames: Tensor = generate(scene, backbone=backbone, controller=controller, sampling=SMALL, **kwargs).frames
         return frames
 
     with nothing_is_left(backbone.denoiser):

@@ -173,9 +173,7 @@ def test_without_control_the_frames_are_those_of_diffusers(
         Scene(image=picture(seed)),
         backbone=load_svd(folder, device="cpu", dtype="float32", settings=chosen),
         controller=Controller(),
-        sampling=Sampling(
-            width=size[0], height=size[1], num_frames=num_frames, num_steps=num_steps, seed=seed
-        ),
+        sampling=Sampling(width=size[0], height=size[1], num_frames=num_frames, num_steps=num_steps, seed=seed),
     ).frames
 
     pipeline = StableVideoDiffusionPipeline.from_pretrained(folder, use_safetensors=True)
@@ -210,9 +208,7 @@ def test_boxes_of_a_scene_are_the_twins(name: str) -> None:
     assert tracks.image.tobytes() == resized(picture()).tobytes()
 
 
-@pytest.mark.parametrize(
-    "folder", sorted(EXAMPLES.glob("[0-9]*")) or [None], ids=lambda f: f.name if f else "absent"
-)
+@pytest.mark.parametrize("folder", sorted(EXAMPLES.glob("[0-9]*")) or [None], ids=lambda f: f.name if f else "absent")
 @pytest.mark.parametrize(("width", "height"), [(1024, 576), (320, 192), (640, 320)])
 def test_boxes_of_published_scenes_are_the_twins(folder: Path | None, width: int, height: int) -> None:
     if folder is None:
@@ -384,9 +380,7 @@ VARIATIONS: dict[str, tuple[str, dict[str, object]]] = {
 def test_one_guided_step_is_the_twins(backbone: SVD, models: plain.Models, variation: str) -> None:
     name, changes = VARIATIONS[variation]
     chosen = settings(**{"iterations": 2, **changes})
-    ours, our_losses, theirs, their_losses, before = guided_step_of_both(
-        backbone, models, boxes_of(name), chosen
-    )
+    ours, our_losses, theirs, their_losses, before = guided_step_of_both(backbone, models, boxes_of(name), chosen)
     assert len(our_losses) == chosen.iterations
     assert our_losses == pytest.approx(their_losses, rel=1e-5)
     assert (ours - theirs).abs().max() <= tolerance(theirs)
@@ -415,9 +409,7 @@ def test_a_step_without_any_cell_left_is_not_guided(backbone: SVD, models: plain
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_a_wrong_setting_would_be_noticed(
-    backbone: SVD, models: plain.Models, change: dict[str, object]
-) -> None:
+def test_a_wrong_setting_would_be_noticed(backbone: SVD, models: plain.Models, change: dict[str, object]) -> None:
     """The comparison above has teeth: a tenth more or less of anything is far outside its tolerance."""
     boxes, base = boxes_of("several"), settings(iterations=2)
     wrong = dataclasses.replace(base, **change)  # type: ignore[arg-type]
@@ -458,16 +450,12 @@ def test_the_guided_steps_are_the_twins(
     ],
     ids=["several", "leaves", "less-than-a-cell"],
 )
-def test_a_whole_run_is_the_twins(
-    backbone: SVD, models: plain.Models, name: str, changes: dict[str, object]
-) -> None:
+def test_a_whole_run_is_the_twins(backbone: SVD, models: plain.Models, name: str, changes: dict[str, object]) -> None:
     chosen = settings(**changes)
     trace = twin.Trace()
     theirs = twin.run(models, resized(picture()), boxes_of(name), chosen, trace)
     assert trace.guided == ([1, 2] if "sigmas" not in changes else [2, 3])
-    sampling = Sampling(
-        width=WIDTH, height=HEIGHT, num_frames=NUM_FRAMES, num_steps=NUM_STEPS, seed=chosen.seed
-    )
+    sampling = Sampling(width=WIDTH, height=HEIGHT, num_frames=NUM_FRAMES, num_steps=NUM_STEPS, seed=chosen.seed)
     ours = generate(scene_of(name), backbone=backbone, controller=controller_of(chosen), sampling=sampling)
     assert (ours.frames - theirs).abs().max() <= 1e-3
     if not changes:

@@ -162,9 +162,7 @@ def test_a_mistake_under_an_old_name_is_named_as_today(values: dict[str, object]
 
 def ranges(*units: Unit) -> st.SearchStrategy[Range]:
     ends = st.tuples(st.floats(0, 1e6), st.floats(0, 1e6))
-    return st.builds(
-        lambda ends, unit: Range(low=min(ends), high=max(ends), unit=unit), ends, st.sampled_from(units)
-    )
+    return st.builds(lambda ends, unit: Range(low=min(ends), high=max(ends), unit=unit), ends, st.sampled_from(units))
 
 
 clocks = st.sampled_from(["sigma", "noise-level", "step"])
@@ -179,9 +177,7 @@ methods = st.one_of(
     ),
     st.builds(FreeTraj, guided=ranges(*get_args(Unit)), inject_noise=st.booleans(), layers=st.just(("up_blocks.2",))),
     st.builds(DragDiffusion, at=st.floats(0.01, 0.99), unit=clocks, iterations=st.integers(0, 99)),
-    st.builds(
-        TimeToMove, t_weak=st.none() | st.floats(10, 100), t_strong=st.none() | st.floats(1, 10), unit=clocks
-    ),
+    st.builds(TimeToMove, t_weak=st.none() | st.floats(10, 100), t_strong=st.none() | st.floats(1, 10), unit=clocks),
 )
 combined = methods | st.builds(InTurn, first=methods, second=methods)
 

@@ -15,7 +15,7 @@ from reference import time_to_move as twin
 from sgi2v import SVD, Progress, Run, Sampling, generate, replay
 from sgi2v.controllers import Controller, Setup, TimeToMove, controller_from_dict, controller_to_dict
 from sgi2v.cut_and_drag import dragged_clip
-from sgi2v.grid import Grid, tracks_of
+from sgi2v.grid import tracks_of
 from sgi2v.reference import Reference
 from sgi2v.sampling import sample
 from sgi2v.scene import Box, Key, Motion, Scene
@@ -35,9 +35,7 @@ def picture(seed: int = 0) -> PIL.Image.Image:
     return PIL.Image.fromarray(small).resize((WIDTH, HEIGHT), PIL.Image.Resampling.BICUBIC)
 
 
-MOVES = Motion(
-    box=Box(left=8, top=8, right=24, bottom=24), path=(Key(time=0, x=16, y=16), Key(time=1, x=46, y=30))
-)
+MOVES = Motion(box=Box(left=8, top=8, right=24, bottom=24), path=(Key(time=0, x=16, y=16), Key(time=1, x=46, y=30)))
 SCENE = Scene(image=picture(), motions=(MOVES,))
 SMALL = Sampling(seed=5, num_steps=STEPS, width=WIDTH, height=HEIGHT, num_frames=FRAMES)
 
@@ -204,9 +202,7 @@ def test_it_costs_what_plain_sampling_costs_less_the_steps_left_out(backbone: SV
 
 
 @pytest.mark.parametrize("motions", [(), (dataclasses.replace(MOVES, path=()),)], ids=["nothing", "a pin"])
-def test_a_scene_in_which_nothing_moves_is_held_to_its_image(
-    backbone: SVD, motions: Sequence[Motion]
-) -> None:
+def test_a_scene_in_which_nothing_moves_is_held_to_its_image(backbone: SVD, motions: Sequence[Motion]) -> None:
     scene = dataclasses.replace(SCENE, motions=tuple(motions))
     _, seen, noise, setup = run(backbone, LATE, scene, num_steps=3)
     image = torch.from_numpy(np.asarray(setup.tracks.image, dtype=np.float32) / 255).permute(2, 0, 1)
@@ -223,9 +219,7 @@ def test_the_mask_is_symmetric_as_the_box_and_lies_inside_it(backbone: SVD) -> N
     grows = (Key(time=0, x=0, y=0), Key(time=1, x=0, y=0, scale=1.4))
     for path in ((), grows):
         setup = prepared(backbone, Scene(image=picture(), motions=(Motion(box=middle, path=path),)))
-        whole, inside, everything = (
-            TimeToMove(coverage=share).prepare(setup).inside for share in (1.0, 0.5, 1e-6)
-        )
+        whole, inside, everything = (TimeToMove(coverage=share).prepare(setup).inside for share in (1.0, 0.5, 1e-6))
         assert torch.equal(inside, inside.flip(-1)) and torch.equal(inside, inside.flip(-2))
         assert (whole <= inside).all() and (inside <= everything).all()
         for j, (left, top, right, bottom) in enumerate(setup.tracks.tracks[0].boxes.tolist()):
