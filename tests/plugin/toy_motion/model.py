@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ToyCondition:
-    """What the network sees beside the noisy latents; encoded once a run."""
+    """Everything the network sees beside the noisy latents; encoded once a run."""
 
     picture: Float[Tensor, "1 c y x"]
     """The picture's latents, float32: the clean first frame."""

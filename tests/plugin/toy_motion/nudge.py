@@ -27,9 +27,9 @@ class ToyNudge(Controller["NudgeState"]):
     name: ClassVar[str] = "toy-nudge"
 
     guided: Range = field(default_factory=lambda: Range(low=0.5, high=1.0, unit="noise-level"))
-    """Where in the denoising to lean."""
+    """Part of the denoising in which to lean."""
     strength: float = 0.3
-    """How much of the difference is added at a step, as a share of the signal that is there."""
+    """Part of the difference that is added at a step, as a share of the signal that is there."""
     cutoff: float = 0.5
     """Frequencies below this share of Nyquist are coarse."""
 
