@@ -116,7 +116,7 @@ def no_weights_opened() -> Iterator[None]:
 
 
 def _in_a_type_check() -> bool:
-    """True while ``isinstance`` asks: Python 3.11 reads all properties of a protocol, and so hashes weights."""
+    """True while ``isinstance`` asks: Python 3.11 reads every property of a protocol, so type checks hash weights."""
     return any(frame.function == "__instancecheck__" for frame in inspect.stack(0))
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import pytest
 import torch
@@ -67,43 +66,62 @@ def constant(backbone: SVD, name: str) -> Iterator[None]:
         handle.remove()
 
 
-@pytest.mark.parametrize("last", LAYERS)
-def test_the_first_pass_is_whole_and_the_next_takes_its_deep_part_for_constant(
-    backbone: SVD, x: Tensor, last: str
-) -> None:
-    layers = LAYERS[last]
-    whole, gradient = read(backbone, x, layers)
-    with nothing_is_left(backbone.denoiser), backbone.reusing_deep(layers):
-        first, first_gradient = read(backbone, x, layers)
-        # At the same place what is reused is what would be computed; only the gradient knows the difference.
-        again, shallow = read(backbone, x, layers)
-        elsewhere, _ = read(backbone, x + 1, layers)
-    for found in (first, again):
-        assert all(torch.equal(a, b) for a, b in zip(found, whole, strict=True))
-    assert torch.equal(first_gradient, gradient)
-    with constant(backbone, last):
-        _, wanted = read(backbone, x, layers)
-    assert torch.equal(shallow, wanted) and not torch.equal(shallow, gradient)
-    assert not torch.equal(elsewhere[0], whole[0]), "the shallow part sees where it is"
-    assert torch.equal(read(backbone, x, layers)[1], gradient), "and nothing is reused afterwards"
-
-
-def test_deep_blocks_do_not_run_again(backbone: SVD, x: Tensor) -> None:
-    ran: list[str] = []
+@contextmanager
+def running(backbone: SVD, ran: list[str]) -> Iterator[None]:
+    """Writes down which blocks of the network's levels run."""
     blocks = [*(f"down_blocks.{k}" for k in range(4)), "mid_block", *(f"up_blocks.{k}" for k in range(4))]
     handles = [
         backbone.denoiser.get_submodule(name).register_forward_pre_hook(lambda *_, name=name: ran.append(name))
         for name in blocks
     ]
     try:
-        with backbone.reusing_deep(MID):
-            read(backbone, x, MID)
-            ran.clear()
-            read(backbone, x, MID)
+        yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+@pytest.mark.parametrize("last", LAYERS)
+def test_the_first_pass_is_whole_and_the_next_takes_its_deep_part_for_constant(
+    backbone: SVD, x: Tensor, last: str
+) -> None:
+    layers = LAYERS[last]
+    whole, gradient = read(backbone, x, layers)
+    with constant(backbone, last):
+        _, wanted = read(backbone, x, layers)
+    with nothing_is_left(backbone.denoiser), backbone.reusing_deep(layers):
+        first, first_gradient = read(backbone, x, layers)
+        # At the same place what stands in is what would be computed; only the gradient knows the difference.
+        again, shallow = read(backbone, x, layers)
+        elsewhere, _ = read(backbone, x + 1, layers)
+    assert all(torch.equal(a, b) for a, b in zip(first, whole, strict=True))
+    assert torch.equal(first_gradient, gradient)
+    assert all(torch.equal(a, b) for a, b in zip(again, whole, strict=True))
+    assert torch.equal(shallow, wanted) and not torch.equal(shallow, gradient)
+    assert not torch.equal(elsewhere[0], whole[0]), "the shallow part sees where it is"
+
+
+def test_deep_blocks_do_not_run_again_until_it_is_over(backbone: SVD, x: Tensor) -> None:
+    ran: list[str] = []
+    with backbone.reusing_deep(MID):
+        read(backbone, x, MID)
+        with running(backbone, ran):
+            read(backbone, x, MID)
     assert ran == ["down_blocks.0", "down_blocks.1", "up_blocks.2"]
+    ran.clear()
+    with running(backbone, ran):
+        read(backbone, x, MID)
+    assert len(ran) == 8, "nothing is reused outside"
+
+
+def test_blocks_may_be_nested_and_each_knows_its_own(backbone: SVD, x: Tensor) -> None:
+    whole, _ = read(backbone, x, MID)
+    with backbone.reusing_deep(MID):
+        read(backbone, x + 1, MID)
+        with backbone.reusing_deep(MID):
+            inner, _ = read(backbone, x, MID)
+        outer, _ = read(backbone, x, MID)
+    assert torch.equal(inner[0], whole[0]) and not torch.equal(outer[0], whole[0])
 
 
 def test_the_estimate_of_the_same_pass_has_the_same_deep_part(backbone: SVD, x: Tensor) -> None:
@@ -115,20 +133,20 @@ def test_the_estimate_of_the_same_pass_has_the_same_deep_part(backbone: SVD, x: 
 
 @pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
 def test_nothing_is_left_after_a_shallow_pass_that_fails(backbone: SVD, x: Tensor, backward: bool) -> None:
+    whole, _ = read(backbone, x, MID)
     with nothing_is_left(backbone.denoiser), pytest.raises(Broken), backbone.reusing_deep(MID):
-        read(backbone, x, MID)
+        read(backbone, x + 1, MID)
         with broken_layer(backbone.denoiser, "down_blocks.1.resnets.0", backward=backward):
             read(backbone, x, MID)
+    again, _ = read(backbone, x, MID)
+    assert torch.equal(again[0], whole[0])
 
 
 @pytest.mark.parametrize(
     "layers",
     [("up_blocks.0.resnets.1:output",), ("down_blocks.1.attentions.0:self", *MID), ("mid_block:output",)],
 )
-def test_layers_with_nothing_below_them_are_refused(backbone: SVD, x: Tensor, layers: Any) -> None:
-    with (
-        nothing_is_left(backbone.denoiser),
-        pytest.raises(ValueError, match="reuse_deep: nothing lies deeper"),
-        backbone.reusing_deep(layers),
-    ):
-        pass
+def test_layers_with_nothing_below_them_are_refused(backbone: SVD, layers: tuple[str, ...]) -> None:
+    refused = pytest.raises(ValueError, match="reuse_deep: nothing lies deeper")
+    with nothing_is_left(backbone.denoiser), refused, backbone.reusing_deep(layers):
+        raise AssertionError("it was opened")

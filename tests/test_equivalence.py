@@ -22,6 +22,7 @@ from sgi2v import (
     Controller,
     Key,
     Motion,
+    Range,
     Sampling,
     Scene,
     SVDSettings,
@@ -31,7 +32,6 @@ from sgi2v import (
 from sgi2v.alignment import alignment_loss, alignment_plan
 from sgi2v.backbones import Text
 from sgi2v.grid import Grid, Track, Tracks, tracks_of
-from sgi2v.planning import Range
 from sgi2v.step import Reporter, Step
 from tiny import load_svd, setup_of, tiny_svd
 
@@ -341,12 +341,12 @@ def guided_step_of_both(
     timestep = models.scheduler.timesteps[GUIDED]
     their_latents, their_losses = twin.guided_step(models, x, timestep, condition, boxes, theirs)
 
-    grid = backbone.grid(WIDTH, HEIGHT, NUM_FRAMES)
     controller, losses = controller_of(ours), Losses()
-    own_condition = backbone.encode(image, Text(), grid, torch.Generator().manual_seed(817))
-    setup = setup_of(backbone, tracks_from(boxes), grid, num_steps=NUM_STEPS, condition=own_condition)
-    state, levels = controller.prepare(setup), setup.levels
-    step = Step(index=GUIDED, count=NUM_STEPS, level=levels[GUIDED], next_level=levels[GUIDED + 1], reporter=losses)
+    grid = backbone.grid(WIDTH, HEIGHT, NUM_FRAMES)
+    setup = setup_of(backbone, tracks_from(boxes), grid, num_steps=NUM_STEPS, seed=817)
+    state = controller.prepare(setup)
+    level, next_level = setup.levels[GUIDED : GUIDED + 2]
+    step = Step(index=GUIDED, count=NUM_STEPS, level=level, next_level=next_level, reporter=losses)
     with torch.no_grad():
         our_latents = controller.steer(x[0], step, state)
     return our_latents, [loss.item() for loss in losses.seen], their_latents[0], their_losses, x[0]

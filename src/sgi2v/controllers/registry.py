@@ -98,8 +98,9 @@ def controller_from_dict(data: Mapping[str, object], *, over: Controller | None 
     kind = controller_class(said)
     if kind is InTurn:
         return InTurn(**_parts(said, values, over))
-    before = getattr(over, "guided", None)
-    values = controller_from_1(said, values, unit=before.unit if isinstance(before, Range) else None)
+    # The unit alone, an older form, is said of a range that is there already.
+    before = getattr(kind() if over is None and "guided_as" in values else over, "guided", None)
+    values = controller_from_1(said, values, before=before if isinstance(before, Range) else None)
     known = {f.name for f in dataclasses.fields(kind)}
     unknown = sorted(set(values) - known)
     if unknown:

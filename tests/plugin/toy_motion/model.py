@@ -100,7 +100,7 @@ class ToyFlow(Outlined):
 
     def free(self, grid: Grid) -> Bool[Tensor, " n"]:
         """All frames but the first, which is the picture."""
-        return torch.arange(grid.latent_frames, device=self.device) > 0
+        return torch.arange(grid.latent_frames) > 0
 
     @torch.no_grad()
     def encode(self, image: PIL.Image.Image, text: Text, grid: Grid, generator: torch.Generator) -> ToyCondition:

@@ -54,7 +54,7 @@ class ToyNudge(Controller["NudgeState"]):
         clips = [torch.stack([picture.roll(by, (1, 2)) for by in m]) for m in (moves, [(0, 0)] * len(moves))]
         moved, still = (setup.backbone.encode_frames(clip.to(setup.backbone.device), setup.grid) for clip in clips)
         coarse = low_pass(setup.grid.rows, setup.grid.columns, self.cutoff, device=still.device)
-        free = setup.backbone.free(setup.grid)[:, None, None, None]
+        free = setup.backbone.free(setup.grid)[:, None, None, None].to(still.device)
         return NudgeState(setup=setup, push=(merge_frequencies(moved, still, coarse) - still) * free)
 
     def steer(self, x: Float[torch.Tensor, "n c y x"], step: Step, state: NudgeState) -> Float[torch.Tensor, "n c y x"]:
