@@ -14,8 +14,8 @@ from sgi2v.evaluation.store import Store
 
 @pytest.fixture
 def shipped(experiment: Callable[[str], ModuleType]) -> ModuleType:
-    """experiments/shipped.py."""
-    return experiment("shipped")
+    """The module experiments/study/shipped.py."""
+    return experiment("study.shipped")
 
 
 def test_only_the_last_rows_of_the_named_keys_are_packed(shipped: ModuleType, tmp_path: Path) -> None:
@@ -58,6 +58,4 @@ def test_features_go_where_their_clips_do_not(shipped: ModuleType, tmp_path: Pat
     shipped.unpack_features(packed, there, "seen")
     found = [there.load_features(name, "seen") for name in "abc"]
     assert found[2] is None and found[0] is not None and found[1] is not None
-    assert (found[0] == seen[2]).all() and (found[1] == seen[1]).all(), (
-        "what was there stays; the rest is exact"
-    )
+    assert (found[0] == seen[2]).all() and (found[1] == seen[1]).all(), "what was there stays; the rest is exact"
