@@ -17,9 +17,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-pytest.register_assert_rewrite(
-    "contract", "imprint"
-)  # tests that other files run: they explain a failure too
+pytest.register_assert_rewrite("contract", "imprint")  # tests that other files run: they explain a failure too
 
 # A shared machine makes any deadline a coin toss; a fixed seed makes a failure repeatable.
 settings.register_profile(

@@ -19,9 +19,7 @@ garbage: st.SearchStrategy[Any] = st.one_of(
     st.integers(min_value=10**400, max_value=10**401),
     st.floats(),
     st.text(max_size=12),
-    st.sampled_from(
-        ["../x.png", "/etc/hostname", "http://a/b.png", "data:image/png;base64,AAAA", "linear", "."]
-    ),
+    st.sampled_from(["../x.png", "/etc/hostname", "http://a/b.png", "data:image/png;base64,AAAA", "linear", "."]),
     st.binary(max_size=4),
     st.lists(st.integers(), max_size=3),
     st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),

@@ -21,9 +21,7 @@ from playwright.sync_api import (
 )
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-needs_browser = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium is installed: the page is NOT tested"
-)
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: the page is NOT tested")
 STUDIO = ("-m", "sgi2v.cli", "studio")
 LAPTOP, PHONE = ViewportSize(width=1366, height=768), ViewportSize(width=390, height=844)
 
@@ -113,9 +111,7 @@ class Visit:
     def open(self, *files: tuple[str, bytes]) -> None:
         kinds = {"png": "image/png", "json": "application/json", "mp4": "video/mp4"}
         payloads = [
-            FilePayload(
-                name=name, mimeType=kinds.get(name.split(".")[-1], "application/octet-stream"), buffer=data
-            )
+            FilePayload(name=name, mimeType=kinds.get(name.split(".")[-1], "application/octet-stream"), buffer=data)
             for name, data in files
         ]
         self.page.set_input_files("#file", payloads)

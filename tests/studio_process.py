@@ -22,9 +22,7 @@ DONE = ("done", "failed", "cancelled", "interrupted")
 class StudioProcess:
     """A server process that is gone at the end of the block."""
 
-    def __init__(
-        self, data: Path, program: Sequence[str] = QUICK, *options: str, token: str | None = None
-    ) -> None:
+    def __init__(self, data: Path, program: Sequence[str] = QUICK, *options: str, token: str | None = None) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
         if token:
             environment["SGI2V_STUDIO_TOKEN"] = token
@@ -74,9 +72,7 @@ class StudioProcess:
 
     def wait_for(self, job_id: str, *states: str) -> Any:
         """A job as soon as it is in one of the states (over, by default)."""
-        return until(
-            lambda: found if (found := self.get(f"/api/jobs/{job_id}"))["state"] in (states or DONE) else None
-        )
+        return until(lambda: found if (found := self.get(f"/api/jobs/{job_id}"))["state"] in (states or DONE) else None)
 
 
 def until(look: Callable[[], Any]) -> Any:

@@ -30,9 +30,7 @@ def random_mask(rng: np.random.Generator) -> PIL.Image.Image:
     return PIL.Image.fromarray(small).resize((GRID.width, GRID.height), PIL.Image.Resampling.BILINEAR)
 
 
-def literal_loss(
-    features: list[torch.Tensor], tracks: Tracks, std: float, weighting: Weighting
-) -> torch.Tensor | None:
+def literal_loss(features: list[torch.Tensor], tracks: Tracks, std: float, weighting: Weighting) -> torch.Tensor | None:
     rows, columns = GRID.rows, GRID.columns
     maps = torch.cat([F.interpolate(f, size=(rows, columns), mode="bilinear") for f in features], dim=1)
     total, weight = torch.zeros((), dtype=torch.float64), 0.0
@@ -115,9 +113,7 @@ def test_the_loss_and_its_gradient_are_the_literal_ones(
         return
     fast = alignment_loss(features, plan)
     assert fast.item() == pytest.approx(slow.item(), rel=1e-5)
-    for ours, theirs in zip(
-        torch.autograd.grad(fast, features), torch.autograd.grad(slow, features), strict=True
-    ):
+    for ours, theirs in zip(torch.autograd.grad(fast, features), torch.autograd.grad(slow, features), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-6 + 1e-4 * float(theirs.abs().max()))
 
 
@@ -161,9 +157,7 @@ def test_a_crowd_of_boxes_costs_what_upsampling_whole_maps_says(num_boxes: int, 
     ]
     fast, slow = alignment_loss(features, plan), upsampling_loss(features, plan)
     assert fast.item() == pytest.approx(slow.item(), rel=1e-5)
-    for ours, theirs in zip(
-        torch.autograd.grad(fast, features), torch.autograd.grad(slow, features), strict=True
-    ):
+    for ours, theirs in zip(torch.autograd.grad(fast, features), torch.autograd.grad(slow, features), strict=True):
         assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
 
 

@@ -9,19 +9,20 @@ import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import Tensor
 
+from imprint import nothing_is_left
 from sgi2v import SVD
 from sgi2v.attention import (
     AttentionCall,
     AttentionEdit,
-    LeanAttention,
     attend,
     first_frame_attention,
     map_size,
     to_maps,
 )
+from sgi2v.backbones.svd.attention import LeanAttention
 from sgi2v.backbones.svd.parts import SVDCondition
 from sgi2v.step import Level
-from test_no_trace import Broken, nothing_is_left
+from test_no_trace import Broken
 from tiny import EMBEDDING, load_svd, tiny_svd
 
 
@@ -32,10 +33,7 @@ def literal(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, num_hea
         for head in range(num_heads):
             part = slice(head * size, (head + 1) * size)
             for i in range(query.shape[1]):
-                logits = [
-                    (query[b, i, part] @ key[b, j, part]).item() / math.sqrt(size)
-                    for j in range(key.shape[1])
-                ]
+                logits = [(query[b, i, part] @ key[b, j, part]).item() / math.sqrt(size) for j in range(key.shape[1])]
                 weights = [math.exp(v - max(logits)) for v in logits]
                 for j, weight in enumerate(weights):
                     out[b, i, part] += value[b, j, part] * (weight / sum(weights))
@@ -101,9 +99,7 @@ def test_one_token_given_to_every_place_is_projected_once() -> None:
 def test_first_frame_attention_reads_the_first_frame_everywhere_and_sends_it_no_gradient() -> None:
     query, key, value = (t.requires_grad_(True) for t in torch.randn(3, 4, 6, 8).unbind())
     out = first_frame_attention(query, key, value, 2)
-    same = literal(
-        query.detach(), key[:1].expand(4, -1, -1).detach(), value[:1].expand(4, -1, -1).detach(), 2
-    )
+    same = literal(query.detach(), key[:1].expand(4, -1, -1).detach(), value[:1].expand(4, -1, -1).detach(), 2)
     assert torch.allclose(out, same, atol=1e-5)
     out.square().sum().backward()
     assert query.grad is not None and query.grad.abs().min() >= 0 and query.grad.any()
@@ -114,9 +110,7 @@ def test_first_frame_attention_reads_the_first_frame_everywhere_and_sends_it_no_
 @pytest.mark.parametrize(
     ("grid", "places", "size"), [((24, 40), 240, (12, 20)), ((9, 5), 15, (5, 3)), ((24, 40), 960, (24, 40))]
 )
-def test_map_size_follows_the_networks_halving(
-    grid: tuple[int, int], places: int, size: tuple[int, int]
-) -> None:
+def test_map_size_follows_the_networks_halving(grid: tuple[int, int], places: int, size: tuple[int, int]) -> None:
     assert map_size(*grid, places) == size
 
 
@@ -192,9 +186,7 @@ def test_an_edit_sees_every_self_attention_of_both_branches_and_nothing_else(
     for call in calls:
         rows, columns = call.size
         width = backbone.denoiser.get_submodule(call.layer).get_submodule("norm").num_channels
-        places_first = (
-            (rows * columns, NUM_FRAMES) if call.source == "temporal" else (NUM_FRAMES, rows * columns)
-        )
+        places_first = (rows * columns, NUM_FRAMES) if call.source == "temporal" else (NUM_FRAMES, rows * columns)
         assert call.query.shape == call.key.shape == call.value.shape == (*places_first, width)
     assert {c.size for c in calls if c.layer.startswith("up_blocks.3")} == {(8, 6)}
     assert {c.size for c in calls if c.layer.startswith("up_blocks.1")} == {(2, 2)}
@@ -218,9 +210,7 @@ def test_what_an_edit_returns_is_what_the_output_projection_gets(
     prefix = "temporal_" if source == "temporal" else ""
     attention = backbone.denoiser.get_submodule(f"{layer}.{prefix}transformer_blocks.0.attn1")
     given: list[Tensor] = []
-    handle = attention.get_submodule("to_out.0").register_forward_pre_hook(
-        lambda _, inputs: given.append(inputs[0])
-    )
+    handle = attention.get_submodule("to_out.0").register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
     asked: list[Tensor] = []
 
     def edit(call: AttentionCall) -> Tensor | None:
@@ -252,14 +242,14 @@ def test_the_inner_edit_answers_first_and_what_it_leaves_goes_to_the_outer_one(
     halves = denoised(backbone, condition, x, halved)
     assert torch.equal(denoised(backbone, condition, x, halved, nothing), halves)
     grid = backbone.grid(48, 64, NUM_FRAMES)
-    with nothing_is_left(backbone), backbone.editing(halved, grid):
+    with nothing_is_left(backbone.denoiser), backbone.editing(halved, grid):
         with backbone.editing(only_temporal, grid):
             pass
         assert torch.equal(backbone.denoise(x, LEVEL, condition), halves), "the outer edit is not back"
 
 
 def test_nothing_is_left_after_edits_that_worked(backbone: SVD, condition: SVDCondition, x: Tensor) -> None:
-    with nothing_is_left(backbone):
+    with nothing_is_left(backbone.denoiser):
         denoised(backbone, condition, x, halved, nothing)
 
 
@@ -272,17 +262,15 @@ def test_nothing_is_left_after_an_edit_that_fails(
             raise Broken
         return None
 
-    with nothing_is_left(backbone), pytest.raises(Broken):
+    with nothing_is_left(backbone.denoiser), pytest.raises(Broken):
         denoised(backbone, condition, x, *[fails] * num_edits)
 
 
-def test_nothing_is_left_after_a_network_that_fails(
-    backbone: SVD, condition: SVDCondition, x: Tensor
-) -> None:
+def test_nothing_is_left_after_a_network_that_fails(backbone: SVD, condition: SVDCondition, x: Tensor) -> None:
     def fail(*_: object) -> None:
         raise Broken
 
-    with nothing_is_left(backbone):
+    with nothing_is_left(backbone.denoiser):
         handle = backbone.denoiser.get_submodule("mid_block").register_forward_hook(fail)
         try:
             with pytest.raises(Broken):
@@ -314,7 +302,7 @@ def test_gradients_through_an_edit_under_taps_with_and_without_checkpointing(
     assert torch.equal(gradient(backbone, condition, x, AttentionCall.ordinary), plain)
     edited = gradient(backbone, condition, x, halved)
     assert (edited - plain).norm() > 0.01 * plain.norm()
-    with nothing_is_left(checkpointed):
+    with nothing_is_left(checkpointed.denoiser):
         assert torch.equal(gradient(checkpointed, condition, x, halved), edited)
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sgi2v.backbones import SVD, load_backbone
+from sgi2v.backbones.svd.model import SVD
 from sgi2v.controllers import SGI2V, Controller, InTurn
 from sgi2v.evaluation.benchmark import BenchmarkProgress, Method, Summary, run_benchmark
 from sgi2v.evaluation.clip_features import load_clip_features
@@ -25,11 +25,11 @@ from sgi2v.evaluation.rows import read_rows
 from sgi2v.evaluation.store import Store, StoreFull, read_clip
 from sgi2v.evaluation.tracker import TemplateTracker
 from sgi2v.pipeline import generate
-from sgi2v.planning import Sampling
+from sgi2v.planning import Range, Sampling
 from sgi2v.scene import Box, Key, Motion, Scene
 from sgi2v.step import Cancelled
 from sgi2v.video import to_uint8
-from tiny import tiny_svd
+from tiny import load_svd, tiny_svd
 
 SAMPLING = Sampling(num_steps=2, width=64, height=64, num_frames=4)
 QUICK = TemplateTracker(scales=(), turns=())
@@ -39,7 +39,7 @@ FREE: dict[str, Method] = {"still": "still", "paste": "paste", "true": "true"}
 
 @pytest.fixture(scope="module")
 def backbone() -> SVD:
-    return load_backbone(tiny_svd(4, light=True), device="cpu", dtype="float32")
+    return load_svd(tiny_svd(4, light=True), device="cpu", dtype="float32")
 
 
 def bench(folder: Path, cases: Any = WORLD, methods: Mapping[str, Method] = FREE, **more: Any) -> Summary:
@@ -83,9 +83,7 @@ def test_killed_at_twenty_moments_it_loses_nothing(tmp_path: Path) -> None:
 def test_rows_say_what_decides_them_and_are_made_once(tmp_path: Path, backbone: SVD) -> None:
     methods: dict[str, Method] = {**FREE, "reconstructed": "reconstructed", "none": Controller()}
     told: list[BenchmarkProgress] = []
-    summary = bench(
-        tmp_path, methods=methods, backbone=backbone, seeds=(1, 2), recipe="quick", progress=told.append
-    )
+    summary = bench(tmp_path, methods=methods, backbone=backbone, seeds=(1, 2), recipe="quick", progress=told.append)
     assert summary.num_new == len(summary.rows) == 2 * (4 + 2) and not summary.failed
     assert told[0].seconds_left is None and told[-1].seconds_left is not None
     assert told[-1].total == 12 and [t.done for t in told] == sorted(t.done for t in told)
@@ -127,7 +125,7 @@ def test_rows_say_what_decides_them_and_are_made_once(tmp_path: Path, backbone: 
 
 def test_rows_from_before_a_field_was_there_are_still_found(tmp_path: Path, backbone: SVD) -> None:
     one = Case(name="one", scene=WORLD[0].scene)
-    guided = SGI2V(guided=(0.0, 1000.0), iterations=1)
+    guided = SGI2V(guided=Range(low=0.0, high=1000.0), iterations=1)
     pair = InTurn(first=Controller(), second=guided)
     methods: dict[str, Method] = {"off": guided, "on": dataclasses.replace(guided, settled=0.5), "pair": pair}
     rows = {row["method"]: row for row in bench(tmp_path, [one], methods, backbone=backbone).rows}
@@ -156,7 +154,7 @@ def test_a_scene_made_by_rule_is_known_however_a_processor_rounds(tmp_path: Path
 
 def test_a_field_of_the_controller_is_another_clip(tmp_path: Path, backbone: SVD) -> None:
     one = Case(name="one", scene=WORLD[0].scene)
-    guided = SGI2V(guided=(0.0, 1000.0), iterations=1)
+    guided = SGI2V(guided=Range(low=0.0, high=1000.0), iterations=1)
     methods: dict[str, Method] = {"a": guided, "b": dataclasses.replace(guided, lr=0.5), "c": guided}
     rows = bench(tmp_path, [one], methods, backbone=backbone).rows
     assert [row["method"] for row in rows] == ["a", "b", "c"]
@@ -180,9 +178,7 @@ def test_what_fails_is_written_down_and_the_rest_goes_on(tmp_path: Path, backbon
     summary = bench(tmp_path, Unusable())
     assert summary.left_out == ["b.png: 3 pixels; give more"]
     assert len(summary.rows) == 4 and summary.without_truth == 2
-    assert [r.get("left_out") for r in read_rows(tmp_path / "rows.jsonl")].count(
-        "b.png: 3 pixels; give more"
-    ) == 1
+    assert [r.get("left_out") for r in read_rows(tmp_path / "rows.jsonl")].count("b.png: 3 pixels; give more") == 1
     bench(tmp_path, Unusable())
     assert len(read_rows(tmp_path / "rows.jsonl")) == 5
 
@@ -217,8 +213,8 @@ def test_what_can_never_work_is_refused_before_anything_is_made(tmp_path: Path, 
     ):
         with pytest.raises(ValueError, match=message):
             bench(tmp_path, methods=methods)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"methods\.sg-i2v.*guided: "):
-        bench(tmp_path, methods={"sg-i2v": SGI2V(guided=(1e-9, 1e-8))}, backbone=backbone)
+    with pytest.raises(ValueError, match=r"methods: 'sg-i2v' cannot run: controller\.guided: no step of 2 "):
+        bench(tmp_path, methods={"sg-i2v": SGI2V(guided=Range(low=1e-9, high=1e-8))}, backbone=backbone)
     with pytest.raises(ValueError, match="say width, height and num_frames"):
         run_benchmark(WORLD, FREE, store=Store(rows=tmp_path / "rows.jsonl"))
     assert not list(tmp_path.iterdir())
@@ -271,9 +267,7 @@ def full(*_: Any, **__: Any) -> None:
 
 
 @pytest.mark.parametrize("what", ["clip", "features", "row"])
-def test_a_full_disk_ends_a_benchmark_at_once(
-    tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_ends_a_benchmark_at_once(tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Or every clip from there on would be made in vain."""
     with monkeypatch.context() as patch:
         target = {"clip": "numpy.savez_compressed", "features": "pathlib.Path.write_bytes"}

@@ -89,13 +89,9 @@ def test_cameras_are_joined(one: Camera, other: Camera) -> None:
 
 def test_boxes_that_meet_an_object_are_left_out() -> None:
     box = Box.around(75, 67, 40)
-    crossing = Motion(
-        box=box, path=(Key(time=0, x=75, y=67), Key(time=1, x=525, y=67))
-    )  # along the first row
+    crossing = Motion(box=box, path=(Key(time=0, x=75, y=67), Key(time=1, x=525, y=67)))  # along the first row
     kept = camera_motions(Camera(), SIZE, avoid=[crossing])
-    assert [motion.name for motion in kept] == [
-        f"camera {row}.{column}" for row in (2, 3) for column in (1, 2, 3, 4)
-    ]
+    assert [motion.name for motion in kept] == [f"camera {row}.{column}" for row in (2, 3) for column in (1, 2, 3, 4)]
 
 
 @settings(max_examples=20)

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import importlib
 import json
 import re
 import shutil
@@ -29,10 +30,8 @@ from sgi2v.video import load_video, read_run
 from tiny import save_tiny_svd, tiny_svd
 
 WIDTH, HEIGHT = 96, 64
-SMALL = tuple(
-    "--width 48 --height 32 --num-frames 3 --num-steps 3 --seed 5 --device cpu --dtype float32".split()
-)
-GUIDED = tuple("controller:sg-i2v --controller.guided 1 400 --controller.iterations 2".split())
+SMALL = tuple("--width 48 --height 32 --num-frames 3 --num-steps 3 --seed 5 --device cpu --dtype float32".split())
+GUIDED = tuple("controller:sg-i2v --controller.guided 1 400 sigma --controller.iterations 2".split())
 
 
 def scene_json(**changes: Any) -> dict[str, Any]:
@@ -89,9 +88,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str, folder: Path | 
 
 
 def generate(model: str, *arguments: str) -> int:
-    before, after = (
-        (arguments, ()) if "controller:none" not in arguments else (arguments[:-1], arguments[-1:])
-    )
+    before, after = (arguments, ()) if "controller:none" not in arguments else (arguments[:-1], arguments[-1:])
     return main(["generate", "scene.json", "--backbone", model, *SMALL, *before, *(after or GUIDED)])
 
 
@@ -133,9 +130,7 @@ def test_what_was_said_reaches_the_run(folder: Path, model: str) -> None:
     controller = "--controller.lr 0.5 --controller.cutoff 0.25 --controller.heatmap-std 0.3"
     controller += " --controller.weighting uniform"
     layers = ["--controller.layers", "up_blocks.1.attentions.0:self", "up_blocks.2.attentions.2:first-frame"]
-    last = [
-        *["controller:sg-i2v", "--controller.guided", "0.5", "1", "--controller.guided-as", "noise-level"]
-    ]
+    last = [*["controller:sg-i2v", "--controller.guided", "0.5", "1", "noise-level"]]
     arguments = [
         "generate",
         "scene.json",
@@ -168,7 +163,7 @@ def test_a_models_own_recommendations_are_the_defaults(
         main(["generate", "--help", "--backbone", "own"])
     assert stopped.value.code == 0
     shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "Width of the video in pixels, a multiple of 8. (default: 48)" in shown
+    assert "Width of the video in pixels; the model says of what number it must be a multiple. (default: 48)" in shown
     assert "(default: 5)" in shown and "--settings.width" not in shown
     assert (
         main(
@@ -276,9 +271,7 @@ def test_a_measurement_that_cannot_be_is_refused(
     assert said in capsys.readouterr().err
 
 
-def test_preview_draws_without_a_model(
-    folder: Path, no_model: None, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_preview_draws_without_a_model(folder: Path, no_model: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["preview", "scene.json", "--output", "new/p.png"]) == 0
     assert capsys.readouterr().out == "new/p.png\n"
     with Image.open("new/p.png") as drawn, Image.open("photo.png") as photo:
@@ -328,6 +321,13 @@ def test_help_names_every_command_and_costs_nothing() -> None:
     assert all(f"  {name} " in done.stdout for name in COMMANDS) and "sgi2v 0." in done.stdout
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_commands_line_in_the_list_is_what_it_says_of_itself(name: str) -> None:
+    command = COMMANDS[name]
+    said = getattr(importlib.import_module(f"sgi2v.cli.{command.room}"), name).__doc__
+    assert said.splitlines()[0] == command.summary
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -342,15 +342,15 @@ def test_help_names_every_command_and_costs_nothing() -> None:
         ("generate scene.json controller:sg-i2v --controller.lr -1", "sgi2v: controller.lr: must be .*got -1"),
         ("generate scene.json controller:sg-i2v --controller.lr nan", "controller.lr: must be .*got nan"),
         ("generate scene.json --dtype int8", "--dtype"),
-        ("generate scene.json --device abacus", "device: 'abacus' cannot be used here .*try cpu"),
+        ("generate scene.json --device abacus controller:none", "device: 'abacus' cannot be used here .*try cpu"),
         ("generate scene.json --backbone nowhere", "backbone: 'nowhere' is no folder and no name; use bundled"),
         ("generate scene.json --backbone some/model", "backbone: 'some/model' could not be fetched .*give its folder"),
         ("generate scene.json --backbone svd", "img2vid' could not be fetched .*give its folder"),
         ("generate scene.json --width 50", "width: must be a multiple of 8, got 50; nearest are 48 and 56"),
         ("generate scene.json --height 30", "height: must be a multiple of 8, got 30; nearest are 24 and 32"),
         ("generate scene.json --num-frames 1", "num_frames: must lie in 2..256, got 1"),
-        ("generate scene.json controller:sg-i2v --controller.guided 5000 6000", "guided: no step of 3 falls"),
-        ("generate scene.json controller:sg-i2v --controller.guided 9 1", "controller.guided: the lowest value comes"),
+        ("generate scene.json controller:sg-i2v --controller.guided 5000 6000 sigma", "guided: no step of 3 falls"),
+        ("generate scene.json controller:sg-i2v --controller.guided 9 1 sigma", "controller.guided: the lowest value"),
         ("generate missing.json", "scene: missing.json"),
         ("generate scene.json --output a.avi", "output: 'a.avi' .*end its name in .mp4 or .gif"),
         ("generate scene.json --output photo.png/a.mp4", "output: .*photo.png, which is a file"),
@@ -517,7 +517,7 @@ def test_a_bad_model_folder_gets_one_line(
     how: str, message: str, folder: Path, model: str, no_model: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     damaged(how, shutil.copytree(model, folder / "bad"))
-    line = refused(capsys, "generate", "scene.json", "--backbone", "bad", *SMALL)
+    line = refused(capsys, "generate", "scene.json", "--backbone", "bad", *SMALL, "controller:none")
     assert re.search(message, line), line
 
 

@@ -95,9 +95,7 @@ def test_distance_rises_with_every_strength(
     strengths: tuple[float, ...],
 ) -> None:
     rows = [true]
-    rows += [
-        features(extractor, [spoilt(clip.frames, strength) for clip in clips[1]]) for strength in strengths
-    ]
+    rows += [features(extractor, [spoilt(clip.frames, strength) for clip in clips[1]]) for strength in strengths]
     for distance in (frechet_distance, kernel_distance):
         found = [distance(reference, part) for part in rows]
         assert all(after > before for before, after in pairwise(found)), found

@@ -112,14 +112,11 @@ def test_taught_blocks_are_read_at_what_the_world_knows(training: DenoiserTraini
                 row, column = divmod(place, cells)
                 source = match.source[0, frame, row, column] / stride - 0.5
                 moved = float((source - torch.tensor([column, row])).norm()) > 0.5
-                missed = literal(
-                    query[0, frame, place][None, None], key[0, 0][None], source[None, None], heads, cells
-                )
+                missed = literal(query[0, frame, place][None, None], key[0, 0][None], source[None, None], heads, cells)
                 groups[moved].append((float(match.visible[0, frame, row, column]), float(missed)))
         assert any(weight > 0.1 for weight, _ in groups[True])
         means = [
-            sum(w * value for w, value in group) / max(sum(w for w, _ in group), 1e-3)
-            for group in groups.values()
+            sum(w * value for w, value in group) / max(sum(w for w, _ in group), 1e-3) for group in groups.values()
         ]
         expected.append(sum(means) / 2)
     assert float(loss.detach()) == pytest.approx(sum(expected) / 2, rel=1e-4)

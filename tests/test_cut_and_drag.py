@@ -1,4 +1,4 @@
-"""The crude clip: pixel by pixel what scissors would make, and one affine map for a camera."""
+"""The cut-and-drag clip: pixel by pixel what scissors would make, and one affine map for a camera."""
 
 import math
 from collections.abc import Sequence
@@ -29,9 +29,7 @@ def pixels_of(image: PIL.Image.Image) -> torch.Tensor:
     return torch.from_numpy(np.asarray(image, dtype=np.float32) / 255).permute(2, 0, 1)
 
 
-def literal(
-    picture: NDArray[np.float32], x: float, y: float, outside: float | None = None
-) -> NDArray[np.float64]:
+def literal(picture: NDArray[np.float32], x: float, y: float, outside: float | None = None) -> NDArray[np.float64]:
     """A picture [h, w, c] at a place in pixels, between the four nearest centres; `outside` for what it lacks."""
     value = np.zeros(picture.shape[2])
     for row in (math.floor(y - 0.5), math.floor(y - 0.5) + 1):
@@ -49,9 +47,7 @@ def literal(
     shift=st.tuples(st.floats(-30, 30), st.floats(-25, 25)),
     growth=st.floats(0.5, 1.8),
 )
-def test_a_thing_lies_where_its_box_is_pixel_by_pixel(
-    seed: int, shift: tuple[float, float], growth: float
-) -> None:
+def test_a_thing_lies_where_its_box_is_pixel_by_pixel(seed: int, shift: tuple[float, float], growth: float) -> None:
     image = pixels_of(smooth_image(seed))
     left, top, right, bottom = 8.0, 6.0, 24.0, 20.0
     middle = np.array([(left + right) / 2, (top + bottom) / 2]) + shift
@@ -146,12 +142,8 @@ def test_a_cameras_boxes_give_its_warp_back_even_stretched(camera: Camera, stret
             assert np.allclose(warp @ (x * ratio[0], y * ratio[1], 1), wanted, atol=2e-3)
 
 
-@given(
-    shift=st.tuples(st.floats(-20, 20), st.floats(-20, 20)), growth=st.floats(0.5, 2), turn=st.floats(-1, 1)
-)
-def test_one_box_gives_shift_and_growth_and_two_a_turn(
-    shift: tuple[float, float], growth: float, turn: float
-) -> None:
+@given(shift=st.tuples(st.floats(-20, 20), st.floats(-20, 20)), growth=st.floats(0.5, 2), turn=st.floats(-1, 1))
+def test_one_box_gives_shift_and_growth_and_two_a_turn(shift: tuple[float, float], growth: float, turn: float) -> None:
     def moved(x: float, y: float, turned: float) -> np.ndarray:
         cos, sin = math.cos(turned) * growth, math.sin(turned) * growth
         return np.array([cos * x - sin * y, sin * x + cos * y]) + shift
@@ -180,9 +172,7 @@ def test_a_camera_moves_the_ground_and_a_thing_stays_where_its_path_says() -> No
         for x, y in ((2, 2), (30, 4), (10, 24))
     )  # fmt: skip
     pin = Motion(box=Box(left=20, top=10, right=28, bottom=20))
-    tracks = tracks_of(
-        Scene(image=image, motions=(*camera, pin)), Grid(width=WIDTH, height=HEIGHT, num_frames=3)
-    )
+    tracks = tracks_of(Scene(image=image, motions=(*camera, pin)), Grid(width=WIDTH, height=HEIGHT, num_frames=3))
     clip, first = dragged_clip(tracks, 3), pixels_of(image)
     assert torch.equal(clip.frames[0], first) and (clip.masks[0] == 1).all()
     for index, (right, up) in ((1, (3, 2)), (2, (6, 4))):
@@ -200,9 +190,7 @@ def test_a_camera_moves_the_ground_and_a_thing_stays_where_its_path_says() -> No
     wide=st.floats(0.01, 30),
     high=st.floats(0.01, 30),
 )
-def test_a_box_in_the_picture_covers_something_however_small(
-    left: float, top: float, wide: float, high: float
-) -> None:
+def test_a_box_in_the_picture_covers_something_however_small(left: float, top: float, wide: float, high: float) -> None:
     cover = box_cover((left, top, left + wide, top + high), WIDTH, HEIGHT)
     inside = left + wide > 0 and top + high > 0 and left < WIDTH and top < HEIGHT
     assert cover.any() == inside

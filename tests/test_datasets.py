@@ -82,9 +82,7 @@ def test_a_case_does_not_depend_on_how_many_there_are() -> None:
     many, few = HeldOutWorld(limit=5000, variety="mixed"), HeldOutWorld(limit=8, variety="mixed")
     assert len(many) == 5000
     a, b = many[7], few[7]
-    assert (
-        a.scene == b.scene and a.truth is not None and b.truth is not None and torch.equal(a.truth, b.truth)
-    )
+    assert a.scene == b.scene and a.truth is not None and b.truth is not None and torch.equal(a.truth, b.truth)
     assert many[4999].name == "world-0-mixed-4999"
     with pytest.raises(IndexError):
         few[8]
@@ -230,9 +228,7 @@ def test_lifelike_scenes_ask_for_what_happens_in_them() -> None:
         assert ("camera" in case.kinds) == (wanted == "camera")
         assert case.masks is not None and case.masks[0, 0].sum() > 20
     # The box that is asked to follow a rolling camera is where its ground is.
-    clip = LifelikeWorld(
-        width=128, height=64, radius=(8.0, 20.0), camera=1.0, num_frames=6, held_out=True
-    ).render(9, 1)
+    clip = LifelikeWorld(width=128, height=64, radius=(8.0, 20.0), camera=1.0, num_frames=6, held_out=True).render(9, 1)
     rolling = next(clip[n] for n in range(9) if clip.layers.poses[n, -1, -1, 0, 1].abs() > 0.02)
     motion = camera_motion(rolling)
     view = rolling.layers.poses[0, -1].double()

@@ -29,9 +29,7 @@ def some_boxes(draw: st.DrawFn) -> NDArray[np.float32]:
         left, top = draw(st.floats(0, 60)), draw(st.floats(0, 40))
         width, height = draw(st.floats(1, 36)), draw(st.floats(1, 24))
         moves = [(0.0, 0.0)]
-        moves += [
-            (draw(st.floats(-150, 150)), draw(st.floats(-120, 120))) for _ in range(GRID.num_frames - 1)
-        ]
+        moves += [(draw(st.floats(-150, 150)), draw(st.floats(-120, 120))) for _ in range(GRID.num_frames - 1)]
         tracks.append([(left + x, top + y, left + width + x, top + height + y) for x, y in moves])
     return np.array(tracks, dtype=np.float32)
 
@@ -76,9 +74,7 @@ def test_handles_places_and_steps_are_those_of_the_loops(boxes: NDArray[np.float
 
 @settings(max_examples=15)
 @given(boxes=some_boxes(), seed=st.integers(0, 1000), first=st.booleans())
-def test_a_handle_is_found_where_the_loops_find_it(
-    boxes: NDArray[np.float32], seed: int, first: bool
-) -> None:
+def test_a_handle_is_found_where_the_loops_find_it(boxes: NDArray[np.float32], seed: int, first: bool) -> None:
     handles = handles_of(tracks_from(boxes), GRID)
     before, now = maps_of(seed), maps_of(seed + 1)
     template = read_places(before, handles.start[:, :, None], handles.size)[:, :, 0]
@@ -95,9 +91,7 @@ def test_a_handle_is_found_where_the_loops_find_it(
 
             # Both layers side by side as one map, which is what the loops search in, has no resolution of its own:
             # so the loops are asked at every candidate.
-            candidates = [
-                (start[0] + 3.0 * dx, start[1] + 3.0 * dy) for dy in range(-2, 3) for dx in range(-2, 3)
-            ]
+            candidates = [(start[0] + 3.0 * dx, start[1] + 3.0 * dy) for dy in range(-2, 3) for dx in range(-2, 3)]
             inside = [(x, y) for x, y in candidates if 0 <= x <= small.width and 0 <= y <= small.height]
             assert far(found[n, j].tolist()) == pytest.approx(min(map(far, inside)), abs=1e-3)
             assert 0 <= found[n, j, 0] <= 96 and 0 <= found[n, j, 1] <= 64

@@ -129,18 +129,14 @@ def test_shipped_scenes_are_previewed(name: str) -> None:
     assert shown.size == scene.image.size and shown != scene.image
 
 
-@pytest.mark.skipif(
-    not PUBLISHED.is_dir(), reason="shared/examples, the scenes published with SG-I2V, are not here"
-)
+@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="shared/examples, the scenes published with SG-I2V, are not here")
 def test_published_scenes_are_previewed_and_drawn_small() -> None:
     for folder in sorted(path.parent for path in PUBLISHED.glob("*/traj.npy")):
         scene = load_scene(folder)
         shown = preview(scene, max_side=400)
         assert shown.size == (400, 225)
         tracks = tracks_of(scene, Grid(width=192, height=128, num_frames=14))
-        frames = (
-            torch.from_numpy(np.array(tracks.image)).permute(2, 0, 1).float().expand(14, -1, -1, -1) / 255
-        )
+        frames = torch.from_numpy(np.array(tracks.image)).permute(2, 0, 1).float().expand(14, -1, -1, -1) / 255
         drawn = draw_tracks(frames, tracks.tracks)
         changed = (drawn != frames).any(1).float().mean()
         assert 0 < changed < 0.5  # seen, and the picture not covered

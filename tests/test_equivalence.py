@@ -22,6 +22,7 @@ from sgi2v import (
     Controller,
     Key,
     Motion,
+    Range,
     Sampling,
     Scene,
     SVDSettings,
@@ -29,9 +30,10 @@ from sgi2v import (
     load_scene,
 )
 from sgi2v.alignment import alignment_loss, alignment_plan
+from sgi2v.backbones import Text
 from sgi2v.grid import Grid, Track, Tracks, tracks_of
 from sgi2v.step import Reporter, Step
-from tiny import load_svd, tiny_svd
+from tiny import load_svd, setup_of, tiny_svd
 
 EXAMPLES = Path(__file__).parents[1].parent / "shared" / "examples"
 WIDTH, HEIGHT, NUM_FRAMES, NUM_STEPS = 128, 64, 4, 6
@@ -126,8 +128,7 @@ def controller_of(s: plain.Settings) -> SGI2V:
     """The package's controller with the twin's settings."""
     low, high = s.remaining or s.sigmas
     return SGI2V(
-        guided=(float(low), float(high)),
-        guided_as="step" if s.remaining else "sigma",
+        guided=Range(low=float(low), high=float(high), unit="step" if s.remaining else "sigma"),
         iterations=s.iterations,
         lr=s.lr,
         weight_decay=s.weight_decay,
@@ -172,9 +173,7 @@ def test_without_control_the_frames_are_those_of_diffusers(
         Scene(image=picture(seed)),
         backbone=load_svd(folder, device="cpu", dtype="float32", settings=chosen),
         controller=Controller(),
-        sampling=Sampling(
-            width=size[0], height=size[1], num_frames=num_frames, num_steps=num_steps, seed=seed
-        ),
+        sampling=Sampling(width=size[0], height=size[1], num_frames=num_frames, num_steps=num_steps, seed=seed),
     ).frames
 
     pipeline = StableVideoDiffusionPipeline.from_pretrained(folder, use_safetensors=True)
@@ -209,9 +208,7 @@ def test_boxes_of_a_scene_are_the_twins(name: str) -> None:
     assert tracks.image.tobytes() == resized(picture()).tobytes()
 
 
-@pytest.mark.parametrize(
-    "folder", sorted(EXAMPLES.glob("[0-9]*")) or [None], ids=lambda f: f.name if f else "absent"
-)
+@pytest.mark.parametrize("folder", sorted(EXAMPLES.glob("[0-9]*")) or [None], ids=lambda f: f.name if f else "absent")
 @pytest.mark.parametrize(("width", "height"), [(1024, 576), (320, 192), (640, 320)])
 def test_boxes_of_published_scenes_are_the_twins(folder: Path | None, width: int, height: int) -> None:
     if folder is None:
@@ -242,9 +239,9 @@ def test_features_are_exactly_those_of_a_replaced_attention_processor(
 
         image = resized(picture())
         grid = backbone.grid(WIDTH, HEIGHT, NUM_FRAMES)
-        own_condition = backbone.encode(image, "", grid, torch.Generator().manual_seed(817))
+        own_condition = backbone.encode(image, Text(), grid, torch.Generator().manual_seed(817))
         names = [f"{layer}:first-frame" for layer in layers]
-        level = backbone.levels(NUM_STEPS)[index]
+        level = backbone.levels(NUM_STEPS, grid)[index]
         ours = backbone.features(x[0], level, own_condition, names)
         denoiser.set_attn_processor(AttnProcessor2_0())
         try:
@@ -344,13 +341,12 @@ def guided_step_of_both(
     timestep = models.scheduler.timesteps[GUIDED]
     their_latents, their_losses = twin.guided_step(models, x, timestep, condition, boxes, theirs)
 
-    grid, levels = backbone.grid(WIDTH, HEIGHT, NUM_FRAMES), backbone.levels(NUM_STEPS)
     controller, losses = controller_of(ours), Losses()
-    own_condition = backbone.encode(image, "", grid, torch.Generator().manual_seed(817))
-    state = controller.prepare(backbone, own_condition, tracks_from(boxes), grid)
-    step = Step(
-        index=GUIDED, count=NUM_STEPS, level=levels[GUIDED], next_level=levels[GUIDED + 1], reporter=losses
-    )
+    grid = backbone.grid(WIDTH, HEIGHT, NUM_FRAMES)
+    setup = setup_of(backbone, tracks_from(boxes), grid, num_steps=NUM_STEPS, seed=817)
+    state = controller.prepare(setup)
+    level, next_level = setup.levels[GUIDED : GUIDED + 2]
+    step = Step(index=GUIDED, count=NUM_STEPS, level=level, next_level=next_level, reporter=losses)
     with torch.no_grad():
         our_latents = controller.steer(x[0], step, state)
     return our_latents, [loss.item() for loss in losses.seen], their_latents[0], their_losses, x[0]
@@ -384,9 +380,7 @@ VARIATIONS: dict[str, tuple[str, dict[str, object]]] = {
 def test_one_guided_step_is_the_twins(backbone: SVD, models: plain.Models, variation: str) -> None:
     name, changes = VARIATIONS[variation]
     chosen = settings(**{"iterations": 2, **changes})
-    ours, our_losses, theirs, their_losses, before = guided_step_of_both(
-        backbone, models, boxes_of(name), chosen
-    )
+    ours, our_losses, theirs, their_losses, before = guided_step_of_both(backbone, models, boxes_of(name), chosen)
     assert len(our_losses) == chosen.iterations
     assert our_losses == pytest.approx(their_losses, rel=1e-5)
     assert (ours - theirs).abs().max() <= tolerance(theirs)
@@ -415,9 +409,7 @@ def test_a_step_without_any_cell_left_is_not_guided(backbone: SVD, models: plain
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_a_wrong_setting_would_be_noticed(
-    backbone: SVD, models: plain.Models, change: dict[str, object]
-) -> None:
+def test_a_wrong_setting_would_be_noticed(backbone: SVD, models: plain.Models, change: dict[str, object]) -> None:
     """The comparison above has teeth: a tenth more or less of anything is far outside its tolerance."""
     boxes, base = boxes_of("several"), settings(iterations=2)
     wrong = dataclasses.replace(base, **change)  # type: ignore[arg-type]
@@ -433,12 +425,12 @@ def test_the_guided_steps_are_the_twins(
     chosen = settings(num_steps=num_steps, remaining=remaining, iterations=2)
     models.scheduler.set_timesteps(num_steps)
     theirs = [2 * twin.is_guided(models, index, chosen) for index in range(num_steps)]
-    levels = backbone.levels(num_steps)
+    levels = backbone.levels(num_steps, backbone.grid(WIDTH, HEIGHT, NUM_FRAMES))
     if not any(theirs):
         with pytest.raises(ValueError, match="guided"):
-            controller_of(chosen).planned_iterations(levels)
+            controller_of(chosen).schedule(levels)
         return
-    assert list(controller_of(chosen).planned_iterations(levels)) == theirs
+    assert list(controller_of(chosen).schedule(levels).iterations) == theirs
     if num_steps == 50 and remaining in (None, (30, 45)):
         assert [50 - index for index, planned in enumerate(theirs) if planned] == list(range(45, 29, -1))
 
@@ -458,16 +450,12 @@ def test_the_guided_steps_are_the_twins(
     ],
     ids=["several", "leaves", "less-than-a-cell"],
 )
-def test_a_whole_run_is_the_twins(
-    backbone: SVD, models: plain.Models, name: str, changes: dict[str, object]
-) -> None:
+def test_a_whole_run_is_the_twins(backbone: SVD, models: plain.Models, name: str, changes: dict[str, object]) -> None:
     chosen = settings(**changes)
     trace = twin.Trace()
     theirs = twin.run(models, resized(picture()), boxes_of(name), chosen, trace)
     assert trace.guided == ([1, 2] if "sigmas" not in changes else [2, 3])
-    sampling = Sampling(
-        width=WIDTH, height=HEIGHT, num_frames=NUM_FRAMES, num_steps=NUM_STEPS, seed=chosen.seed
-    )
+    sampling = Sampling(width=WIDTH, height=HEIGHT, num_frames=NUM_FRAMES, num_steps=NUM_STEPS, seed=chosen.seed)
     ours = generate(scene_of(name), backbone=backbone, controller=controller_of(chosen), sampling=sampling)
     assert (ours.frames - theirs).abs().max() <= 1e-3
     if not changes:

@@ -74,9 +74,7 @@ def inception_shapes() -> dict[str, tuple[int, ...]]:
     for name, *shape in rows:
         channels = int(shape[0])
         shapes[f"{name}.conv.weight"] = tuple(int(length) for length in shape)
-        shapes |= {
-            f"{name}.bn.{part}": (channels,) for part in ("weight", "bias", "running_mean", "running_var")
-        }
+        shapes |= {f"{name}.bn.{part}": (channels,) for part in ("weight", "bias", "running_mean", "running_var")}
     return shapes | {"fc.weight": (1008, 2048), "fc.bias": (1008,)}
 
 
@@ -163,9 +161,7 @@ def i3d_shapes() -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     for name, channels, given, side in layers:
         shapes[f"{name}.conv3d.weight"] = (channels, given, side, side, side)
-        shapes |= {
-            f"{name}.bn.{part}": (channels,) for part in ("weight", "bias", "running_mean", "running_var")
-        }
+        shapes |= {f"{name}.bn.{part}": (channels,) for part in ("weight", "bias", "running_mean", "running_var")}
     return shapes | {"logits.conv3d.weight": (400, 1024, 1, 1, 1), "logits.conv3d.bias": (400,)}
 
 
@@ -366,13 +362,9 @@ def test_weights_of_another_network_are_refused_with_the_first_names(tmp_path: P
     network = Small()
     load_strictly(network, read_weights(path), kind="a small network")
     assert not any(parameter.requires_grad for parameter in network.parameters())
-    with pytest.raises(
-        ValueError, match=r"weights\.pth.*a small network.*another shape, first first\.weight"
-    ):
+    with pytest.raises(ValueError, match=r"weights\.pth.*a small network.*another shape, first first\.weight"):
         load_strictly(Small(4), read_weights(path), kind="a small network")
-    with pytest.raises(
-        ValueError, match=r"weights\.pth.*missing, first Conv2d_1a_3x3\.conv.*first first\.weight"
-    ):
+    with pytest.raises(ValueError, match=r"weights\.pth.*missing, first Conv2d_1a_3x3\.conv.*first first\.weight"):
         load_inception(path)
     with pytest.raises(ValueError, match=r"weights\.pth.*missing, first Conv3d_1a_7x7\.conv3d"):
         load_i3d(path)

@@ -14,7 +14,7 @@ from torch.nn import functional
 from sgi2v.training import feed
 from sgi2v.training.feed import Batch, Feeder
 from sgi2v.training.stages import DenoiserTraining, Stage
-from sgi2v.world import LifelikeWorld, World
+from sgi2v.world import Correspondence, LifelikeWorld, World
 from sgi2v.world.draws import seed_of
 
 
@@ -72,21 +72,25 @@ def training(tmp_path: Path, num_frames: int, **fields: Any) -> DenoiserTraining
     )
 
 
+def cells_of(found: Correspondence) -> Tensor:
+    """The cell of the given picture that holds each point, row by row; the nearest if it is outside."""
+    height, width = found.source.shape[2:4]
+    column, row = (found.source / found.stride).floor().long().unbind(-1)
+    return row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
+
+
 def differences(batch: Batch, stride: int) -> tuple[Tensor, Tensor, Tensor]:
     """Of cells that were visible: how far they are from their matches in the given picture, from the cells at their
     own place in it, and whether they have moved by more than a cell."""
     found = batch.matches(stride)
-    latents = functional.avg_pool2d(batch.latents.flatten(0, 1), stride // 8).unflatten(
-        0, batch.latents.shape[:2]
-    )
+    latents = functional.avg_pool2d(batch.latents.flatten(0, 1), stride // 8).unflatten(0, batch.latents.shape[:2])
     given = functional.avg_pool2d(batch.image_latents, stride // 8)
-    index = found.cells.flatten(1)[:, None].expand(-1, given.shape[1], -1)
-    matched = given.flatten(2).gather(2, index).unflatten(2, found.cells.shape[1:]).transpose(1, 2)
-    height, width = found.cells.shape[2:]
+    cells = cells_of(found)
+    index = cells.flatten(1)[:, None].expand(-1, given.shape[1], -1)
+    matched = given.flatten(2).gather(2, index).unflatten(2, cells.shape[1:]).transpose(1, 2)
+    height, width = cells.shape[2:]
     home = torch.arange(height * width).view(height, width)
-    moved = (
-        (found.source / stride).floor().long() - torch.stack([home % width, home // width], -1)
-    ).abs().amax(-1) > 0
+    moved = ((found.source / stride).floor().long() - torch.stack([home % width, home // width], -1)).abs().amax(-1) > 0
     seen = found.visible > 0.6
     off, still = ((latents - other).abs().mean(2) for other in (matched, given[:, None]))
     return off[seen], still[seen], moved[seen]
@@ -102,18 +106,14 @@ def test_matches_lead_to_the_cells_that_show_the_same(
     feeder = Feeder(training(tmp_path, num_frames), means)
     batches = [feeder(step) for step in range(2)]
     assert batches[0].latents.shape == (6, num_frames, 3, 8, 16)
-    off, still, moved = (
-        torch.cat(same) for same in zip(*(differences(b, stride) for b in batches), strict=True)
-    )
+    off, still, moved = (torch.cat(same) for same in zip(*(differences(b, stride) for b in batches), strict=True))
     assert moved.sum() > 30
     # Cells are coarse: nearer, not the same.
     assert off[moved].mean() < 0.75 * still[moved].mean()
 
 
 @pytest.mark.usefixtures("lively")
-def test_the_given_picture_is_the_first_frame_of_clips_that_run_back_too(
-    tmp_path: Path, means: Means
-) -> None:
+def test_the_given_picture_is_the_first_frame_of_clips_that_run_back_too(tmp_path: Path, means: Means) -> None:
     batch = Feeder(training(tmp_path, 4), means)(1)
     assert torch.allclose(batch.image_latents, batch.latents[:, 0], atol=1e-4)
     assert batch.layers is not None and batch.given is not None
@@ -122,7 +122,7 @@ def test_the_given_picture_is_the_first_frame_of_clips_that_run_back_too(
     found = batch.matches()
     home = torch.arange(8 * 16).view(8, 16).expand(6, -1, -1)
     # In frame 0 every cell is its own match: its middle lies on an edge of pixels, never of cells.
-    assert torch.equal(found.cells[:, 0], home)
+    assert torch.equal(cells_of(found)[:, 0], home)
     # At a clip's start the background is where it is by definition; where the camera moved, not at its end.
     start = (batch.given.poses[:, -1, 0] - torch.eye(2, 3)).abs().amax((1, 2)) < 1e-4
     assert 0 < start.sum() < 6

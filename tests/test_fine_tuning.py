@@ -13,12 +13,13 @@ from diffusers import StableVideoDiffusionPipeline
 from sgi2v.backbones import load_backbone
 from sgi2v.cli import main
 from sgi2v.training import feed, videos
-from sgi2v.training.journal import history, readable
+from sgi2v.training.journal import readable
 from sgi2v.training.networks import build, load_autoencoder
 from sgi2v.training.stages import DenoiserTraining, Stage
 from sgi2v.training.videos import Footage, amount_of_motion, check_videos, find_videos
 from sgi2v.video import Video
 from tiny import tiny_svd
+from training_log import history
 
 STAGES = (
     "--stages.0.num-steps 1 --stages.0.batch-size 1 --stages.0.width 64 --stages.0.height 64 "
@@ -148,9 +149,7 @@ def test_a_log_is_read_as_one_run_and_by_a_person(tmp_path: Path) -> None:
         (2, None),
         (2, 4.5),
     ]
-    assert (
-        readable({"step": 20, "loss": 0.12345, "seconds_left": 600.0}) == "step 20  loss 0.1235  10 min left"
-    )
+    assert readable({"step": 20, "loss": 0.12345, "seconds_left": 600.0}) == "step 20  loss 0.1235  10 min left"
 
 
 def test_a_bad_clip_is_named_before_the_training(clips: Path, tmp_path: Path) -> None:

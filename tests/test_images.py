@@ -74,9 +74,7 @@ def declared(width: int, height: int) -> bytes:
     """A PNG whose header declares a size; there are no pixels behind it."""
     body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunk = struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
-    )
+    return b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
 
 
 @pytest.mark.parametrize("size", [(8001, 8000), (64_000_001, 1), (20_000, 20_000), (2**31 - 1, 2**31 - 1)])

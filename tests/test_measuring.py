@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sgi2v.backbones import SVDSettings, outline_of, settings_with_recipe
+from sgi2v.backbones import outline_of, settings_with_recipe
+from sgi2v.backbones.svd.outline import SVDSettings
 from sgi2v.cli import main
 from sgi2v.cli.common import parse
 from sgi2v.cli.measuring import default_methods
@@ -12,6 +13,8 @@ from sgi2v.cli.measuring_options import BenchmarkOptions, ExtractorOptions
 from sgi2v.controllers import SGI2V, Controller
 from sgi2v.evaluation.benchmark import methods_of
 from sgi2v.evaluation.rows import read_rows
+from sgi2v.opening import ModelChoice
+from sgi2v.planning import Sampling
 from sgi2v.scene_io import save_scene
 from tiny import tiny_svd
 
@@ -64,7 +67,8 @@ def test_features_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 def test_what_cannot_run_together_on_a_model_does_not_stop_the_rest() -> None:
     # The published values of both, at the published schedule: one sets back what the other has optimised.
-    names, absent = default_methods(outline_of(tiny_svd(14, light=True)), SVDSettings(), 50)
+    published = outline_of(tiny_svd(14, light=True)).with_settings(SVDSettings())
+    names, absent = default_methods(published, Sampling(num_steps=50))
     assert "freetraj+sg-i2v" in names and "sg-i2v" in names and "time-to-move+sg-i2v" not in names
     assert list(absent) == ["time-to-move+sg-i2v"] and "overwrites" in absent["time-to-move+sg-i2v"]
 
@@ -72,13 +76,13 @@ def test_what_cannot_run_together_on_a_model_does_not_stop_the_rest() -> None:
 @pytest.mark.parametrize("recipe", [None, "quick", "study"])
 def test_every_method_runs_on_the_bundled_model_as_it_recommends(recipe: str | None) -> None:
     bundled = outline_of("bundled")
-    settings = settings_with_recipe(bundled.settings, recipe)
-    names, absent = default_methods(bundled, settings, settings.num_steps)
+    outline = bundled.with_settings(settings_with_recipe(bundled.settings, recipe))
+    names, absent = default_methods(outline, Sampling())
     assert absent == {} and {"sg-i2v", "time-to-move", "time-to-move+sg-i2v"} <= set(names)
 
 
 def test_weights_go_by_the_short_name_too() -> None:
-    default = BenchmarkOptions(extractors=ExtractorOptions())
+    default = BenchmarkOptions(model=ModelChoice(), extractors=ExtractorOptions())
     files = ("--inception", "a", "--i3d-sha256", "0f", "--extractors.i3d", "b")
     found = parse(BenchmarkOptions, "benchmark", files, default).extractors
     assert found == ExtractorOptions(inception=Path("a"), i3d=Path("b"), i3d_sha256="0f")

@@ -48,9 +48,7 @@ def test_motion_error_equals_its_literal_twin(seed: int) -> None:
     num, frames = wanted.shape[:2]
     scene = 0.0
     for n in range(num):
-        ways = [
-            math.dist(wanted[n, j].tolist(), result.centers[n, j].tolist()) for j in range(frames)
-        ]  # lost or not
+        ways = [math.dist(wanted[n, j].tolist(), result.centers[n, j].tolist()) for j in range(frames)]  # lost or not
         assert float(error.objmc[n]) == pytest.approx(sum(ways[1:]) / (frames - 1), rel=1e-12)
         assert float(error.objmc_with_first[n]) == pytest.approx(sum(ways) / frames, rel=1e-12)
         assert float(error.path_end[n]) == pytest.approx(ways[-1], rel=1e-12)
@@ -74,9 +72,7 @@ def test_objmc_is_a_distance(seed: int, dx: float, dy: float, factor: float) -> 
 
 
 def test_motion_error_refuses_what_has_no_motion() -> None:
-    one = TrackResult(
-        centers=torch.zeros(1, 1, 2, dtype=torch.float64), lost=torch.zeros(1, 1, dtype=torch.bool)
-    )
+    one = TrackResult(centers=torch.zeros(1, 1, 2, dtype=torch.float64), lost=torch.zeros(1, 1, dtype=torch.bool))
     with pytest.raises(ValueError, match="at least 2 frames"):
         motion_error(torch.zeros(1, 1, 2), one, width=8, height=8)
     with pytest.raises(ValueError, match="does not match"):

@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from imprint import nothing_is_left
+from setups import setup_for
 from sgi2v import (
     SGI2V,
     SVD,
@@ -29,16 +30,18 @@ from sgi2v import (
     alignment,
     attention,
     generate,
-    mixture,
+    sparse,
+    sparse_product,
     spectrum,
 )
 from sgi2v.alignment import alignment_loss, alignment_plan
 from sgi2v.grid import Grid, Track, Tracks, tracks_of
+from sgi2v.planning import Range
 from sgi2v.step import Reporter, Step
 from tiny import load_svd, tiny_svd
 
 SMALL = Sampling(width=64, height=64, num_frames=2, num_steps=4, seed=1)
-CONTROLLER = SGI2V(iterations=2, guided=(1.0, 400.0))
+CONTROLLER = SGI2V(iterations=2, guided=Range(low=1.0, high=400.0))
 PLANNED = 4  # guided iterations of a run: two steps of two
 
 
@@ -58,8 +61,7 @@ def scene() -> Scene:
         (Box(left=40, top=5, right=70, bottom=20), (55.0, 12.0), (75.0, 30.0)),
     )
     motions = tuple(
-        Motion(box=box, path=(Key(time=0.0, x=a[0], y=a[1]), Key(time=1.0, x=b[0], y=b[1])))
-        for box, a, b in paths
+        Motion(box=box, path=(Key(time=0.0, x=a[0], y=a[1]), Key(time=1.0, x=b[0], y=b[1]))) for box, a, b in paths
     )
     return Scene(image=Image.fromarray(noise), motions=motions)
 
@@ -207,24 +209,20 @@ class NoCopies(TorchFunctionMode):
         self.enabled = True
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        assert not (self.enabled and func in self.forbidden), (
-            f"{getattr(func, '__name__', func)} waits for the device"
-        )
+        assert not (self.enabled and func in self.forbidden), f"{getattr(func, '__name__', func)} waits for the device"
         return func(*args, **(kwargs or {}))
 
 
 def guided_state(backbone: SVD, scene: Scene) -> tuple[Any, Tensor, Step]:
     grid = backbone.grid(64, 64, 2)
     tracks = tracks_of(scene, grid)
-    condition = backbone.encode(tracks.image, "", grid, torch.Generator().manual_seed(0))
-    levels = backbone.levels(6)
-    step = Step(index=1, count=6, level=levels[1], next_level=levels[2], reporter=Reporter())
-    return CONTROLLER.prepare(backbone, condition, tracks, grid), torch.randn(grid.latent_shape) * 190, step
+    setup = setup_for(backbone, tracks, grid, num_steps=6)
+    level, next_level = setup.levels[1:3]
+    step = Step(index=1, count=6, level=level, next_level=next_level, reporter=Reporter())
+    return CONTROLLER.prepare(setup), torch.randn(grid.latent_shape) * 190, step
 
 
-def test_a_guided_step_never_waits_for_the_device(
-    backbone: SVD, scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_guided_step_never_waits_for_the_device(backbone: SVD, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """Forward, loss, backward, optimiser and merge. Only AdamW's own step counter, kept on the host, is read."""
     state, x, step = guided_state(backbone, scene)
     dispatch, function = NoWaiting(), NoCopies()
@@ -290,9 +288,7 @@ def num_operations(boxes: np.ndarray, num_frames: int, size: tuple[int, int]) ->
 def test_more_frames_boxes_and_cells_take_no_more_operations() -> None:
     def boxes(num_boxes: int, num_frames: int, side: float) -> np.ndarray:
         start = np.array([8, 8, 8 + side, 8 + side], dtype=np.float32)
-        moves = (
-            np.arange(num_frames, dtype=np.float32)[:, None] * 8
-        )  # whole cells: the box keeps its size in them
+        moves = np.arange(num_frames, dtype=np.float32)[:, None] * 8  # whole cells: the box keeps its size in them
         return np.stack([start + n + moves for n in range(num_boxes)]).astype(np.float32)
 
     few = num_operations(boxes(1, 2, 10), 2, (64, 64))
@@ -309,8 +305,10 @@ def test_what_an_iteration_runs_has_no_loop_but_over_layers() -> None:
         alignment.alignment_loss,
         alignment.Places.loss,
         alignment.Spread.__call__,
-        mixture.Mixture.__call__,
-        mixture.Table.mix,
+        sparse.DifferentiableRows.__matmul__,
+        sparse.SparseRows.__matmul__,
+        sparse_product.SparseProduct.forward,
+        sparse_product.SparseProduct.backward,
         attention.attend,
         attention.first_frame_attention,
         spectrum.merge_frequencies,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sgi2v import Run, load_backbone, load_video, replay
+from sgi2v import SGI2V, Run, load_backbone, load_video, replay
 from sgi2v.backbones import Backbone, settings_of, settings_with_recipe
 from sgi2v.backbones.base import Settings, settings_with
 from sgi2v.backbones.svd.outline import SVDSettings
@@ -44,9 +44,7 @@ def test_a_video_of_version_1_is_made_again(backbone: Backbone, name: str) -> No
     assert float((made.frames - written).abs().mean()) < 0.02
     again = dict(made.run or {})
     assert again["version"] == 1, "a run of version 1 is written as one"
-    assert {k: v for k, v in again.items() if k != "versions"} == {
-        k: v for k, v in record.items() if k != "versions"
-    }
+    assert {k: v for k, v in again.items() if k != "versions"} == {k: v for k, v in record.items() if k != "versions"}
 
 
 def test_freetraj_of_version_1_draws_as_it_did(backbone: Backbone) -> None:
@@ -62,9 +60,7 @@ def test_freetraj_of_version_1_draws_as_it_did(backbone: Backbone) -> None:
 
 
 def test_a_models_settings_of_then_mean_what_they_meant() -> None:
-    old = settings_with(
-        SVDSettings(recipes={}), json.loads((DATA / "sgi2v-1.json").read_text()), "sgi2v.json"
-    )
+    old = settings_with(SVDSettings(recipes={}), json.loads((DATA / "sgi2v-1.json").read_text()), "sgi2v.json")
     now: Settings = settings_of()
     for recipe in (None, *now.recipes):
         before, after = (settings_with_recipe(one, recipe) for one in (old, now))
@@ -75,7 +71,8 @@ def test_a_models_settings_of_then_mean_what_they_meant() -> None:
             ):  # sigma 0.5 to 2.9 were taken for steps there
                 assert recommended(name, before.recommended) == recommended(name, after.recommended)
     paper = settings_with_recipe(old, "paper").recommended
-    assert recommended("sg-i2v", paper).guided == Range(low=30.0, high=45.0, unit="step")
+    made = recommended("sg-i2v", paper)
+    assert isinstance(made, SGI2V) and made.guided == Range(low=30.0, high=45.0, unit="step")
 
 
 @pytest.mark.parametrize("study", sorted(path.parent.name for path in STUDIES.glob("*/rows.jsonl.xz")))
@@ -90,9 +87,7 @@ def test_committed_rows_are_known_by_the_same_keys(study: str) -> None:
             continue
         controller = controller_from_dict(row["controller"])
         said = flat(controller_to_dict(controller))
-        assert {**said, **row["controller"]} == json.loads(json.dumps(said)), (
-            "a field is called or means otherwise"
-        )
+        assert {**said, **row["controller"]} == json.loads(json.dumps(said)), "a field is called or means otherwise"
         found += 1
     assert found
 

@@ -28,7 +28,7 @@ def python(*arguments: str, path: tuple[Path, ...] = (), cwd: Path) -> "subproce
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the package has been installed, from a copy as nobody's checkout should be built in."""
+    """Folder in which pip has installed the package."""
     folder = tmp_path_factory.mktemp("site")
     command = (
         "-m",
@@ -126,9 +126,7 @@ def test_its_outline_is_read_without_torch(made: Path, site: Path) -> None:
         (("controller:freetraj", "--controller.edit-spatial"), "mixes frames and places"),
     ],
 )
-def test_a_mistake_is_answered_in_one_line(
-    made: Path, site: Path, said: tuple[str, ...], wanted: str
-) -> None:
+def test_a_mistake_is_answered_in_one_line(made: Path, site: Path, said: tuple[str, ...], wanted: str) -> None:
     done = python("-m", "sgi2v.cli", "generate", "scene", "--backbone", "toy", *said, path=(site,), cwd=made)
     assert done.returncode == 2 and wanted in done.stderr, done.stderr
     assert done.stderr.count("\n") == 1

@@ -70,8 +70,7 @@ def test_what_a_newer_minor_version_adds_is_left_out_and_named() -> None:
         assert scene_from_dict(data) == scene
     assert len(told) == 1
     assert str(told[0].message) == (
-        "version: 2.1 is newer than this program, which leaves out mood, motions.box.depth, motions.layer; "
-        "update sgi2v"
+        "version: 2.1 is newer than this program, which leaves out mood, motions.box.depth, motions.layer; update sgi2v"
     )
 
 

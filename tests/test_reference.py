@@ -35,9 +35,7 @@ def test_any_number_of_frames_serves_by_the_nearest_in_time() -> None:
     assert shown == [0, 1, 1, 2, 2, 3, 3, 4, 4]
     assert [np.asarray(frame)[0, 0, 0] // 10 for frame, _ in clip.at(3)] == [0, 2, 4]
     assert [np.asarray(frame)[0, 0, 0] // 10 for frame, _ in clip.at(1)] == [0]
-    assert all(np.asarray(mask).min() == 255 for _, mask in clip.at(4)), (
-        "without masks the clip is meant everywhere"
-    )
+    assert all(np.asarray(mask).min() == 255 for _, mask in clip.at(4)), "without masks the clip is meant everywhere"
     one = Reference(frames=numbered(3), masks=(half(True),)).at(2)
     many = Reference(frames=numbered(2), masks=(half(True), half(False))).at(2)
     assert [np.asarray(mask)[0].tolist() for _, mask in one] == [[255] * 16 + [0] * 16] * 2

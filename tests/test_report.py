@@ -28,11 +28,7 @@ from sgi2v.planning import Sampling
 def row(
     case: str, method: str, objmc: float, *, seed: int | None = 1, kinds: tuple[str, ...] = (), **more: Any
 ) -> dict[str, Any]:
-    modelless = (
-        {"without_model": method}
-        if method in ("still", "paste", "true")
-        else {"controller": {"name": method}}
-    )
+    modelless = {"without_model": method} if method in ("still", "paste", "true") else {"controller": {"name": method}}
     metrics = {column.name: 0.5 for column in COLUMNS} | {"objmc": objmc, "tracks": []}
     return {
         "format": "sgi2v-row", "version": 1, "key": f"{case} {method} {seed} {more}", "clip": f"{case}-{method}",
@@ -67,8 +63,7 @@ def test_figures_are_those_of_the_rows(tmp_path: Path) -> None:
 
     def by_scene(method: str) -> torch.Tensor:
         values = [
-            [r["metrics"]["objmc"] for r in rows if r["case"] == f"s{k}" and r["method"] == method]
-            for k in range(6)
+            [r["metrics"]["objmc"] for r in rows if r["case"] == f"s{k}" and r["method"] == method] for k in range(6)
         ]
         return torch.tensor(values, dtype=torch.float64).mean(1)
 
@@ -103,9 +98,7 @@ def test_a_metric_that_ranks_known_rows_wrongly_is_flagged(tmp_path: Path) -> No
     assert "ranks still above true over 6 scenes" in report.untrusted["iou"]
     assert "path_end" not in report.untrusted and "objmc" not in report.untrusted
     # Equal where they must differ is wrong too; where both may be perfect it is not.
-    assert (
-        "as high as" in report.untrusted["objmc_of_diagonal"] and "background_motion" not in report.untrusted
-    )
+    assert "as high as" in report.untrusted["objmc_of_diagonal"] and "background_motion" not in report.untrusted
     head = tables(report, [])[0].head
     assert "box IoU (!)" in head and "ObjMC, px" in head
 
@@ -118,9 +111,7 @@ def test_faults_are_named_by_file_and_line(tmp_path: Path) -> None:
     lines[5] = json.dumps({**good[5], "version": 2})
     lines[7] = json.dumps({k: v for k, v in good[7].items() if k != "boxes"})
     lines += [
-        json.dumps(
-            {"format": "sgi2v-row", "version": 1, "key": "x", "left_out": "b.png: 3 pixels; give more"}
-        ),
+        json.dumps({"format": "sgi2v-row", "version": 1, "key": "x", "left_out": "b.png: 3 pixels; give more"}),
         json.dumps(
             {
                 "format": "sgi2v-row",
@@ -180,9 +171,7 @@ def test_tables_say_everything_in_every_form(tmp_path: Path) -> None:
     text = markdown(found, ["a < b"], ["left | out"])
     assert "o\\|u_r$s&lt;b&gt;" in text and "## By kind of scene" in text and "a &lt; b" in text
     widths = {
-        line.count("|") - line.count("\\|")
-        for line in text.split("## By")[0].splitlines()
-        if line.startswith("|")
+        line.count("|") - line.count("\\|") for line in text.split("## By")[0].splitlines() if line.startswith("|")
     }
     assert len(widths) == 1
     tex = latex(found, ["50 %"])
@@ -252,9 +241,7 @@ def test_the_page_is_whole_and_asks_nothing_of_the_outside(measured: Path) -> No
     assert len(list((done.folder / "clips").iterdir())) == 6 * 4
     assert "stand-in Fréchet distance (middles)" in done.text and not done.problems
     page = (done.folder / "index.html").read_text(encoding="utf-8")
-    assert not re.search(
-        r"https?:|//[a-z]|@import|url\(", re.sub(r"<script>.*?</script>", "", page, flags=re.S)
-    )
+    assert not re.search(r"https?:|//[a-z]|@import|url\(", re.sub(r"<script>.*?</script>", "", page, flags=re.S))
     assert "<i>" not in page.split("<script>")[0] and "<b>bold" not in page
     # Once more over the old one; but never over something else.
     write_report(measured, page=False, num_resamples=20)

@@ -47,9 +47,7 @@ def test_without_a_path_the_box_stays() -> None:
 
 def test_a_polyline_is_straight_in_time_and_held_at_its_ends() -> None:
     motion = line((0.25, 0, 0), (0.75, 10, -20))
-    assert motion.centers(9).tolist() == [
-        [x, -2 * x] for x in (0.0, 0.0, 0.0, 2.5, 5.0, 7.5, 10.0, 10.0, 10.0)
-    ]
+    assert motion.centers(9).tolist() == [[x, -2 * x] for x in (0.0, 0.0, 0.0, 2.5, 5.0, 7.5, 10.0, 10.0, 10.0)]
 
 
 def test_only_the_difference_to_the_first_key_moves_the_box() -> None:
@@ -70,9 +68,7 @@ def test_keys_are_met_exactly(path: tuple[Key, ...], curve: Any) -> None:
 
 
 @given(paths(), st.sampled_from(["polyline", "spline"]), st.integers(2, 40))
-def test_a_path_stays_between_its_neighbouring_keys(
-    path: tuple[Key, ...], curve: Any, num_frames: int
-) -> None:
+def test_a_path_stays_between_its_neighbouring_keys(path: tuple[Key, ...], curve: Any, num_frames: int) -> None:
     motion = Motion(box=BOX, path=path, curve=curve)
     for time, center in zip(frame_times(num_frames), motion.centers(num_frames), strict=True):
         after = next((n for n, key in enumerate(path) if key.time > time), len(path) - 1)
@@ -256,9 +252,7 @@ def test_a_bad_scene_is_refused(fields: dict[str, Any], message: str) -> None:
 
 
 @given(st.sampled_from([Box, Key, Motion, Scene]), st.data())
-def test_whatever_a_field_is_given_the_answer_is_a_thing_or_a_value_error(
-    kind: Any, data: st.DataObject
-) -> None:
+def test_whatever_a_field_is_given_the_answer_is_a_thing_or_a_value_error(kind: Any, data: st.DataObject) -> None:
     valid: dict[Any, dict[str, Any]] = {
         Box: {"left": 0.0, "top": 0.0, "right": 1.0, "bottom": 1.0},
         Key: {"time": 0.0, "x": 0.0, "y": 0.0, "scale": 1.0, "easing": "linear"},

@@ -216,9 +216,7 @@ def test_a_path_out_of_the_folder_is_refused(path: str, field: str, tmp_path: Pa
 
 
 def test_a_scene_without_a_folder_opens_no_path() -> None:
-    with pytest.raises(
-        ValueError, match=r"image: 'photo.png' is a path, but this scene has no folder; embed it"
-    ):
+    with pytest.raises(ValueError, match=r"image: 'photo.png' is a path, but this scene has no folder; embed it"):
         scene_from_dict(small(image="photo.png"))
 
 

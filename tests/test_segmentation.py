@@ -10,17 +10,13 @@ from sgi2v.scene import Box, Key, Motion, Scene
 from sgi2v.segmentation import grab_cut, with_masks
 
 
-def disc_on_wall(
-    x: int, y: int, radius: int, size: tuple[int, int] = (120, 90)
-) -> tuple[Image.Image, np.ndarray]:
+def disc_on_wall(x: int, y: int, radius: int, size: tuple[int, int] = (120, 90)) -> tuple[Image.Image, np.ndarray]:
     """A reddish disc on a greenish wall, both noisy, and where it is."""
     rng = np.random.default_rng(1)
     mask = Image.new("L", size)
     ImageDraw.Draw(mask).ellipse((x - radius, y - radius, x + radius, y + radius), fill=255)
     inside = np.asarray(mask) > 0
-    wall = np.where(inside[..., None], (190, 60, 50), (60, 130, 70)) + rng.normal(
-        0, 18, (size[1], size[0], 3)
-    )
+    wall = np.where(inside[..., None], (190, 60, 50), (60, 130, 70)) + rng.normal(0, 18, (size[1], size[0], 3))
     return Image.fromarray(wall.clip(0, 255).astype(np.uint8)), inside
 
 

@@ -73,9 +73,7 @@ def literal_merge(low: torch.Tensor, high: torch.Tensor, mask: torch.Tensor) -> 
 def test_merge_is_the_literal_one(size: tuple[int, int], cutoff: float) -> None:
     low, high = torch.randn(2, *size)
     mask = low_pass(*size, cutoff)
-    assert torch.allclose(
-        merge_frequencies(low, high, mask).double(), literal_merge(low, high, mask), atol=1e-5
-    )
+    assert torch.allclose(merge_frequencies(low, high, mask).double(), literal_merge(low, high, mask), atol=1e-5)
 
 
 @given(height=SIZES, width=SIZES, cutoff=st.floats(0, 3))
@@ -93,9 +91,7 @@ def test_the_ends_of_the_mask_give_one_or_the_other() -> None:
 # ---------------------------------------------------------------- over time, height and width
 
 
-def literal_low_pass_3d(
-    size: tuple[int, int, int], spatial: float, temporal: float, order: int
-) -> torch.Tensor:
+def literal_low_pass_3d(size: tuple[int, int, int], spatial: float, temporal: float, order: int) -> torch.Tensor:
     """FreeInit's way of writing it: time is stretched by the ratio of the cutoffs."""
     mask = torch.zeros(size, dtype=torch.float64)
     for t in range(size[0]):
@@ -177,9 +173,7 @@ def test_a_merged_bins_variance_is_the_sum_of_squared_shares_unless_it_is_kept()
     wanted = mask**2 + (1 - mask) ** 2
     for keep, variance in ((False, wanted), (True, torch.ones_like(wanted))):
         merged = merge_frequencies_3d(low, high, mask, keep_variance=keep)
-        power = (
-            torch.fft.fftshift(torch.fft.fftn(merged, dim=(0, 2, 3)), dim=(0, 2, 3)).abs().square().mean(1)
-        )
+        power = torch.fft.fftshift(torch.fft.fftn(merged, dim=(0, 2, 3)), dim=(0, 2, 3)).abs().square().mean(1)
         measured = power / math.prod(size)
         assert torch.allclose(measured, variance, rtol=0.15)
     assert wanted.min() < 0.55

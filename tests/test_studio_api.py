@@ -42,8 +42,7 @@ class Recorder:
     def __init__(self, schema: dict[str, Any]) -> None:
         found = ((method.upper(), path) for path, methods in schema["paths"].items() for method in methods)
         self.wanted = {
-            (method, path): re.compile(re.sub(r"\{\w+\}", "[^/]+", path).replace(".", r"\."))
-            for method, path in found
+            (method, path): re.compile(re.sub(r"\{\w+\}", "[^/]+", path).replace(".", r"\.")) for method, path in found
         }
         self.answered: set[tuple[str, str]] = set()
 
@@ -206,9 +205,7 @@ def test_a_job_is_told_of_from_end_to_end(studio: StudioProcess, job: Any) -> No
     phases = [phase for phase, _ in itertools.groupby(event["phase"] for event in progress)]
     assert phases == ["load", "encode", "sample", "decode", "write"]
     steps = [(event["step"], event["iteration"]) for event in progress if event["phase"] == "sample"]
-    assert (
-        steps == sorted(steps) and steps[-1][0] == 4 and {event["num_steps"] for event in progress} <= {0, 4}
-    )
+    assert steps == sorted(steps) and steps[-1][0] == 4 and {event["num_steps"] for event in progress} <= {0, 4}
     assert progress[-1]["loss"] is None or progress[-1]["loss"] > 0
     assert any(event["loss"] for event in progress) and any(event["seconds_left"] for event in progress)
     assert progress[-1]["preview"].startswith(f"/api/jobs/{done['id']}/preview.png?v=")
@@ -216,9 +213,7 @@ def test_a_job_is_told_of_from_end_to_end(studio: StudioProcess, job: Any) -> No
     assert done["started"] < done["finished"] and done["plan"]["sampling"] == SMALL
 
 
-def test_a_jobs_files_are_the_video_and_make_it_again(
-    studio: StudioProcess, job: Any, tmp_path: Path
-) -> None:
+def test_a_jobs_files_are_the_video_and_make_it_again(studio: StudioProcess, job: Any, tmp_path: Path) -> None:
     done, _ = job
     result = done["result"]
     frames = []
@@ -303,9 +298,7 @@ def test_a_camera_becomes_boxes_that_meet_no_object(studio: StudioProcess) -> No
     motions = studio.http.post("/api/camera", json=asking).json()["motions"]
     assert 0 < len(motions) < 9 and {motion["kind"] for motion in motions} == {"camera"}
     both = {**scene(), "motions": scene()["motions"] + motions}
-    assert (
-        studio.http.post("/api/plan", json={"scene": both, "controller": {"name": "none"}}).status_code == 200
-    )
+    assert studio.http.post("/api/plan", json={"scene": both, "controller": {"name": "none"}}).status_code == 200
 
 
 def test_the_same_key_is_the_same_job(studio: StudioProcess, job: Any) -> None:
@@ -314,10 +307,7 @@ def test_the_same_key_is_the_same_job(studio: StudioProcess, job: Any) -> None:
     assert again.status_code == 200 and again.json()["id"] == done["id"]
     assert send(studio, asked(group="another"), "the first").status_code == 409
     assert (
-        studio.http.post(
-            f"/api/jobs/{done['id']}/retry", headers={"Idempotency-Key": "the first"}
-        ).status_code
-        == 409
+        studio.http.post(f"/api/jobs/{done['id']}/retry", headers={"Idempotency-Key": "the first"}).status_code == 409
     )
     with ThreadPoolExecutor(4) as pool:
         short = asked(sampling={**SMALL, "num_steps": 1}, controller={"name": "none"})
@@ -365,9 +355,7 @@ def test_what_the_model_finds_wrong_fails_the_job_and_nothing_else(studio: Studi
     failed = studio.wait_for(send(studio, wrong).json()["id"])
     assert failed["state"] == "failed" and "no_such_block" in failed["message"]
     fine = studio.wait_for(
-        send(
-            studio, asked(sampling={**SMALL, "num_steps": 1, "seed": 4}, controller={"name": "none"})
-        ).json()["id"]
+        send(studio, asked(sampling={**SMALL, "num_steps": 1, "seed": 4}, controller={"name": "none"})).json()["id"]
     )
     assert fine["state"] == "done"
 
@@ -403,9 +391,7 @@ def test_every_operation_answers(studio: StudioProcess, job: Any) -> None:
     http.post("/api/import/traj", content=file.getvalue(), params={"image": image})
     http.post("/api/import/video", content=http.get(result["mp4"]).content)
     http.post("/api/export/scene", json=scene())
-    long = send(studio, asked(sampling={**SMALL, "num_steps": 1000}, controller={"name": "none"})).json()[
-        "id"
-    ]
+    long = send(studio, asked(sampling={**SMALL, "num_steps": 1000}, controller={"name": "none"})).json()["id"]
     until(lambda: http.get(f"/api/jobs/{long}/preview.png").is_success)
     http.post(f"/api/jobs/{long}/cancel")
     studio.wait_for(long)

@@ -159,9 +159,7 @@ def test_pins_names_locks_copies_and_masks(visit: Visit) -> None:
         visit.page.mouse.click(*visit.at(*point))
     visit.press("Enter")
     visit.wait(f"s.scene.motions[2].mask !== '{brushed}'")
-    answer = visit.page.request.get(
-        f"{visit.url}/api/images/{visit.motions()[2]['mask'].removeprefix('upload:')}"
-    )
+    answer = visit.page.request.get(f"{visit.url}/api/images/{visit.motions()[2]['mask'].removeprefix('upload:')}")
     mask = Image.open(io.BytesIO(answer.body())).convert("L")
     assert mask.size == (120, 80)
     inside, brush, outside = mask.getpixel((70, 45)), mask.getpixel((25, 10)), mask.getpixel((110, 70))
@@ -181,9 +179,7 @@ def test_what_is_being_typed_is_not_lost_when_the_fields_are_drawn_anew(visit: V
 
     def told(name: str) -> None:  # the panel has something new to show
         change = "const name = document.getElementById('field-name'); name.value = '%s'; "
-        visit.page.evaluate(
-            f"{{ {change % name} name.dispatchEvent(new Event('input', {{ bubbles: true }})); }}"
-        )
+        visit.page.evaluate(f"{{ {change % name} name.dispatchEvent(new Event('input', {{ bubbles: true }})); }}")
         visit.settle()
 
     visit.page.focus("#field-left")
@@ -241,20 +237,14 @@ def test_what_is_too_fast_is_said_where_it_is(visit: Visit) -> None:
     too_fast = [speed > plan["max_speed"] for speed in plan["motions"][0]["speeds"]]
     assert 0 < sum(too_fast) < len(too_fast)  # it starts slowly
     assert visit.page.locator(".lane-row.chosen .fast").count() == sum(too_fast)
-    assert (
-        visit.page.locator("#speed-note.warned").count()
-        == visit.page.locator(".object .warning").count()
-        == 1
-    )
+    assert visit.page.locator("#speed-note.warned").count() == visit.page.locator(".object .warning").count() == 1
 
 
 @needs_browser
 def test_generate_watch_and_open_the_video_again(visit: Visit, tmp_path: Path) -> None:
     example(visit, "rocket")
     choose_steps(visit, 3, "sg-i2v")
-    look = (
-        "document.querySelector('.tile-state')?.textContent, document.querySelector('.job.running img')?.src"
-    )
+    look = "document.querySelector('.tile-state')?.textContent, document.querySelector('.job.running img')?.src"
     visit.page.evaluate(f"window.seen = []; setInterval(() => seen.push({look}), 40)")
     visit.page.click("#generate")
     visit.wait("s.jobs[0]?.state === 'done'")
@@ -349,9 +339,7 @@ def test_cancel_then_kill_the_server_and_find_everything(context: BrowserContext
         visit.wait("s.connected === false", 30.0)
     port = str(urlsplit(first.url).port)
     with StudioProcess(tmp_path, STUDIO, "--port", port, *small()):
-        visit.wait(
-            f"s.connected && s.jobs.find((job) => job.number === {number})?.state === 'interrupted'", 30.0
-        )
+        visit.wait(f"s.connected && s.jobs.find((job) => job.number === {number})?.state === 'interrupted'", 30.0)
         visit.page.reload()
         visit.ready()
         visit.wait("s.jobs.length === 2")
@@ -360,9 +348,7 @@ def test_cancel_then_kill_the_server_and_find_everything(context: BrowserContext
         assert states == {number - 1: "cancelled", number: "interrupted"}
         visit.page.click("#tab-results")
         visit.page.click(f"[aria-label='Make result {number} again']")
-        visit.wait(
-            "s.jobs.length === 3 && s.jobs.some((job) => job.retry_of && job.state === 'running')", 60.0
-        )
+        visit.wait("s.jobs.length === 3 && s.jobs.some((job) => job.retry_of && job.state === 'running')", 60.0)
         visit.page.click(".job.running button:has-text('Cancel')")
         visit.wait("s.jobs.every((job) => !['queued', 'running'].includes(job.state))", 60.0)
     assert visit.outside == []
@@ -409,9 +395,7 @@ def test_what_cannot_be_opened_is_refused_in_words(context: BrowserContext, stud
     visit.open(("half.png", whole[: len(whole) // 2]))
     visit.wait("document.querySelectorAll('.toast.error').length === 2")
     assert "cannot be" in visit.message()
-    visit.open(
-        ("scene.json", b'{"format": "sgi2v-scene", "version": 1, "image": "elsewhere.png", "motions": []}')
-    )
+    visit.open(("scene.json", b'{"format": "sgi2v-scene", "version": 1, "image": "elsewhere.png", "motions": []}'))
     visit.wait("document.querySelectorAll('.toast.error').length === 3")
     assert "open elsewhere.png together with scene.json" in visit.message()
     assert visit.state()["scene"] == before
@@ -429,9 +413,7 @@ def test_a_phone_and_a_finger(browser: Browser, studio: StudioProcess) -> None:
     for panel in ("settings", "camera", "results", "objects"):
         visit.page.tap(f"#tab-{panel}")
         visit.page.wait_for_selector(f"#panel-{panel}", state="visible")
-        sides = visit.page.evaluate(
-            "[document.documentElement.scrollWidth, document.documentElement.scrollHeight]"
-        )
+        sides = visit.page.evaluate("[document.documentElement.scrollWidth, document.documentElement.scrollHeight]")
         assert sides == list(PHONE.values())
     assert visit.page.locator("#generate").is_visible()
     assert visit.errors == [] and visit.outside == []

@@ -42,10 +42,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StudioProcess]:
 def seeds(studio: StudioProcess) -> dict[str, list[Any]]:
     """Ids and bodies that are right, so that requests come past the door."""
     image = studio.http.post("/api/images", content=file_of(picture())).json()
-    jobs = [
-        studio.http.post("/api/jobs", json=asked(ms)).raise_for_status().json()["id"]
-        for ms in (1, 1, 600_000, 1)
-    ]
+    jobs = [studio.http.post("/api/jobs", json=asked(ms)).raise_for_status().json()["id"] for ms in (1, 1, 600_000, 1)]
     until(lambda: studio.get(f"/api/jobs/{jobs[2]}")["state"] == "running")
     right = {**scene(), "image": image["image"]}
     whole = {"scene": right, "camera": {"zoom": 1.2}, "sampling": {"seed": 3, "num_steps": 4}}
@@ -78,18 +75,14 @@ def cases(operation: Operation, right: dict[str, list[Any]], mode: GenerationMod
 
 def takes_something(operation: Operation) -> bool:
     """Whether there is anything in a request that could be wrong."""
-    return any(
-        len(part) for part in (operation.path_parameters, operation.query, operation.headers, operation.body)
-    )
+    return any(len(part) for part in (operation.path_parameters, operation.query, operation.headers, operation.body))
 
 
 def test_no_request_breaks_the_studio(studio: StudioProcess) -> None:
     schema = schemathesis.openapi.from_dict(studio.get("/openapi.json"))
     right = seeds(studio)
     operations = [found.ok() for found in schema.get_all_operations() if isinstance(found, Ok)]
-    operations = [
-        operation for operation in operations if operation.path != NEVER_ENDS and takes_something(operation)
-    ]
+    operations = [operation for operation in operations if operation.path != NEVER_ENDS and takes_something(operation)]
     each = -(-NUM_CASES // (2 * len(operations) - 5))  # of some there are fewer different ones
     num_cases, statuses = itertools.count(), set()
     session = requests.Session()

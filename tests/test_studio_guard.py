@@ -62,18 +62,14 @@ def test_a_name_that_was_pointed_here_is_not_let_in(client: TestClient, host: st
     assert response.status_code == 403 and message(response).startswith("Host: ")
 
 
-@pytest.mark.parametrize(
-    "origin", ["http://evil.example", "null", "http://127.0.0.1:1234", "https://127.0.0.1"]
-)
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:1234", "https://127.0.0.1"])
 def test_another_sites_page_cannot_post_here(client: TestClient, origin: str) -> None:
     response = client.post("/api/images", content=file_of(picture()), headers={"Origin": origin})
     assert response.status_code == 403 and "Origin" in message(response)
 
 
 def test_the_studios_own_page_can(client: TestClient) -> None:
-    response = client.post(
-        "/api/images", content=file_of(picture()), headers={"Origin": "http://127.0.0.1:7860"}
-    )
+    response = client.post("/api/images", content=file_of(picture()), headers={"Origin": "http://127.0.0.1:7860"})
     assert response.status_code == 201
 
 
@@ -92,9 +88,7 @@ def test_without_the_token_only_the_login_opens(far: TestClient) -> None:
     for wrong in ("", "x", TOKEN[:-1], TOKEN + "x", "ünicode"):
         assert far.get("/api/jobs", headers={b"Authorization": f"Bearer {wrong}".encode()}).status_code == 401
         assert far.get("/api/jobs", headers={b"Cookie": f"{COOKIE}={wrong}".encode()}).status_code == 401
-    assert (
-        far.get("/api/jobs", headers={"Cookie": f"{COOKIE}={TOKEN}"}).status_code == 401
-    )  # the token is no cookie
+    assert far.get("/api/jobs", headers={"Cookie": f"{COOKIE}={TOKEN}"}).status_code == 401  # the token is no cookie
     assert far.get("/login").status_code == 200 and far.get("/health").status_code == 200
     assert far.get("/api/jobs", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
 
@@ -161,10 +155,7 @@ def test_every_answer_says_what_a_browser_may_do_with_it(client: TestClient) -> 
         response = client.get(path)
         for name, value in HEADERS.items():
             assert response.headers[name] == value, (path, name)
-    assert (
-        "unsafe" not in HEADERS["Content-Security-Policy"]
-        and "http" not in HEADERS["Content-Security-Policy"]
-    )
+    assert "unsafe" not in HEADERS["Content-Security-Policy"] and "http" not in HEADERS["Content-Security-Policy"]
 
 
 class _Addresses(HTMLParser):
@@ -203,12 +194,7 @@ def huge_png(width: int, height: int) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b"0"))
-        + chunk(b"IEND", b"")
-    )
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"0")) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize(
@@ -223,9 +209,7 @@ def huge_png(width: int, height: int) -> bytes:
     ],
     ids=["100 megapixels", "more than a number holds", "half a JPEG", "a PNG cut short", "SVG", "nothing"],
 )
-def test_what_is_no_whole_picture_of_bearable_size_is_refused(
-    client: TestClient, data: bytes, said: str
-) -> None:
+def test_what_is_no_whole_picture_of_bearable_size_is_refused(client: TestClient, data: bytes, said: str) -> None:
     response = client.post("/api/images", content=data)
     assert response.status_code == 422 and said in message(response)
 
@@ -251,9 +235,7 @@ def test_a_body_may_be_as_long_as_its_route_allows(tmp_path: Path) -> None:
         assert client.post("/login", content=b"x" * 5000).status_code == 413
 
 
-@pytest.mark.parametrize(
-    "body", [b'{"scene":' * 5000, b'{"scene": {"a": ' + b"9" * 5000 + b"}}", b'{"scene": "\xff"}']
-)
+@pytest.mark.parametrize("body", [b'{"scene":' * 5000, b'{"scene": {"a": ' + b"9" * 5000 + b"}}", b'{"scene": "\xff"}'])
 def test_json_that_python_gives_up_on_is_refused_in_words(client: TestClient, body: bytes) -> None:
     response = client.post("/api/plan", content=body, headers={"Content-Type": "application/json"})
     assert response.status_code == 400 and message(response).startswith("body: ")

@@ -74,9 +74,7 @@ def test_no_kill_loses_a_job_or_runs_one_twice(tmp_path: Path) -> None:
     runs = collections.Counter(job_id for job_id, _ in begun(tmp_path))
     assert max(runs.values()) == 1, "a job was run twice"
     states = collections.Counter(job["state"] for job in there.values())
-    assert set(states) == {"done", "interrupted"} and states["interrupted"] >= 3 and states["done"] >= 3, (
-        states
-    )
+    assert set(states) == {"done", "interrupted"} and states["interrupted"] >= 3 and states["done"] >= 3, states
     for job_id, job in there.items():
         whole = (tmp_path / "jobs" / job_id / "result" / "result.json").is_file()
         assert whole == (job["state"] == "done")

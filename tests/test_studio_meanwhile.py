@@ -176,9 +176,7 @@ def test_strokes_on_two_objects_are_both_kept(visit: Visit) -> None:
     visit.page.wait_for_timeout(100)
     let_go()
     visit.wait("s.scene.motions.every((one) => one.mask?.startsWith('upload:'))")
-    for motion, inside, outside in zip(
-        visit.motions(), ((25, 30), (78, 20)), ((78, 20), (25, 30)), strict=True
-    ):
+    for motion, inside, outside in zip(visit.motions(), ((25, 30), (78, 20)), ((78, 20), (25, 30)), strict=True):
         answer = visit.page.request.get(f"{visit.url}/api/images/{motion['mask'].removeprefix('upload:')}")
         mask = Image.open(io.BytesIO(answer.body())).convert("L")
         assert (mask.getpixel(inside), mask.getpixel(outside)) == (255, 0)
@@ -277,9 +275,7 @@ def test_a_row_stays_while_its_job_goes_on_and_ends_but_once(visit: Visit) -> No
         one.set_checked(one.get_attribute("value") == "none")
     visit.page.evaluate("row.querySelector('.job-actions button').focus()")
     visit.page.click("#dialog .primary")
-    visit.wait(
-        f"s.jobs.some((job) => job.progress?.step > {step} + 1) && s.jobs.some((job) => job.state === 'queued')"
-    )
+    visit.wait(f"s.jobs.some((job) => job.progress?.step > {step} + 1) && s.jobs.some((job) => job.state === 'queued')")
     visit.page.evaluate("row.querySelector('.job-actions button').focus()")
     visit.wait(f"s.jobs.some((job) => job.progress?.step > {step} + 3)")
     visit.settle()
@@ -295,9 +291,7 @@ def test_a_row_stays_while_its_job_goes_on_and_ends_but_once(visit: Visit) -> No
     route.fulfill(response=answer)
     visit.page.wait_for_timeout(300)
     assert next(one["state"] for one in visit.state()["jobs"] if one["id"] == job["id"]) == "cancelled"
-    visit.page.locator(
-        ".job.running button:has-text('Cancel'), .job.queued button:has-text('Cancel')"
-    ).click()
+    visit.page.locator(".job.running button:has-text('Cancel'), .job.queued button:has-text('Cancel')").click()
     visit.wait("s.jobs.every((job) => !['queued', 'running'].includes(job.state))")
 
 
@@ -361,9 +355,7 @@ def test_a_hidden_page_holds_no_stream_and_finds_everything_again(
     visit.wait(f"s.jobs.some((job) => job.id === '{made['id']}')")
     visit.settle()
     assert "/api/events" in asked
-    assert (
-        f"/api/images/{scene['image'].removeprefix('upload:')}" in asked
-    )  # it had not come: asked for again
+    assert f"/api/images/{scene['image'].removeprefix('upload:')}" in asked  # it had not come: asked for again
     studio.http.post(f"/api/jobs/{made['id']}/cancel")
     visit.wait(f"s.jobs.find((job) => job.id === '{made['id']}').state === 'cancelled'")
     (failed,) = (error for error in visit.errors if "/preview.png" not in error)

@@ -88,14 +88,10 @@ def test_a_key_is_met_exactly_and_a_click_makes_pythons_box(visit: Visit) -> Non
     for motion, values in zip(scene.motions, found, strict=True):
         assert values == [[key.x, key.y, key.scale] for key in motion.path]
     clicks = [[float(v) for v in random.uniform(0, (300, 170))] for _ in range(50)]
-    boxes = visit.page.evaluate(
-        "(clicks) => clicks.map(([x, y]) => sgi2v.geometry.defaultBox(300, 170, x, y))", clicks
-    )
+    boxes = visit.page.evaluate("(clicks) => clicks.map(([x, y]) => sgi2v.geometry.defaultBox(300, 170, x, y))", clicks)
     for (x, y), box in zip(clicks, boxes, strict=True):
         left, top = (min(max(at - 8.5, 0), limit - 17) for at, limit in ((x, 300), (y, 170)))
-        assert Box(**box) == Box(
-            left=left, top=top, right=left + 17, bottom=top + 17
-        )  # a tenth of the shorter side
+        assert Box(**box) == Box(left=left, top=top, right=left + 17, bottom=top + 17)  # a tenth of the shorter side
 
 
 def test_speeds_are_those_of_the_tracks(visit: Visit) -> None:
@@ -122,9 +118,7 @@ def test_scene_json_is_pythons(visit: Visit) -> None:
             "(scene) => sgi2v.states.toScene(sgi2v.states.fromScene(scene, null), scene.image)", wanted
         )
         assert found == wanted
-        assert list(found) == list(wanted) and list(map(list, found["motions"])) == list(
-            map(list, wanted["motions"])
-        )
+        assert list(found) == list(wanted) and list(map(list, found["motions"])) == list(map(list, wanted["motions"]))
 
 
 REDUCER = (Path(__file__).parent / "studio_reducer.js").read_text(encoding="utf-8")

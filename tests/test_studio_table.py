@@ -81,9 +81,7 @@ def test_after_a_kill_a_whole_result_counts_and_nothing_runs_by_itself(table: Jo
     again.recover({second: {"frames": 8}}.get)
     rows = {row["id"]: row for row in again.newest(10)}
     assert [rows[job]["state"] for job in (first, second, third)] == ["interrupted", "done", "queued"]
-    assert (
-        rows[first]["message"] and not rows[first]["cancelling"] and rows[second]["result"] == {"frames": 8}
-    )
+    assert rows[first]["message"] and not rows[first]["cancelling"] and rows[second]["result"] == {"frames": 8}
     assert again.finish(first, "done") is None, "what is over stays over"
 
 

@@ -13,9 +13,7 @@ class Chain(nn.Module):
 
     def __init__(self, checkpointed: bool) -> None:
         super().__init__()
-        self.steps = nn.ModuleList(
-            nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6)) for _ in range(4)
-        )
+        self.steps = nn.ModuleList(nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6)) for _ in range(4))
         self.checkpointed = checkpointed
         self.ran = 0
 

@@ -46,9 +46,7 @@ def error_of(frames: Tensor, clip: Clip) -> float:
 
 
 @settings(max_examples=6, phases=[Phase.explicit, Phase.generate])
-@given(
-    st.lists(st.tuples(st.integers(22, 60), st.integers(8, 42)), min_size=3, max_size=3), st.integers(0, 99)
-)
+@given(st.lists(st.tuples(st.integers(22, 60), st.integers(8, 42)), min_size=3, max_size=3), st.integers(0, 99))
 def test_finds_a_square_wherever_it_goes(corners: list[tuple[int, int]], seed: int) -> None:
     times = np.linspace(0, 2, 9)
     x, y = (np.interp(times, range(3), [corner[k] for corner in corners]).round().astype(int) for k in (0, 1))
@@ -127,10 +125,7 @@ def test_the_same_motion_costs_the_same_in_half_as_many_frames() -> None:
         frames, _ = square_clip(clip)
         seen = _Clip.of(frames, 256)
         places = np.array(clip, dtype=np.float64)
-        steps = [
-            TRACKER._price(seen, before[None], before[None], after[None])
-            for before, after in pairwise(places)
-        ]
+        steps = [TRACKER._price(seen, before[None], before[None], after[None]) for before, after in pairwise(places)]
         length = np.hypot(4, 2) * 8
         share = length / (TRACKER.speed * np.hypot(96, 64))
         assert np.concatenate(steps) == pytest.approx(TRACKER.jump_price * share**2)
@@ -187,9 +182,7 @@ def literal_match(frame: np.ndarray, score: Score, x: int, y: int) -> float:
         structure = (2 * shared + noise) / (variance + one.variance + noise)
         if one.figure is not None:
             stands = sum(
-                one.figure.weights[i, j] * likeness(patch[i, j], one.mean)
-                for i in range(rows)
-                for j in range(columns)
+                one.figure.weights[i, j] * likeness(patch[i, j], one.mean) for i in range(rows) for j in range(columns)
             )
             structure += one.figure.share * (min(1.0, stands / one.figure.at_home) - structure)
         best = max(best, structure * likeness(mean, one.mean) - one.price)
@@ -240,9 +233,7 @@ def test_how_an_object_stands_out_equals_its_literal_twin(plain: bool) -> None:
     around = np.zeros_like(soft)
     for row in range(4, 36):
         for column in range(4, 36):
-            near = [
-                soft[row + i, column + j] for i in range(-4, 5) for j in range(-4, 5) if i * i + j * j <= 16
-            ]
+            near = [soft[row + i, column + j] for i in range(-4, 5) for j in range(-4, 5) if i * i + j * j <= 16]
             around[row, column] = max(near) * (1 - soft[row, column])
     inside, around = soft / soft.sum(), around / around.sum()
     mean = (inside[..., None] * frame).sum((0, 1))

@@ -19,9 +19,7 @@ from sgi2v.evaluation.trackers import (
     load_tracker,
 )
 
-BOTH = pytest.mark.parametrize(
-    "tracker", [PointsTracker(), PointsTracker(dense=True)], ids=["points", "flow"]
-)
+BOTH = pytest.mark.parametrize("tracker", [PointsTracker(), PointsTracker(dense=True)], ids=["points", "flow"])
 
 
 def square_clip(path: list[tuple[int, int]], size: int = 16, *, height: int = 64) -> tuple[Tensor, Tensor]:
@@ -150,9 +148,7 @@ class Double(nn.Module):
         return tracks, seen
 
 
-def test_the_adapter_hands_points_over_and_takes_boxes_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_adapter_hands_points_over_and_takes_boxes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package, predictor = types.ModuleType("cotracker"), types.ModuleType("cotracker.predictor")
     predictor.CoTrackerPredictor = Double  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "cotracker", package)

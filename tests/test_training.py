@@ -27,11 +27,11 @@ from sgi2v.training.checkpoint import Stopped, save_checkpoint
 from sgi2v.training.denoiser import Drawn
 from sgi2v.training.export import export
 from sgi2v.training.feed import Feeder
-from sgi2v.training.journal import history
 from sgi2v.training.networks import build
 from sgi2v.training.optimiser import MasterAdam
 from sgi2v.training.spatial import pictures_only, silence_temporal_layers
 from sgi2v.training.stages import DenoiserTraining, Stage, TrainingType
+from training_log import history
 
 
 def _autoencoder(tmp_path: Path) -> AutoencoderTraining:
@@ -152,9 +152,7 @@ def test_a_batch_depends_on_its_step_alone(training: DenoiserTraining) -> None:
     ahead = [forth(step) for step in range(4)]
     behind = [back(step) for step in reversed(range(4))][::-1]
     for one, other in zip(ahead, behind, strict=True):
-        assert torch.equal(one.latents, other.latents) and torch.equal(
-            one.added_time_ids, other.added_time_ids
-        )
+        assert torch.equal(one.latents, other.latents) and torch.equal(one.added_time_ids, other.added_time_ids)
     assert ahead[0].latents.shape[1] == 1 and ahead[2].latents.shape[1] == 3
     assert not torch.equal(ahead[2].image_latents, ahead[3].image_latents)
 
@@ -162,18 +160,14 @@ def test_a_batch_depends_on_its_step_alone(training: DenoiserTraining) -> None:
 def test_the_given_picture_is_the_first_frame_as_the_pipeline_encodes_it(training: DenoiserTraining) -> None:
     vae = AutoencoderKLTemporalDecoder.from_pretrained(training.autoencoder)
     batch = Feeder(replace(training, noise_aug=(1e-6, 1e-6), motion_jitter=0.0), vae)(2)
-    assert torch.allclose(
-        batch.image_latents * vae.config.scaling_factor, batch.latents[:, 0], atol=1e-3, rtol=1e-3
-    )
+    assert torch.allclose(batch.image_latents * vae.config.scaling_factor, batch.latents[:, 0], atol=1e-3, rtol=1e-3)
     assert batch.added_time_ids[:, 0].eq(training.fps - 1).all()
 
 
 def test_a_training_that_is_killed_gives_the_weights_of_one_that_is_not(tmp_path: Path) -> None:
     """SIGKILL within a checkpoint, around it and from outside, then Ctrl-C: the same bits, and a whole log."""
     victim = Path(__file__).with_name("train_victim.py")
-    done = subprocess.run(
-        [sys.executable, str(victim), str(tmp_path)], capture_output=True, text=True, timeout=600
-    )
+    done = subprocess.run([sys.executable, str(victim), str(tmp_path)], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     whole, killed = (load_file(tmp_path / f"{name}.safetensors") for name in ("whole", "killed"))
     assert all(torch.equal(value, killed[name]) for name, value in whole.items())
@@ -214,9 +208,7 @@ def test_decoder_training_leaves_the_encoder_alone(
         return {}
 
     monkeypatch.setattr(autoencoder, "measure_autoencoder", measure)
-    after = autoencoder.train(
-        replace(training, initial=tmp_path / "initial", measure_every=1), log=lambda _: None
-    )
+    after = autoencoder.train(replace(training, initial=tmp_path / "initial", measure_every=1), log=lambda _: None)
     assert _same(before.encoder, after.encoder) and _same(before.quant_conv, after.quant_conv)
     assert not _same(before.decoder, after.decoder)
     assert len(measured) == training.num_steps
@@ -252,9 +244,7 @@ def test_latents_that_are_kept_stay_near_those_of_the_initial_autoencoder(tmp_pa
 def test_a_training_of_the_autoencoder_that_is_out_of_time_ends_in_order(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = (
-        "--num-encoder-steps 2 --num-steps 1 --batch-size 2 --size 32 --channels 32 32 32 32 --dtype float32"
-    )
+    words = "--num-encoder-steps 2 --num-steps 1 --batch-size 2 --size 32 --channels 32 32 32 32 --dtype float32"
     command = ["train", "autoencoder", "--output", str(tmp_path), *words.split()]
     assert main([*command, "--minutes", "1e-9"]) == 0
     assert "stopped after step 1 of 2, saved; the same command goes on" in capsys.readouterr().out
@@ -286,25 +276,19 @@ def test_an_export_is_a_pipeline_that_runs(training: DenoiserTraining, tmp_path:
     export(folder, models, vae, {"width": 64}, sigma_max=50.0, shard_size="200KB")
     assert max(file.stat().st_size for file in folder.rglob("*.safetensors")) < 2_000_000
     assert len(list((folder / "unet").glob("*.safetensors"))) > 1
-    assert vae.config._name_or_path and not any(
-        "_name_or_path" in file.read_text() for file in folder.rglob("*.json")
-    )
+    assert vae.config._name_or_path and not any("_name_or_path" in file.read_text() for file in folder.rglob("*.json"))
     pipeline = StableVideoDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     assert pipeline.scheduler.config.sigma_max == 50.0
     image = Image.new("RGB", (64, 64), (200, 40, 90))
-    frames = pipeline(
-        image, height=64, width=64, num_frames=3, num_inference_steps=2, output_type="pt"
-    ).frames
+    frames = pipeline(image, height=64, width=64, num_frames=3, num_inference_steps=2, output_type="pt").frames
     assert frames.shape == (1, 3, 3, 64, 64) and torch.isfinite(frames).all()
     original = models["unet"].state_dict()
     for name, value in pipeline.unet.state_dict().items():
         assert torch.equal(value, original[name].half().float()), name
 
 
-def test_the_image_encoder_sees_what_the_pipeline_shows_it(
-    training: DenoiserTraining, tmp_path: Path
-) -> None:
+def test_the_image_encoder_sees_what_the_pipeline_shows_it(training: DenoiserTraining, tmp_path: Path) -> None:
     models = build(training)
     vae = AutoencoderKLTemporalDecoder.from_pretrained(training.autoencoder)
     folder = export(tmp_path / "model", models, vae, {})
@@ -380,9 +364,7 @@ def test_a_rate_that_was_too_high_is_lowered_where_it_went_astray(training: Deno
         denoiser.train(training, stop=partial(next, iter([False, False, True])))
     first, second = training.stages
     lower = replace(second, lr=1e-5, final_lr=1e-5, num_warmup=1)
-    with pytest.raises(
-        ValueError, match=r"stages\.0\.lr: the checkpoint .* was trained with 0\.0005, not 1e-05"
-    ):
+    with pytest.raises(ValueError, match=r"stages\.0\.lr: the checkpoint .* was trained with 0\.0005, not 1e-05"):
         denoiser.train(replace(training, stages=(replace(first, lr=1e-5), lower)))
     denoiser.train(replace(training, stages=(first, lower)))
 
@@ -393,9 +375,7 @@ def test_what_is_no_number_replaces_no_checkpoint(training: DenoiserTraining) ->
     before = (training.output / "newest.pt").read_bytes()
     optimiser.parameters[0].grad = torch.full_like(optimiser.parameters[0], float("inf"))
     optimiser.step(0.1)
-    with pytest.raises(
-        ValueError, match="weights: are no finite numbers after step 2; go on from the newest"
-    ):
+    with pytest.raises(ValueError, match="weights: are no finite numbers after step 2; go on from the newest"):
         save_checkpoint(training.output, optimiser, 2)
     assert (training.output / "newest.pt").read_bytes() == before
 

@@ -132,9 +132,7 @@ def test_traj_refuses_a_scale_it_cannot_hold(tmp_path: Path) -> None:
     path = (Key(time=0, x=3, y=4), Key(time=1, x=9, y=4, scale=2))
     box = Box(left=1, top=2, right=5, bottom=6)
     scene = Scene(image=Image.new("RGB", (12, 8)), motions=(Motion(box=box, path=path),))
-    with pytest.raises(
-        ValueError, match=r"motions\[0\]\.path: its scale changes, which traj.npy cannot hold"
-    ):
+    with pytest.raises(ValueError, match=r"motions\[0\]\.path: its scale changes, which traj.npy cannot hold"):
         save_traj(scene, tmp_path / "new")
     with pytest.raises(ValueError, match=r"num_frames: 1 is too few"):
         save_traj(scene, tmp_path / "new", num_frames=1)

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from sgi2v.video import NOTE, Video, check_video, check_writable, from_uint8, load_video, read_run, to_uint8
+from sgi2v.video import Video, check_video, check_writable, from_uint8, load_video, read_run, to_uint8
+from sgi2v.video_tag import NOTE
 
 RUN = {
     "version": 1,
@@ -259,9 +260,7 @@ def test_what_is_no_clip_is_refused(shape: tuple[int, ...], fps: float, field: s
         Video(frames=torch.zeros(shape), fps=fps)
 
 
-@pytest.mark.parametrize(
-    "name", ["missing.mp4", "missing.gif", "noise.mp4", "noise.gif", "cut.mp4", "empty", "bad"]
-)
+@pytest.mark.parametrize("name", ["missing.mp4", "missing.gif", "noise.mp4", "noise.gif", "cut.mp4", "empty", "bad"])
 def test_unreadable_files_are_named(name: str, tmp_path: Path) -> None:
     for noise in ("noise.mp4", "noise.gif"):
         (tmp_path / noise).write_bytes(b"no video at all" * 100)

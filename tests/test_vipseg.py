@@ -102,9 +102,7 @@ def test_a_list_is_saved_shared_and_reloaded(root: Path, tmp_path: Path) -> None
     # A row says how its clips were really chosen.
     assert again[1].source["protocol"] == {"min_share": 0.01} != data[1].source["protocol"]
     a, b = again[1], data[1]
-    assert (
-        a.scene == b.scene and a.truth is not None and b.truth is not None and torch.equal(a.truth, b.truth)
-    )
+    assert a.scene == b.scene and a.truth is not None and b.truth is not None and torch.equal(a.truth, b.truth)
     # Another form of the same frames is not what the list was made from.
     frame = root / "imgs" / "b_2" / f"{0:08d}.jpg"
     Image.open(frame).save(frame, quality=50)

@@ -62,9 +62,7 @@ def test_a_watcher_shows_what_the_averaged_weights_draw(autoencoder: Path, tmp_p
         PeriodicEvaluation(replace(training, settings=tmp_path / "none.json"))
 
 
-def test_validation_is_the_loss_of_the_same_held_out_clips_at_every_call(
-    autoencoder: Path, tmp_path: Path
-) -> None:
+def test_validation_is_the_loss_of_the_same_held_out_clips_at_every_call(autoencoder: Path, tmp_path: Path) -> None:
     """A network that says nothing has the mean square of what it should say; other training seeds change nothing."""
     stage = Stage(num_steps=4, num_frames=3, batch_size=2, width=64, height=64)
     training = DenoiserTraining(
@@ -99,9 +97,7 @@ def test_validation_is_the_loss_of_the_same_held_out_clips_at_every_call(
 
 
 def test_fidelity_is_that_of_what_comes_back(autoencoder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model = build_autoencoder(
-        AutoencoderTraining(output=autoencoder, channels=(32, 32, 32, 32), latent_channels=4)
-    )
+    model = build_autoencoder(AutoencoderTraining(output=autoencoder, channels=(32, 32, 32, 32), latent_channels=4))
     figures = measure_autoencoder(model, num=4, width=64, height=64)
     assert set(figures) == {f"{a} {b}" for a in ("psnr", "sharpness") for b in ("world", "photographs")}
     assert 0 < figures["psnr photographs"]["value"] < 20  # an untrained one
@@ -109,14 +105,10 @@ def test_fidelity_is_that_of_what_comes_back(autoencoder: Path, capsys: pytest.C
     assert main(["train", "measure", str(autoencoder), "--num", "4", "--width", "64", "--height", "64"]) == 0
     assert json.loads(capsys.readouterr().out) == figures
     checks = (torch.arange(64)[:, None] + torch.arange(64)).remainder(2).expand(3, 64, 64).float()
-    assert (
-        roughness(checks) == 2.0 and roughness(0.5 * checks) == 1.0 and roughness(torch.ones(3, 8, 8)) == 0.0
-    )
+    assert roughness(checks) == 2.0 and roughness(0.5 * checks) == 1.0 and roughness(torch.ones(3, 8, 8)) == 0.0
 
 
-def test_a_checkpoint_is_packed_from_the_command_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_checkpoint_is_packed_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_checkpoint(tmp_path / "run", MasterAdam(torch.nn.Linear(3, 2)), 7)
     assert main(["train", "pack", str(tmp_path / "run"), str(tmp_path / "packed"), "--moments"]) == 0
     (name,) = capsys.readouterr().out.split()

@@ -15,9 +15,7 @@ KINDS: st.SearchStrategy[Plain] = st.sampled_from(["simple", "rich"])
 
 @settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 2**40), kind=KINDS, held_out=st.booleans())
-def test_the_same_seed_gives_the_same_clip_and_another_seed_another(
-    seed: int, kind: Plain, held_out: bool
-) -> None:
+def test_the_same_seed_gives_the_same_clip_and_another_seed_another(seed: int, kind: Plain, held_out: bool) -> None:
     chosen = World(width=64, height=48, radius=(8.0, 14.0), num_frames=3, kind=kind, held_out=held_out)
     once, again, other = chosen.render(1, seed), chosen.render(1, seed), chosen.render(1, seed + 1)
     assert torch.equal(once.frames, again.frames)
@@ -28,9 +26,7 @@ def test_the_same_seed_gives_the_same_clip_and_another_seed_another(
 @settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 2**40), kind=KINDS, num=st.integers(1, 3))
 def test_values_are_in_range_and_shapes_as_said(seed: int, kind: Plain, num: int) -> None:
-    clips = World(width=64, height=48, radius=(8.0, 14.0), num_frames=3, num_things=num, kind=kind).render(
-        2, seed
-    )
+    clips = World(width=64, height=48, radius=(8.0, 14.0), num_frames=3, num_things=num, kind=kind).render(2, seed)
     assert clips.frames.shape == (2, 3, 3, 48, 64)
     assert clips.masks.shape == (2, num, 3, 48, 64)
     assert clips.frames.min() >= 0 and clips.frames.max() <= 1
@@ -64,9 +60,7 @@ def test_a_thing_moves_with_its_box_and_looks_the_same_there() -> None:
                 torch.meshgrid(torch.linspace(-3, 3, 7) + x, torch.linspace(-3, 3, 7) + y, indexing="xy"), -1
             )
             scaled = 2 * grid / torch.tensor([128.0, 64.0]) - 1
-            patches.append(
-                torch.nn.functional.grid_sample(clip.frames[frame][None], scaled[None], align_corners=False)
-            )
+            patches.append(torch.nn.functional.grid_sample(clip.frames[frame][None], scaled[None], align_corners=False))
         assert (patches[0] - patches[1]).abs().mean() < 0.03
 
 
@@ -105,9 +99,7 @@ HELD_OUT_FINGERPRINTS = (
 
 @pytest.mark.parametrize(("kind", "held_out"), FINGERPRINTS)
 def test_the_plain_worlds_render_what_they_always_did(kind: Plain, held_out: bool) -> None:
-    chosen = World(
-        width=64, height=48, radius=(8.0, 14.0), num_frames=3, num_things=2, kind=kind, held_out=held_out
-    )
+    chosen = World(width=64, height=48, radius=(8.0, 14.0), num_frames=3, num_things=2, kind=kind, held_out=held_out)
     assert fingerprint(chosen.render(3, 11)) == pytest.approx(FINGERPRINTS[kind, held_out], abs=2e-3)
 
 
@@ -167,9 +159,7 @@ def test_training_and_held_out_share_nothing() -> None:
     assert not set(pictures.TRAINING_PHOTOGRAPHS) & set(pictures.HELD_OUT_PHOTOGRAPHS)
     assert not set(outlines.TRAINING_SHAPES) & set(outlines.HELD_OUT_SHAPES)
     chosen = World(width=64, height=64, radius=(8.0, 14.0), num_frames=1)
-    assert not torch.equal(
-        chosen.render(1, 7).frames, World(**{**vars(chosen), "held_out": True}).render(1, 7).frames
-    )
+    assert not torch.equal(chosen.render(1, 7).frames, World(**{**vars(chosen), "held_out": True}).render(1, 7).frames)
 
 
 @pytest.mark.parametrize("make", [pictures.photograph_crops, pictures.dead_leaves, pictures.fractal_noise])

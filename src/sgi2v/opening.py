@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from sgi2v.backbones.base import Backbone, Memory, Outline, settings_with, settings_with_recipe
 from sgi2v.backbones.registry import loaded, outline_of
@@ -37,7 +37,7 @@ class ModelChoice:
     compile: bool = False
     """Have torch compile parts of the network as they first run: minutes, so for many clips on a GPU. Not with low."""
 
-    def outline(self, changed: Mapping[str, Any] | None = None) -> Outline:
+    def outline(self, changed: Mapping[str, object] | None = None) -> Outline:
         """What is known of the model before its weights are read, under the recipe and then the changed settings."""
         outline = outline_of(self.backbone)
         settings = settings_with_recipe(outline.settings, self.recipe)
@@ -55,7 +55,7 @@ class ModelChoice:
         grid = outline.grid(width, height, num_frames)
         return plan_memory(self.memory, outline, grid, place, outline.choose_dtype(self.dtype, place))
 
-    def load(self, outline: Outline, *, memory: Memory | None = None) -> Backbone[Any]:
+    def load(self, outline: Outline, *, memory: Memory | None = None) -> Backbone:
         """The outline's model with its weights, in silence; ``memory`` as planned, by default as chosen."""
         with quiet_libraries():
             return loaded(

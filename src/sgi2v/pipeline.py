@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from jaxtyping import Float
 
@@ -119,7 +119,7 @@ class Plan:
     """A run that has been found possible: nothing left to a default, nothing computed yet."""
 
     sampling: Sampling
-    controller: Controller[Any]
+    controller: Controller
     grid: Grid
     tracks: Tracks
     levels: Sequence[Level]
@@ -132,7 +132,7 @@ def plan(
     scene: Scene,
     outline: Outline,
     *,
-    controller: Controller[Any] | None = None,
+    controller: Controller | None = None,
     sampling: Sampling | None = None,
 ) -> Plan:
     """The run that `generate` would make of these arguments, from what is known before any weight is read.
@@ -184,8 +184,8 @@ def plan(
 def generate(
     scene: Scene,
     *,
-    backbone: Backbone[Any] | None = None,
-    controller: Controller[Any] | None = None,
+    backbone: Backbone | None = None,
+    controller: Controller | None = None,
     sampling: Sampling | None = None,
     adapters: Sequence[Adapter] = (),
     progress: Callable[[Progress], None] | None = None,
@@ -217,8 +217,8 @@ def generate(
 def _generate(
     scene: Scene,
     *,
-    backbone: Backbone[Any],
-    controller: Controller[Any] | None,
+    backbone: Backbone,
+    controller: Controller | None,
     sampling: Sampling | None,
     adapters: Sequence[Adapter],
     reporter: _Progress,
@@ -274,7 +274,7 @@ def _generate(
     return Video(frames=frames, fps=float(backbone.settings.fps), run=run.to_dict())
 
 
-def _memory_advice(backbone: Backbone[Any], sampling: Sampling) -> str:
+def _memory_advice(backbone: Backbone, sampling: Sampling) -> str:
     return (
         f"{backbone.device} has too little memory for {sampling.num_frames} frames of "
         f"{sampling.width}x{sampling.height} in {str(backbone.dtype).removeprefix('torch.')}; "
@@ -285,7 +285,7 @@ def _memory_advice(backbone: Backbone[Any], sampling: Sampling) -> str:
 def replay(
     run: Run,
     *,
-    backbone: Backbone[Any] | None = None,
+    backbone: Backbone | None = None,
     adapters: Sequence[Adapter] = (),
     progress: Callable[[Progress], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
@@ -328,9 +328,13 @@ def replay(
 
 
 def _check_adapters(run: Run, adapters: Sequence[Adapter]) -> None:
-    """FieldError unless these are the run's adapters, in its order."""
-    wanted = [(one.get("name"), one.get("sha256")) for one in run.adapters]
-    given = [(one.name, one.sha256) for one in adapters]
-    if [sha256 for _, sha256 in wanted] != [sha256 for _, sha256 in given]:
-        names = ", ".join(str(name) for name, _ in wanted) or "no adapter"
-        raise FieldError("adapters", f"the video was made with {names}", "give these, in this order")
+    """FieldError unless these are the run's adapters, as strong and in its order."""
+    from sgi2v.backbones.adapters import identities
+
+    def decisive(found: Sequence[Mapping[str, object]]) -> list[tuple[object, object]]:
+        return [(one.get("sha256"), one.get("scale", 1.0)) for one in found]
+
+    if decisive(run.adapters) != decisive(identities(adapters)):
+        named = [f"{one.get('name')} (scale {one.get('scale', 1.0)})" for one in run.adapters]
+        wanted = ", ".join(named) or "no adapter"
+        raise FieldError("adapters", f"the video was made with {wanted}", "give these, in this order")

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Final
 
 from PIL import Image
 
@@ -18,7 +18,7 @@ from sgi2v.backbones.registry import is_public
 from sgi2v.controllers import Controller, controller_to_dict
 from sgi2v.errors import FieldError
 from sgi2v.migrations import controller_to_1
-from sgi2v.records import RecordReader
+from sgi2v.records import Json, RecordReader
 from sgi2v.scene import Scene
 from sgi2v.scene_io import scene_to_dict
 
@@ -34,17 +34,17 @@ _PACKAGES: Final = ("sgi2v", "torch", "diffusers", "transformers")
 class Run:
     """One run, whole: benchmark rows, jobs and a video's metadata all carry this."""
 
-    scene: Mapping[str, Any]
+    scene: Json
     """The scene with its image and masks embedded."""
-    backbone: Mapping[str, Any]
+    backbone: Json
     """name, weights_sha256, settings."""
-    controller: Mapping[str, Any]
+    controller: Json
     """name and every field, as the version says them."""
-    sampling: Mapping[str, Any]
+    sampling: Json
     """num_steps, seed, width, height, num_frames, dtype."""
     versions: Mapping[str, str]
     """Package name -> version."""
-    adapters: Sequence[Mapping[str, Any]] = ()
+    adapters: Sequence[Mapping[str, object]] = ()
     """name and sha256 of each trained adapter that took part."""
     warnings: Sequence[str] = ()
     """Remarks to the person before the run, such as what of the scene it left unused."""
@@ -55,11 +55,11 @@ class Run:
     def of(
         cls,
         scene: Scene,
-        backbone: Backbone[Any],
-        controller: Controller[Any],
-        sampling: Mapping[str, Any],
+        backbone: Backbone,
+        controller: Controller,
+        sampling: Json,
         *,
-        adapters: Sequence[Mapping[str, Any]] = (),
+        adapters: Sequence[Mapping[str, object]] = (),
         warnings: Sequence[str] = (),
         drawn_from_noise: bool = False,
     ) -> Run:
@@ -87,7 +87,7 @@ class Run:
             version=1 if old else VERSION,
         )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """A JSON object with format and version."""
         parts = {name: getattr(self, name) for name in _PARTS}
         parts |= {name: list(value) for name in _SINCE_2 if (value := getattr(self, name))}
@@ -98,7 +98,7 @@ class Run:
         return loaded
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Run:
+    def from_dict(cls, data: Mapping[str, object]) -> Run:
         """The run of a JSON object; FieldError for another format, a newer major version, or a part that is missing.
 
         A newer minor version is read, what is unknown of it with a warning (:mod:`sgi2v.records`).
@@ -116,7 +116,7 @@ class Run:
         for name in _SINCE_2:
             if not isinstance(data.get(name, []), list):
                 raise FieldError(f"run.{name}", "no list; the record is damaged")
-        parts = {name: data[name] for name in (*_PARTS, *_SINCE_2) if name in data and name in known}
+        parts: Json = {name: data[name] for name in (*_PARTS, *_SINCE_2) if name in data and name in known}
         return cls(**parts, version=major)
 
     @property
@@ -134,7 +134,7 @@ class Run:
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 
-def _by_pixels(value: Any) -> Any:
+def _by_pixels(value: object) -> object:
     """The JSON with every embedded picture in place of which stands the hash of its pixels: PNGs of one may differ."""
     if isinstance(value, Mapping):
         return {name: _by_pixels(part) for name, part in value.items()}

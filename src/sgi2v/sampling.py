@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
 
 from jaxtyping import Float
 
@@ -13,7 +12,7 @@ from sgi2v.step import Reporter, Step, euler
 
 
 def sample(
-    controller: Controller[Any],
+    controller: Controller,
     setup: Setup,
     *,
     noise: Float[torch.Tensor, "n c y x"],

@@ -69,9 +69,7 @@ def distance(a: tuple[float, float], b: tuple[float, float]) -> float:
     return math.hypot(a[0] - b[0], a[1] - b[1])
 
 
-def found_again(
-    maps: Tensor, place: tuple[float, float], known_by: Tensor, drag: Drag
-) -> tuple[float, float]:
+def found_again(maps: Tensor, place: tuple[float, float], known_by: Tensor, drag: Drag) -> tuple[float, float]:
     """The place around the last one whose features are nearest to what the handle is known by."""
     best, nearest = place, math.inf
     for dy in range(-drag.track_radius, drag.track_radius + 1):
@@ -149,9 +147,7 @@ def dragged(
     z = latents.clone().requires_grad_(True)
     optimiser = torch.optim.Adam([z], lr=drag.lr * math.hypot(1.0, float(models.scheduler.sigmas[index])))
     losses: list[float] = []
-    features_before, latents_before = (
-        t.detach() for t in read(models, z, timestep, index, condition, drag.block)
-    )
+    features_before, latents_before = (t.detach() for t in read(models, z, timestep, index, condition, drag.block))
     held = held_cells(boxes, z.shape[-2], z.shape[-1], drag)
     for iteration in range(drag.iterations):
         features, after = read(models, z, timestep, index, condition, drag.block)

@@ -38,9 +38,7 @@ class Trace:
 # ---------------------------------------------------------------- boxes
 
 
-def boxes_of(
-    traj: NDArray[Any], source_size: tuple[int, int], width: int, height: int
-) -> NDArray[np.float32]:
+def boxes_of(traj: NDArray[Any], source_size: tuple[int, int], width: int, height: int) -> NDArray[np.float32]:
     """Boxes `[N, F, 4]` (left, top, right, bottom), pixels of the resized image, of a published `traj.npy`.
 
     `traj` is `[N, 2 + F, 2]`: corners of the first box, then a centre per frame, (x, y) in source pixels.
@@ -142,9 +140,7 @@ def native_features(
 def upsampled(features: Sequence[Tensor], height: int, width: int) -> Tensor:
     """All layers bilinearly at the latents' size and side by side: `[frames, channels of all, height, width]`."""
     size = (height, width)
-    return torch.cat(
-        [F.interpolate(x, size=size, mode="bilinear", align_corners=False) for x in features], dim=1
-    )
+    return torch.cat([F.interpolate(x, size=size, mode="bilinear", align_corners=False) for x in features], dim=1)
 
 
 # ---------------------------------------------------------------- loss

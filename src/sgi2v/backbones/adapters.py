@@ -24,24 +24,20 @@ class Adapter(Protocol):
     @property
     def name(self) -> str:
         """Its name in a record."""
-        ...
 
     @property
     def sha256(self) -> str:
         """Hash of its weights, so that a record says exactly which adapter took part."""
-        ...
 
     @property
     def module(self) -> nn.Module:
         """All its weights, frozen; the backbone puts them where they are needed."""
-        ...
 
     def attach(self, denoiser: nn.Module, signal: object, branches: Branches) -> AbstractContextManager[None]:
         """While open, every pass of the denoiser is adapted; then nothing of it is left.
 
         ``signal`` is what steers it, if anything does. FieldError for a denoiser that it does not fit.
         """
-        ...
 
 
 def _frozen(module: nn.Module) -> nn.Module:

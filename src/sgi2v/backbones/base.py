@@ -32,6 +32,8 @@ Mode = Literal["fast", "balanced", "low"]
 """``fast``: all on the device, nothing computed twice. ``balanced``: the blocks that keep most are checkpointed in a
 guided pass; the networks that run once visit the device. ``low``: all blocks are checkpointed and their weights visit
 the device in turn. All give the same video, but for the last bits in which ``low`` decodes."""
+Advice = Mapping[str, Mapping[str, object]]
+"""Name -> values of fields, as JSON holds them."""
 Memory = Literal["fast", "balanced", "low", "auto"]
 """A mode, or ``auto``: the first of them that fits the free memory."""
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -66,9 +68,9 @@ class Settings:
     """Denoising steps unless told otherwise."""
     fps: float
     """Frames a second of the video."""
-    recommended: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    recommended: Advice = field(default_factory=dict)
     """Controller name -> the values of its fields that suit this model."""
-    recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    recipes: Advice = field(default_factory=dict)
     """Name of a recipe -> the settings it changes, such as num_steps; what it recommends is laid over the rest."""
     notes: Mapping[str, str] = field(default_factory=dict)
     """Controller name -> a sentence on how it fares with this model, for whoever chooses it; changes no video."""
@@ -87,11 +89,9 @@ class Method(Protocol):
 
     def uses(self) -> Uses:
         """What it uses of a model and a scene."""
-        ...
 
     def schedule(self, levels: Sequence[Level]) -> Schedule:
         """What it does at each step; FieldError when it has nothing to do at these levels."""
-        ...
 
 
 @runtime_checkable
@@ -101,29 +101,23 @@ class Model(Protocol):
     @property
     def name(self) -> str:
         """The model in a record: a name, a hub id, or a folder."""
-        ...
 
     @property
     def settings(self) -> Any:
         """What belongs to the model: a kind of :class:`Settings`. A value: others are had by :meth:`with_settings`."""
-        ...
 
     @property
     def weights_sha256(self) -> str:
         """Hash of the weight files, so that a record says exactly which model made a video."""
-        ...
 
     def with_settings(self: ModelT, settings: Any) -> ModelT:
         """The same model under other settings of its own kind; neither changes the other."""
-        ...
 
     def levels(self, num_steps: int, grid: Grid) -> Sequence[Level]:
         """The schedule: ``num_steps + 1`` levels from pure noise to none."""
-        ...
 
     def grid(self, width: int, height: int, num_frames: int) -> Grid:
         """Latent grid for a size in pixels; FieldError on a size the model cannot make."""
-        ...
 
 
 @runtime_checkable
@@ -136,36 +130,29 @@ class Outline(Model, Protocol):
     @property
     def kind(self) -> str:
         """Name of the kind of model, as registered."""
-        ...
 
     @property
     def folder(self) -> Path:
         """Where its files lie."""
-        ...
 
     @property
     def takes_text(self) -> bool:
         """Whether a prompt changes its videos."""
-        ...
 
     def check(self, scene: Scene, controller: Method, sampling: Sampling) -> tuple[str, ...]:
         """FieldError for what only this model knows to be a mistake, such as a layer that it does not have.
 
         Returns what of the scene this model leaves unused, a word or two each.
         """
-        ...
 
     def memory_needed(self, grid: Grid, device: torch.device, dtype: torch.dtype) -> Mapping[Mode, int]:
         """Bytes at the peak of a guided run, weights included, for every memory mode."""
-        ...
 
     def choose_dtype(self, name: str | torch.dtype | None, device: torch.device) -> torch.dtype:
         """The named number format, or the one that suits the model on the device."""
-        ...
 
     def load(self, *, device: torch.device, dtype: torch.dtype, memory: Mode, compiled: bool = False) -> Backbone:
         """The model with its weights; FieldError where they are not what the configuration says."""
-        ...
 
 
 @runtime_checkable
@@ -179,35 +166,28 @@ class Backbone(Model, Protocol[ConditionT]):
     @property
     def denoiser(self) -> torch.nn.Module:
         """The network that is asked at every step, frozen."""
-        ...
 
     @property
     def outline(self) -> Outline:
         """What was known before the weights were read, under the same settings."""
-        ...
 
     @property
     def device(self) -> torch.device:
         """Where the networks compute."""
-        ...
 
     @property
     def dtype(self) -> torch.dtype:
         """Number format the denoiser computes in."""
-        ...
 
     @property
     def memory(self) -> Mode:
         """How sparing of memory it is."""
-        ...
 
     def use_memory(self, memory: Mode) -> None:
         """Changes to another memory mode, between two runs; for all that share the networks."""
-        ...
 
     def noise(self, grid: Grid, generator: torch.Generator) -> Float[torch.Tensor, "n c y x"]:
         """Unit noise for a clip, drawn as the model's own pipeline draws it: one seed, one video."""
-        ...
 
     def free(self, grid: Grid) -> Bool[torch.Tensor, " n"]:
         """Latent frames that are variables; False for one that the model keeps, such as a clean first frame.
@@ -218,17 +198,14 @@ class Backbone(Model, Protocol[ConditionT]):
 
     def encode(self, image: PIL.Image.Image, text: Text, grid: Grid, generator: torch.Generator) -> ConditionT:
         """Everything the model is conditioned on, from an image of the grid's size in pixels and words."""
-        ...
 
     def encode_frames(self, frames: Float[torch.Tensor, "f 3 h w"], grid: Grid) -> Float[torch.Tensor, "n c y x"]:
         """Latents of a clip of the grid's size with values in 0..1."""
-        ...
 
     def denoise(
         self, x: Float[torch.Tensor, "n c y x"], level: Level, condition: ConditionT
     ) -> Float[torch.Tensor, "n c y x"]:
         """The model's guided estimate of the clean latents ``x0``."""
-        ...
 
     def features(
         self,
@@ -243,18 +220,15 @@ class Backbone(Model, Protocol[ConditionT]):
         branch's estimate of the clean latents from the same pass, which then runs to its end. The level may lie off
         the model's own schedule.
         """
-        ...
 
     def editing(self, edit: AttentionEdit, grid: Grid) -> AbstractContextManager[None]:
         """While open, every self-attention of the denoiser goes through ``edit``; FieldError where it cannot.
 
         Whatever happens inside, the network is afterwards what it was.
         """
-        ...
 
     def adapted(self, adapter: Adapter, signal: object = None) -> AbstractContextManager[None]:
         """While open, a trained adapter adds to every pass what it makes of ``signal``; then all is as before."""
-        ...
 
     def decode(
         self, x: Float[torch.Tensor, "n c y x"], frames: Sequence[int] | None = None
@@ -264,7 +238,6 @@ class Backbone(Model, Protocol[ConditionT]):
         ``frames`` are indices of latent frames in ``x``; of a latent frame that stands for several pictures the last
         is given. What they show may differ in details from the same frames of the whole clip.
         """
-        ...
 
 
 @runtime_checkable
@@ -276,7 +249,6 @@ class ReusesDeep(Protocol):
 
         Later passes take for constant what those put out then: cheaper, and an approximation.
         """
-        ...
 
 
 class Outlined:
@@ -312,7 +284,7 @@ class Outlined:
         return grid
 
 
-def settings_with(settings: Any, values: Mapping[str, Any], where: str) -> Any:
+def settings_with(settings: Any, values: Mapping[str, object], where: str) -> Any:
     """The settings with some fields replaced; FieldError under ``where`` for a field unknown or of no such kind."""
     known = {f.name for f in dataclasses.fields(settings)}
     unknown = sorted(set(values) - known)
@@ -333,7 +305,7 @@ def settings_with_recipe(settings: Any, name: str | None) -> Any:
         known = ", ".join(settings.recipes) or "none for this model"
         raise FieldError("recipe", f"unknown {name!r}", f"known are {known}")
     values = dict(settings.recipes[name])
-    changed: Mapping[str, Mapping[str, Any]] = values.pop("recommended", {})
+    changed = cast(Advice, values.pop("recommended", {}))
     recommended = {
         controller: {**settings.recommended.get(controller, {}), **changed.get(controller, {})}
         for controller in dict.fromkeys((*settings.recommended, *changed))

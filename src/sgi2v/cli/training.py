@@ -1,4 +1,4 @@
-"""The command train: a model's parts on rendered clips or one's own, what they are worth, and how they travel."""
+"""The command train: a model's parts on rendered clips or one's own, their worth, and checkpoints in small files."""
 
 import json
 import sys
@@ -11,6 +11,7 @@ from tyro.conf import Positional
 
 from sgi2v.cli.common import computing, parse
 from sgi2v.cli.options import to_be_said
+from sgi2v.errors import FieldError
 from sgi2v.opening import quiet_libraries
 
 _USAGE = """usage: sgi2v train PART ...      --help after a part explains its options
@@ -39,7 +40,7 @@ class MeasureOptions:
     seed: int = 0
     """Seed of the pictures."""
     device: str = "cpu"
-    """Where to compute."""
+    """Device that computes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +72,7 @@ def train(arguments: Sequence[str]) -> None:
         "pack": _pack,
     }
     if part not in parts:
-        raise ValueError(f"train: unknown part {part!r}; known are {', '.join(parts)}")
+        raise FieldError("train", f"unknown part {part!r}", f"known are {', '.join(parts)}")
     with computing():
         parts[part](rest)
 
@@ -137,8 +138,9 @@ def _measure(arguments: Sequence[str]) -> None:
         model = load_autoencoder(folder).to(choose_device(options.device))
     stride = 2 ** (len(model.config.block_out_channels) - 1)
     if options.width % stride or options.height % stride:
-        raise ValueError(
-            f"width, height: must be multiples of {stride} for this autoencoder, not {options.width}x{options.height}"
+        raise FieldError(
+            "width, height",
+            f"must be multiples of {stride} for this autoencoder, not {options.width}x{options.height}",
         )
     figures = measure_autoencoder(model, num=options.num, width=options.width, height=options.height, seed=options.seed)
     print(json.dumps(figures, indent=2))

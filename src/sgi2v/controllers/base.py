@@ -23,7 +23,7 @@ StateT = TypeVar("StateT", default=Any)
 class Setup:
     """Everything a method is given for one run."""
 
-    backbone: Backbone[Any]
+    backbone: Backbone
     condition: Any
     """What the backbone made of the picture and the words; handed back to it, never looked into."""
     tracks: Tracks

@@ -26,9 +26,9 @@ class InTurn(Controller["InTurnState"]):
 
     name: ClassVar[str] = "in-turn"
 
-    first: Controller[Any] = field(default_factory=Controller)
+    first: Controller = field(default_factory=Controller)
     """Asked first."""
-    second: Controller[Any] = field(default_factory=Controller)
+    second: Controller = field(default_factory=Controller)
     """Given what the first made."""
 
     def __post_init__(self) -> None:
@@ -151,7 +151,7 @@ class InTurnState(State):
     second: Any
 
 
-def _named(controller: Controller[Any]) -> str:
+def _named(controller: Controller) -> str:
     return type(controller).__name__
 
 

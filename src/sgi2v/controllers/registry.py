@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Mapping
-from importlib.metadata import entry_points
-from typing import Any, Final
+from typing import Final
 
 from sgi2v.controllers.base import Controller
 from sgi2v.controllers.drag_diffusion import DragDiffusion
@@ -18,10 +17,12 @@ from sgi2v.errors import FieldError, within
 from sgi2v.fitting import fitted
 from sgi2v.migrations import controller_from_1
 from sgi2v.planning import Range
+from sgi2v.plugins import brought
+from sgi2v.records import Json
 
 GROUP: Final = "sgi2v.controllers"
 """Entry points by which a package brings ways of steering; each names a class."""
-OWN: Final[tuple[type[Controller[Any]], ...]] = (Controller, SGI2V, FreeTraj, DragDiffusion, TimeToMove)
+OWN: Final[tuple[type[Controller], ...]] = (Controller, SGI2V, FreeTraj, DragDiffusion, TimeToMove)
 COMBINATIONS: Final = ("time-to-move+sg-i2v", "freetraj+sg-i2v")
 """Pairs that make sense, for lists of choices; any names joined by + can be built."""
 MAX_JOINED: Final = 4
@@ -29,24 +30,23 @@ MAX_JOINED: Final = 4
 _SIDES: Final = ("first", "second")
 
 
-def controllers() -> Mapping[str, type[Controller[Any]]]:
+def controllers() -> Mapping[str, type[Controller]]:
     """Name -> class: our own, then those of installed packages in the order of their names.
 
     FieldError where a package's class has no name of its own, or one that is taken.
     """
-    found: dict[str, type[Controller[Any]]] = {kind.name: kind for kind in OWN}
-    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
-        kind = point.load()
+    found: dict[str, type[Controller]] = {kind.name: kind for kind in OWN}
+    for place, kind in brought(GROUP):
         if "name" not in vars(kind) or found.setdefault(kind.name, kind) is not kind or "+" in kind.name:
             raise FieldError(
                 "controller",
-                f"{point.value} of an installed package has no name of its own",
+                f"{place} of an installed package has no name of its own",
                 "ask its authors for one, or remove the package",
             )
     return found
 
 
-def controller_class(name: str) -> type[Controller[Any]]:
+def controller_class(name: str) -> type[Controller]:
     """The class behind a name, :class:`InTurn` for names joined by +; FieldError listing the names otherwise."""
     parts = name.split("+")
     known = controllers()
@@ -64,7 +64,7 @@ def controller_class(name: str) -> type[Controller[Any]]:
     return known[name] if len(parts) == 1 else InTurn
 
 
-def controller_name(controller: Controller[Any]) -> str:
+def controller_name(controller: Controller) -> str:
     """The name of a controller's class, of a combination both joined by +; of a class without one, where it stands."""
     if isinstance(controller, InTurn):
         return f"{controller_name(controller.first)}+{controller_name(controller.second)}"
@@ -72,7 +72,7 @@ def controller_name(controller: Controller[Any]) -> str:
     return str(kind.name) if "name" in vars(kind) else f"{kind.__module__}:{kind.__qualname__}"
 
 
-def controller_to_dict(controller: Controller[Any]) -> dict[str, Any]:
+def controller_to_dict(controller: Controller) -> Json:
     """Name and all fields, as JSON holds them; a combination's ``first`` and ``second`` are such objects too."""
 
     def plain(value: object) -> object:
@@ -84,7 +84,7 @@ def controller_to_dict(controller: Controller[Any]) -> dict[str, Any]:
     return {"name": controller_name(controller), **values}
 
 
-def controller_from_dict(data: Mapping[str, Any], *, over: Controller[Any] | None = None) -> Controller[Any]:
+def controller_from_dict(data: Mapping[str, object], *, over: Controller | None = None) -> Controller:
     """The controller of a record, or of some fields laid over another controller of the same name.
 
     FieldError naming an unknown name or field, or a value of the wrong kind. Fields of older records are read as what
@@ -97,8 +97,9 @@ def controller_from_dict(data: Mapping[str, Any], *, over: Controller[Any] | Non
     kind = controller_class(said)
     if kind is InTurn:
         return InTurn(**_parts(said, values, over))
-    before = getattr(over, "guided", None)
-    values = controller_from_1(said, values, unit=before.unit if isinstance(before, Range) else None)
+    # The unit alone, an older form, is said of a range that is there already.
+    before = getattr(kind() if over is None and "guided_as" in values else over, "guided", None)
+    values = controller_from_1(said, values, before=before if isinstance(before, Range) else None)
     known = {f.name for f in dataclasses.fields(kind)}
     unknown = sorted(set(values) - known)
     if unknown:
@@ -111,7 +112,7 @@ def controller_from_dict(data: Mapping[str, Any], *, over: Controller[Any] | Non
     return kind(**fields) if over is None else dataclasses.replace(over, **fields)
 
 
-def _parts(name: str, values: Mapping[str, Any], over: Controller[Any] | None) -> dict[str, Controller[Any]]:
+def _parts(name: str, values: Mapping[str, object], over: Controller | None) -> dict[str, Controller]:
     """The parts of a combination by the name of their field."""
     unknown = sorted(set(values) - set(_SIDES))
     if unknown:
@@ -130,7 +131,7 @@ def _parts(name: str, values: Mapping[str, Any], over: Controller[Any] | None) -
     return made
 
 
-def recommended(name: str, values: Mapping[str, Mapping[str, Any]]) -> Controller[Any]:
+def recommended(name: str, values: Mapping[str, Mapping[str, object]]) -> Controller:
     """The named controller with a model's recommended values (``Settings.recommended``) over the published ones.
 
     A combination's parts have what the model recommends for each alone, and over that what it recommends for them

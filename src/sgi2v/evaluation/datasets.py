@@ -53,11 +53,9 @@ class Cases(Protocol):
 
     def __len__(self) -> int:
         """Number of cases, those that turn out unusable included."""
-        ...
 
     def __getitem__(self, index: int, /) -> Case:
         """A case; ValueError, naming the file and what is wrong with it, where it cannot be used."""
-        ...
 
 
 def path_kinds(tracks: Sequence[Track]) -> tuple[str, ...]:

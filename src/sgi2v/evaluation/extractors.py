@@ -23,21 +23,17 @@ class Extractor(Protocol):
     @property
     def name(self) -> str:
         """The network's name: a figure made with another one is another figure."""
-        ...
 
     @property
     def sha256(self) -> str:
         """SHA-256 of the file its weights were read from, in hexadecimal digits."""
-        ...
 
     @property
     def unit(self) -> Literal["frame", "clip"]:
         """The part of a clip that a row of features stands for."""
-        ...
 
     def features(self, frames: Float[Tensor, "f 3 h w"]) -> Float[Tensor, "n d"]:
         """Features of a clip's frames, RGB in 0..1: a row per frame, or one row for the clip."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)

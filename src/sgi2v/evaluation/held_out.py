@@ -1,7 +1,7 @@
 """Cases of the rendered world that training never saw: true clips, boxes, paths and masks known exactly."""
 
-from dataclasses import asdict, dataclass
-from typing import Any, Final, Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Final, Literal
 
 import numpy as np
 import torch
@@ -9,6 +9,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from sgi2v.errors import FieldError
 from sgi2v.evaluation.datasets import HIDDEN, Case, hidden_share, path_kinds, with_kinds
 from sgi2v.grid import Grid, tracks_of
 from sgi2v.scene import Box, Key, Motion, Scene, frame_times
@@ -17,7 +18,7 @@ from sgi2v.world import Clip, Kind, LifelikeWorld, World
 
 Variety = Literal["one", "mixed"]
 WANTED: Final = ("", "several objects", "part", "curved path", "occlusion", "camera")
-"""What the scenes of a mixed set are, in turn."""
+"""Kinds of the scenes of a mixed set, in turn."""
 RULE: Final = "world 1"
 """Raise the number when scenes of the same fields and number come to look otherwise: then old rows are of others."""
 _ATTEMPTS: Final = 40
@@ -53,13 +54,13 @@ class HeldOutWorld:
 
     def __post_init__(self) -> None:
         if self.scene_set < 0 or self.limit < 1:
-            raise ValueError(f"scene_set, limit: must be at least 0 and 1, got {self.scene_set}, {self.limit}")
+            raise FieldError("scene_set, limit", f"must be at least 0 and 1, got {self.scene_set}, {self.limit}")
         if self.limit > _STRIDE // 2 // _ATTEMPTS:
-            raise ValueError(f"limit: at most {_STRIDE // 2 // _ATTEMPTS} scenes a set, got {self.limit}")
+            raise FieldError("limit", f"at most {_STRIDE // 2 // _ATTEMPTS} scenes a set, got {self.limit}")
         self.world()
 
     def __len__(self) -> int:
-        """How many scenes there are."""
+        """Number of scenes."""
         return self.limit
 
     def __getitem__(self, index: int) -> Case:
@@ -77,20 +78,40 @@ class HeldOutWorld:
 
     def world(self, **changes: object) -> World | LifelikeWorld:
         """The world that is rendered, some of its fields changed."""
-        most = min(self.width, self.height) / 2.2
-        shape = {"width": self.width, "height": self.height, "num_frames": self.num_frames}
-        common: dict[str, Any] = {**shape, "num_things": self.num_things, "held_out": True, "still": 0.0}
+        side = min(self.width, self.height)
+        low, high = World.radius
+        world: World | LifelikeWorld
         if self.kind == "lifelike":
-            # What is asked to move stays in view, and a camera that nobody asks to move stays.
-            calm = {"camera": 0.0, "passing": 0.0, "occluder": 0.0}
-            return LifelikeWorld(**{**common, "radius": (0.23 * most, 0.73 * most), **calm, **changes})
-        radius = World.radius
-        if radius[1] > most:
-            radius = (0.6 * most, most)
-        elif 8 * radius[0] < min(self.width, self.height):  # an eighth to a fifth of the shorter side, and no less
-            larger = min(self.width, self.height) / (8 * radius[0])
-            radius = (larger * radius[0], larger * radius[1])
-        return World(**{**common, "kind": self.kind, "radius": radius, **changes})
+            # The thing that is asked to move stays in view, and a camera that nobody asks to move stays.
+            world = LifelikeWorld(
+                width=self.width,
+                height=self.height,
+                num_frames=self.num_frames,
+                num_things=self.num_things,
+                radius=(0.23 * (side / 2.2), 0.73 * (side / 2.2)),
+                held_out=True,
+                still=0.0,
+                camera=0.0,
+                passing=0.0,
+                occluder=0.0,
+            )
+        else:
+            if high > side / 2.2:
+                low, high = 0.6 * (side / 2.2), side / 2.2
+            elif 8 * low < side:  # an eighth to a fifth of the shorter side, and no less
+                larger = side / (8 * low)
+                low, high = larger * low, larger * high
+            world = World(
+                width=self.width,
+                height=self.height,
+                num_frames=self.num_frames,
+                num_things=self.num_things,
+                radius=(low, high),
+                held_out=True,
+                still=0.0,
+                kind=self.kind,
+            )
+        return replace(world, **changes)  # type: ignore[arg-type]
 
     def _mixed(self, index: int) -> Case:
         """The scene of a number in a mixed set: the first drawn one that has what is wanted, or else the last."""
@@ -179,13 +200,13 @@ def inside(boxes: Float[Tensor, "f 4"], width: int, height: int) -> Float[Tensor
 
 
 def camera_moves(clip: Clip) -> bool:
-    """Whether the camera moves what lies at the frame's edge by more than a pixel."""
+    """True where the camera moves the frame's edge by more than a pixel."""
     pan, zoom = clip.camera[:, :2].abs().amax(), (clip.camera[:, 2] - 1).abs().amax()
     return bool(pan + zoom * max(clip.frames.shape[-2:]) / 2 > 1)
 
 
 def thing_motion(clip: Clip, thing: int, *, part: bool = False) -> Motion:
-    """What a person would ask for: the box of a thing on the first frame, or of a part of it, and its true path."""
+    """The motion a person would ask for: the box of a thing, or of a part of it, on the first frame, and its path."""
     height, width = clip.frames.shape[-2:]
     left, top, right, bottom = clip.boxes[thing, 0].tolist()
     centers = clip.centers[thing].double().numpy()
@@ -225,7 +246,7 @@ def camera_motion(clip: Clip) -> Motion:
 
 
 def _seen(clip: Clip, place: np.ndarray) -> np.ndarray:
-    """Where a place (x, y) on the first frame's background is in every frame [f, 2], in pixels."""
+    """The place in every frame [f, 2], in pixels, of a place (x, y) on the first frame's background."""
     if clip.kind == "lifelike":  # whose camera rolls and shakes, too
         view = clip.layers.poses[0, -1].double().numpy()
         first = np.linalg.solve(view[0, :, :2], place - view[0, :, 2])

@@ -52,7 +52,6 @@ class Tracker(Protocol):
         masks: per box the object's pixels on frame 0, 0..1, or None for the whole box. The position that is found is
         the box's centre in either case.
         """
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)

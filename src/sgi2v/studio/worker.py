@@ -65,7 +65,6 @@ class Maker(Protocol):
 
     def __call__(self, task: Task, result: Path) -> Mapping[str, Any]:
         """Write frames, mp4 and gif into `result`, a new folder; what there is to say about them."""
-        ...
 
 
 class ModelMaker:

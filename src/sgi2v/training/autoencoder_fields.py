@@ -1,8 +1,8 @@
-"""What decides the autoencoder's training: its fields."""
+"""The fields of the autoencoder's training."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from sgi2v.training.stages import TrainingType
 
@@ -26,11 +26,11 @@ class AutoencoderTraining:
     num_steps: int = 4000
     """Steps that train the decoder on the frozen encoder."""
     num_clip_steps: int = 0
-    """How many of these, at the end, train on short clips, so that the temporal layers of the decoder learn."""
+    """Those of these, at the end, that train on short clips, so that the temporal layers of the decoder learn."""
     num_clip_frames: int = 4
     """Frames of these clips."""
     joint: bool = False
-    """Whether encoder and decoder learn together, but for the clip steps; num_encoder_steps counts for nothing then."""
+    """Train encoder and decoder together, but for the clip steps; num_encoder_steps counts for nothing then."""
     batch_size: int = 8
     """Pictures a step (clip steps: frames a step)."""
     size: int = 64
@@ -73,7 +73,7 @@ class AutoencoderTraining:
     minutes: float = 0.0
     """Minutes after which to stop, everything saved: the same command goes on. 0: not before the last step."""
     device: str = "cpu"
-    """Where to train: cpu, cuda, cuda:1 …"""
+    """Device that trains: cpu, cuda, cuda:1 …"""
     dtype: TrainingType = "auto"
     """Type the network computes in; the optimiser keeps a float32 copy. auto: bfloat16, but float32 on a processor
     that is not faster at bfloat16; a run goes on in the type it began with."""
@@ -95,7 +95,7 @@ class AutoencoderTraining:
         """Steps that train the encoder alone."""
         return 0 if self.joint or self.initial is not None else self.num_encoder_steps
 
-    def decided(self, *, decoder: bool) -> dict[str, Any]:
+    def decided(self, *, decoder: bool) -> dict[str, object]:
         """The fields that decide the weights of a part: folders and how a run is watched do not.
 
         But for the rate, which may be changed where a loss went astray.

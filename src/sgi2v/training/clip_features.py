@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sgi2v.errors import FieldError
 from sgi2v.evaluation.clip_features import NUM_FEATURES, NUM_FRAMES, ClipNetwork, seen
 from sgi2v.training.loop import Log, Loop, Stop, never
 from sgi2v.training.optimiser import MasterAdam, warm_cosine
@@ -18,7 +19,7 @@ from sgi2v.world import World
 SPOILINGS: Final = (
     "blur", "rough", "melt", "noise", "wobble", "smear", "freeze", "shuffle", "flicker", "drift"
 )  # fmt: skip
-"""What is done to training clips, each with a strength of 0..1 that the network learns to tell."""
+"""Ways to spoil training clips, each with a strength of 0..1 that the network learns to tell."""
 _IN_TIME: Final = frozenset({"freeze", "shuffle"})
 _NUM_KNOWN: Final = 17
 _STEPS_PER_POOL: Final = 40
@@ -54,7 +55,7 @@ class ClipFeaturesTraining:
     checkpoint_every: int = 100
     """Steps between checkpoints."""
     device: str = "cpu"
-    """Where to train."""
+    """Device that trains."""
     dtype: str = "bfloat16"
     """Type the network computes in; the optimiser keeps a float32 copy."""
 
@@ -78,7 +79,7 @@ class ClipFeaturesTask(nn.Module):
         self.spoilt = nn.Linear(NUM_FEATURES, len(SPOILINGS))
 
     def forward(self, clips: Float[Tensor, "b 8 3 64 64"]) -> tuple[Tensor, Tensor]:
-        """What the network says is known of the clips, and how strongly each was spoilt."""
+        """Facts about the clips, and the strength of each way in which they were spoilt, as the network tells them."""
         features = self.network(clips)
         return self.known(features).float(), self.spoilt(features).float()
 
@@ -171,7 +172,7 @@ def spoil(clip: Float[Tensor, "f 3 h w"], kind: str, strength: float, generator:
         case "drift":
             goal = (0.03 + 0.4 * strength) * (2 * torch.rand(1, 3, 1, 1, generator=generator) - 1).sign()
             return clip + goal * torch.linspace(0, 1, num).view(-1, 1, 1, 1)
-    raise ValueError(f"kind: unknown {kind!r}; known are {', '.join(SPOILINGS)}")
+    raise FieldError("kind", f"unknown {kind!r}", f"known are {', '.join(SPOILINGS)}")
 
 
 def _blurred(clip: Float[Tensor, "f 3 h w"], sigma: float) -> Tensor:

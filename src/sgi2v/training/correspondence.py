@@ -75,7 +75,7 @@ class TaughtAttention:
         self._hooks.__exit__(kind, error, trace)
 
     def loss(self, given: Float[Tensor, " b"]) -> Float[Tensor, ""] | None:
-        """What the blocks missed, their mean in nats, differentiable; None where nothing is taught.
+        """The blocks' loss, their mean in nats, differentiable; None where nothing is taught.
 
         given: 1 for clips whose picture was shown, 0 for those whose picture was dropped, which have nothing to find.
         Places are drawn anew each step: half of them where what is seen has moved, half elsewhere, frame 0 left out.

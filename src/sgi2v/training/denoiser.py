@@ -33,7 +33,7 @@ from sgi2v.world.draws import normal, onto, seed_of
 
 @dataclass(frozen=True, kw_only=True)
 class Drawn:
-    """What a step draws for each of its clips."""
+    """Random draws of a step for each of its clips."""
 
     sigma: Float[Tensor, " b"]
     """Noise levels, on the CPU, so that a log need not ask the device for them."""

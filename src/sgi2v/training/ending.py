@@ -9,7 +9,7 @@ from types import FrameType
 
 
 class Ending:
-    """Whether a training shall end now: what `stop` of a training asks after every step."""
+    """The answer to `stop`, which a training asks after every step."""
 
     def __init__(self, minutes: float) -> None:
         """minutes: from now; 0 has no end."""
@@ -17,7 +17,7 @@ class Ending:
         self._last = time.monotonic() + 60 * minutes if minutes > 0 else float("inf")
 
     def __call__(self) -> bool:
-        """Whether to end."""
+        """True once it is to end."""
         return self.interrupted or time.monotonic() >= self._last
 
     def interrupt(self, number: int, _: FrameType | None) -> None:

@@ -40,7 +40,7 @@ def export(
     folder: Path,
     models: nn.ModuleDict,
     autoencoder: AutoencoderKLTemporalDecoder,
-    settings: Mapping[str, Any],
+    settings: Mapping[str, object],
     *,
     sigma_max: float | None = None,
     shard_size: str = "13MB",

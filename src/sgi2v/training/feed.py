@@ -1,10 +1,8 @@
 """Feeds the denoiser's training: renders clips, encodes them, and draws the batch of any step from them."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Final
 
 import torch
 from diffusers import AutoencoderKLTemporalDecoder
@@ -24,9 +22,6 @@ CLIP_SIZE = 224
 
 CELL: Final = 8
 """Side in pixels of a latent cell, over which a pool keeps what layers are seen."""
-_CALM: Final[Mapping[str, Any]] = MappingProxyType(
-    dict.fromkeys(("camera", "passing", "occluder", "turning", "blurred", "lighting"), 0.0)
-)
 _AT_ONCE: Final = 2**25  # pixels rendered and encoded in one go, about 40 clips of 14 frames of 320x192
 _ENCODED: Final = (16, 256)  # frames encoded in one go, on a processor and on an accelerator
 _ENCODED_PIXELS: Final = 2**22  # and at most these: 2 GB a tensor in the first layers of SVD's autoencoder
@@ -34,7 +29,7 @@ _ENCODED_PIXELS: Final = 2**22  # and at most these: 2 GB a tensor in the first 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What one step is trained on, encoded."""
+    """The encoded clips of one step."""
 
     latents: Float[Tensor, "b f c h w"]
     """Clean latents, scaled."""
@@ -50,7 +45,7 @@ class Batch:
     """The same of the given picture, one frame."""
 
     def matches(self, stride: int = CELL) -> Correspondence:
-        """Which cell of the given picture each cell of the frames shows, and how far that can be seen there.
+        """The cell of the given picture that each cell of the frames shows, and how far it can be seen there.
 
         stride: side of a cell in pixels, CELL for latents, twice as much for each level of the denoiser below.
         ValueError where nobody knows.
@@ -147,16 +142,26 @@ def pool_of(
 
 def _world(stage: Stage, number: int, draw: float, *, held_out: bool) -> World | LifelikeWorld:
     """The world of a pool; draw: 0..1, at random."""
-    shape: dict[str, Any] = {
-        "width": stage.width,
-        "height": stage.height,
-        "num_things": 1 + number % stage.num_things,
-        "radius": stage.radius,
-        "held_out": held_out,
-    }
+    num_things = 1 + number % stage.num_things
     if draw >= 1 - stage.lifelike:
-        return LifelikeWorld(**shape, **(_CALM if stage.calm else {}))
-    return World(**shape, kind="rich" if draw < stage.rich * (1 - stage.lifelike) else "simple")
+        lively = LifelikeWorld(
+            width=stage.width,
+            height=stage.height,
+            num_things=num_things,
+            radius=stage.radius,
+            held_out=held_out,
+        )
+        if not stage.calm:
+            return lively
+        return replace(lively, camera=0.0, passing=0.0, occluder=0.0, turning=0.0, blurred=0.0, lighting=0.0)
+    return World(
+        width=stage.width,
+        height=stage.height,
+        num_things=num_things,
+        radius=stage.radius,
+        held_out=held_out,
+        kind="rich" if draw < stage.rich * (1 - stage.lifelike) else "simple",
+    )
 
 
 def _encode(autoencoder: AutoencoderKLTemporalDecoder, frames: Float[Tensor, "b f 3 h w"]) -> Tensor:
@@ -175,7 +180,7 @@ class Feeder:
     def __init__(
         self, training: DenoiserTraining, autoencoder: AutoencoderKLTemporalDecoder, *, held_out: bool = False
     ) -> None:
-        """held_out: whether rendered clips are of what training never sees."""
+        """held_out: true where rendered clips are of what training never sees."""
         self.training, self.autoencoder, self._held_out = training, autoencoder, held_out
         self._footage = None if training.videos is None else Footage(training.videos)
         self._pool: tuple[int, Pool] | None = None

@@ -1,6 +1,4 @@
-"""How faithful an autoencoder is: signal to noise and sharpness on pictures that training never sees."""
-
-from typing import Any
+"""Fidelity of an autoencoder: signal to noise and sharpness on pictures that training never sees."""
 
 import torch
 from diffusers import AutoencoderKLTemporalDecoder
@@ -43,7 +41,7 @@ def _of(model: AutoencoderKLTemporalDecoder, name: str, clips: list[Tensor]) -> 
         decoded = reconstructed(model, clip).cpu()
         values += [psnr(*pair) for pair in zip(decoded, clip, strict=True)]
         sharpness += [roughness(a) / max(roughness(b), 1e-9) for a, b in zip(decoded, clip, strict=True)]
-    found: dict[str, Any] = {"psnr": values, "sharpness": sharpness}
+    found = {"psnr": values, "sharpness": sharpness}
     figures = {}
     for figure, each in found.items():
         interval = bootstrap_mean(torch.tensor(each, dtype=torch.float64))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -37,18 +37,6 @@ def readable(figures: Mapping[str, float | int]) -> str:
         elif name != "step":
             words.append(f"{name} {value:.4g}")
     return "  ".join(words)
-
-
-def history(file: Path) -> list[dict[str, Any]]:
-    """The lines of a log as one run: what was done again after a kill counts as it was done the last time."""
-    rows: list[dict[str, Any]] = []
-    for row in read_rows(file):
-        while rows and rows[-1]["step"] > row["step"]:
-            rows.pop()
-        if rows and rows[-1]["step"] == row["step"] and rows[-1].keys() == row.keys():
-            rows.pop()
-        rows.append(row)
-    return rows
 
 
 class Meter:

@@ -56,7 +56,7 @@ class Loop:
     before: int = 0
     """Steps of the parts that were trained before this one, counted in the log."""
     goes_on: bool = False
-    """Whether another part comes after this one, so that there is an end to ask for at the last step, too."""
+    """True where another part comes after this one, so that a run can end at the last step, too."""
     log: Log | None = None
     watch: Watch | None = None
     stop: Stop = never

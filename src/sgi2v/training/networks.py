@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
@@ -10,6 +9,7 @@ from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from sgi2v.device import bfloat16_is_fast
+from sgi2v.errors import FieldError
 from sgi2v.training.feed import CLIP_SIZE
 from sgi2v.training.optimiser import MasterAdam
 from sgi2v.training.spatial import silence_temporal_layers
@@ -24,7 +24,8 @@ def build(training: DenoiserTraining) -> nn.ModuleDict:
     Parameters that do not learn need no gradient.
     """
     models = _random(training) if training.initial is None else _loaded(training.initial)
-    unet: Any = models["unet"]
+    unet = models["unet"]
+    assert isinstance(unet, UNetSpatioTemporalConditionModel)
     for name, parameter in unet.named_parameters():
         parameter.requires_grad_(
             training.trained == "all"
@@ -45,21 +46,25 @@ def averaged(training: DenoiserTraining, optimiser: MasterAdam) -> nn.ModuleDict
 
 
 def _loaded(folder: Path) -> nn.ModuleDict:
-    options: dict[str, Any] = {
-        "use_safetensors": True,
-        "torch_dtype": torch.float32,
-        "local_files_only": True,
-    }
     try:
-        unet = UNetSpatioTemporalConditionModel.from_pretrained(folder, subfolder="unet", **options)
-        image_encoder: Any = CLIPVisionModelWithProjection.from_pretrained(
+        unet = UNetSpatioTemporalConditionModel.from_pretrained(
+            folder,
+            subfolder="unet",
+            use_safetensors=True,
+            torch_dtype=torch.float32,
+            local_files_only=True,
+        )
+        image_encoder = CLIPVisionModelWithProjection.from_pretrained(
             folder, subfolder="image_encoder", use_safetensors=True, local_files_only=True
         )
     except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"initial: {folder} is no Stable Video Diffusion model ({str(error).strip().splitlines()[0]})"
-        ) from error
+        raise FieldError("initial", f"{folder} is no Stable Video Diffusion model ({first_line(error)})") from error
     return nn.ModuleDict({"unet": unet, "image_encoder": image_encoder.float()})
+
+
+def first_line(error: Exception) -> str:
+    """A library's reason, without the advice that follows it."""
+    return str(error).strip().splitlines()[0]
 
 
 def _random(training: DenoiserTraining) -> nn.ModuleDict:
@@ -98,14 +103,13 @@ def _random(training: DenoiserTraining) -> nn.ModuleDict:
 
 
 def load_autoencoder(folder: Path) -> AutoencoderKLTemporalDecoder:
-    """The autoencoder of a folder, frozen, in float32; ValueError where there is none."""
+    """The autoencoder of a folder, frozen, in float32; FieldError where there is none."""
     try:
         model: AutoencoderKLTemporalDecoder = AutoencoderKLTemporalDecoder.from_pretrained(
             folder, use_safetensors=True, torch_dtype=torch.float32, local_files_only=True
         )
     except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"autoencoder: {folder} holds none that can be read ({reason})") from error
+        raise FieldError("autoencoder", f"{folder} holds none that can be read ({first_line(error)})") from error
     return model.eval().requires_grad_(False)
 
 
@@ -120,13 +124,17 @@ def place_encoder(
 def type_of(wanted: TrainingType, device: str, begun: str | None, num_frames: Sequence[int] = ()) -> torch.dtype:
     """The type to compute in; auto is the type a run has begun with, or else bfloat16 wherever that is fast.
 
-    ValueError for clips of two frames in bfloat16 on a CPU: torch 2.13 gives garbage there as the gradient of a
+    FieldError for clips of two frames in bfloat16 on a CPU: torch 2.13 gives garbage there as the gradient of a
     temporal convolution's weights (`(3, 1, 1)` over a depth of 2, and no other; tests/test_training.py).
     """
     on_cpu = torch.device(device).type == "cpu"
     if wanted == "auto":
         wanted = begun or ("float32" if on_cpu and not bfloat16_is_fast() else "bfloat16")  # type: ignore[assignment]
     if on_cpu and wanted == "bfloat16" and 2 in num_frames:
-        raise ValueError("num_frames: clips of 2 cannot be trained in bfloat16 on a CPU; take 3, or dtype float32")
+        raise FieldError(
+            "num_frames",
+            "clips of 2 cannot be trained in bfloat16 on a CPU",
+            "take 3, or dtype float32",
+        )
     found: torch.dtype = getattr(torch, wanted)
     return found

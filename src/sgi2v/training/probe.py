@@ -1,6 +1,7 @@
-"""Says whether control can work at all: do features of a noised clip find the object of its first frame?"""
+"""Measures how well features of a noised clip find the object of its first frame: what control needs at all."""
 
 from collections.abc import Sequence
+from typing import Final
 
 import torch
 from diffusers import AutoencoderKLTemporalDecoder
@@ -13,13 +14,13 @@ from sgi2v.taps import Taps
 from sgi2v.training.feed import clip_pixels
 from sgi2v.world import Clip
 
-LAYERS = (
+_LAYERS: Final = (
     "up_blocks.1.attentions.2",
     "up_blocks.2.attentions.1",
     "up_blocks.2.attentions.2",
     "up_blocks.3.attentions.2",
 )
-LEVELS = (0.5, 2.0, 8.0, 24.0)
+_LEVELS: Final = (0.5, 2.0, 8.0, 24.0)
 
 
 @torch.no_grad()
@@ -28,10 +29,7 @@ def probe(
     autoencoder: AutoencoderKLTemporalDecoder,
     clips: Sequence[Clip],
     *,
-    layers: Sequence[str] = LAYERS,
-    levels: Sequence[float] = LEVELS,
-    fps: int = 7,
-    seed: int = 0,
+    fps: int,
 ) -> dict[str, float]:
     """Mean distance in pixels between thing 0's true centre and where its feature is found, by layer and level.
 
@@ -44,8 +42,8 @@ def probe(
     unet, image_encoder = models["unet"], models["image_encoder"]
     device, dtype = next(unet.parameters()).device, next(unet.parameters()).dtype
     found: dict[str, list[float]] = {}
-    generator = torch.Generator().manual_seed(seed)
-    parts = {f"{layer}.transformer_blocks.0.attn1": layer.split(".") for layer in layers}
+    generator = torch.Generator().manual_seed(0)
+    parts = {f"{layer}.transformer_blocks.0.attn1": layer.split(".") for layer in _LAYERS}
     names = [f"{attention}.{name}" for attention in parts for name in ("to_q", "to_k", "to_v")]
     for clip in clips:
         height, width = clip.frames.shape[-2:]
@@ -60,7 +58,7 @@ def probe(
         embedding = image_encoder(first).image_embeds[:, None]
         ids = torch.tensor([[fps - 1, clip.motion_bucket, 0.02]], device=device)
         noise = torch.randn(clean.shape, generator=generator).to(device)
-        for level in levels:
+        for level in _LEVELS:
             noised = (clean + level * noise) / (level**2 + 1) ** 0.5
             shown = torch.cat([noised, latents[:1].expand_as(latents)], 1)[None].to(dtype)
             time = 0.25 * torch.tensor([level], device=device).log()

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from diffusers.models.resnet import SpatioTemporalResBlock
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 class _Pass(nn.Module):
     """Stands for a temporal layer and changes nothing."""
 
-    def forward(self, x: Tensor, *_: Any, **__: Any) -> Tensor:
+    def forward(self, x: Tensor, *_: object, **__: object) -> Tensor:
         """The first argument."""
         return x
 

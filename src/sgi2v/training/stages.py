@@ -1,8 +1,10 @@
-"""What decides the denoiser's training: its stages and its fields."""
+"""The stages and fields of the denoiser's training."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
+
+from sgi2v.errors import FieldError
 
 Trained = Literal["all", "temporal", "attention"]
 TrainingType = Literal["auto", "bfloat16", "float32"]
@@ -40,7 +42,7 @@ class Stage:
     lifelike: float = 0.0
     """Share of steps that show the lifelike world: photographs, cut-outs, composed things, a camera."""
     calm: bool = False
-    """Whether nothing happens in the lifelike world but that things slide: its camera and light stay, nothing turns,
+    """Let nothing happen in the lifelike world but that things slide: its camera and light stay, nothing turns,
     enters, leaves or hides thing 0."""
     log_sigma: tuple[float, float] = (0.8, 1.5)
     """Mean and deviation of the natural logarithm of the noise level."""
@@ -70,7 +72,7 @@ class DenoiserTraining:
     output: Path
     """Folder for checkpoints, the log and the model."""
     stages: tuple[Stage, ...]
-    """What is trained on, in turn: pictures first, then clips, as SVD was trained. Stages that have not begun, and
+    """Stages in turn: pictures first, then clips, as SVD was trained. Stages that have not begun, and
     the rates of the one under way, may be changed when a run goes on."""
     initial: Path | None = None
     """A folder in diffusers' layout to start from, such as Stable Video Diffusion; none starts from random weights."""
@@ -82,11 +84,11 @@ class DenoiserTraining:
     sigma_max: float | None = None
     """Highest noise level of the model's scheduler, where sampling starts; by default that of `initial`, or 80."""
     trained: Trained = "all"
-    """Which layers of the denoiser learn: all, temporal (those that mix frames), attention."""
+    """Layers of the denoiser that learn: all, temporal (those that mix frames), attention."""
     freeze_image_encoder: bool = False
-    """Whether the image encoder stays as it is; it cannot be trained from nothing then."""
+    """Leave the image encoder as it is; it cannot be trained from nothing then."""
     gradient_checkpointing: bool = False
-    """Whether the denoiser computes its activations again in the backward pass: a third slower, far less memory."""
+    """Compute activations of the denoiser again in the backward pass: a third slower, far less memory."""
     channels: tuple[int, int, int, int] = (64, 96, 96, 64)
     """Channels of the four levels, multiples of 32; without `initial`."""
     embedding: int = 64
@@ -140,7 +142,7 @@ class DenoiserTraining:
     minutes: float = 0.0
     """Minutes after which to stop, everything saved: the same command goes on. 0: not before the last step."""
     device: str = "cpu"
-    """Where to train: cpu, cuda, cuda:1 …"""
+    """Device that trains: cpu, cuda, cuda:1 …"""
     dtype: TrainingType = "auto"
     """Type the networks compute in; the optimiser keeps a float32 copy. auto: bfloat16, but float32 on a processor
     that is not faster at bfloat16; a run goes on in the type it began with."""
@@ -160,11 +162,11 @@ class DenoiserTraining:
 
     @property
     def autoencoder_folder(self) -> Path:
-        """Where the autoencoder lies; ValueError where no field says."""
+        """Folder of the autoencoder; FieldError where no field says."""
         if self.autoencoder is not None:
             return self.autoencoder
         if self.initial is None:
-            raise ValueError("autoencoder: give its folder, or a whole model with --initial")
+            raise FieldError("autoencoder", "give its folder, or a whole model with --initial")
         return self.initial / "vae"
 
     @property
@@ -189,7 +191,7 @@ class DenoiserTraining:
             num_steps -= done
         return work
 
-    def decided(self, num_steps: int) -> dict[str, Any]:
+    def decided(self, num_steps: int) -> dict[str, object]:
         """The fields that decide the weights after so many steps: folders and how a run is watched do not.
 
         But for the rates of the stage under way, which may be changed where a loss went astray.

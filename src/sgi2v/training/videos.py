@@ -13,6 +13,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional
 
+from sgi2v.errors import FieldError
 from sgi2v.evaluation.flow import dense_flow, grey_frames
 from sgi2v.video import check_video, from_uint8, load_video, to_uint8
 
@@ -21,9 +22,9 @@ _KEPT_BYTES: Final = 2**30  # of decoded clips, but the newest is held whatever 
 
 
 def find_videos(folder: Path) -> tuple[Path, ...]:
-    """The clips of a folder in the order of their names; ValueError where there is none."""
+    """The clips of a folder in the order of their names; FieldError where there is none."""
     if not folder.is_dir():
-        raise ValueError(f"videos: {folder} is no folder")
+        raise FieldError("videos", f"{folder} is no folder")
     found = [
         path
         for path in sorted(folder.iterdir())
@@ -32,8 +33,10 @@ def find_videos(folder: Path) -> tuple[Path, ...]:
         and (path.suffix.lower() in _SUFFIXES or (path.is_dir() and any(path.glob("frame_*.png"))))
     ]
     if not found:
-        raise ValueError(
-            f"videos: {folder} holds no clip; put mp4 or gif files into it, or folders of frame_0000.png, …"
+        raise FieldError(
+            "videos",
+            f"{folder} holds no clip",
+            "put mp4 or gif files into it, or folders of frame_0000.png, …",
         )
     return tuple(found)
 
@@ -55,7 +58,7 @@ class Footage:
     """Cuts clips from a folder's videos: a random stretch of time, the largest middle of the wanted shape."""
 
     def __init__(self, folder: Path) -> None:
-        """ValueError where the folder holds no clip."""
+        """FieldError where the folder holds no clip."""
         self.paths = find_videos(folder)
         self._decoded: dict[Path, UInt8[np.ndarray, "f h w 3"]] = {}
 
@@ -90,7 +93,7 @@ class Footage:
 
 
 def amount_of_motion(frames: Float[Tensor, "f 3 h w"]) -> float:
-    """How far the fastest twentieth of the picture goes over the frames, by optical flow, over the frame's diagonal.
+    """Way of the fastest twentieth of the picture over the frames, by optical flow, over the frame's diagonal.
 
     The same measure as the rendered world's, where it is known: the longest path of a thing.
     """

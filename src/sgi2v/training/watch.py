@@ -1,10 +1,11 @@
-"""Looks at a training from outside: whether features find things, what the averaged weights draw, whether it obeys."""
+"""Evaluates a training on its way: features that find things, held-out losses, and clips by the averaged weights."""
 
 import json
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 from PIL import Image
@@ -14,9 +15,11 @@ from torch.nn import functional
 from sgi2v.backbones import Backbone, load_backbone
 from sgi2v.controllers import Controller, recommended
 from sgi2v.draw import draw_tracks
+from sgi2v.errors import FieldError
 from sgi2v.evaluation.held_out import HeldOutWorld
 from sgi2v.evaluation.measuring import measure
 from sgi2v.evaluation.tracker import TemplateTracker
+from sgi2v.grid import Track
 from sgi2v.pipeline import generate, plan
 from sgi2v.planning import Sampling
 from sgi2v.training.export import SIGMA_MAX, export
@@ -33,14 +36,14 @@ _SHOWN: Final = 5  # frames of a clip on a sheet
 _VALIDATION: Final = 1  # the set of scenes: 0 is the test split
 
 
-def model_settings(training: DenoiserTraining) -> dict[str, Any]:
-    """What the model's sgi2v.json is to say; ValueError naming a file that is unusable.
+def model_settings(training: DenoiserTraining) -> dict[str, object]:
+    """Content of the model's sgi2v.json; FieldError naming a file that is unusable.
 
     Of the training's `settings`, or else of `initial`; without either the size, and SG-I2V from a tenth of the highest
     noise level up.
     """
     last = training.stages[-1]
-    size = {
+    size: dict[str, object] = {
         "width": last.width,
         "height": last.height,
         "num_frames": training.num_frames,
@@ -53,14 +56,14 @@ def model_settings(training: DenoiserTraining) -> dict[str, Any]:
             return size  # the published defaults hold
     if file is None:
         highest = SIGMA_MAX if training.sigma_max is None else training.sigma_max
-        guided = {"sg-i2v": {"guided": [highest / 10, highest]}}
-        return {**size, "recommended": guided}
+        guided = {"low": highest / 10, "high": highest, "unit": "sigma"}
+        return {**size, "recommended": {"sg-i2v": {"guided": guided}}}
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ValueError(f"settings: {file} cannot be read ({error})") from None
+        raise FieldError("settings", f"{file} cannot be read ({error})") from None
     if not isinstance(found, dict):
-        raise ValueError(f"settings: {file} holds no JSON object")
+        raise FieldError("settings", f"{file} holds no JSON object")
     return {**found, **size}
 
 
@@ -78,13 +81,10 @@ def export_average(training: DenoiserTraining, models: nn.ModuleDict, folder: Pa
 
 
 class PeriodicEvaluation:
-    """Called after every step; does something at `probe_every`, `validate_every` and `watch_every` alone.
-
-    It changes no weights.
-    """
+    """Measures the averaged weights every `probe_every`, `validate_every` and `watch_every` steps; changes none."""
 
     def __init__(self, training: DenoiserTraining) -> None:
-        """ValueError for settings that cannot be used."""
+        """FieldError for settings that cannot be used."""
         self._training = training
         model_settings(training)
         last = training.stages[-1]
@@ -97,7 +97,7 @@ class PeriodicEvaluation:
         )
 
     def __call__(self, optimiser: MasterAdam, step: int) -> dict[str, float]:
-        """What was found at this step, nothing at most of them."""
+        """Figures found at this step; none at most of them."""
         training = self._training
         probing, validating, watching = (
             every > 0 and step % every == 0
@@ -122,7 +122,7 @@ class PeriodicEvaluation:
         world = replace(self._scenes.world(), num_things=1)
         clips = [world.render(1, 9_000_000 + number)[0] for number in range(_PROBED)]
         device, dtype = self._training.device, next(models.parameters()).dtype
-        autoencoder: Any = load_autoencoder(self._training.autoencoder_folder).to(device=device, dtype=dtype)
+        autoencoder = load_autoencoder(self._training.autoencoder_folder).to(device=device, dtype=dtype)
         found = probe(models.to(device), autoencoder, clips, fps=self._training.fps)
         models.cpu()
         return {f"probe {name}": value for name, value in found.items()}
@@ -161,7 +161,7 @@ def look(backbone: Backbone, scenes: HeldOutWorld, place: Path, *, seed: int = 8
     return {f"objmc {name}": sum(found) / len(found) for name, found in distances.items()}
 
 
-def _row(frames: Tensor, tracks: Any) -> Tensor:
+def _row(frames: Tensor, tracks: Sequence[Track]) -> Tensor:
     """A few frames of a clip side by side, twice as large where they are small, the wanted boxes drawn."""
     scale = 2 if frames.shape[-1] < 160 else 1
     large = functional.interpolate(frames.float(), scale_factor=float(scale), mode="nearest")

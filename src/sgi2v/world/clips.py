@@ -1,4 +1,4 @@
-"""What a rendered clip is: its frames and everything that is known about them."""
+"""Rendered clips: their frames and everything that is known about them."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,6 +6,7 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
+from sgi2v.errors import FieldError
 from sgi2v.world.layers import Correspondence, Layers
 
 Kind = Literal["simple", "rich", "lifelike"]
@@ -22,21 +23,21 @@ class Clips:
     centers: Float[Tensor, "b n f 2"]
     """Centres (x, y) of the boxes in pixels. Thing 0 is the one that always moves unless the clip is still."""
     layers: Layers
-    """Where the things and the background are, and what is seen of them."""
+    """Places of the things and of the background, and the share of each cell in which they are seen."""
     kind: Kind
     """The kind of scene."""
     motion: Float[Tensor, " b"]
     """Amount of motion: the longest path of a thing over the frame's diagonal."""
     camera: Float[Tensor, "b f 3"]
-    """Where the camera looks: (x, y) in pixels from the first frame's middle, and how much closer (1: as there)."""
+    """The camera: (x, y) in pixels from the first frame's middle to where it looks, and how much closer it is."""
 
     @property
     def masks(self) -> Float[Tensor, "b n f h w"]:
-        """What of each thing is visible, 0..1."""
+        """The visible share of each thing, 0..1."""
         return self.layers.masks[:, :-1]
 
     def correspondence(self, reference: int = 0) -> Correspondence:
-        """Where the point seen in each pixel is in the frame `reference`, and whether it is seen there."""
+        """The place in the frame `reference` of the point seen in each pixel, and how far it is seen there."""
         return self.layers.correspondence(self.layers.at([reference]))
 
     def __getitem__(self, index: int) -> "Clip":
@@ -67,7 +68,7 @@ class Clip:
 
     @property
     def masks(self) -> Float[Tensor, "n f h w"]:
-        """What of each thing is visible, 0..1."""
+        """The visible share of each thing, 0..1."""
         return self.layers.masks[0, :-1]
 
     @property
@@ -76,15 +77,16 @@ class Clip:
         return round(255 * min(1.0, self.motion))
 
     def correspondence(self, reference: int = 0) -> Correspondence:
-        """Where the point seen in each pixel is in the frame `reference`; a batch of one."""
+        """The place in the frame `reference` of the point seen in each pixel; a batch of one."""
         return self.layers.correspondence(self.layers.at([reference]))
 
 
 def check_shape(width: int, height: int, radius: tuple[float, float], num_things: int, num_frames: int) -> None:
-    """ValueError where things of the largest half size cannot lie in the frames, or there is nothing to show."""
+    """FieldError where things of the largest half size cannot lie in the frames, or there is nothing to show."""
     if 2.2 * radius[1] > min(width, height):
-        raise ValueError(
-            f"radius {radius} is too large for frames of {width}x{height}: at most {min(width, height) / 2.2:.1f}"
+        raise FieldError(
+            "",
+            f"radius {radius} is too large for frames of {width}x{height}: at most {min(width, height) / 2.2:.1f}",
         )
     if num_things < 1 or num_frames < 1:
-        raise ValueError(f"num_things and num_frames must be at least 1, not {num_things}, {num_frames}")
+        raise FieldError("", f"num_things and num_frames must be at least 1, not {num_things}, {num_frames}")

@@ -1,4 +1,4 @@
-"""Layers of a rendered clip: where each is and what is seen of it; from these, which point is where in which frame."""
+"""Layers of a rendered clip: their places and what is seen of them, and so the place of any point in any frame."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
+from sgi2v.errors import FieldError
 from sgi2v.world.draws import onto
 
 Index = slice | list[int] | Tensor
@@ -23,13 +24,6 @@ class Correspondence:
     """0..1: how far the point can be seen there, times the share of the cell that its layer has in this frame."""
     stride: int
     """Side of a cell in pixels: 1 for every pixel, 8 for latent cells."""
-
-    @property
-    def cells(self) -> Int64[Tensor, "b f h w"]:
-        """The cell of the reference frame that holds each point: row * w + column, the nearest if it is outside."""
-        height, width = self.source.shape[2:4]
-        column, row = (self.source / self.stride).floor().long().unbind(-1)
-        return row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,14 +72,14 @@ class Layers:
         factor, rest = divmod(stride, self.stride)
         height, width = self.masks.shape[-2:]
         if factor < 1 or rest or height % factor or width % factor:
-            raise ValueError(f"stride: cells of {stride} px do not divide {width}x{height} cells of {self.stride} px")
+            raise FieldError("stride", f"cells of {stride} px do not divide {width}x{height} cells of {self.stride} px")
         if factor == 1:
             return self
         masks = functional.avg_pool2d(self.masks.flatten(0, 2)[:, None], factor)
         return Layers(poses=self.poses, masks=masks[:, 0].unflatten(0, self.masks.shape[:3]), stride=stride)
 
     def correspondence(self, reference: "Layers | None" = None) -> Correspondence:
-        """Where each cell's point is in the one frame of `reference`; by default in these layers' first.
+        """The place of each cell's point in the one frame of `reference`; by default in these layers' first.
 
         A cell belongs to the layer that has most of it, and its point is its middle.
         """

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sgi2v.errors import FieldError
 from sgi2v.world.clips import Clips, Kind, check_shape
 from sgi2v.world.motion import Camera, Cast, Moves
 from sgi2v.world.paint import Look, paint
@@ -20,7 +21,7 @@ _STRIKING: Final = 0.1  # distance of colours (0..1 each) from which a place is 
 
 @dataclass(frozen=True, kw_only=True)
 class LifelikeWorld:
-    """How lifelike clips are rendered; every clip is a function of these fields, a seed, and its batch's size.
+    """The settings of lifelike clips; every clip is a function of these fields, a seed, and its batch's size.
 
     Chances are 0..1 and independent; with all of them 0, upright things slide over a background that stays.
     """
@@ -67,7 +68,7 @@ class LifelikeWorld:
 
     def __post_init__(self) -> None:
         if self.radius[0] < 4 or self.radius[1] < self.radius[0]:
-            raise ValueError(f"radius must be two rising numbers of pixels from 4 up, not {self.radius}")
+            raise FieldError("", f"radius must be two rising numbers of pixels from 4 up, not {self.radius}")
         check_shape(self.width, self.height, self.radius, self.num_things, self.num_frames)
 
     def render(self, num: int, seed: int, *, times: Tensor | None = None, device: str = "cpu") -> Clips:
@@ -168,7 +169,7 @@ def _cast(world: LifelikeWorld, canvas: Float[Tensor, "b 3 h w"], still: Tensor,
 
 
 def _beyond(inner: Tensor, ahead: Tensor, radius: Tensor, frame: Tensor) -> Float[Tensor, "b n 2"]:
-    """Where things that go `ahead` from `inner` are wholly out of the frame."""
+    """Places ahead of `inner` at which things are wholly out of the frame."""
     goal = torch.where(ahead > 0, frame + 1.1 * radius[..., None], -1.1 * radius[..., None])
     least = torch.where(ahead > 0, 1e-3, -1e-3)  # along an edge: far away, but ahead
     steps = (goal - inner) / torch.where(ahead.abs() < 1e-3, least, ahead)

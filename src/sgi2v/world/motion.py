@@ -1,4 +1,4 @@
-"""How things and the camera of the lifelike world move: paths with easing, turns and growth, and their poses."""
+"""Motions of things and of the camera in the lifelike world: paths with easing, turns and growth, and their poses."""
 
 import math
 from collections.abc import Callable
@@ -14,12 +14,12 @@ from sgi2v.world.layers import compose, similarity
 
 @dataclass(frozen=True, kw_only=True)
 class Moves:
-    """How the things of b clips move, in pixels of a camera that stays: Bezier curves walked at an eased pace."""
+    """Motions of the things of b clips, in pixels of a camera that stays: Bezier curves walked at an eased pace."""
 
     path: Float[Tensor, "b n 4 2"]
     """Start, two points that bend the curve, and end (x, y)."""
     ease: Float[Tensor, "b n 3"]
-    """How far the pace begins slowly, how far it ends slowly (0..1 each), and whether it returns (1) or not (0)."""
+    """Shares by which the pace begins slowly and ends slowly (0..1 each), and 1 where it returns, else 0."""
     spin: Float[Tensor, "b n"]
     """Radians turned from the start to the end."""
     grow: Float[Tensor, "b n"]
@@ -50,7 +50,7 @@ class Moves:
 
 @dataclass(frozen=True, kw_only=True)
 class Camera:
-    """How the camera of b clips moves; at the start it sees the first frame as it is."""
+    """Motions of the camera of b clips; at the start it sees the first frame as it is."""
 
     pan: Float[Tensor, "b 2"]
     """Pixels (x, y) that it moves over the scene from the start to the end."""
@@ -90,7 +90,7 @@ Held = TypeVar("Held", "Cast", "Moves", "Camera")
 
 @dataclass(frozen=True, kw_only=True)
 class Cast:
-    """Who plays in b clips of n things."""
+    """The things of b clips, n each, and their camera."""
 
     moves: Moves
     camera: Camera
@@ -99,7 +99,7 @@ class Cast:
     depth: Float[Tensor, "b n"]
     """Things of larger depth are drawn before, so that the others cover them."""
     is_cut: Bool[Tensor, "b n"]
-    """Which are regions of the background's own picture."""
+    """True for regions of the background's own picture."""
 
     def to(self, device: str) -> "Cast":
         """The same on another device."""

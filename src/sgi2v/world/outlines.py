@@ -33,7 +33,7 @@ def outlines(size: tuple[int, int], generator: torch.Generator, *, held_out: boo
 def cover_of(
     outline: Float[Tensor, "b a"], u: Float[Tensor, "b *n"], v: Float[Tensor, "b *n"], size: Tensor
 ) -> Float[Tensor, "b *n"]:
-    """How much of each pixel lies inside the outline, 0..1, `u`, `v` from its middle where its largest radius is 1.
+    """The share of each pixel inside the outline, 0..1, `u`, `v` from its middle where its largest radius is 1.
 
     size: that radius in pixels, so that the edge is a pixel wide.
     """

@@ -19,12 +19,12 @@ _EXPOSURES: Final = 5  # looks that a blurred frame is the mean of
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """How b clips are lit and exposed."""
+    """Light and exposure of b clips."""
 
     light: Float[Tensor, "b 3"]
     """Logarithm of each channel's brightness at the end over that at the start."""
     shadow: Float[Tensor, " b"]
-    """How dark shadows are, 0..1."""
+    """Darkness of shadows, 0..1."""
     fall: Float[Tensor, "b 2"]
     """Direction (x, y) in which they fall."""
     shutter: Float[Tensor, " b"]

@@ -8,6 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from sgi2v.errors import FieldError
+
 # Each is CC0 or in the public domain by the docstring of the function of the same name in skimage.data.
 TRAINING_PHOTOGRAPHS = ("astronaut", "coffee", "camera", "brick", "grass", "hubble_deep_field")
 HELD_OUT_PHOTOGRAPHS = ("chelsea", "rocket", "gravel")
@@ -21,7 +23,7 @@ MORE_HELD_OUT_PHOTOGRAPHS = (*HELD_OUT_PHOTOGRAPHS, "coins", "clock")
 def photographs(held_out: bool = False, height: int = 256) -> tuple[Tensor, ...]:
     """The photographs of one split, float32 [3, height, width] in 0..1, their shape kept.
 
-    Raises ValueError when scikit-image, where they come from, is not installed.
+    FieldError when scikit-image, where they come from, is not installed.
     """
     return tuple(photograph(name, height) for name in (HELD_OUT_PHOTOGRAPHS if held_out else TRAINING_PHOTOGRAPHS))
 
@@ -29,12 +31,12 @@ def photographs(held_out: bool = False, height: int = 256) -> tuple[Tensor, ...]
 def photograph(name: str, height: int) -> Float[Tensor, "3 {height} w"]:
     """A photograph of skimage.data, 0..1, RGB, resized to a height, its shape kept.
 
-    Raises ValueError when scikit-image is not installed.
+    FieldError when scikit-image is not installed.
     """
     try:
         from skimage import data
     except ImportError as error:
-        raise ValueError("training needs the photographs of scikit-image: pip install scikit-image") from error
+        raise FieldError("", "training needs the photographs of scikit-image: pip install scikit-image") from error
     pixels = torch.from_numpy(getattr(data, name)()).float() / 255
     picture = pixels.permute(2, 0, 1) if pixels.ndim == 3 else pixels.expand(3, -1, -1)
     size = (height, round(picture.shape[2] * height / picture.shape[1]))

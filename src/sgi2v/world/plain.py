@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from sgi2v.errors import FieldError
 from sgi2v.world.clips import Clips, check_shape
 from sgi2v.world.layers import Layers, similarity
 from sgi2v.world.outlines import NUM_ANGLES, cover_of, outlines
@@ -19,7 +20,7 @@ _TEXTURE = 32
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """How clips are rendered; every clip is a function of these fields and a seed."""
+    """The settings of plain clips; every clip is a function of these fields and a seed."""
 
     width: int = 128
     """Width of a frame in pixels."""
@@ -45,7 +46,7 @@ class World:
 
     def __post_init__(self) -> None:
         if self.radius[0] <= 0 or self.radius[1] < self.radius[0]:
-            raise ValueError(f"radius must be two rising positive numbers of pixels, not {self.radius}")
+            raise FieldError("", f"radius must be two rising positive numbers of pixels, not {self.radius}")
         check_shape(self.width, self.height, self.radius, self.num_things, self.num_frames)
 
     def render(self, num: int, seed: int, *, times: Tensor | None = None, device: str = "cpu") -> Clips:

@@ -1,4 +1,4 @@
-"""What a lifelike scene is made of before anything moves: its background, filled behind what is cut out, and things."""
+"""Makes a lifelike scene before anything moves: its background, filled behind what is cut out, and its things."""
 
 import math
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from sgi2v.world.sprites import Sprites, blurred, composed, cut
 from sgi2v.world.textures import varied_pictures
 
 MARGIN: Final = 0.3
-"""What there is of a background beyond each edge of the first frame, over the frame's size."""
+"""Width of the background beyond each edge of the first frame, over the frame's size."""
 _REACHES: Final = (16.0, 26.0, 42.0, 68.0)  # radii in pixels at which salience is looked for
 _SIDES: Final = ((1, 0.1), (-1, 0.1), (1, -0.4), (-1, -0.4), (0.3, 1), (-0.3, -1), (1.6, 0), (-1.6, 0))
 
@@ -28,7 +28,7 @@ class Scenery:
     colour: Float[Tensor, "b n 3 s s"]
     """RGB of the things times their cover."""
     cover: Float[Tensor, "b n 1 s s"]
-    """How much of each pixel a thing covers, 0..1."""
+    """The share of each pixel that a thing covers, 0..1."""
     shade: Float[Tensor, "b n 1 s s"]
     """The cover of their shadows, 0..1; none of what is cut out."""
     rim: Float[Tensor, "b n k 2"]
@@ -46,7 +46,7 @@ def backgrounds(
 def salience(
     canvas: Float[Tensor, "b 3 h w"], places: Float[Tensor, "b n k 2"], radius: Float[Tensor, "b n"]
 ) -> Float[Tensor, "b n k"]:
-    """How far the mean colour within half the radius of places (x, y; pixels of the frame) is from that around it."""
+    """Distance of the mean colour within half the radius of places (x, y; pixels of the frame) from that around it."""
     cell = 4
     small = functional.avg_pool2d(canvas, cell)
     corner = torch.tensor([length * MARGIN / (1 + 2 * MARGIN) for length in (canvas.shape[3], canvas.shape[2])])

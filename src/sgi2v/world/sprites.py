@@ -25,7 +25,7 @@ class Sprites:
     colour: Float[Tensor, "n 3 s s"]
     """RGB times cover, 0..1."""
     cover: Float[Tensor, "n 1 s s"]
-    """How much of each pixel the thing covers, 0..1."""
+    """The share of each pixel that the thing covers, 0..1."""
 
     def __post_init__(self) -> None:
         assert self.colour.shape[2] % 2 == 0

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ToyCondition:
-    """What the network sees beside the noisy latents; encoded once a run."""
+    """Everything the network sees beside the noisy latents; encoded once a run."""
 
     picture: Float[Tensor, "1 c y x"]
     """The picture's latents, float32: the clean first frame."""
@@ -66,9 +66,7 @@ def loaded(outline: ToyOutline, device: torch.device, dtype: torch.dtype) -> Net
 class ToyFlow(Outlined):
     """The toy model, loaded. Its first latent frame is the picture itself, which no noise touches."""
 
-    def __init__(
-        self, networks: Networks, outline: ToyOutline, *, device: torch.device, memory: Mode = "fast"
-    ) -> None:
+    def __init__(self, networks: Networks, outline: ToyOutline, *, device: torch.device, memory: Mode = "fast") -> None:
         """Both networks under the outline's settings."""
         self.outline: ToyOutline = outline
         self._networks, self.device = networks, device
@@ -105,9 +103,7 @@ class ToyFlow(Outlined):
         return torch.arange(grid.latent_frames) > 0
 
     @torch.no_grad()
-    def encode(
-        self, image: PIL.Image.Image, text: Text, grid: Grid, generator: torch.Generator
-    ) -> ToyCondition:
+    def encode(self, image: PIL.Image.Image, text: Text, grid: Grid, generator: torch.Generator) -> ToyCondition:
         """The picture's latents and both texts' words; draws nothing."""
         pixels = torch.from_numpy(np.asarray(image.convert("RGB"), dtype=np.float32) / 127.5 - 1)
         return ToyCondition(
@@ -121,15 +117,13 @@ class ToyFlow(Outlined):
         """Latents of a whole clip, since each group is told by the one before."""
         return self._networks.vae.encode(frames.to(self.device).float() * 2 - 1)
 
-    def _clean(
-        self, x: Tensor, level: Level, condition: ToyCondition, *prompts: Tensor
-    ) -> Float[Tensor, "n c y x"]:
+    def _clean(self, x: Tensor, level: Level, condition: ToyCondition, *prompts: Tensor) -> Float[Tensor, "n c y x"]:
         """``x0 = x - s v`` at the latents the network sees, guided from the second prompt towards the first."""
         seen = torch.cat([condition.picture, x[1:]])
         told = 1000 * level.noise if level.timestep is None else level.timestep
         # Filled on the device: a copy from the host would make every pass wait.
         times = torch.cat([x.new_zeros(1), x.new_full((len(x) - 1,), told)])
-        velocities = []
+        velocities: list[Tensor] = []
         for words in prompts:
             self._networks.branches = (not velocities,)
             velocities.append(self.denoiser(seen.to(self.dtype), times, words).float())
@@ -137,9 +131,7 @@ class ToyFlow(Outlined):
         return torch.cat([condition.picture, (seen - level.noise * velocity)[1:]])
 
     @torch.no_grad()
-    def denoise(
-        self, x: Float[Tensor, "n c y x"], level: Level, condition: ToyCondition
-    ) -> Float[Tensor, "n c y x"]:
+    def denoise(self, x: Float[Tensor, "n c y x"], level: Level, condition: ToyCondition) -> Float[Tensor, "n c y x"]:
         """Guided ``x0``, whose first frame is the picture."""
         return self._clean(x, level, condition, condition.words, condition.negative)
 
@@ -183,9 +175,7 @@ class ToyFlow(Outlined):
 
     def editing(self, edit: AttentionEdit, grid: Grid) -> NoReturn:
         """Refused: there is one attention over the whole clip, neither within frames nor over time."""
-        raise FieldError(
-            "controller", "this model mixes frames and places at once: attention cannot be edited"
-        )
+        raise FieldError("controller", "this model mixes frames and places at once: attention cannot be edited")
 
     @contextmanager
     def adapted(self, adapter: Adapter, signal: object = None) -> Iterator[None]:
@@ -195,9 +185,7 @@ class ToyFlow(Outlined):
             yield
 
     @torch.no_grad()
-    def decode(
-        self, x: Float[Tensor, "n c y x"], frames: Sequence[int] | None = None
-    ) -> Float[Tensor, "f 3 h w"]:
+    def decode(self, x: Float[Tensor, "n c y x"], frames: Sequence[int] | None = None) -> Float[Tensor, "f 3 h w"]:
         """All pictures, or the last of some latent frames', for which all before must be decoded too."""
         wanted = x if frames is None else x[: max(frames) + 1]
         pictures = (self._networks.vae.decode(wanted) / 2 + 0.5).clamp(0, 1)

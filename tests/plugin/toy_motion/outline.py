@@ -49,7 +49,7 @@ def _recommended() -> dict[str, dict[str, Any]]:
 
 @dataclass(frozen=True, kw_only=True)
 class ToySettings(Settings):
-    """What the toy model is asked for besides picture and words."""
+    """Things the toy model is asked for besides picture and words."""
 
     width: int = 64
     """Width of the picture, in pixels."""
@@ -84,7 +84,7 @@ class ToyOutline:
     sizes: Mapping[str, int]
     """Arguments of the transformer."""
     shift: float
-    """How far the schedule dwells on noise (Esser et al. 2024, section 5.3.2)."""
+    """Shift of the schedule towards noise (Esser et al. 2024, section 5.3.2)."""
 
     kind = KIND_NAME
     takes_text = True
@@ -134,9 +134,7 @@ class ToyOutline:
                 "turn that part of the method off",
             )  # fmt: skip
         if uses.reuses_deep:
-            raise FieldError(
-                "controller.reuse_deep", "this model has no deep blocks to leave out", "turn it off"
-            )
+            raise FieldError("controller.reuse_deep", "this model has no deep blocks to leave out", "turn it off")
         for layer in uses.features:
             self.block_of(layer)
         return ()
@@ -161,11 +159,9 @@ class ToyOutline:
         """The named number format, else float32."""
         from sgi2v.device import choose_dtype
 
-        return choose_dtype(name or "float32", device, bfloat16_on_cpu=False)
+        return name if isinstance(name, torch.dtype) else choose_dtype(name or "float32", device)
 
-    def load(
-        self, *, device: torch.device, dtype: torch.dtype, memory: Mode, compiled: bool = False
-    ) -> ToyFlow:
+    def load(self, *, device: torch.device, dtype: torch.dtype, memory: Mode, compiled: bool = False) -> ToyFlow:
         """Both networks with their weights."""
         from toy_motion.model import ToyFlow, loaded
 
@@ -175,14 +171,14 @@ class ToyOutline:
 
 
 class ToyKind:
-    """How sgi2v finds the toy model: by its folder's configuration."""
+    """The toy model among others: recognised by its folder's configuration."""
 
     kind: Final = KIND_NAME
     names: Final[Mapping[str, str]] = MappingProxyType({})
     """Names known without a folder, each with its hub id: none, nobody publishes a toy."""
 
     def recognises(self, folder: Path) -> bool:
-        """Whether the folder's transformer is the toy's."""
+        """True where the folder's transformer is the toy's."""
         return class_in(folder / "transformer" / "config.json") == CLASS
 
     def outline(
@@ -194,9 +190,7 @@ class ToyKind:
         sizes = {key: config.get(key) for key in ("channels", "width", "heads", "num_blocks")}
         for key, value in sizes.items():
             if not isinstance(value, int) or value < 1:
-                raise FieldError(
-                    "backbone", f"{folder}/transformer/config.json: {key} must be a number above 0"
-                )
+                raise FieldError("backbone", f"{folder}/transformer/config.json: {key} must be a number above 0")
         check_weights_there(folder, NETWORKS)
         file = folder / SETTINGS_FILE
         said = read_json(file) if file.is_file() else {}

@@ -7,11 +7,11 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from sgi2v.backbones.base import CLEAN, Method, Mode, Settings, check_range, settings_with
+from sgi2v.backbones.base import CLEAN, Advice, Method, Mode, Settings, check_range, settings_with
 from sgi2v.backbones.folder import (
     CONFIGS,
     SETTINGS_FILE,
@@ -22,10 +22,11 @@ from sgi2v.backbones.folder import (
     read_json,
     weights_sha256,
 )
-from sgi2v.errors import FieldError
+from sgi2v.errors import FieldError, within
 from sgi2v.grid import Grid
 from sgi2v.lazy import torch
 from sgi2v.planning import Sampling, Uses
+from sgi2v.records import Json
 from sgi2v.scene import Scene
 from sgi2v.step import Level
 
@@ -47,9 +48,9 @@ _WHAT: Final = "a Stable Video Diffusion model"
 _RHO: Final = 7.0  # of Karras' spacing (arXiv 2206.00364, equation 5)
 
 
-def _recipes() -> dict[str, dict[str, Any]]:
+def _recipes() -> Advice:
     """Ways to draw with the full-size model; what each costs is counted in benchmarks/README.md."""
-    cheap = {"iterations": 3, "lr": 0.35, "reuse_deep": True}
+    cheap: Mapping[str, object] = {"iterations": 3, "lr": 0.35, "reuse_deep": True}
     return {"paper": {"num_steps": 50}, "quick": {"num_steps": 25, "recommended": {"sg-i2v": cheap}}}
 
 
@@ -82,7 +83,7 @@ class SVDSettings(Settings):
     """Frames decoded at a time; the decoder mixes the frames of a chunk, so this changes the result."""
     bfloat16_on_cpu: bool = False
     """Whether this model's pictures bear bfloat16, so that a CPU that is fast at it may use it unasked."""
-    recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=_recipes)
+    recipes: Advice = field(default_factory=_recipes)
     """Name of a recipe -> the settings it changes: paper, SG-I2V as published, and quick, a third of its operations."""
 
     def __post_init__(self) -> None:
@@ -129,9 +130,9 @@ class SVDOutline:
     """Pixels per latent cell, both ways."""
     channels: int
     """Channels of the latents."""
-    scheduler: Mapping[str, Any]
+    scheduler: Json
     """The scheduler's configuration."""
-    unet: Mapping[str, Any]
+    unet: Json
     """The denoiser's."""
     hub_id: str | None = None
     """Where weights are fetched from when they are wanted; None where they lie in the folder."""
@@ -250,12 +251,12 @@ class SVDOutline:
                     f"{feature!r} must be <block>:<source> with source one of {', '.join(SOURCES)}",
                 )
             if source == "output":
-                _check_named(block, names, within=True)
+                self._check_layer(block, names)
             else:
                 _check_named(block, [name for name in names if ".attentions." in name])
         for block in uses.blocks:  # these may name a level and mean all in it
             if not any(name.startswith(f"{block}.") for name in names):
-                _check_named(block, names, within=True)
+                self._check_layer(block, names)
         shallow = [feature for feature in uses.features if feature.startswith("up_blocks.")]
         if uses.reuses_deep and (
             len(shallow) < len(uses.features) or any(feature.startswith("up_blocks.0") for feature in shallow)
@@ -265,6 +266,18 @@ class SVDOutline:
                 "nothing lies deeper than these layers",
                 "name layers of up_blocks.1 or later ones",
             )
+
+    def _check_layer(self, layer: str, names: Sequence[str]) -> None:
+        """FieldError unless a layer is one of these blocks or lies in one, which the network itself is asked for."""
+        if not any(layer.startswith(f"{name}.") for name in names):
+            _check_named(layer, names)
+        elif layer not in names:
+            from diffusers import UNetSpatioTemporalConditionModel
+
+            from sgi2v.taps import find_layer
+
+            with torch.device("meta"), within("controller"):  # names alone: no weight is made or read
+                find_layer(UNetSpatioTemporalConditionModel.from_config(dict(self.unet)), layer)
 
     def _blocks(self) -> Iterator[str]:
         """Names of the denoiser's levels and of the residual, attention and resizing blocks in them."""
@@ -289,7 +302,9 @@ class SVDOutline:
         """Bytes at the peak of a guided run for every mode; weights are fetched first, if they are not there."""
         from sgi2v.backbones.svd.memory import Sizes, memory_needed
 
-        sizes = Sizes.of(self.fetched(half=dtype == torch.float16))
+        outline = self.fetched(half=dtype == torch.float16)
+        check_weights(outline.folder, NETWORKS)
+        sizes = Sizes.of(outline)
         return memory_needed(sizes, grid, self.settings.decode_chunk_size, device, dtype)
 
     def choose_dtype(self, name: str | torch.dtype | None, device: torch.device) -> torch.dtype:
@@ -317,9 +332,9 @@ class SVDOutline:
         return SVD.of(outline, device=device, dtype=dtype, memory=memory, compiled=compiled)
 
 
-def _check_named(block: str, names: Sequence[str], *, within: bool = False) -> None:
-    """FieldError with the nearest names unless the block is one of these, or ``within`` one of them."""
-    if not any(block == name or (within and block.startswith(f"{name}.")) for name in names):
+def _check_named(block: str, names: Sequence[str]) -> None:
+    """FieldError with the nearest names unless the block is one of these."""
+    if block not in names:
         near = difflib.get_close_matches(block, names, 3)
         hint = f"nearest are {', '.join(near)}" if near else ""
         raise FieldError("controller.layers", f"the denoiser has no layer {block!r}", hint)
