@@ -144,7 +144,7 @@ def published_svd(
 
 
 def condition_of(backbone: SVD, grid: Grid, *, guided: bool = True) -> SVDCondition:
-    """What the network sees beside the latents, random; guided: both branches run."""
+    """Random inputs of the network beside the latents; guided: both branches run."""
     dtype, device = backbone.dtype, backbone.device
     channels: int = backbone.outline.unet["cross_attention_dim"]
     return SVDCondition(
@@ -157,7 +157,7 @@ def condition_of(backbone: SVD, grid: Grid, *, guided: bool = True) -> SVDCondit
 
 
 def held_tensors(backbone: SVD, condition: SVDCondition, x: Tensor) -> Iterator[Tensor]:
-    """What is alive before a step begins: the denoiser's weights, the condition, the latents."""
+    """Tensors alive before a step begins: the denoiser's weights, the condition, the latents."""
     yield from backbone.denoiser.parameters()
     yield from backbone.denoiser.buffers()
     yield from (condition.image_latents, condition.embedding, condition.time_ids, condition.guidance, x)

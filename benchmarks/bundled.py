@@ -48,7 +48,7 @@ class Options:
     dtype: DType | None = None
     """Number format of the clip; what suits the machine unless named. Causes are measured in float32."""
     iterations: int = 2
-    """Of the guided step whose causes are measured."""
+    """Iterations of the guided step whose causes are measured."""
     repeats: int = 5
     """Repetitions, after one that does not count."""
 
@@ -111,7 +111,7 @@ def settings_of(generation: Generation, controller: SGI2V) -> plain.Settings:
 
 
 def rungs(generation: Generation) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """A guided step each: from the twin's own to the package's, one part exchanged after the other."""
+    """Guided steps with their names, from the twin's own to the package's, one part exchanged after the other."""
     controller, backbone, grid = generation.controller, generation.backbone, generation.grid
     assert isinstance(controller, SGI2V)
     settings = settings_of(generation, controller)
@@ -181,7 +181,7 @@ def rungs(generation: Generation) -> Iterator[tuple[str, Callable[[], Any]]]:
 
 
 def causes(options: Options) -> None:
-    """The same step, ever faster, and still the same latents."""
+    """Measure one step made faster part by part; the latents stay the same."""
     generation, half = (generation_of(options, dtype, options.iterations) for dtype in ("float32", "bfloat16"))
     generation.prepare()
     half.prepare()
@@ -218,7 +218,7 @@ def machine(backbone: SVD) -> None:
 
 
 def clip(options: Options) -> None:
-    """A whole guided clip, and the phases it is made of."""
+    """Measure a whole guided clip, and the phases it is made of."""
     generation = generation_of(options, options.dtype)
     backbone = generation.backbone
     generation.prepare()

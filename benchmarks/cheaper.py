@@ -53,10 +53,7 @@ def main(width: int = 1024, height: int = 576, num_frames: int = 14, num_boxes: 
         passes = sum(1 + (low <= level.noise_level <= high) for level in run.levels[:-1])
         total = run.num_guided * step + passes * one_pass
         whole = whole or total
-        print(
-            f"| {label} | {run.num_guided} | {step:.1f} | {passes} | {total:.0f} | {total / whole:.2f} |",
-            flush=True,
-        )
+        print(f"| {label} | {run.num_guided} | {step:.1f} | {passes} | {total:.0f} | {total / whole:.2f} |", flush=True)
 
 
 def _nothing(_: str) -> None:

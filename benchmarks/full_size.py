@@ -29,12 +29,12 @@ Recipe = Literal["paper", "quick", "yardstick"]
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What to measure. Results come as lines of JSON while they are made, then as tables."""
+    """Measure; results come as lines of JSON while they are made, then as tables."""
 
     scale: Scale = "full"
     """full: the published architecture. small: the same classes with fewer channels, for a CPU."""
     device: str | None = None
-    """Where to run; the best there is unless named."""
+    """Device to run on; the best there is unless named."""
     dtype: str | None = None
     """float16, bfloat16 or float32; what suits the device unless named."""
     width: int | None = None
@@ -52,7 +52,7 @@ class Options:
     yardstick: bool = False
     """Measure the published procedure's cost too, with the first way to hold the model."""
     compiled: bool = False
-    """In the end measure the recipes once more with compiled blocks, held the first way; compiling takes minutes."""
+    """Measure the recipes once more in the end, with compiled blocks, held the first way; compiling takes minutes."""
     num_boxes: int = 2
     """Boxes of 0.4 x 0.4 of the picture."""
     repeats: int = 5
@@ -60,11 +60,11 @@ class Options:
     warm_up: int = 2
     """Repetitions before those, which do not count."""
     whole: bool = True
-    """Also run every case once from picture to frames, to confirm the sum of its phases."""
+    """Run every case once from picture to frames too, to confirm the sum of its phases."""
     count_only: bool = False
     """Count operations, bytes and live tensors, and run nothing; with times that an H200 needs at least."""
     rows: Path | None = None
-    """Also append the lines to this file."""
+    """File to which the lines are appended, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +96,7 @@ class Log:
 
 
 def cases_of(options: Options) -> Iterator[Case]:
-    """The most telling first: the published settings, their yardstick, the cheap ones, then other memory."""
+    """Cases, the most telling first: the published settings, their yardstick, the cheap ones, then other memory."""
     for num_frames in options.num_frames:
         first, *others = options.memory
         for k, recipe in enumerate(options.recipes):
@@ -152,7 +152,7 @@ def _gigabytes(value: int | None) -> float | None:
 
 
 def count(case: Case, options: Options, dtype: torch.dtype, log: Log) -> None:
-    """One row a phase, and one of the run, by arithmetic alone."""
+    """Add a row for each phase, and one for the run, by arithmetic alone."""
     counts, generation = counts_of(case, options, dtype)
     total = floor = 0.0
     for phase, value in counts.items():
@@ -179,7 +179,7 @@ def count(case: Case, options: Options, dtype: torch.dtype, log: Log) -> None:
 
 
 def measure(case: Case, options: Options, backbone: SVD, flop: Mapping[str, float], peak: float, log: Log) -> None:
-    """One row a phase, one of their sum, one of the whole run."""
+    """Add a row for each phase, one for their sum, one for the whole run."""
     device = backbone.device
     backbone.use_memory(case.memory)
     generation = generation_of(backbone, case, options)

@@ -17,24 +17,13 @@ from sgi2v.step import Reporter, Step, euler
 
 
 def step_peak(
-    backbone: SVD,
-    controller: Controller,
-    grid: Grid,
-    tracks: Tracks,
-    *,
-    guided: bool = True,
-    num_steps: int = 50,
+    backbone: SVD, controller: Controller, grid: Grid, tracks: Tracks, *, guided: bool = True, num_steps: int = 50
 ) -> Count:
     """The first step's peak: steering, both branches of guidance, and the step itself."""
     condition = condition_of(backbone, grid, guided=guided)
     levels = backbone.levels(num_steps, grid)
     setup = Setup(
-        backbone=backbone,
-        condition=condition,
-        tracks=tracks,
-        grid=grid,
-        levels=levels,
-        generator=torch.Generator(),
+        backbone=backbone, condition=condition, tracks=tracks, grid=grid, levels=levels, generator=torch.Generator()
     )
     state = controller.prepare(setup)
     x = torch.empty(grid.latent_shape, device=META)

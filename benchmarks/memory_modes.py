@@ -19,14 +19,10 @@ PHASES = (ENCODE, PLAIN, FORWARD, BACKWARD, DECODE)
 
 
 def peaks_of(backbone: SVD, mode: Mode, grid: Grid) -> dict[str, Count]:
-    """What every phase of a run of SG-I2V, one iteration a guided step, holds at its highest."""
+    """Peaks of every phase of a run of SG-I2V, one iteration a guided step."""
     backbone.use_memory(mode)
     generation = Generation(
-        backbone=backbone,
-        controller=SGI2V(iterations=1),
-        grid=grid,
-        tracks=tracks_over(grid, 0.4, 2),
-        num_steps=50,
+        backbone=backbone, controller=SGI2V(iterations=1), grid=grid, tracks=tracks_over(grid, 0.4, 2), num_steps=50
     )
     generation.prepare()
     held = [*backbone._arranged.staying, generation.x]
@@ -37,7 +33,7 @@ def peaks_of(backbone: SVD, mode: Mode, grid: Grid) -> dict[str, Count]:
 
 
 def sizes_of(backbone: SVD) -> Sizes:
-    """What the estimate of a mode's need is made of."""
+    """Sizes from which a mode's need is estimated."""
     pipeline = backbone._pipeline
     networks = {"unet": pipeline.unet, "vae": pipeline.vae, "image_encoder": pipeline.image_encoder}
     return Sizes(

@@ -85,7 +85,7 @@ def _split_at_gradients(lap: Lap) -> Iterator[None]:
 
 @dataclass(kw_only=True)
 class Generation:
-    """One guided generation: which model, what steers it, how large, how many steps."""
+    """A guided generation: which model, what steers it, how large, how many steps."""
 
     backbone: SVD
     controller: Controller
@@ -106,7 +106,7 @@ class Generation:
 
     @property
     def times(self) -> Mapping[str, int]:
-        """How often each phase happens in a whole run."""
+        """Number of times that each phase happens in a whole run."""
         return MappingProxyType(
             {
                 ENCODE: 1,
@@ -135,7 +135,7 @@ class Generation:
 
     @cached_property
     def state(self) -> Any:
-        """What the controller knows of the run."""
+        """The controller's knowledge of the run."""
         return self.controller.prepare(self._setup(self.condition, self._generator()))
 
     @cached_property
@@ -152,13 +152,7 @@ class Generation:
 
     def _step(self, lap: Lap, index: int) -> Step:
         level, next_level = list(pairwise(self.levels))[index]
-        return Step(
-            index=index,
-            count=self.num_steps,
-            level=level,
-            next_level=next_level,
-            reporter=_Iterations(lap),
-        )
+        return Step(index=index, count=self.num_steps, level=level, next_level=next_level, reporter=_Iterations(lap))
 
     def _generator(self) -> torch.Generator:
         return torch.Generator().manual_seed(self.seed)
@@ -177,7 +171,7 @@ class Generation:
         )
 
     def prepare(self) -> None:
-        """What a run computes once, outside the phases: the condition, the plan of the loss, latents to begin with."""
+        """Compute what a run needs once, outside the phases: condition, plan of the loss, latents to begin with."""
         self.condition, self.state, self.x  # noqa: B018
 
     def encode(self, lap: Lap) -> None:
@@ -185,12 +179,9 @@ class Generation:
         self._encode(self._generator())
 
     def plain(self, lap: Lap) -> None:
-        """A denoising step without the steering, with both branches of guidance, and one with one if a run has such."""
+        """Take a step without steering, with both branches of guidance, and one with one branch if a run has such."""
         without = self._without_guidance
-        for phase, indices in (
-            (PLAIN, [k for k in range(self.num_steps) if k not in without]),
-            (UNGUIDED, without),
-        ):
+        for phase, indices in ((PLAIN, [k for k in range(self.num_steps) if k not in without]), (UNGUIDED, without)):
             if indices:
                 lap(phase)
                 self._plain(self._step(lap, indices[len(indices) // 2]))
@@ -203,7 +194,7 @@ class Generation:
 
     @torch.no_grad()
     def guided(self, lap: Lap) -> None:
-        """The steering of one guided step: all its iterations, and the merge of frequencies."""
+        """Steer one guided step: all its iterations, and the merge of frequencies."""
         lap(REST)
         with _split_at_gradients(lap):
             self.controller.steer(self.x, self._step(lap, self.index), self.state)
@@ -214,7 +205,7 @@ class Generation:
 
     @property
     def parts(self) -> tuple[Callable[[Lap], None], ...]:
-        """What a whole run is made of; each names its phases."""
+        """Parts of a whole run; each names its phases."""
         return self.encode, self.plain, self.guided, self.decode
 
     def whole(self, lap: Lap) -> Tensor:

@@ -21,7 +21,7 @@ from sgi2v.taps import Taps
 
 @dataclass(frozen=True, kw_only=True)
 class Region:
-    """One box: its cells in every frame, and what each of its cells weighs there."""
+    """A box: its cells in every frame, and what each of its cells weighs there."""
 
     cells: list[tuple[int, int, int, int]]
     """(top, left, bottom, right) per frame, uncut."""
@@ -30,7 +30,7 @@ class Region:
 
 @dataclass(kw_only=True)
 class YardstickState(State):
-    """What a run under the yardstick knows."""
+    """State of a run under the yardstick."""
 
     regions: list[Region]
     size: tuple[int, int]
@@ -55,7 +55,7 @@ class Yardstick(Controller[YardstickState]):
     """The hyper-parameters."""
 
     def schedule(self, levels: Sequence[Level]) -> Schedule:
-        """That of SG-I2V."""
+        """The schedule of SG-I2V."""
         return self.paper.schedule(levels)
 
     def prepare(self, setup: Setup) -> YardstickState:
