@@ -16,6 +16,7 @@ from sgi2v.backbones.svd.outline import SVDOutline, SVDSettings
 from sgi2v.controllers import SGI2V, Controller, recommended
 from sgi2v.pipeline import plan
 from sgi2v.planning import Sampling
+from sgi2v.run import public_name
 from sgi2v.scene import Scene
 from tiny import load_svd, save_tiny_svd, tiny_svd
 
@@ -117,7 +118,9 @@ def test_a_prompt_goes_unused_and_that_is_said(backbone: SVD) -> None:
     assert torch.equal(*estimates) and not backbone.outline.takes_text
     sampling = Sampling(width=32, height=32, num_frames=3, num_steps=3)
     planned = plan(Scene(image=image, prompt="a cat"), backbone.outline, controller=Controller(), sampling=sampling)
-    assert planned.warnings == (f"not used by none on {backbone.name}: prompt (Stable Video Diffusion takes no text)",)
+    assert planned.warnings == (
+        f"not used by none on {public_name(backbone.name)}: prompt (Stable Video Diffusion takes no text)",
+    )
     assert not plan(Scene(image=image), backbone.outline, controller=Controller(), sampling=sampling).warnings
 
 
