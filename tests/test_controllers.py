@@ -99,9 +99,7 @@ ranges = st.builds(
     cutoff=st.floats(0, 2),
     guided=ranges,
 )
-def test_a_record_gives_the_same_controller_back(
-    lr: float, iterations: int, cutoff: float, guided: Range
-) -> None:
+def test_a_record_gives_the_same_controller_back(lr: float, iterations: int, cutoff: float, guided: Range) -> None:
     controller = SGI2V(lr=lr, iterations=iterations, cutoff=cutoff, guided=guided)
     assert controller_from_dict(controller_to_dict(controller)) == controller
 

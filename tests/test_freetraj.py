@@ -368,9 +368,7 @@ def test_the_merge_keeps_the_runs_high_frequencies_and_one_generator_draws_all()
 def test_the_identity_setting_is_no_control_bit_for_bit(light: SVD) -> None:
     plain = generate(scene(), backbone=light, controller=Controller(), sampling=SMALL).frames
     for identity in (IDENTITY, FreeTraj(edit_spatial=False, edit_temporal=False, inject_noise=False)):
-        assert torch.equal(
-            generate(scene(), backbone=light, controller=identity, sampling=SMALL).frames, plain
-        )
+        assert torch.equal(generate(scene(), backbone=light, controller=identity, sampling=SMALL).frames, plain)
 
 
 def test_the_same_seed_gives_the_same_video_and_leaves_nothing(light: SVD) -> None:

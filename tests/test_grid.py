@@ -15,9 +15,7 @@ FINITE = st.floats(-500, 1500, width=32)
 
 
 @given(left=FINITE, top=FINITE, width=st.floats(0.125, 400, width=32), height=st.floats(0.125, 400, width=32))
-def test_cells_are_floors_with_at_least_one_cell(
-    left: float, top: float, width: float, height: float
-) -> None:
+def test_cells_are_floors_with_at_least_one_cell(left: float, top: float, width: float, height: float) -> None:
     box = np.array([left, top, left + width, top + height], dtype=np.float32)
     cells = Grid(width=320, height=192, num_frames=14).cells(box)
     y0, x0 = math.floor(box[1] / 8), math.floor(box[0] / 8)
@@ -110,11 +108,7 @@ def test_latent_frames_stand_for_groups_of_frames_the_first_for_itself(
     assert [list(grid.group(k)) for k in range(grid.latent_frames)] == whole
 
 
-@given(
-    boxes=st.lists(
-        st.lists(st.tuples(*[FINITE] * 4), min_size=9, max_size=9), min_size=0, max_size=3
-    )
-)
+@given(boxes=st.lists(st.lists(st.tuples(*[FINITE] * 4), min_size=9, max_size=9), min_size=0, max_size=3))
 def test_a_latent_frames_box_is_the_mean_of_its_groups_boxes(
     boxes: list[list[tuple[float, float, float, float]]],
 ) -> None:

@@ -63,9 +63,7 @@ class Diary(Controller[str]):
 
     def schedule(self, levels: Sequence[Level]) -> Schedule:
         count = len(levels) - 1
-        return Schedule(
-            iterations=(1,) * count, acts=(True,) * count, first=self.first, changes_noise=self.noise != 0
-        )
+        return Schedule(iterations=(1,) * count, acts=(True,) * count, first=self.first, changes_noise=self.noise != 0)
 
     def start(self, noise: Tensor, state: str) -> Tensor:
         self.entries.append(f"start {state}")
@@ -91,9 +89,7 @@ def pair(**of_first: Any) -> tuple[Diary, Diary, list[str]]:
 
 def both(first: Diary, second: Diary, setup: Setup) -> tuple[InTurn, InTurnState]:
     joined = InTurn(first=first, second=second)
-    state = InTurnState(
-        setup=setup, schedules=joined.schedules(LEVELS), first="state of a", second="state of b"
-    )
+    state = InTurnState(setup=setup, schedules=joined.schedules(LEVELS), first="state of a", second="state of b")
     return joined, state
 
 
@@ -168,27 +164,21 @@ def test_the_second_starts_from_what_the_first_made_of_the_noise(setup: Setup) -
 
 
 def test_what_they_use_is_what_either_uses() -> None:
-    assert InTurn(first=TTM, second=SG).uses() == Uses(
-        features=SG.layers, motions=True, reference=True, masks=True
-    )
+    assert InTurn(first=TTM, second=SG).uses() == Uses(features=SG.layers, motions=True, reference=True, masks=True)
     assert InTurn(first=SG).uses() == InTurn(second=SG).uses() == SG.uses()
     assert not InTurn().uses().motions
 
 
 def test_what_cannot_work_together_is_refused_before_anything_is_computed() -> None:
     overwritten = InTurn(first=TimeToMove(t_weak=200.0, t_strong=30.0), second=SG)
-    message = (
-        r"controller\.first\.t_strong: .* down to sigma 40.1, .* from 40.1 on; .* controller\.second\.guided"
-    )
+    message = r"controller\.first\.t_strong: .* down to sigma 40.1, .* from 40.1 on; .* controller\.second\.guided"
     with pytest.raises(ValueError, match=message):
         overwritten.schedule(LEVELS)
     turned = InTurn(first=SG, second=TimeToMove(t_weak=200.0, t_strong=30.0))
     with pytest.raises(ValueError, match=r"controller\.second\.t_strong: .* controller\.first\.guided"):
         turned.schedule(LEVELS)
     too_early = InTurn(first=TimeToMove(t_weak=10.0, t_strong=5.0), second=SG)
-    with pytest.raises(
-        ValueError, match=r"controller\.second\.guided: SGI2V acts up to sigma 40.1, but TimeToMove"
-    ):
+    with pytest.raises(ValueError, match=r"controller\.second\.guided: SGI2V acts up to sigma 40.1, but TimeToMove"):
         too_early.schedule(LEVELS)
     with pytest.raises(ValueError, match=r"both TimeToMove and TimeToMove begin a run"):
         InTurn(first=TTM, second=TTM).schedule(LEVELS)
@@ -230,7 +220,10 @@ def test_a_combinations_name_and_record() -> None:
         ({"name": "none+magic"}, r"controller: unknown 'magic'; known are none, sg-i2v"),
         ({"name": "sg-i2v+"}, r"controller: unknown ''"),
         ({"name": "+".join(["none"] * 5)}, r"controller: 5 joined by \+; give at most 4"),
-        ({"name": "none+sg-i2v", "lr": 1.0}, r"controller: unknown field 'lr' of none\+sg-i2v; known are first, second"),
+        (
+            {"name": "none+sg-i2v", "lr": 1.0},
+            r"controller: unknown field 'lr' of none\+sg-i2v; known are first, second",
+        ),
         ({"name": "none+sg-i2v", "second": {"name": "none"}}, r"controller\.second: is not the sg-i2v"),
         ({"name": "none+sg-i2v", "second": 3}, r"controller\.second: is not"),
         ({"name": "none+sg-i2v", "second": {"speed": 3}}, r"controller\.second: unknown field 'speed'"),
@@ -261,9 +254,7 @@ def of_share(high: float) -> Range:
 def test_what_could_never_act_is_refused_before_anything_runs() -> None:
     """FreeTraj changes attention in the first steps; a run that begins after them has nothing of it."""
     early = FreeTraj(guided=of_share(0.1))
-    with pytest.raises(
-        ValueError, match=r"controller\.first\.guided: FreeTraj acts up to sigma 700, but TimeToMove"
-    ):
+    with pytest.raises(ValueError, match=r"controller\.first\.guided: FreeTraj acts up to sigma 700, but TimeToMove"):
         InTurn(first=early, second=TTM).schedule(LEVELS)
     for fine in (FreeTraj(guided=of_share(0.9)), FreeTraj(guided=of_share(0.1), factor=1.0)):
         schedule = InTurn(first=fine, second=TTM).schedule(LEVELS)

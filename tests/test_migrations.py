@@ -106,7 +106,7 @@ def test_a_range_as_it_is_typed_is_read_too() -> None:
 def test_over_another_range_only_what_is_said_changes() -> None:
     """What a model recommends is laid over: a range without a unit keeps the unit there was, and the other way."""
     over = SGI2V(guided=Range(low=2.0, high=9.0, unit="step"), lr=0.5)
-    read = {
+    read: Mapping[str, tuple[Mapping[str, object], Range]] = {
         "ends alone": ({"guided": [3, 4]}, Range(low=3.0, high=4.0, unit="step")),
         "unit alone": ({"guided_as": "noise-level"}, Range(low=2.0, high=9.0, unit="noise-level")),
         "both": ({"guided": [3, 4], "guided_as": "sigma"}, Range(low=3.0, high=4.0, unit="sigma")),
@@ -118,7 +118,10 @@ def test_over_another_range_only_what_is_said_changes() -> None:
     }
     for values, guided in read.values():
         assert controller_from_dict(values, over=over) == dataclasses.replace(over, guided=guided)
-    settings = {"sg-i2v": {"guided": [3, 4], "guided_as": "step"}, "freetraj+sg-i2v": {"second": {"guided": [1, 2]}}}
+    settings: Mapping[str, Mapping[str, object]] = {
+        "sg-i2v": {"guided": [3, 4], "guided_as": "step"},
+        "freetraj+sg-i2v": {"second": {"guided": [1, 2]}},
+    }
     joined = recommended("freetraj+sg-i2v", settings)
     assert joined == InTurn(first=FreeTraj(), second=SGI2V(guided=Range(low=1.0, high=2.0, unit="step")))
 
@@ -162,9 +165,7 @@ def test_a_mistake_under_an_old_name_is_named_as_today(values: dict[str, object]
 
 def ranges(*units: Unit) -> st.SearchStrategy[Range]:
     ends = st.tuples(st.floats(0, 1e6), st.floats(0, 1e6))
-    return st.builds(
-        lambda ends, unit: Range(low=min(ends), high=max(ends), unit=unit), ends, st.sampled_from(units)
-    )
+    return st.builds(lambda ends, unit: Range(low=min(ends), high=max(ends), unit=unit), ends, st.sampled_from(units))
 
 
 clocks = st.sampled_from(["sigma", "noise-level", "step"])
@@ -179,9 +180,7 @@ methods = st.one_of(
     ),
     st.builds(FreeTraj, guided=ranges(*get_args(Unit)), inject_noise=st.booleans(), layers=st.just(("up_blocks.2",))),
     st.builds(DragDiffusion, at=st.floats(0.01, 0.99), unit=clocks, iterations=st.integers(0, 99)),
-    st.builds(
-        TimeToMove, t_weak=st.none() | st.floats(10, 100), t_strong=st.none() | st.floats(1, 10), unit=clocks
-    ),
+    st.builds(TimeToMove, t_weak=st.none() | st.floats(10, 100), t_strong=st.none() | st.floats(1, 10), unit=clocks),
 )
 combined = methods | st.builds(InTurn, first=methods, second=methods)
 
@@ -240,7 +239,8 @@ def noise_of_old(controller: FreeTraj, noise: torch.Tensor, cells: np.ndarray) -
         lay(laid, patch, track)
     if not controller.merge_noise:
         return laid
-    mask = low_pass_3d(len(noise), *noise.shape[2:], controller.spatial_cutoff, controller.temporal_cutoff)
+    frames, _, rows, columns = noise.shape
+    mask = low_pass_3d(frames, rows, columns, controller.spatial_cutoff, controller.temporal_cutoff)
     return merge_frequencies_3d(laid, noise, mask)
 
 

@@ -1,4 +1,4 @@
-"""Where in the denoising a method acts, in every unit; ranges, schedules, what methods use, and how a video is drawn."""
+"""Where in the denoising a method acts, in every unit; ranges, schedules, what methods use, how a video is drawn."""
 
 import dataclasses
 import json
@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import get_args
 
 import pytest
@@ -52,7 +53,7 @@ def test_positions_go_one_way_along_every_schedule(levels: Sequence[Level], unit
     count = len(levels) - 1
     assert found == [position(unit, levels[k], k, count) for k in range(count)]
     rising = found if unit == "share" else found[::-1]
-    assert all(a < b for a, b in zip(rising, rising[1:], strict=False))
+    assert all(a < b for a, b in pairwise(rising))
     if unit in ("noise-level", "share"):
         assert all(0 <= value <= 1 for value in found)
     if unit == "step":
@@ -119,14 +120,14 @@ def test_the_same_steps_can_be_said_in_every_unit(count: int, ends: tuple[int, i
 
 
 def test_a_range_that_is_none_is_refused() -> None:
-    with pytest.raises(FieldError, match="^the lowest value comes first, got 5 1"):
+    with pytest.raises(FieldError, match=r"^the lowest value comes first, got 5 1"):
         Range(low=5.0, high=1.0)
     for low, high in ((math.nan, 1.0), (1.0, math.nan), (1.0, math.inf), (-math.inf, 1.0)):
-        with pytest.raises(FieldError, match="^both values must be finite"):
+        with pytest.raises(FieldError, match=r"^both values must be finite"):
             Range(low=low, high=high)
     made = Range(low=1.0, high=2.0)
     object.__setattr__(made, "unit", "kelvin")  # run-time type checks would refuse it sooner
-    with pytest.raises(FieldError, match="unit: 'kelvin' is not known; give one of sigma, noise-level, step, share"):
+    with pytest.raises(FieldError, match=r"unit: 'kelvin' is not known; give one of sigma, noise-level, step, share"):
         made.__post_init__()
     assert str(Range(low=36.0, high=376.0)) == "36 376 sigma"
 

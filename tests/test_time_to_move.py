@@ -13,9 +13,10 @@ from torch import Tensor
 from reference import svd as plain
 from reference import time_to_move as twin
 from sgi2v import SVD, Progress, Run, Sampling, generate, replay
+from sgi2v.backbones.svd.parts import SVDCondition
 from sgi2v.controllers import Controller, Setup, TimeToMove, controller_from_dict, controller_to_dict
 from sgi2v.cut_and_drag import dragged_clip
-from sgi2v.grid import Grid, tracks_of
+from sgi2v.grid import tracks_of
 from sgi2v.reference import Reference
 from sgi2v.sampling import sample
 from sgi2v.scene import Box, Key, Motion, Scene
@@ -35,9 +36,7 @@ def picture(seed: int = 0) -> PIL.Image.Image:
     return PIL.Image.fromarray(small).resize((WIDTH, HEIGHT), PIL.Image.Resampling.BICUBIC)
 
 
-MOVES = Motion(
-    box=Box(left=8, top=8, right=24, bottom=24), path=(Key(time=0, x=16, y=16), Key(time=1, x=46, y=30))
-)
+MOVES = Motion(box=Box(left=8, top=8, right=24, bottom=24), path=(Key(time=0, x=16, y=16), Key(time=1, x=46, y=30)))
 SCENE = Scene(image=picture(), motions=(MOVES,))
 SMALL = Sampling(seed=5, num_steps=STEPS, width=WIDTH, height=HEIGHT, num_frames=FRAMES)
 
@@ -53,22 +52,19 @@ def backbone(guided: SVD) -> SVD:
     return guided.with_settings(dataclasses.replace(guided.settings, max_guidance_scale=1.0))
 
 
-class Watched:
-    """A backbone that counts what it is asked and keeps the latents it is shown."""
+def watched(backbone: SVD) -> tuple[SVD, list[tuple[Level, Tensor]]]:
+    """The same networks, and a list of the latents that they are shown."""
+    other, seen = backbone.with_settings(backbone.settings), list[tuple[Level, Tensor]]()
 
-    def __init__(self, backbone: SVD) -> None:
-        self.inner = backbone
-        self.seen: list[tuple[Level, Tensor]] = []
+    def denoise(x: Tensor, level: Level, condition: SVDCondition) -> Tensor:
+        seen.append((level, x.clone()))
+        return backbone.denoise(x, level, condition)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.inner, name)
-
-    def denoise(self, x: Tensor, level: Level, condition: Any) -> Tensor:
-        self.seen.append((level, x.clone()))
-        return self.inner.denoise(x, level, condition)
+    vars(other).update(denoise=denoise)
+    return other, seen
 
 
-def prepared(backbone: Any, scene: Scene = SCENE, num_steps: int = STEPS) -> Setup:
+def prepared(backbone: SVD, scene: Scene = SCENE, num_steps: int = STEPS) -> Setup:
     grid = backbone.grid(WIDTH, HEIGHT, FRAMES)
     return setup_of(backbone, tracks_of(scene, grid), grid, num_steps=num_steps, seed=5)
 
@@ -77,10 +73,10 @@ def run(
     backbone: SVD, controller: Controller, scene: Scene = SCENE, num_steps: int = STEPS
 ) -> tuple[Tensor, list[tuple[Level, Tensor]], Tensor, Setup]:
     """Clean latents, what the model was shown at each step, the unit noise, and what the method was given."""
-    watched = Watched(backbone)
-    setup = prepared(watched, scene, num_steps)
+    other, seen = watched(backbone)
+    setup = prepared(other, scene, num_steps)
     noise = backbone.noise(setup.grid, setup.generator)
-    return sample(controller, setup, noise=noise), watched.seen, noise, setup
+    return sample(controller, setup, noise=noise), seen, noise, setup
 
 
 def test_the_default_clocks_are_steps_16_and_21_of_50_on_svd_xt() -> None:
@@ -149,11 +145,11 @@ def test_a_whole_run_is_the_twins(guided: SVD, monkeypatch: pytest.MonkeyPatch) 
     clip = dragged_clip(tracks, FRAMES)
     shown: list[Tensor] = []
 
-    def watched(models: Any, latents: Tensor, *rest: Any) -> Tensor:
+    def watched_step(models: Any, latents: Tensor, *rest: Any) -> Tensor:
         shown.append(latents[0].clone())
         return plain.denoising_step(models, latents, *rest)
 
-    monkeypatch.setattr(twin, "denoising_step", watched)
+    monkeypatch.setattr(twin, "denoising_step", watched_step)
 
     def theirs(strong: int) -> list[Tensor]:
         shown.clear()
@@ -194,8 +190,8 @@ def test_inside_the_mask_is_the_noised_clip_until_t_strong_and_outside_is_free(b
 
 
 def test_it_costs_what_plain_sampling_costs_less_the_steps_left_out(backbone: SVD) -> None:
-    watched = [len(run(backbone, controller, num_steps=3)[1]) for controller in (Controller(), LATE)]
-    assert watched == [3, 2]
+    passes = [len(run(backbone, controller, num_steps=3)[1]) for controller in (Controller(), LATE)]
+    assert passes == [3, 2]
     seen: list[Progress] = []
     generate(SCENE, backbone=backbone, controller=TTM, sampling=SMALL, progress=seen.append)
     fractions = [p.fraction for p in seen if p.phase == "sample"]
@@ -204,9 +200,7 @@ def test_it_costs_what_plain_sampling_costs_less_the_steps_left_out(backbone: SV
 
 
 @pytest.mark.parametrize("motions", [(), (dataclasses.replace(MOVES, path=()),)], ids=["nothing", "a pin"])
-def test_a_scene_in_which_nothing_moves_is_held_to_its_image(
-    backbone: SVD, motions: Sequence[Motion]
-) -> None:
+def test_a_scene_in_which_nothing_moves_is_held_to_its_image(backbone: SVD, motions: Sequence[Motion]) -> None:
     scene = dataclasses.replace(SCENE, motions=tuple(motions))
     _, seen, noise, setup = run(backbone, LATE, scene, num_steps=3)
     image = torch.from_numpy(np.asarray(setup.tracks.image, dtype=np.float32) / 255).permute(2, 0, 1)
@@ -223,9 +217,7 @@ def test_the_mask_is_symmetric_as_the_box_and_lies_inside_it(backbone: SVD) -> N
     grows = (Key(time=0, x=0, y=0), Key(time=1, x=0, y=0, scale=1.4))
     for path in ((), grows):
         setup = prepared(backbone, Scene(image=picture(), motions=(Motion(box=middle, path=path),)))
-        whole, inside, everything = (
-            TimeToMove(coverage=share).prepare(setup).inside for share in (1.0, 0.5, 1e-6)
-        )
+        whole, inside, everything = (TimeToMove(coverage=share).prepare(setup).inside for share in (1.0, 0.5, 1e-6))
         assert torch.equal(inside, inside.flip(-1)) and torch.equal(inside, inside.flip(-2))
         assert (whole <= inside).all() and (inside <= everything).all()
         for j, (left, top, right, bottom) in enumerate(setup.tracks.tracks[0].boxes.tolist()):

@@ -53,9 +53,7 @@ def edited(call: AttentionCall, paths: Sequence[Sequence[Box]], cell_size: float
     rows, columns = call.size
     places = [(y, x) for y in range(rows) for x in range(columns)]
     num_frames = len(paths[0])
-    regions = [
-        [region_of([path[f] for path in paths], y, x, cell_size) for y, x in places] for f in range(num_frames)
-    ]
+    regions = [[region_of([path[f] for path in paths], y, x, cell_size) for y, x in places] for f in range(num_frames)]
     if call.source == "self":
         masks = [mask_of(regions[f], regions[f], factor) for f in range(num_frames)]
     else:
@@ -64,9 +62,7 @@ def edited(call: AttentionCall, paths: Sequence[Sequence[Box]], cell_size: float
     return masked_attention(call.query, call.key, call.value, call.num_heads, torch.stack(masks))
 
 
-def injected(
-    noise: Tensor, patches: Sequence[Tensor], paths: Sequence[Sequence[Box]], cell_size: float
-) -> Tensor:
+def injected(noise: Tensor, patches: Sequence[Tensor], paths: Sequence[Sequence[Box]], cell_size: float) -> Tensor:
     """Every frame's noise with each box's patch in it, later boxes on top; boxes keep their size in cells."""
     out = noise.clone()
     for patch, path in zip(patches, paths, strict=True):
