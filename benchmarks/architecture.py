@@ -133,18 +133,20 @@ def published_svd(
     )
     outline = SVDOutline(
         folder=Path("published"),
+        name="svd",
         settings=settings or SVDSettings(),
         stride=8,
         channels=4,
-        scheduler=dict(_SCHEDULER),
+        scheduler=_SCHEDULER,
+        unet=dict(unet.config),
     )
-    return SVD(pipeline, outline, "svd", device=device)
+    return SVD(pipeline, outline, device=device)
 
 
 def condition_of(backbone: SVD, grid: Grid, *, guided: bool = True) -> SVDCondition:
     """What the network sees beside the latents, random; guided: both branches run."""
     dtype, device = backbone.dtype, backbone.device
-    channels = backbone.denoiser.config.cross_attention_dim
+    channels: int = backbone.outline.unet["cross_attention_dim"]
     return SVDCondition(
         image_latents=torch.randn(grid.channels, grid.rows, grid.columns, dtype=dtype, device=device),
         embedding=torch.randn(1, 1, channels, dtype=dtype, device=device),

@@ -98,7 +98,7 @@ class _Counter(TorchDispatchMode):
     """Counts operations, and storages from their birth until the last tensor on them is gone."""
 
     def __init__(self, held: Iterable[Tensor], device: torch.device | None) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._device = device
         self._alive: dict[int, weakref.ref[torch.UntypedStorage]] = {}
         self._now = 0

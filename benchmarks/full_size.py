@@ -10,18 +10,16 @@ from typing import Any, Literal
 
 import torch
 import tyro
-from architecture import META, Scale, published_svd
-from counting import H200, Count, count_phases
-from phases import Generation, tracks_over
-from timing import Timing, free_unused, matrix_peak, time_phases
-from yardstick import Yardstick
 
-from sgi2v.backbones.base import settings_with_recipe
-from sgi2v.backbones.memory import Mode
+from benchmarks.architecture import META, Scale, published_svd
+from benchmarks.counting import H200, Count, count_phases
+from benchmarks.phases import Generation, recommended_sg_i2v, tracks_over
+from benchmarks.timing import Timing, free_unused, matrix_peak, time_phases
+from benchmarks.yardstick import Yardstick
+from sgi2v.backbones import Mode, settings_with_recipe
 from sgi2v.backbones.svd.compiling import any_compiled, compile_blocks
 from sgi2v.backbones.svd.model import SVD
 from sgi2v.backbones.svd.outline import SVDSettings
-from sgi2v.controllers import Controller, recommended
 from sgi2v.device import choose_device, choose_dtype, device_name
 
 Row = Mapping[str, Any]
@@ -126,12 +124,10 @@ def generation_of(backbone: SVD, case: Case, options: Options) -> Generation:
     width, height = options.width or (256 if small else 1024), options.height or (128 if small else 576)
     grid = backbone.grid(width, height, case.num_frames)
     # Random weights say nothing about when a loss stops falling, so every iteration is made.
-    controller: Controller = dataclasses.replace(recommended("sg-i2v", settings.recommended), settled=0.0)
-    if case.recipe == "yardstick":
-        controller = Yardstick()
+    guided = dataclasses.replace(recommended_sg_i2v(settings), settled=0.0)
     return Generation(
         backbone=backbone,
-        controller=controller,
+        controller=Yardstick() if case.recipe == "yardstick" else guided,
         grid=grid,
         tracks=tracks_over(grid, 0.4, options.num_boxes),
         num_steps=options.num_steps or settings.num_steps,

@@ -8,11 +8,11 @@ from typing import Literal
 import numpy as np
 import torch
 import tyro
-from architecture import Scale, published_svd
-from counting import count
-from phases import Generation, tracks_over
-from timing import median_seconds
 
+from benchmarks.architecture import Scale, published_svd
+from benchmarks.counting import count
+from benchmarks.phases import Generation, tracks_over
+from benchmarks.timing import median_seconds
 from sgi2v import SGI2V
 from sgi2v.backbones.svd.model import SVD
 

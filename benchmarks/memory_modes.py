@@ -5,11 +5,12 @@ from typing import Literal
 
 import torch
 import tyro
-from architecture import META, published_svd
-from counting import Count, count_phases
-from phases import BACKWARD, DECODE, ENCODE, FORWARD, PLAIN, Generation, tracks_over
 
-from sgi2v.backbones.memory import MODES, Mode, Sizes, memory_needed
+from benchmarks.architecture import META, published_svd
+from benchmarks.counting import Count, count_phases
+from benchmarks.phases import BACKWARD, DECODE, ENCODE, FORWARD, PLAIN, Generation, tracks_over
+from sgi2v.backbones import MODES, Mode
+from sgi2v.backbones.svd.memory import Sizes, memory_needed
 from sgi2v.backbones.svd.model import SVD
 from sgi2v.controllers import SGI2V
 from sgi2v.grid import Grid
@@ -43,7 +44,7 @@ def sizes_of(backbone: SVD) -> Sizes:
         weights={name: sum(p.numel() for p in n.parameters()) for name, n in networks.items()},
         width=pipeline.unet.config.block_out_channels[0],
         pixel_width=pipeline.vae.config.block_out_channels[0],
-        stride=backbone._outline.stride,
+        stride=backbone.outline.stride,
     )
 
 

@@ -10,8 +10,8 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from counting import Lap
 
+from benchmarks.counting import Lap
 from sgi2v.device import peak_memory, reset_peak_memory
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import importlib
 import json
 import re
 import shutil
@@ -320,6 +321,13 @@ def test_help_names_every_command_and_costs_nothing() -> None:
     assert all(f"  {name} " in done.stdout for name in COMMANDS) and "sgi2v 0." in done.stdout
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_commands_line_in_the_list_is_what_it_says_of_itself(name: str) -> None:
+    command = COMMANDS[name]
+    said = getattr(importlib.import_module(f"sgi2v.cli.{command.room}"), name).__doc__
+    assert said.splitlines()[0] == command.summary
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -334,7 +342,7 @@ def test_help_names_every_command_and_costs_nothing() -> None:
         ("generate scene.json controller:sg-i2v --controller.lr -1", "sgi2v: controller.lr: must be .*got -1"),
         ("generate scene.json controller:sg-i2v --controller.lr nan", "controller.lr: must be .*got nan"),
         ("generate scene.json --dtype int8", "--dtype"),
-        ("generate scene.json --device abacus", "device: 'abacus' cannot be used here .*try cpu"),
+        ("generate scene.json --device abacus controller:none", "device: 'abacus' cannot be used here .*try cpu"),
         ("generate scene.json --backbone nowhere", "backbone: 'nowhere' is no folder and no name; use bundled"),
         ("generate scene.json --backbone some/model", "backbone: 'some/model' could not be fetched .*give its folder"),
         ("generate scene.json --backbone svd", "img2vid' could not be fetched .*give its folder"),
@@ -509,7 +517,7 @@ def test_a_bad_model_folder_gets_one_line(
     how: str, message: str, folder: Path, model: str, no_model: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     damaged(how, shutil.copytree(model, folder / "bad"))
-    line = refused(capsys, "generate", "scene.json", "--backbone", "bad", *SMALL)
+    line = refused(capsys, "generate", "scene.json", "--backbone", "bad", *SMALL, "controller:none")
     assert re.search(message, line), line
 
 

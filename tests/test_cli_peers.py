@@ -98,9 +98,12 @@ def test_a_clip_of_ones_own_is_used_and_goes_into_the_record(folder: Path, model
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--reference", "none.mp4"], "reference.frames: video: "),
+        (["--reference", "none.mp4"], "reference.frames: cannot read none.mp4: No such file"),
         (["--reference-mask", "photo.png"], "reference_mask: there is no reference"),
-        (["--reference", "photo.png", "--reference-mask", "none"], "reference.masks: mask: "),
+        (
+            ["--reference", "photo.png", "--reference-mask", "none"],
+            "reference.masks: 'none' is no file; give",
+        ),
         (["controller:time-to-move", "--controller.t-strong", "9000"], "controller.t_strong: "),
         (
             ["controller:time-to-move+sg-i2v", "--controller.first.t-strong", "0.001"],

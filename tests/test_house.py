@@ -26,7 +26,7 @@ ROOMS = (
     "migrations",
     "backbones",
     "controllers",
-    "run sampling video draw pipeline opening",
+    "run sampling video video_tag draw pipeline opening",
     "world",
     "evaluation",
     "training",

@@ -320,9 +320,9 @@ def test_a_command_says_what_it_picked(capsys: pytest.CaptureFixture[str]) -> No
 @pytest.fixture(scope="module")
 def benchmark() -> Iterator[Any]:
     """benchmarks/memory_modes.py, which is no part of the package."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+    sys.path.insert(0, str(Path(__file__).parents[1]))
     try:
-        yield importlib.import_module("memory_modes")
+        yield importlib.import_module("benchmarks.memory_modes")
     finally:
         sys.path.pop(0)
 

@@ -1,4 +1,4 @@
-"""Where in the denoising a method acts, in every unit; ranges, schedules, what methods use, how a video is drawn."""
+"""Places in the denoising in every unit; ranges, schedules, what methods use, and how a video is drawn."""
 
 import dataclasses
 import json

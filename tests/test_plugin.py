@@ -28,7 +28,7 @@ def python(*arguments: str, path: tuple[Path, ...] = (), cwd: Path) -> "subproce
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the package has been installed, from a copy as nobody's checkout should be built in."""
+    """Folder in which pip has installed the package."""
     folder = tmp_path_factory.mktemp("site")
     command = (
         "-m",

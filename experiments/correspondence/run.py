@@ -19,6 +19,8 @@ from typing import Any, Final
 import numpy as np
 import torch
 import tyro
+from experiments.shipped import packed_rows
+from experiments.tables import text_of, write_between_marks
 from jaxtyping import Float
 from matplotlib import pyplot
 from PIL import Image
@@ -27,10 +29,8 @@ from torch.nn import functional
 
 import experiments.feature_source.run
 import experiments.layers.run
-from experiments.shipped import packed_rows
 from experiments.study import HERE as STUDIES
 from experiments.study import OUT, base_of, loaded
-from experiments.tables import text_of, write_between_marks
 from sgi2v.alignment import gaussian_profile
 from sgi2v.backbones import Backbone
 from sgi2v.controllers import SGI2V

@@ -17,11 +17,11 @@ from typing import Final
 
 import torch
 import tyro
+from experiments.tables import text_of, write_between_marks
 from jaxtyping import Float
 from torch import Tensor
 
 from experiments.study import base_of, loaded
-from experiments.tables import text_of, write_between_marks
 from sgi2v.backbones import Backbone
 from sgi2v.controllers import SGI2V
 from sgi2v.controllers.sg_i2v import SGI2VState

@@ -9,9 +9,9 @@ from pathlib import Path
 import cv2
 import torch
 import tyro
+from experiments.tables import text_of, write_between_marks
 from torch import Tensor
 
-from experiments.tables import text_of, write_between_marks
 from experiments.tracker.spoil import NOWHERE, THERE, spoilt
 from sgi2v.evaluation.datasets import Case
 from sgi2v.evaluation.held_out import HeldOutWorld

@@ -328,9 +328,13 @@ def replay(
 
 
 def _check_adapters(run: Run, adapters: Sequence[Adapter]) -> None:
-    """FieldError unless these are the run's adapters, in its order."""
-    wanted = [(one.get("name"), one.get("sha256")) for one in run.adapters]
-    given = [(one.name, one.sha256) for one in adapters]
-    if [sha256 for _, sha256 in wanted] != [sha256 for _, sha256 in given]:
-        names = ", ".join(str(name) for name, _ in wanted) or "no adapter"
-        raise FieldError("adapters", f"the video was made with {names}", "give these, in this order")
+    """FieldError unless these are the run's adapters, as strong and in its order."""
+    from sgi2v.backbones.adapters import identities
+
+    def decisive(found: Sequence[Mapping[str, object]]) -> list[tuple[object, object]]:
+        return [(one.get("sha256"), one.get("scale", 1.0)) for one in found]
+
+    if decisive(run.adapters) != decisive(identities(adapters)):
+        named = [f"{one.get('name')} (scale {one.get('scale', 1.0)})" for one in run.adapters]
+        wanted = ", ".join(named) or "no adapter"
+        raise FieldError("adapters", f"the video was made with {wanted}", "give these, in this order")

@@ -190,7 +190,11 @@ class Backbone(Model, Protocol[ConditionT]):
         """Unit noise for a clip, drawn as the model's own pipeline draws it: one seed, one video."""
 
     def free(self, grid: Grid) -> Bool[torch.Tensor, " n"]:
-        """Latent frames that are variables; False for one that the model keeps, such as a clean first frame."""
+        """Latent frames that are variables; False for one that the model keeps, such as a clean first frame.
+
+        On the host, where it is asked before anything is computed.
+        """
+        ...
 
     def encode(self, image: PIL.Image.Image, text: Text, grid: Grid, generator: torch.Generator) -> ConditionT:
         """Everything the model is conditioned on, from an image of the grid's size in pixels and words."""

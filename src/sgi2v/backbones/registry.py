@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
@@ -11,6 +10,7 @@ from sgi2v.backbones.base import Memory, Outline, Settings
 from sgi2v.backbones.folder import CONFIGS, bundled_folder, fetch
 from sgi2v.backbones.svd.kind import SVD_KIND
 from sgi2v.errors import FieldError
+from sgi2v.plugins import brought
 
 if TYPE_CHECKING:
     import torch
@@ -46,8 +46,7 @@ class Kind(Protocol):
 
 def kinds() -> tuple[Kind, ...]:
     """Our own kinds, then those of installed packages in the order of their names."""
-    brought = sorted(entry_points(group=GROUP), key=lambda point: point.name)
-    return (SVD_KIND, *(point.load() for point in brought))
+    return (SVD_KIND, *(kind for _, kind in brought(GROUP)))
 
 
 def names() -> Mapping[str, str]:

@@ -20,7 +20,11 @@ def generate(arguments: Sequence[str]) -> None:
     from sgi2v.video import check_writable
 
     default = o.default_options(arguments)
-    options = parse(type(default), "generate", arguments, default)
+    try:
+        options = parse(type(default), "generate", arguments, default)
+    except ValueError:
+        o.check_names(arguments, default.settings)
+        raise
     output = options.output or default_output(options.scene, ".mp4")
     check_writable(output)
     scene = with_reference(load_scene(options.scene), options.reference, options.reference_mask)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Mapping
-from importlib.metadata import entry_points
 from typing import Final
 
 from sgi2v.controllers.base import Controller
@@ -18,6 +17,7 @@ from sgi2v.errors import FieldError, within
 from sgi2v.fitting import fitted
 from sgi2v.migrations import controller_from_1
 from sgi2v.planning import Range
+from sgi2v.plugins import brought
 from sgi2v.records import Json
 
 GROUP: Final = "sgi2v.controllers"
@@ -36,12 +36,11 @@ def controllers() -> Mapping[str, type[Controller]]:
     FieldError where a package's class has no name of its own, or one that is taken.
     """
     found: dict[str, type[Controller]] = {kind.name: kind for kind in OWN}
-    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
-        kind = point.load()
+    for place, kind in brought(GROUP):
         if "name" not in vars(kind) or found.setdefault(kind.name, kind) is not kind or "+" in kind.name:
             raise FieldError(
                 "controller",
-                f"{point.value} of an installed package has no name of its own",
+                f"{place} of an installed package has no name of its own",
                 "ask its authors for one, or remove the package",
             )
     return found

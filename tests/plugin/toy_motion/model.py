@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ToyCondition:
-    """What the network sees beside the noisy latents; encoded once a run."""
+    """Everything the network sees beside the noisy latents; encoded once a run."""
 
     picture: Float[Tensor, "1 c y x"]
     """The picture's latents, float32: the clean first frame."""
@@ -100,7 +100,7 @@ class ToyFlow(Outlined):
 
     def free(self, grid: Grid) -> Bool[Tensor, " n"]:
         """All frames but the first, which is the picture."""
-        return torch.arange(grid.latent_frames, device=self.device) > 0
+        return torch.arange(grid.latent_frames) > 0
 
     @torch.no_grad()
     def encode(self, image: PIL.Image.Image, text: Text, grid: Grid, generator: torch.Generator) -> ToyCondition:

@@ -55,7 +55,7 @@ class Attention(nn.Module):
         self.norm_q, self.norm_k = RMSNorm(width), RMSNorm(width)
 
     def forward(self, tokens: Float[Tensor, "1 q d"], context: Float[Tensor, "1 k d"]) -> Tensor:
-        """What each token gathers from the context."""
+        """Gathers for each token from the context."""
         value = self.to_v(context)
         query, key = self.norm_q(self.to_q(tokens)), self.norm_k(self.to_k(context))
         gathered: Tensor = self.to_out(attend(query, key, value, self.heads))
@@ -120,7 +120,7 @@ class ToyFlowTransformer(nn.Module):
         return velocity
 
     def _places(self, frames: int, rows: int, columns: int, like: Tensor) -> Float[Tensor, "n y x d"]:
-        """Where and when each token is, as waves that are added to it."""
+        """Waves that tell each token its place and time."""
         sizes: Sequence[tuple[int, tuple[int, ...]]] = (
             (frames, (-1, 1, 1)), (rows, (1, -1, 1)), (columns, (1, 1, -1)),
         )  # fmt: skip
@@ -146,7 +146,7 @@ class ToyAutoencoder(nn.Module):
 
     @property
     def scale(self) -> float:
-        """What a patch of ones has as its length a colour, so that latents are as large as pixel values."""
+        """Length of one colour's patch of ones: divided by it, latents are as large as pixel values."""
         return math.sqrt(self.FRAMES) * self.STRIDE
 
     def encode(self, frames: Float[Tensor, "f 3 h w"]) -> Float[Tensor, "n c y x"]:

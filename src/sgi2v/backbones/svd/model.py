@@ -142,7 +142,7 @@ class SVD(Outlined):
 
     def free(self, grid: Grid) -> Bool[Tensor, " n"]:
         """Every latent frame is a variable."""
-        return torch.ones(grid.latent_frames, dtype=torch.bool, device=self.device)
+        return torch.ones(grid.latent_frames, dtype=torch.bool)
 
     @torch.no_grad()
     def encode(self, image: PIL.Image.Image, text: Text, grid: Grid, generator: torch.Generator) -> SVDCondition:

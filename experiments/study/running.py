@@ -17,9 +17,9 @@ from typing import Any, Literal
 import matplotlib
 import torch
 import tyro
-
 from experiments.shipped import add_rows, gather, pack, pack_features, shares, unpack, unpack_features
 from experiments.tables import text_of, write_between_marks
+
 from sgi2v.backbones import Backbone, load_backbone, settings_of, settings_with_recipe
 from sgi2v.backbones.base import settings_with
 from sgi2v.controllers import SGI2V, Controller, recommended
