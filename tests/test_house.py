@@ -266,7 +266,6 @@ def test_every_file_keeps_the_house_rules() -> None:
     assert_none([fault for path, source in package().items() for fault in faults(path, source)])
 
 
-@pytest.mark.xfail(reason="some docstrings still begin with a question word: enable when the last is gone")
 def test_docstrings_name_what_is_there() -> None:
     assert_none([fault for path, source in package().items() for fault in questions(path, source)])
 

@@ -21,7 +21,7 @@ Weighting = Literal["gaussian", "uniform", "mask"]
 
 @dataclass(frozen=True, kw_only=True)
 class AlignmentPlan:
-    """Which cell is compared with which: one row for every cell of every box in every later frame.
+    """Pairs of cells that are compared: one row for every cell of every box in every later frame.
 
     Built once per scene on the host; :meth:`places` makes of it, once for each resolution that features have, what an
     iteration needs: only gathering. Rows are in the order (box, frame, row, column).
@@ -83,7 +83,7 @@ class Places:
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """How far apart the targets of one and the same cell lie: ``sum_i G_i |t_i - t|^2`` over cells of several boxes."""
+    """Spread of the targets of one and the same cell: ``sum_i G_i |t_i - t|^2`` over cells of several boxes."""
 
     upsampled: SparseRows
     """The first frame at the latents' size, from a map's places there."""

@@ -85,7 +85,7 @@ class AttentionCall:
     value: Float[torch.Tensor, "b n d"]
 
     def ordinary(self) -> Float[torch.Tensor, "b n d"]:
-        """What the network would compute by itself, before the output projection."""
+        """The network's own result, before the output projection."""
         return attend(self.query, self.key, self.value, self.num_heads)
 
 

@@ -30,7 +30,7 @@ _SHEET_ROWS: Final = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Demo:
-    """What a demonstration makes."""
+    """Clips and figures of a demonstration."""
 
     plain: Video
     """The scene's image as the model moves it by itself."""
@@ -104,7 +104,7 @@ def _enlarged(frames: Float32[Tensor, "f 3 h w"], factor: int) -> Float32[Tensor
 
 
 def _error(frames: Float32[Tensor, "f 3 h w"], tracks: Tracks, tracker: Tracker) -> MotionError | None:
-    """How far the things that shall move are from their paths in a clip; None where nothing shall."""
+    """Distance of the things that shall move from their paths in a clip; None where nothing shall."""
     moving = [track for track in tracks.tracks if _moves(track)]
     if not moving:
         return None

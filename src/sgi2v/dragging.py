@@ -30,7 +30,7 @@ class Handles:
     target: Float[torch.Tensor, "b f 2"]
     """Centre of the box in that frame, moved to the nearest place inside the picture."""
     seen: Bool[torch.Tensor, "b f"]
-    """Whether any part of the box lies in the picture in that frame; a handle that is not seen is left alone."""
+    """True where any part of the box lies in the picture in that frame; a handle that is not seen is left alone."""
 
     def to(self, device: torch.device) -> Handles:
         """The same handles on another device."""

@@ -130,7 +130,7 @@ class Tracks:
 
 @dataclass(frozen=True, kw_only=True)
 class _Placement:
-    """Where the source image lies in the resized picture: scaled to ``size``, its corner at ``offset``."""
+    """Place of the source image in the resized picture: scaled to ``size``, its corner at ``offset``."""
 
     size: tuple[int, int]
     offset: tuple[int, int]

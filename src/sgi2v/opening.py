@@ -19,7 +19,7 @@ DType = Literal["float32", "float16", "bfloat16"]
 
 @dataclass(frozen=True, kw_only=True)
 class ModelChoice:
-    """Which model computes, where, and how sparing of memory."""
+    """A choice of model, device, number format and memory mode."""
 
     backbone: str = "bundled"
     """The model: bundled, svd, svd-xt, a name that an installed package brings, a folder in diffusers' layout, or a
@@ -32,13 +32,13 @@ class ModelChoice:
     dtype: DType | None = None
     """Number format of the networks; default: what suits the device."""
     memory: Memory = "auto"
-    """How sparing of the device's memory: fast, balanced, low, or auto: the first of these that fits what is free. The
+    """Use of the device's memory: fast, balanced, low, or auto: the first of these that fits what is free. The
     video is the same; the time is not."""
     compile: bool = False
     """Have torch compile parts of the network as they first run: minutes, so for many clips on a GPU. Not with low."""
 
     def outline(self, changed: Mapping[str, object] | None = None) -> Outline:
-        """What is known of the model before its weights are read, under the recipe and then the changed settings."""
+        """The model before its weights are read, under the recipe and then the changed settings."""
         outline = outline_of(self.backbone)
         settings = settings_with_recipe(outline.settings, self.recipe)
         return outline.with_settings(settings_with(settings, changed or {}, "settings"))

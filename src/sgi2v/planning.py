@@ -1,4 +1,4 @@
-"""What a run will do, before anything is computed: its size and seed, where a method acts, what it uses."""
+"""A run before anything is computed: its size and seed, where a method acts, what it uses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ noise to 1)."""
 
 
 def position(unit: Unit, level: Level, index: int, count: int) -> float:
-    """Where the step of that index lies, in a unit; ``count`` is the number of steps."""
+    """Place of the step of that index, in a unit; ``count`` is the number of steps."""
     match unit:
         case "sigma":
             return level.sigma
@@ -31,7 +31,7 @@ def position(unit: Unit, level: Level, index: int, count: int) -> float:
 
 
 def positions(unit: Unit, levels: Sequence[Level]) -> list[float]:
-    """Where every step of a schedule lies, in a unit; ``levels`` has one more entry than there are steps."""
+    """Places of a schedule's steps, in a unit; ``levels`` has one more entry than there are steps."""
     count = len(levels) - 1
     return [position(unit, levels[index], index, count) for index in range(count)]
 
@@ -62,11 +62,11 @@ class Range:
         choice("unit", self.unit, Unit)
 
     def covers(self, level: Level, index: int, count: int) -> bool:
-        """Whether the step of that index lies inside."""
+        """True where the step of that index lies inside."""
         return self.low <= position(self.unit, level, index, count) <= self.high
 
     def steps(self, levels: Sequence[Level]) -> tuple[bool, ...]:
-        """Which steps of a schedule lie inside; FieldError when none does."""
+        """Steps of a schedule that lie inside; FieldError when none does."""
         inside = tuple(self.low <= value <= self.high for value in positions(self.unit, levels))
         if not any(inside):
             raise FieldError(
@@ -82,7 +82,7 @@ class Range:
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """What a method does at each step of one run."""
+    """A method's plan of one run, step by step."""
 
     iterations: tuple[int, ...]
     """Optimiser iterations at each step, at most."""
@@ -93,7 +93,7 @@ class Schedule:
     overwrites: int = 0
     """Number of steps, from the schedule's first, in which latents may be replaced whatever stood there before."""
     changes_noise: bool = False
-    """Whether the run begins from other noise than it was given."""
+    """True where the run begins from other noise than it was given."""
 
     @classmethod
     def plain(cls, levels: Sequence[Level]) -> Schedule:
@@ -104,25 +104,25 @@ class Schedule:
 
 @dataclass(frozen=True, kw_only=True)
 class Uses:
-    """What a method uses of a model and a scene, so that both can be checked before anything is loaded."""
+    """Parts that a method uses of a model and a scene, so that both can be checked before anything is loaded."""
 
     features: tuple[str, ...] = ()
     """Features it reads, ``<block>:<source>``."""
     blocks: tuple[str, ...] = ()
     """Blocks whose attention it changes, by name."""
     edits: bool = False
-    """Whether it changes attention at all."""
+    """True where it changes attention at all."""
     reuses_deep: bool = False
-    """Whether it skips a U-Net's deep blocks."""
+    """True where it skips a U-Net's deep blocks."""
     motions: bool = False
-    """Whether it steers by the scene's motions, and so has nothing to do without them."""
+    """True where it steers by the scene's motions, and so has nothing to do without them."""
     reference: bool = False
-    """Whether the scene's reference clip can take the motions' place."""
+    """True where the scene's reference clip can take the motions' place."""
     masks: bool = False
-    """Whether it looks at the motions' masks."""
+    """True where it looks at the motions' masks."""
 
     def __or__(self, other: Uses) -> Uses:
-        """What two methods use together."""
+        """Parts that two methods use together."""
         return Uses(
             features=tuple(dict.fromkeys((*self.features, *other.features))),
             blocks=tuple(dict.fromkeys((*self.blocks, *other.blocks))),
@@ -136,7 +136,7 @@ class Uses:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How a video is drawn, whatever steers it. None means what the model recommends."""
+    """Seed, steps and size of a video, whatever steers it. None means what the model recommends."""
 
     seed: int = 817
     """Seed of the one random generator; the same seed gives the same video."""

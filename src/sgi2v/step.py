@@ -17,7 +17,7 @@ class Cancelled(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Level:
-    """How signal and noise are mixed at one point of the denoising: ``x = signal * x0 + noise * epsilon``.
+    """Mixture of signal and noise at one point of the denoising: ``x = signal * x0 + noise * epsilon``.
 
     SVD has ``signal = 1, noise = sigma``; flow models ``1 - s`` and ``s``; variance-preserving models
     ``sqrt(alpha_bar)`` and ``sqrt(1 - alpha_bar)``. The last level of a schedule has ``noise = 0``.
@@ -26,7 +26,7 @@ class Level:
     signal: float
     noise: float
     timestep: float | None = None
-    """What the network is told of this level; None where it works that out, as off the model's own schedule."""
+    """The network's word for this level; None where it works that out, as off the model's own schedule."""
 
     def __post_init__(self) -> None:
         if self.signal < 0 or self.noise < 0 or self.signal + self.noise == 0:

@@ -109,7 +109,7 @@ class Residuals:
     module: nn.Module
     """Makes ``{block: [frames, channels, height, width]}`` of the signal, once for every :meth:`attach`."""
     branches: Literal["both", "conditional"] = "both"
-    """Which of guidance's branches are adapted."""
+    """Branches of guidance that are adapted."""
 
     @contextmanager
     def attach(self, denoiser: nn.Module, signal: object, branches: Branches) -> Iterator[None]:

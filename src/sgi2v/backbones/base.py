@@ -43,16 +43,16 @@ ModelT = TypeVar("ModelT")
 
 @dataclass(frozen=True, kw_only=True)
 class Text:
-    """What a person says in words; both empty for a model that takes none."""
+    """A person's words; both empty for a model that takes none."""
 
     prompt: str = ""
     negative: str = ""
-    """What guidance leads away from."""
+    """Words that guidance leads away from."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What belongs to a model rather than to a way of steering it; shared by all backbones.
+    """Values that belong to a model rather than to a way of steering it; shared by all backbones.
 
     ``recommended`` maps a controller's name to the values of its fields that suit this model (noise range,
     step size): data only, applied by whoever builds the controller.
@@ -88,10 +88,10 @@ class Method(Protocol):
     name: ClassVar[str]
 
     def uses(self) -> Uses:
-        """What it uses of a model and a scene."""
+        """Parts of a model and a scene that it uses."""
 
     def schedule(self, levels: Sequence[Level]) -> Schedule:
-        """What it does at each step; FieldError when it has nothing to do at these levels."""
+        """Plan of each step; FieldError when it has nothing to do at these levels."""
 
 
 @runtime_checkable
@@ -104,7 +104,7 @@ class Model(Protocol):
 
     @property
     def settings(self) -> Any:
-        """What belongs to the model: a kind of :class:`Settings`. A value: others are had by :meth:`with_settings`."""
+        """A kind of :class:`Settings`. They are a value: others are had by :meth:`with_settings`."""
 
     def with_settings(self: ModelT, settings: Any) -> ModelT:
         """The same model under other settings of its own kind; neither changes the other."""
@@ -129,11 +129,11 @@ class Outline(Model, Protocol):
 
     @property
     def folder(self) -> Path:
-        """Where its files lie."""
+        """Folder of its files."""
 
     @property
     def takes_text(self) -> bool:
-        """Whether a prompt changes its videos."""
+        """True where a prompt changes its videos."""
 
     def hash_weights(self) -> str:
         """SHA-256 over the weight files; reads them all, so it is asked for last."""
@@ -168,7 +168,7 @@ class Backbone(Model, Protocol[ConditionT]):
 
     @property
     def outline(self) -> Outline:
-        """What was known before the weights were read, under the same settings."""
+        """The model before its weights were read, under the same settings."""
 
     @property
     def weights_sha256(self) -> str:
@@ -176,7 +176,7 @@ class Backbone(Model, Protocol[ConditionT]):
 
     @property
     def device(self) -> torch.device:
-        """Where the networks compute."""
+        """Device on which the networks compute."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -184,7 +184,7 @@ class Backbone(Model, Protocol[ConditionT]):
 
     @property
     def memory(self) -> Mode:
-        """How sparing of memory it is."""
+        """Mode of memory it is in."""
 
     def use_memory(self, memory: Mode) -> None:
         """Changes to another memory mode, between two runs; for all that share the networks."""
@@ -258,7 +258,7 @@ class Outlined:
     """The part of a backbone that its outline answers, for backbones to build on."""
 
     outline: Any
-    """What was known before the weights were read."""
+    """The model before its weights were read."""
 
     @property
     def name(self) -> str:
@@ -267,7 +267,7 @@ class Outlined:
 
     @property
     def settings(self) -> Any:
-        """What belongs to the model in these runs."""
+        """Values that belong to the model in these runs."""
         return self.outline.settings
 
     def with_settings(self: ModelT, settings: Any) -> ModelT:

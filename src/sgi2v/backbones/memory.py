@@ -15,7 +15,7 @@ from sgi2v.lazy import torch
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryPlan:
-    """Which mode a run is to have, and why."""
+    """Memory mode for a run, and the figures behind it."""
 
     mode: Mode
     needed: Mapping[Mode, int]

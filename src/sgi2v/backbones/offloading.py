@@ -46,7 +46,7 @@ class OffloadedWeights:
             self._there[index] = self._prefetcher.send(self._homes[index])
 
     def _next(self, index: int) -> int:
-        """What runs after this module: forwards in a pass, backwards when autograd runs them again."""
+        """Index of the module that runs next: forwards in a pass, backwards when autograd runs them again."""
         last, self._last = self._last, index
         forwards = index > last or (index == 0 and last != 1)
         return index + 1 if forwards else index - 1
@@ -76,7 +76,7 @@ class OffloadedWeights:
 
 
 def _places(root: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:
-    """Where the weights of a module sit: their owner, their name there, themselves."""
+    """Places of a module's weights: their owner, their name there, themselves."""
     for module in root.modules():
         for named in (module.named_parameters(recurse=False), module.named_buffers(recurse=False)):
             for name, tensor in named:
@@ -94,7 +94,7 @@ class Checkpointing(ModelHook):  # type: ignore[misc]
         self._weights, self._index = weights, index
 
     def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        """What the block's ``forward`` is while it is checkpointed; diffusers' hooks put it there and take it away."""
+        """The block's ``forward`` while it is checkpointed; diffusers' hooks put it there and take it away."""
         if not torch.is_grad_enabled():
             return self._run(*args, **kwargs)
         # No layer of a frozen network draws random numbers, so there is no generator to wind back.

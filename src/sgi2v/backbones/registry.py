@@ -35,7 +35,7 @@ class Kind(Protocol):
         """Short names of published models, with their hub ids."""
 
     def recognises(self, folder: Path) -> bool:
-        """Whether a folder's configurations are those of this kind; never raises."""
+        """True where a folder's configurations are those of this kind; never raises."""
 
     def outline(self, folder: Path, *, name: str, hub_id: str | None = None, settings: Any = None) -> Outline:
         """The model in a folder. With a ``hub_id`` only configurations are there, and weights are fetched to load."""
@@ -55,7 +55,7 @@ def names() -> Mapping[str, str]:
 
 
 def is_public(name: str) -> bool:
-    """Whether a name says nothing of this machine and may stand for a model anywhere."""
+    """True for a name that says nothing of this machine and may stand for a model anywhere."""
     known = names()
     return name == BUNDLED or name in known or name in known.values()
 

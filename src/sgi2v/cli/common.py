@@ -37,7 +37,7 @@ def parse(kind: type[T], command: str, arguments: Sequence[str], default: T = ty
 
 
 def _registry() -> tyro.constructors.ConstructorRegistry:
-    """How a range is typed: its two values and their unit, as in ``36 376 sigma``."""
+    """Typing of a range: its two values and their unit, as in ``36 376 sigma``."""
     registry = tyro.constructors.ConstructorRegistry()
 
     @registry.primitive_rule
@@ -122,7 +122,7 @@ def default_output(scene: Path, suffix: str) -> Path:
 
 
 def say(video: "Video", bar: Bar, begun: float, *, quiet: bool) -> None:
-    """How large a video is, how long all took since `begun`, and what the run that `bar` showed was, on stderr."""
+    """Says how large a video is, how long all took since `begun`, and what the run that `bar` showed was, on stderr."""
     if quiet:
         return
     num, _, height, width = video.frames.shape
@@ -134,7 +134,7 @@ def say(video: "Video", bar: Bar, begun: float, *, quiet: bool) -> None:
 
 
 def say_plan(plan: "Plan", settings: "Settings", *, quiet: bool) -> None:
-    """What the model's folder says of this way of steering it, and what of the scene goes unused, on stderr."""
+    """Says what the model's folder says of this way of steering it, and what of the scene goes unused, on stderr."""
     from sgi2v.controllers import controller_name
 
     note = settings.notes.get(controller_name(plan.controller))

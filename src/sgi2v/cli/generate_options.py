@@ -40,7 +40,7 @@ class GenerateOptions:
     """A clip of what is wanted, for time-to-move, in place of the one that the scene makes or carries: an mp4, a gif,
     a picture, or a folder of pictures in the order of their names."""
     reference_mask: Path | None = None
-    """Where that clip is meant (white), likewise; one picture stands for all frames. Default: everywhere."""
+    """Places in which that clip is meant (white), likewise; one picture stands for all frames. Default: everywhere."""
     output: Path | None = None
     """The video (.mp4 or .gif), or a folder for PNG frames (a name without a suffix); replaced if it is there.
     Default: out/<name of the scene>.mp4."""

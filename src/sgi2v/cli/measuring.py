@@ -221,7 +221,7 @@ class _Line:
 
 
 def _sum_up(summary: "Summary") -> None:
-    """What was measured, what failed and what was left out, on stderr."""
+    """Says on stderr what was measured, what failed and what was left out."""
     print(f"{len(summary.rows)} rows, {summary.num_new} of them new", file=sys.stderr)
     for row in summary.failed:
         print(f"failed: {row['case']} {row['method']}: {row['error']}", file=sys.stderr)

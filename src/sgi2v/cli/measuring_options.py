@@ -1,4 +1,4 @@
-"""What the measuring commands accept: benchmark, report, features."""
+"""Options of the measuring commands: benchmark, report, features."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +16,11 @@ class ExtractorOptions:
     inception: Annotated[Path | None, arg(aliases=("--inception",))] = None
     """Weights of the Inception-v3 of 2015 (pt_inception, as a state dict), for FID and KID."""
     inception_sha256: Annotated[str | None, arg(aliases=("--inception-sha256",))] = None
-    """What that file's SHA-256 must be."""
+    """The SHA-256 that this file must have."""
     i3d: Annotated[Path | None, arg(aliases=("--i3d",))] = None
     """Weights of I3D trained on Kinetics-400 (as a state dict), for FVD and KVD; clips of at least 9 frames."""
     i3d_sha256: Annotated[str | None, arg(aliases=("--i3d-sha256",))] = None
-    """What that file's SHA-256 must be."""
+    """The SHA-256 that this file must have."""
     clip_features: bool = True
     """Describe clips by the small network in the package too; its distances are no FID and no FVD."""
 
@@ -42,7 +42,7 @@ class BenchmarkOptions:
     limit: int | None = None
     """Number of scenes; default: 16 rendered ones, or all of a folder."""
     scene_set: int = 0
-    """Which set of rendered scenes: 0 is the test split, 1 and up are for choosing settings."""
+    """Set of rendered scenes: 0 is the test split, 1 and up are for choosing settings."""
     variety: Literal["one", "mixed"] = "one"
     """Rendered scenes: 'one' kind with one thing, or 'mixed': several things, a part, curves, occlusion, camera."""
     kind: Literal["simple", "rich", "lifelike"] = "simple"
@@ -67,7 +67,7 @@ class BenchmarkOptions:
     """Frames; default: what the model recommends."""
     model: OmitArgPrefixes[ModelChoice]
     tracker: Literal["template", "points", "flow", "cotracker3"] = "template"
-    """What follows the things; cotracker3 needs its weights and its authors' package."""
+    """Tracker that follows the things; cotracker3 needs its weights and its authors' package."""
     tracker_weights: Path | None = None
     """Weights of CoTracker3."""
     extractors: ExtractorOptions

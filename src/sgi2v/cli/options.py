@@ -1,4 +1,4 @@
-"""What the commands accept, but for `generate`, whose options are those of the model and the method."""
+"""Options of the commands, but for `generate`, whose options are those of the model and the method."""
 
 from copy import copy
 from dataclasses import dataclass
@@ -76,7 +76,7 @@ class ReplayOptions:
     device: str | None = None
     """cpu, cuda, cuda:1, mps …; default: the best that this machine has. Another device rounds differently."""
     memory: Memory = "auto"
-    """How sparing of the device's memory: fast, balanced, low, or auto: the first of these that fits what is free. The
+    """Use of the device's memory: fast, balanced, low, or auto: the first of these that fits what is free. The
     video is the same; the time is not."""
     quiet: bool = False
     """Show no progress."""
@@ -94,7 +94,7 @@ class DemoOptions:
     output: Path = Path("out")
     """Folder for demo.mp4, no_control.mp4, side_by_side.mp4 and sheet.png; replaced if they are there."""
     scene: str = "shapes"
-    """Which of the scenes in the package: shapes, which the bundled model can draw, or the photographs cat, coffee,
+    """Scene of the package: shapes, which the bundled model can draw, or the photographs cat, coffee,
     galaxies and rocket, which it blurs."""
     backbone: str = "bundled"
     """The model: bundled, svd, svd-xt, a folder or a hub id."""
@@ -103,9 +103,9 @@ class DemoOptions:
     num_steps: int | None = None
     """Denoising steps; default: what the model recommends."""
     device: str = "cpu"
-    """Where to compute: cpu, cuda, mps …"""
+    """Device that computes: cpu, cuda, mps …"""
     memory: Memory = "auto"
-    """How sparing of the device's memory: fast, balanced, low, or auto: the first of these that fits what is free. The
+    """Use of the device's memory: fast, balanced, low, or auto: the first of these that fits what is free. The
     video is the same; the time is not."""
     quiet: bool = False
     """Show no progress."""

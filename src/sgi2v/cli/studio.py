@@ -29,7 +29,7 @@ class StudioOptions:
     """Models on offer, the first being the default: bundled, svd, svd-xt, folders or hub ids. One is
     loaded at a time."""
     token: str | None = None
-    """What a visitor must give, 16 or more characters. Better said as SGI2V_STUDIO_TOKEN, which other users of the
+    """Password of a visitor, 16 or more characters. Better said as SGI2V_STUDIO_TOKEN, which other users of the
     machine cannot see."""
     allowed_hosts: tuple[str, ...] = ()
     """Names of this machine under which other machines open the studio; plain addresses need none."""
@@ -38,7 +38,7 @@ class StudioOptions:
     dtype: Literal["float32", "float16", "bfloat16"] | None = None
     """Number format of the networks; default: what suits the device."""
     memory: Literal["fast", "balanced", "low", "auto"] = "auto"
-    """How sparing of the device's memory: fast, balanced, low, or auto: the first of these that fits what is free. The
+    """Use of the device's memory: fast, balanced, low, or auto: the first of these that fits what is free. The
     videos are the same."""
 
 

@@ -25,7 +25,7 @@ class Setup:
 
     backbone: Backbone
     condition: Any
-    """What the backbone made of the picture and the words; handed back to it, never looked into."""
+    """The backbone's encoding of the picture and the words; handed back to it, never looked into."""
     tracks: Tracks
     """The scene at the model's size."""
     grid: Grid
@@ -39,7 +39,7 @@ class Setup:
 
 @dataclass(kw_only=True)
 class State:
-    """What one run of a method knows; a method with more to know extends it."""
+    """Knowledge of one run of a method; a method with more to know extends it."""
 
     setup: Setup
 
@@ -58,11 +58,11 @@ class Controller(Generic[StateT]):
     """The field that says where in the denoising it acts, for messages about two that get in each other's way."""
 
     def uses(self) -> Uses:
-        """What it uses of a model and a scene, so that mistakes are found before anything is loaded."""
+        """Parts of a model and a scene that it uses, so that mistakes are found before anything is loaded."""
         return Uses()
 
     def schedule(self, levels: Sequence[Level]) -> Schedule:
-        """What it does at each step; FieldError when nothing falls where it should act."""
+        """Plan of each step; FieldError when nothing falls where it should act."""
         return Schedule.plain(levels)
 
     def prepare(self, setup: Setup) -> StateT:
@@ -78,5 +78,5 @@ class Controller(Generic[StateT]):
         return x
 
     def during(self, step: Step, state: StateT) -> AbstractContextManager[None]:
-        """What must change inside the network for this step's denoising only."""
+        """Change inside the network for this step's denoising only."""
         return nullcontext()

@@ -53,7 +53,7 @@ class DragDiffusion(Controller["DragState"]):
     where: ClassVar[str] = "at"
 
     at: float = 87.7
-    """Where in the denoising to drag, in the unit below; the step nearest to it does. The default is 0.7 of the
+    """Level of noise at which to drag, in the unit below; the step nearest to it does. The default is 0.7 of the
     way to noise on SVD, 35 of 50 steps still to go."""
     unit: Unit = "sigma"
     """Unit of at and reference_until: sigma (noise to signal ratio), noise-level (s = noise / (signal + noise), 0 to
@@ -67,7 +67,7 @@ class DragDiffusion(Controller["DragState"]):
     cell: float = 2.0
     """Side of a cell, the unit of the next four, in pixels of the picture; published: features at half its size."""
     reach: float = 1.0
-    """How far towards its target a handle's content is pulled at an iteration, in cells; never beyond the target."""
+    """Distance by which a handle's content is pulled at an iteration, in cells; never beyond the target."""
     patch_radius: int = 1
     """Content of a handle: the cells up to this far from it, both ways."""
     track_radius: int = 3
@@ -75,10 +75,10 @@ class DragDiffusion(Controller["DragState"]):
     arrived: float = 2.0
     """A handle has arrived when it is nearer to its target than this many cells."""
     pulled: Appearance = "own-frame"
-    """What the place ahead of a handle shall look like: the handle's own content in that frame, as published, or what
+    """Look of the place ahead of a handle: the handle's own content in that frame, as published, or what
     lay at its start in the first frame before the optimisation."""
     tracked: Appearance = "first-frame"
-    """What a handle is known by: what lay at its start before the optimisation, in the first frame, where it
+    """Mark by which a handle is known: what lay at its start before the optimisation, in the first frame, where it
     surely is the object, or in its own frame, as in an image."""
     outside_weight: float = 0.1
     """Weight of holding the latents denoised by one step outside the editable cells; 0: not held, and cheaper."""
@@ -206,7 +206,7 @@ class DragState(State):
     """Steps at which later layers attend to the first frame."""
     handles: Handles
     at_rest: bool
-    """Whether every handle starts where it is to go, so that there is nothing to do."""
+    """True where every handle starts where it is to go, so that there is nothing to do."""
     held: Float[torch.Tensor, "_ 1 y x"]
     """1 in latent cells that shall stay as they are."""
     free: Bool[torch.Tensor, "n 1 1 1"] | None

@@ -42,9 +42,9 @@ class FreeTraj(Controller["FreeTrajState"]):
     """Lay the patches into noise of their own and take only its low frequencies, the high ones from the run's noise;
     off: the patches go into the run's noise as they are."""
     spatial_cutoff: float = 0.25
-    """Where the injected noise's low frequencies end over height and width, as a share of Nyquist."""
+    """End of the injected noise's low frequencies over height and width, as a share of Nyquist."""
     temporal_cutoff: float = 0.1
-    """Where they end over time, as a share of Nyquist; with 14 frames little more than the mean over time remains."""
+    """Their end over time, as a share of Nyquist; with 14 frames little more than the mean over time remains."""
     filter_order: int = 4
     """Order of the Butterworth filter that separates them."""
     keep_variance: bool = False
@@ -54,9 +54,9 @@ class FreeTraj(Controller["FreeTrajState"]):
     edit_temporal: bool = True
     """Change attention over time."""
     factor: float = 0.01
-    """What attention logits are multiplied by where one is inside a box and the other is not (1: no change)."""
+    """Factor of attention logits where one is inside a box and the other is not (1: no change)."""
     guided: Range = field(default_factory=lambda: Range(low=0.0, high=0.11, unit="share"))
-    """Where in the denoising attention is changed: lowest value, highest value (both included) and their unit: share
+    """Steps at which attention is changed: lowest value, highest value (both included) and their unit: share
     (steps done, 0 to 1, 0 at pure noise), sigma (noise to signal ratio), noise-level (s = noise / (signal + noise),
     alike for every model) or step (steps still to go). The default is the first 6 of 50 steps."""
     layers: tuple[str, ...] = ()
@@ -67,7 +67,7 @@ class FreeTraj(Controller["FreeTrajState"]):
 
     @property
     def edits(self) -> bool:
-        """Whether attention is changed at all."""
+        """True where attention is changed at all."""
         return (self.edit_spatial or self.edit_temporal) and self.factor != 1
 
     def uses(self) -> Uses:

@@ -38,7 +38,7 @@ class InTurn(Controller["InTurnState"]):
                 raise FieldError(f"controller.{name}", f"{value!r} is no controller", "give one with its name")
 
     def uses(self) -> Uses:
-        """What both use."""
+        """The union of what both use."""
         return self.first.uses() | self.second.uses()
 
     def schedules(self, levels: Sequence[Level]) -> tuple[Schedule, Schedule]:
@@ -115,7 +115,7 @@ class InTurn(Controller["InTurnState"]):
         )
 
     def start(self, noise: Float[torch.Tensor, "n c y x"], state: InTurnState) -> Float[torch.Tensor, "n c y x"]:
-        """What the second makes of the first's start; whoever leaves the start alone has no part in it.
+        """The second's start from the first's; whoever leaves the start alone has no part in it.
 
         The first's start, divided by the scale of pure noise, is the second's noise.
         """

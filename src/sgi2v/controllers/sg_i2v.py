@@ -39,7 +39,7 @@ class SGI2V(Controller["SGI2VState"]):
     where: ClassVar[str] = "guided"
 
     guided: Range = field(default_factory=lambda: Range(low=36.0, high=376.0))
-    """Where in the denoising to optimise: lowest value, highest value (both included) and their unit: sigma (noise to
+    """Steps at which to optimise: lowest value, highest value (both included) and their unit: sigma (noise to
     signal ratio), noise-level (s = noise / (signal + noise), 0 to 1, alike for every model), step (steps still to go:
     num_steps at pure noise, 1 at the last) or share (steps done, 0 to 1). The default: steps 45 to 30 of 50 on SVD."""
     iterations: int = 5
@@ -53,7 +53,7 @@ class SGI2V(Controller["SGI2VState"]):
     heatmap_std: float = 0.4
     """Deviation of the Gaussian weight on a box, as a share of half the box's height and width."""
     weighting: Weighting = "gaussian"
-    """What a box's cells count: gaussian (more in its middle, as published), uniform (all alike, the paper's Table 2),
+    """Weight of a box's cells: gaussian (more in its middle, as published), uniform (all alike, the paper's Table 2),
     or mask (what the motion's mask covers of each; a motion without a mask keeps its Gaussian)."""
     cutoff: float = 0.5
     """Frequencies below this share of Nyquist come from the optimised latents, the others from those before
@@ -196,7 +196,7 @@ class _Settling:
         self._last = loss
 
     def over(self) -> bool:
-        """Whether it had stopped falling by the iteration before the last."""
+        """True when it had stopped falling by the iteration before the last."""
         return len(self._answers) > 1 and self._answers.pop(0).read()
 
 

@@ -34,7 +34,7 @@ class TimeToMove(Controller["TimeToMoveState"]):
     where: ClassVar[str] = "t_strong"
 
     t_weak: float | None = 75.0
-    """Where the run begins: at the first step that is not above this, in the unit below. None: at pure noise, as
+    """Beginning of the run: at the first step that is not above this, in the unit below. None: at pure noise, as
     without control."""
     t_strong: float | None = 30.0
     """Down to here, included, what lies inside the mask is set back to the noised clip at every step. None: never, so
@@ -67,7 +67,7 @@ class TimeToMove(Controller["TimeToMoveState"]):
         return Uses(motions=True, masks=True, reference=True)
 
     def schedule(self, levels: Sequence[Level]) -> Schedule:
-        """Where the run begins, and how long it is held; FieldError when no step falls where it should."""
+        """First step and held steps; FieldError when no step falls where it should."""
         shown = positions(self.unit, levels)
         first = 0
         if self.t_weak is not None:

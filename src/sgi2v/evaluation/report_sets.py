@@ -29,7 +29,7 @@ class SetColumn:
     said: str
     """Clips, frames, resize kernel and hash: what must stand beside the figures."""
     untrusted: str | None
-    """Why it must not be used on these scenes."""
+    """Reason not to use it on these scenes."""
 
 
 def names_of(extractor: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""What the studio knows of models and methods: the one part of the server that needs torch, loaded when first asked."""
+"""Knowledge of models and methods: the one part of the server that needs torch, loaded when first asked."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -58,7 +58,7 @@ class LibraryEngine:
         }
 
     def plan(self, request: Mapping[str, Any], scene: Scene) -> dict[str, Any]:
-        """What a job with this request would do, nothing left to a default."""
+        """Plan of a job with this request, nothing left to a default."""
         name = request.get("backbone") or next(iter(self._names))
         if name not in self._outlines:
             raise FieldError("backbone", f"{name!r} is not on offer here", f"there are {', '.join(self._names)}")

@@ -39,7 +39,7 @@ class Task:
     folder: Path
     """The job's own folder."""
     plan: Mapping[str, Any]
-    """What the server found possible: recipe, settings, controller and sampling, complete."""
+    """The plan that the server found possible: recipe, settings, controller and sampling, complete."""
     scene: Scene
     tell: Callable[[Mapping[str, Any]], None]
     """Sends a message to the server."""
@@ -61,7 +61,7 @@ class Task:
 
 @runtime_checkable
 class Maker(Protocol):
-    """What makes the video of a task."""
+    """Maker of a task's video."""
 
     def __call__(self, task: Task, result: Path) -> Mapping[str, Any]:
         """Write frames, mp4 and gif into `result`, a new folder; what there is to say about them."""

@@ -24,7 +24,7 @@ class _Compiling(ModelHook):  # type: ignore[misc]
         self._compiled: Any = None
 
     def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        """What the block's ``forward`` is from now on."""
+        """The block's ``forward`` from now on."""
         if self._compiled is None:
             self._compiled = torch.compile(self.fn_ref.original_forward, backend=self._backend, dynamic=False)
         with torch._dynamo.config.patch(recompile_limit=_SHAPES):
@@ -58,7 +58,7 @@ def check_memory(mode: Mode) -> None:
 
 
 def any_compiled(unet: nn.Module) -> bool:
-    """Whether :func:`compile_blocks` has been here."""
+    """True where :func:`compile_blocks` has been here."""
     return any(_is_compiled(module) for module in unet.modules())
 
 

@@ -12,7 +12,7 @@ Stage = Callable[[Tensor], Tensor]
 def decode_in_slices(
     decoder: Any, latents: Float[Tensor, "f c y x"], *, frames_at_a_time: int = 1
 ) -> Float[Tensor, "f 3 h w"]:
-    """What diffusers' temporal decoder makes of one chunk of frames, by the same layers in the same order.
+    """The temporal decoder's pictures of one chunk of frames, by the same layers in the same order.
 
     Smaller chunks would need less memory too, but the decoder mixes the frames of a chunk, so they change the picture.
     Here convolutions, norms and attention within a frame run on a slice of the frames, and no stage's input outlives

@@ -31,7 +31,7 @@ class DownBypass(Bypass):
         self._num_skips = len(block.resnets) + len(block.downsamplers or ())
 
     def forward(self, hidden_states: Tensor, **_: Any) -> Any:
-        """What it is given, and skips."""
+        """The input itself, and skips."""
         return hidden_states, (hidden_states,) * self._num_skips
 
 

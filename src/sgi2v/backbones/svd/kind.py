@@ -1,4 +1,4 @@
-"""How folders of Stable Video Diffusion are recognised, and what is published of it."""
+"""Recognition of Stable Video Diffusion's folders, and the models published of it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class SVDKind:
         return _NAMES
 
     def recognises(self, folder: Path) -> bool:
-        """Whether the denoiser is a spatio-temporal U-Net; where that is not said, whether the pipeline is SVD's."""
+        """True where the denoiser is a spatio-temporal U-Net; where that is not said, whether the pipeline is SVD's."""
         denoiser = class_in(folder / "unet" / "config.json")
         if denoiser:
             return denoiser == "UNetSpatioTemporalConditionModel"

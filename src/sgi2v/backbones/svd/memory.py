@@ -92,7 +92,7 @@ def _tensors(network: nn.Module) -> Iterator[Tensor]:
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """What a model's need of memory follows from."""
+    """Numbers from which a model's need of memory follows."""
 
     weights: Mapping[str, int]
     """Numbers in each network's weights: unet, vae, image_encoder."""

@@ -107,7 +107,7 @@ class SVD(Outlined):
 
     @property
     def memory(self) -> Mode:
-        """How sparing of memory it is; see :mod:`sgi2v.backbones.memory`."""
+        """Mode of memory it is in; see :mod:`sgi2v.backbones.memory`."""
         return self._arranged.mode
 
     def use_memory(self, memory: Mode) -> None:
@@ -120,7 +120,7 @@ class SVD(Outlined):
 
     @property
     def device(self) -> torch.device:
-        """Where the networks compute."""
+        """Device on which the networks compute."""
         return self._networks.device
 
     @property
@@ -220,7 +220,7 @@ class SVD(Outlined):
         return velocity.float()
 
     def _both_at_once(self, x: Tensor) -> bool:
-        """Whether guidance's branches share a pass: by size, so that a run does not depend on how much memory is free.
+        """True where both branches share a pass: by size, so that a run does not depend on how much memory is free.
 
         A CPU has enough with one, but for tiny latents; large ones fill a device by themselves; an edit of attention
         sees one branch.

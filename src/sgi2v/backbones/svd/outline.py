@@ -56,7 +56,7 @@ def _recipes() -> Advice:
 
 @dataclass(frozen=True, kw_only=True)
 class SVDSettings(Settings):
-    """What Stable Video Diffusion is conditioned on besides the image; SG-I2V's published values as defaults."""
+    """Conditions of Stable Video Diffusion besides the image; SG-I2V's published values as defaults."""
 
     width: int = 1024
     """Width of the picture the model makes unless told otherwise, in pixels."""
@@ -82,7 +82,7 @@ class SVDSettings(Settings):
     decode_chunk_size: int = 8
     """Frames decoded at a time; the decoder mixes the frames of a chunk, so this changes the result."""
     bfloat16_on_cpu: bool = False
-    """Whether this model's pictures bear bfloat16, so that a CPU that is fast at it may use it unasked."""
+    """True where this model's pictures bear bfloat16, so that a CPU that is fast at it may use it unasked."""
     recipes: Advice = field(default_factory=_recipes)
     """Name of a recipe -> the settings it changes: paper, SG-I2V as published, and quick, a third of its operations."""
 
@@ -135,7 +135,7 @@ class SVDOutline:
     unet: Json
     """The denoiser's."""
     hub_id: str | None = None
-    """Where weights are fetched from when they are wanted; None where they lie in the folder."""
+    """Source of the weights when they are wanted; None where they lie in the folder."""
 
     @classmethod
     def of(

@@ -1,4 +1,4 @@
-"""What a loaded Stable Video Diffusion is made of: its networks with their state, and what it is conditioned on."""
+"""Parts of a loaded Stable Video Diffusion: its networks with their state, and what it is conditioned on."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from sgi2v.backbones.svd.memory import Arrangement
 
 @dataclass(frozen=True, kw_only=True)
 class SVDCondition:
-    """What the network sees beside the noisy latents; encoded once a run."""
+    """Inputs of the network beside the noisy latents; encoded once a run."""
 
     image_latents: Float[Tensor, "c y x"]
     """The conditioning picture's latents: the posterior's mode, not scaled."""
@@ -23,7 +23,7 @@ class SVDCondition:
     guidance: Float[Tensor, "f 1 1 1"]
     """Guidance scale per frame, float32."""
     guided: bool
-    """Whether any frame's scale asks for the unconditional branch."""
+    """True where any frame's scale asks for the unconditional branch."""
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     """Noise levels at which there is guidance, lowest and highest."""
 
