@@ -102,10 +102,7 @@ def _denoiser(arguments: Sequence[str]) -> None:
     from sgi2v.training.watch import PeriodicEvaluation, export_average
     from sgi2v.writing import check_place
 
-    stages = (
-        Stage(num_steps=2000, num_frames=1, batch_size=16),
-        Stage(num_steps=4000, num_frames=14, batch_size=4),
-    )
+    stages = (Stage(num_steps=2000, num_frames=1, batch_size=16), Stage(num_steps=4000, num_frames=14, batch_size=4))
     default = to_be_said(DenoiserTraining(output=Path(), stages=stages), "output")
     training = parse(DenoiserTraining, "train denoiser", arguments, default)
     check_place(training.output / "model")
@@ -139,8 +136,7 @@ def _measure(arguments: Sequence[str]) -> None:
     stride = 2 ** (len(model.config.block_out_channels) - 1)
     if options.width % stride or options.height % stride:
         raise FieldError(
-            "width, height",
-            f"must be multiples of {stride} for this autoencoder, not {options.width}x{options.height}",
+            "width, height", f"must be multiples of {stride} for this autoencoder, not {options.width}x{options.height}"
         )
     figures = measure_autoencoder(model, num=options.num, width=options.width, height=options.height, seed=options.seed)
     print(json.dumps(figures, indent=2))

@@ -79,48 +79,27 @@ class HeldOutWorld:
     def world(self, **changes: object) -> World | LifelikeWorld:
         """The world that is rendered, some of its fields changed."""
         side = min(self.width, self.height)
-        low, high = World.radius
+        most, (low, high) = side / 2.2, World.radius
         world: World | LifelikeWorld
         if self.kind == "lifelike":
             # The thing that is asked to move stays in view, and a camera that nobody asks to move stays.
-            world = LifelikeWorld(
-                width=self.width,
-                height=self.height,
-                num_frames=self.num_frames,
-                num_things=self.num_things,
-                radius=(0.23 * (side / 2.2), 0.73 * (side / 2.2)),
-                held_out=True,
-                still=0.0,
-                camera=0.0,
-                passing=0.0,
-                occluder=0.0,
-            )
+            world, low, high = LifelikeWorld(camera=0.0, passing=0.0, occluder=0.0), 0.23 * most, 0.73 * most
         else:
-            if high > side / 2.2:
-                low, high = 0.6 * (side / 2.2), side / 2.2
+            world = World(kind=self.kind)
+            if high > most:
+                low, high = 0.6 * most, most
             elif 8 * low < side:  # an eighth to a fifth of the shorter side, and no less
                 larger = side / (8 * low)
                 low, high = larger * low, larger * high
-            world = World(
-                width=self.width,
-                height=self.height,
-                num_frames=self.num_frames,
-                num_things=self.num_things,
-                radius=(low, high),
-                held_out=True,
-                still=0.0,
-                kind=self.kind,
-            )
-        return replace(world, **changes)  # type: ignore[arg-type]
+        fields = {name: getattr(self, name) for name in ("width", "height", "num_frames", "num_things")}
+        fields |= {"radius": (low, high), "held_out": True, "still": 0.0}
+        return replace(world, **{**fields, **changes})
 
     def _mixed(self, index: int) -> Case:
         """The scene of a number in a mixed set: the first drawn one that has what is wanted, or else the last."""
         wanted = WANTED[index % len(WANTED)]
         several = wanted in ("several objects", "occlusion")
-        changes: dict[str, object] = {
-            "num_things": 2 if several else 1,
-            "moving_others": 1.0 if several else 0.5,
-        }
+        changes: dict[str, object] = {"num_things": 2 if several else 1, "moving_others": 1.0 if several else 0.5}
         if self.kind == "lifelike":
             changes |= {"camera": float(wanted == "camera"), "occluder": float(wanted == "occlusion")}
         else:
@@ -181,11 +160,7 @@ class HeldOutWorld:
             scene=scene,
             truth=from_uint8(pixels),
             masks=masks,
-            source={
-                "dataset": "world",
-                "scene_set": self.scene_set,
-                "world": {**asdict(world), "kind": world.kind},
-            },
+            source={"dataset": "world", "scene_set": self.scene_set, "world": {**asdict(world), "kind": world.kind}},
             rule=RULE,
         )
         return with_kinds(case, *kinds)

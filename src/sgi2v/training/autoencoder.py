@@ -156,12 +156,7 @@ def _drawn(model: AutoencoderKLTemporalDecoder, target: Tensor, seed: int) -> tu
 
 
 def _roughened(
-    latents: Float[Tensor, "b c h w"],
-    training: AutoencoderTraining,
-    step: int,
-    *,
-    num_frames: int,
-    deviation: float,
+    latents: Float[Tensor, "b c h w"], training: AutoencoderTraining, step: int, *, num_frames: int, deviation: float
 ) -> Tensor:
     """Latents with the step's noise, of one strength for all frames of a clip; deviation: that of latents."""
     if not training.latent_noise:
@@ -256,11 +251,7 @@ class _Part:
         loss, decoded, target = self._last
         error = (decoded - target).div(2).square().mean()
         num, self._num = self._num, 0
-        return {
-            "loss": float(loss),
-            "psnr": float(-10 * torch.log10(error)),
-            "pictures_per_second": num / seconds,
-        }
+        return {"loss": float(loss), "psnr": float(-10 * torch.log10(error)), "pictures_per_second": num / seconds}
 
 
 def _run(

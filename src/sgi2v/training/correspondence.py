@@ -102,9 +102,7 @@ class TaughtAttention:
         seen[:, 0] = 0
         home = torch.stack(
             torch.meshgrid(
-                torch.arange(columns, device=query.device),
-                torch.arange(rows, device=query.device),
-                indexing="xy",
+                torch.arange(columns, device=query.device), torch.arange(rows, device=query.device), indexing="xy"
             ),
             -1,
         )

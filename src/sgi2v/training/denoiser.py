@@ -10,14 +10,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sgi2v.training.accumulation import (
-    Learned,
-    MicroBatch,
-    give_mean,
-    replica,
-    side_by_side,
-    training_of,
-)
+from sgi2v.training.accumulation import Learned, MicroBatch, give_mean, replica, side_by_side, training_of
 from sgi2v.training.checkpoint import begun_in, fingerprint
 from sgi2v.training.correspondence import TaughtAttention
 from sgi2v.training.feed import Batch, Feeder
@@ -76,10 +69,7 @@ def loss_of(models: nn.ModuleDict, batch: Batch, drawn: Drawn) -> Float[Tensor, 
     embedding = image_encoder(batch.clip_pixels.to(dtype)).image_embeds
     embedding = (embedding * drawn.shown[1].view(-1, 1).to(dtype))[:, None]
     predicted = unet(
-        torch.cat([noisy / scale, image], 2).to(dtype),
-        0.25 * drawn.log_sigma,
-        embedding,
-        batch.added_time_ids,
+        torch.cat([noisy / scale, image], 2).to(dtype), 0.25 * drawn.log_sigma, embedding, batch.added_time_ids
     ).sample
     losses: Tensor = (predicted.float() - target).square().mean((1, 2, 3, 4))
     return losses

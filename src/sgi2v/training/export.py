@@ -61,10 +61,7 @@ def export(
     else:
         steps = scheduler(SIGMA_MAX if sigma_max is None else sigma_max)
         processor = CLIPImageProcessor(
-            crop_size=CLIP_SIZE,
-            size={"shortest_edge": CLIP_SIZE},
-            image_mean=list(CLIP_MEAN),
-            image_std=list(CLIP_STD),
+            crop_size=CLIP_SIZE, size={"shortest_edge": CLIP_SIZE}, image_mean=list(CLIP_MEAN), image_std=list(CLIP_STD)
         )
     pipeline = StableVideoDiffusionPipeline(
         vae=parts["vae"],

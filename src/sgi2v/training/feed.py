@@ -111,12 +111,7 @@ def pool_of(
             frames, motion, layers = clips.frames, clips.motion.cpu(), clips.layers.pooled(CELL)
         else:
             frames, motion = footage.cut(
-                len(part),
-                own,
-                width=stage.width,
-                height=stage.height,
-                times=when,
-                num_frames=training.num_frames,
+                len(part), own, width=stage.width, height=stage.height, times=when, num_frames=training.num_frames
             )
             frames = frames.to(training.device)
         latents = _encode(autoencoder, frames)
@@ -142,26 +137,13 @@ def pool_of(
 
 def _world(stage: Stage, number: int, draw: float, *, held_out: bool) -> World | LifelikeWorld:
     """The world of a pool; draw: 0..1, at random."""
-    num_things = 1 + number % stage.num_things
+    world: World | LifelikeWorld = World(kind="rich" if draw < stage.rich * (1 - stage.lifelike) else "simple")
     if draw >= 1 - stage.lifelike:
-        lively = LifelikeWorld(
-            width=stage.width,
-            height=stage.height,
-            num_things=num_things,
-            radius=stage.radius,
-            held_out=held_out,
-        )
-        if not stage.calm:
-            return lively
-        return replace(lively, camera=0.0, passing=0.0, occluder=0.0, turning=0.0, blurred=0.0, lighting=0.0)
-    return World(
-        width=stage.width,
-        height=stage.height,
-        num_things=num_things,
-        radius=stage.radius,
-        held_out=held_out,
-        kind="rich" if draw < stage.rich * (1 - stage.lifelike) else "simple",
-    )
+        world = LifelikeWorld()
+        if stage.calm:
+            world = replace(world, camera=0.0, passing=0.0, occluder=0.0, turning=0.0, blurred=0.0, lighting=0.0)
+    shape = {name: getattr(stage, name) for name in ("width", "height", "radius")}
+    return replace(world, **shape, num_things=1 + number % stage.num_things, held_out=held_out)
 
 
 def _encode(autoencoder: AutoencoderKLTemporalDecoder, frames: Float[Tensor, "b f 3 h w"]) -> Tensor:

@@ -28,10 +28,7 @@ def measure_autoencoder(
     clips = world.render(max(1, num // _CHUNK), 7_000_000 + seed).frames
     generator = torch.Generator().manual_seed(seed)
     photographs = photograph_crops(num, height, width, generator, held_out=True)
-    return {
-        **_of(model, "world", list(clips)),
-        **_of(model, "photographs", list(photographs[:, None])),
-    }
+    return {**_of(model, "world", list(clips)), **_of(model, "photographs", list(photographs[:, None]))}
 
 
 def _of(model: AutoencoderKLTemporalDecoder, name: str, clips: list[Tensor]) -> dict[str, dict[str, float]]:

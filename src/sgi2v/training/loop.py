@@ -104,8 +104,6 @@ def check_losses(losses: list[Tensor], step: int) -> None:
     total = torch.stack(losses).sum()
     if not bool(torch.isfinite(total)):
         raise FieldError(
-            "loss",
-            f"is {float(total)} by step {step}",
-            "go on from the newest checkpoint with a lower rate (lr)",
+            "loss", f"is {float(total)} by step {step}", "go on from the newest checkpoint with a lower rate (lr)"
         )
     losses.clear()

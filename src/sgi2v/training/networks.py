@@ -48,11 +48,7 @@ def averaged(training: DenoiserTraining, optimiser: MasterAdam) -> nn.ModuleDict
 def _loaded(folder: Path) -> nn.ModuleDict:
     try:
         unet = UNetSpatioTemporalConditionModel.from_pretrained(
-            folder,
-            subfolder="unet",
-            use_safetensors=True,
-            torch_dtype=torch.float32,
-            local_files_only=True,
+            folder, subfolder="unet", use_safetensors=True, torch_dtype=torch.float32, local_files_only=True
         )
         image_encoder = CLIPVisionModelWithProjection.from_pretrained(
             folder, subfolder="image_encoder", use_safetensors=True, local_files_only=True
@@ -131,10 +127,6 @@ def type_of(wanted: TrainingType, device: str, begun: str | None, num_frames: Se
     if wanted == "auto":
         wanted = begun or ("float32" if on_cpu and not bfloat16_is_fast() else "bfloat16")  # type: ignore[assignment]
     if on_cpu and wanted == "bfloat16" and 2 in num_frames:
-        raise FieldError(
-            "num_frames",
-            "clips of 2 cannot be trained in bfloat16 on a CPU",
-            "take 3, or dtype float32",
-        )
+        raise FieldError("num_frames", "clips of 2 cannot be trained in bfloat16 on a CPU", "take 3, or dtype float32")
     found: torch.dtype = getattr(torch, wanted)
     return found

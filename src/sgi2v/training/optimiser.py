@@ -38,13 +38,7 @@ class MasterAdam:
     2022 warm theirs up).
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        *,
-        clip: float = 1.0,
-        ema: float = 0.999,
-    ) -> None:
+    def __init__(self, model: nn.Module, *, clip: float = 1.0, ema: float = 0.999) -> None:
         named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
         self.names = [name for name, _ in named]
         self.parameters = [parameter for _, parameter in named]

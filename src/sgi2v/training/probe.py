@@ -25,11 +25,7 @@ _LEVELS: Final = (0.5, 2.0, 8.0, 24.0)
 
 @torch.no_grad()
 def probe(
-    models: nn.ModuleDict,
-    autoencoder: AutoencoderKLTemporalDecoder,
-    clips: Sequence[Clip],
-    *,
-    fps: int,
+    models: nn.ModuleDict, autoencoder: AutoencoderKLTemporalDecoder, clips: Sequence[Clip], *, fps: int
 ) -> dict[str, float]:
     """Mean distance in pixels between thing 0's true centre and where its feature is found, by layer and level.
 

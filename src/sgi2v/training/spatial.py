@@ -49,11 +49,6 @@ def silence_temporal_layers(model: nn.Module) -> None:
                 parameter.zero_()
         elif isinstance(module, TransformerSpatioTemporalModel):
             for block in module.temporal_transformer_blocks:
-                for layer in (
-                    block.ff_in.net[-1],
-                    block.ff.net[-1],
-                    block.attn1.to_out[0],
-                    block.attn2.to_out[0],
-                ):
+                for layer in (block.ff_in.net[-1], block.ff.net[-1], block.attn1.to_out[0], block.attn2.to_out[0]):
                     for parameter in layer.parameters():
                         parameter.zero_()

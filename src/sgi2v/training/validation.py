@@ -51,13 +51,7 @@ def validation_loss(
         # One clip a step, none of them used twice.
         feeder = Feeder(
             replace(
-                training,
-                stages=(shape,),
-                seed=_SEED,
-                pool_steps=1,
-                motion_jitter=0.0,
-                videos=None,
-                device=str(device),
+                training, stages=(shape,), seed=_SEED, pool_steps=1, motion_jitter=0.0, videos=None, device=str(device)
             ),
             autoencoder,
             held_out=True,

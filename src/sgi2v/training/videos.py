@@ -34,9 +34,7 @@ def find_videos(folder: Path) -> tuple[Path, ...]:
     ]
     if not found:
         raise FieldError(
-            "videos",
-            f"{folder} holds no clip",
-            "put mp4 or gif files into it, or folders of frame_0000.png, …",
+            "videos", f"{folder} holds no clip", "put mp4 or gif files into it, or folders of frame_0000.png, …"
         )
     return tuple(found)
 

@@ -5,12 +5,4 @@ from sgi2v.world.layers import Correspondence, Layers
 from sgi2v.world.lifelike import LifelikeWorld
 from sgi2v.world.plain import World
 
-__all__ = [
-    "Clip",
-    "Clips",
-    "Correspondence",
-    "Kind",
-    "Layers",
-    "LifelikeWorld",
-    "World",
-]
+__all__ = ["Clip", "Clips", "Correspondence", "Kind", "Layers", "LifelikeWorld", "World"]

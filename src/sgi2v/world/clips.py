@@ -85,8 +85,7 @@ def check_shape(width: int, height: int, radius: tuple[float, float], num_things
     """FieldError where things of the largest half size cannot lie in the frames, or there is nothing to show."""
     if 2.2 * radius[1] > min(width, height):
         raise FieldError(
-            "",
-            f"radius {radius} is too large for frames of {width}x{height}: at most {min(width, height) / 2.2:.1f}",
+            "", f"radius {radius} is too large for frames of {width}x{height}: at most {min(width, height) / 2.2:.1f}"
         )
     if num_things < 1 or num_frames < 1:
         raise FieldError("", f"num_things and num_frames must be at least 1, not {num_things}, {num_frames}")

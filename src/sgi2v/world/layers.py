@@ -43,11 +43,7 @@ class Layers:
 
     def at(self, frames: Index) -> "Layers":
         """The layers in some of the frames, by their numbers."""
-        return Layers(
-            poses=self.poses[:, :, frames],
-            masks=self.masks[:, :, frames],
-            stride=self.stride,
-        )
+        return Layers(poses=self.poses[:, :, frames], masks=self.masks[:, :, frames], stride=self.stride)
 
     def picked(self, clips: Int64[Tensor, " k"], frames: Int64[Tensor, "k g"]) -> "Layers":
         """The layers of some of the clips, of each in its own frames, by their numbers."""

@@ -126,13 +126,7 @@ def dead_leaves(
 
 
 def mixed_pictures(
-    num: int,
-    height: int,
-    width: int,
-    generator: torch.Generator,
-    *,
-    held_out: bool = False,
-    device: str = "cpu",
+    num: int, height: int, width: int, generator: torch.Generator, *, held_out: bool = False, device: str = "cpu"
 ) -> Float[Tensor, "num 3 height width"]:
     """Photograph crops, dead leaves and fractal noise in turn (half, three and one eighths); 0..1, on the device."""
     num_photographs = (num + 1) // 2

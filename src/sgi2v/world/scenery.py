@@ -83,8 +83,7 @@ def scenery(
     made = composed(radius, near, side, generator, held_out=held_out)
     chosen = cast.is_cut.flatten()[:, None, None, None]
     sprites = Sprites(
-        colour=torch.where(chosen, region.colour, made.colour),
-        cover=torch.where(chosen, region.cover, made.cover),
+        colour=torch.where(chosen, region.colour, made.colour), cover=torch.where(chosen, region.cover, made.cover)
     )
     covers = region.cover.unflatten(0, (num, things)) * cast.is_cut[..., None, None, None]
     shade = blurred(sprites.cover, 0.06 * side) * ~chosen

@@ -55,12 +55,7 @@ def _middle(points: Tensor, covered: Tensor) -> Tensor:
 
 
 def composed(
-    radius: Float[Tensor, " n"],
-    behind: Float[Tensor, "n 3"],
-    side: int,
-    generator: torch.Generator,
-    *,
-    held_out: bool,
+    radius: Float[Tensor, " n"], behind: Float[Tensor, "n 3"], side: int, generator: torch.Generator, *, held_out: bool
 ) -> Sprites:
     """Things of up to NUM_PARTS joined shapes, patterned and shaded, on the device of `radius`.
 
@@ -81,10 +76,7 @@ def composed(
         num, (side, side), (side, side), generator, held_out=held_out, device=device, shares=(0.75, 0.15, 0.1)
     )
     light = math.tau * torch.rand(num, 1, 1, generator=generator).to(device)
-    colour, cover = (
-        torch.zeros(num, 3, side, side, device=device),
-        torch.zeros(num, 1, side, side, device=device),
-    )
+    colour, cover = (torch.zeros(num, 3, side, side, device=device), torch.zeros(num, 1, side, side, device=device))
     for number in range(NUM_PARTS):
         at, size, aspect, mirrored, mix, picture = part[:, number].split([2, 1, 1, 1, 1, 1], 1)
         across = torch.where(mirrored[..., None] > 0, u.abs(), u) - at[:, :1, None]
@@ -172,11 +164,7 @@ def _patterns(u: Tensor, v: Tensor, generator: torch.Generator, *, held_out: boo
 
 
 def cut(
-    patches: Float[Tensor, "n 3 s s"],
-    radius: Float[Tensor, " n"],
-    generator: torch.Generator,
-    *,
-    held_out: bool,
+    patches: Float[Tensor, "n 3 s s"], radius: Float[Tensor, " n"], generator: torch.Generator, *, held_out: bool
 ) -> Sprites:
     """Regions about the middle of pictures, as things: their cover keeps to edges of colour where there are some.
 
