@@ -72,7 +72,7 @@ class _Seeing:
     def encode(self, *_: object) -> None:
         return None
 
-    def encode_frames(self, frames: Tensor) -> Tensor:
+    def encode_frames(self, frames: Tensor, _grid: Grid) -> Tensor:
         return torch.nn.functional.avg_pool2d(frames, 8)
 
     def features(self, x: Tensor, _level: Level, _given: None, layers: Sequence[str]) -> Mapping[str, Tensor]:
