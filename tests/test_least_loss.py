@@ -13,12 +13,16 @@ from torchmetrics.functional.regression import spearman_corrcoef
 
 from sgi2v.alignment import alignment_loss, alignment_plan
 from sgi2v.controllers import SGI2V
+from sgi2v.evaluation.datasets import Case
 from sgi2v.evaluation.held_out import HeldOutWorld
 from sgi2v.grid import Grid, Track, Tracks
 from sgi2v.step import Level
 from sgi2v.video import to_uint8
 
-CASE = HeldOutWorld(scene_set=1, limit=1, width=96, height=64, num_frames=4)[0]
+
+@pytest.fixture(scope="module")
+def case() -> Case:
+    return HeldOutWorld(scene_set=1, limit=1, width=96, height=64, num_frames=4)[0]
 
 
 @pytest.fixture
@@ -48,13 +52,13 @@ def test_losses_are_the_alignment_loss_of_a_box_there(study: ModuleType) -> None
 
 
 @pytest.mark.parametrize("own", [True, False])
-def test_a_disc_lies_behind_the_thing_and_away_from_it(study: ModuleType, own: bool) -> None:
-    assert CASE.truth is not None and CASE.masks is not None
-    shown = study.with_disc(CASE, own=own)
-    changed = (shown.truth - CASE.truth).abs().amax(1)
+def test_a_disc_lies_behind_the_thing_and_away_from_it(study: ModuleType, case: Case, own: bool) -> None:
+    assert case.truth is not None and case.masks is not None
+    shown = study.with_disc(case, own=own)
+    changed = (shown.truth - case.truth).abs().amax(1)
     assert np.array_equal(np.asarray(shown.scene.image), to_uint8(shown.truth[:1])[0])
-    assert changed.amax() > 0.1 and float(changed[CASE.masks[0] == 1].amax()) == 0
-    mean = (CASE.truth[0] * CASE.masks[0, 0]).sum((1, 2)) / CASE.masks[0, 0].sum()
+    assert changed.amax() > 0.1 and float(changed[case.masks[0] == 1].amax()) == 0
+    mean = (case.truth[0] * case.masks[0, 0]).sum((1, 2)) / case.masks[0, 0].sum()
     y, x = (int(v) for v in torch.nonzero(changed[0] > 0.05).float().mean(0).round())
     middle = shown.truth[0, :, y, x]
     torch.testing.assert_close(middle, mean if own else (mean < 0.5).float(), atol=1e-5, rtol=0)
@@ -72,17 +76,17 @@ class _Seeing:
     def encode(self, *_: object) -> None:
         return None
 
-    def encode_frames(self, frames: Tensor, _grid: Grid) -> Tensor:
-        return torch.nn.functional.avg_pool2d(frames, 8)
+    def encode_frames(self, frames: Tensor, grid: Grid) -> Tensor:
+        return torch.nn.functional.avg_pool2d(frames, grid.stride)
 
     def features(self, x: Tensor, _level: Level, _given: None, layers: Sequence[str]) -> Mapping[str, Tensor]:
         return dict.fromkeys(layers, x)
 
 
-def test_a_thing_is_found_where_it_is_and_lost_in_noise(study: ModuleType) -> None:
+def test_a_thing_is_found_where_it_is_and_lost_in_noise(study: ModuleType, case: Case) -> None:
     seeing = _Seeing(SimpleNamespace(width=96, height=64, num_frames=4))
     variants = {"itself": SGI2V(layers=("up:output",))}
-    found = study.measured(CASE, seeing, variants, (1e-4, 100.0))
+    found = study.measured(case, seeing, variants, (1e-4, 100.0))
     floor, stays = found["whole cells"][0], found["stays"][0]
     clear, drowned = found["itself"]
     assert 0 < floor < 5 < stays
