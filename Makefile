@@ -6,10 +6,11 @@ VENV    := .venv
 BIN     := $(VENV)/bin
 TORCH   := 2.13.0
 # One thread a test worker: on two cores that is faster than one worker with two threads.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 WORKERS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo studio install test lint types unit format clean
+.PHONY: help demo studio install test lint types unit long format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 18
@@ -22,18 +23,20 @@ demo: $(VENV)/.stamp-run  ## generate a clip on the bundled model into out/ (CPU
 studio: $(VENV)/.stamp-studio  ## open the studio on the bundled model (http://127.0.0.1:7860)
 	$(BIN)/sgi2v studio
 
-test: lint types unit  ## everything CI checks
+test: lint types unit  ## what CI checks first, in ten minutes on two cores
 
 lint: $(VENV)/.stamp-test  ## ruff: rules and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(VENV)/.stamp-test  ## mypy --strict over src and tests
+types: $(VENV)/.stamp-test  ## mypy --strict over src, tests, experiments and benchmarks
 	$(BIN)/mypy
 
-unit: $(VENV)/.stamp-test  ## pytest, one worker a core
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE \
-	  $(BIN)/pytest -n $(WORKERS) --dist worksteal --durations=15
+unit: $(VENV)/.stamp-test  ## pytest, one worker a core, without those marked long
+	$(ONE_THREAD) $(BIN)/pytest -n $(WORKERS) --dist worksteal --durations=15 -m "not long"
+
+long: $(VENV)/.stamp-test  ## the tests marked long: kills at many moments, whole clips; CI runs them too
+	$(ONE_THREAD) $(BIN)/pytest -n $(WORKERS) --dist worksteal --durations=15 -m long
 
 format: $(VENV)/.stamp-test  ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .

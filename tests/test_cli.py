@@ -338,7 +338,7 @@ def test_a_commands_line_in_the_list_is_what_it_says_of_itself(name: str) -> Non
         ("generate scene.json --seed -1", "seed: must lie in 0.."),
         ("generate scene.json --num-steps 0", "num_steps: must lie in 1..1000, got 0"),
         ("generate scene.json --settings.fps 0", "sgi2v: settings.fps: must lie in 1..240, got 0"),
-        ("generate scene.json controller:magic", "controller:magic"),
+        ("generate scene.json controller:magic", "sgi2v: controller: unknown 'magic'; known are none, "),
         ("generate scene.json controller:sg-i2v --controller.lr -1", "sgi2v: controller.lr: must be .*got -1"),
         ("generate scene.json controller:sg-i2v --controller.lr nan", "controller.lr: must be .*got nan"),
         ("generate scene.json --dtype int8", "--dtype"),

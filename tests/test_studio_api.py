@@ -358,9 +358,10 @@ def test_cancel_ends_within_a_step_and_the_job_can_be_sent_again(studio: StudioP
 
 
 def test_what_the_model_finds_wrong_fails_the_job_and_nothing_else(studio: StudioProcess, job: Any) -> None:
-    wrong = asked(controller={**CONTROL, "layers": ["no_such_block:output"]})
-    failed = studio.wait_for(send(studio, wrong).json()["id"])
-    assert failed["state"] == "failed" and "no_such_block" in failed["message"]
+    unknown = send(studio, asked(controller={**CONTROL, "layers": ["no_such_block:output"]}))
+    assert unknown.status_code == 422 and unknown.json()["error"]["field"] == "controller.layers"
+    failed = studio.wait_for(send(studio, asked(controller={**CONTROL, "shrink": 7})).json()["id"])
+    assert failed["state"] == "failed" and "controller.shrink: 7 does not divide" in failed["message"]
     fine = studio.wait_for(
         send(studio, asked(sampling={**SMALL, "num_steps": 1, "seed": 4}, controller={"name": "none"})).json()["id"]
     )

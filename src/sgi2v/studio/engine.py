@@ -188,6 +188,8 @@ def _controller_info(name: str, settings: Settings) -> dict[str, Any]:
         "note": settings.notes.get(name, ""),
         "description": text,
         "combination": kind is InTurn,
+        "needs_motions": controller.uses().motions,
+        "takes_reference": controller.uses().reference,
         "fields": [] if isinstance(controller, InTurn) else _own_fields(controller),
         "parts": [
             {"key": key, "name": part["name"], "fields": _own_fields(getattr(controller, key))}

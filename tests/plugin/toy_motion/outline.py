@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from math import prod
 from pathlib import Path
 from types import MappingProxyType
@@ -89,8 +88,7 @@ class ToyOutline:
     kind = KIND_NAME
     takes_text = True
 
-    @cached_property
-    def weights_sha256(self) -> str:
+    def hash_weights(self) -> str:
         """Hash of both weight files."""
         return weights_sha256(self.folder, NETWORKS)
 

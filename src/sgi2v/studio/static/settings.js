@@ -173,6 +173,12 @@ export function makeSettings(app) {
     if (now === checked) return;
     checked = now;
     clearTimeout(timer);
+    const chosen = method();
+    if (chosen.needs_motions && !app.doc.motions.length && !(chosen.takes_reference && app.doc.reference)) {
+      request?.abort();
+      say(`Draw a box: ${chosen.name} steers by them. The method none needs none.`);
+      return;
+    }
     timer = setTimeout(async () => {
       request?.abort();
       request = new AbortController();
