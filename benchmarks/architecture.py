@@ -133,18 +133,20 @@ def published_svd(
     )
     outline = SVDOutline(
         folder=Path("published"),
+        name="svd",
         settings=settings or SVDSettings(),
         stride=8,
         channels=4,
         scheduler=dict(_SCHEDULER),
+        unet=dict(unet.config),
     )
-    return SVD(pipeline, outline, "svd", device=device)
+    return SVD(pipeline, outline, device=device)
 
 
 def condition_of(backbone: SVD, grid: Grid, *, guided: bool = True) -> SVDCondition:
-    """What the network sees beside the latents, random; guided: both branches run."""
+    """Random inputs of the network beside the latents; guided: both branches run."""
     dtype, device = backbone.dtype, backbone.device
-    channels = backbone.denoiser.config.cross_attention_dim
+    channels: int = backbone.outline.unet["cross_attention_dim"]
     return SVDCondition(
         image_latents=torch.randn(grid.channels, grid.rows, grid.columns, dtype=dtype, device=device),
         embedding=torch.randn(1, 1, channels, dtype=dtype, device=device),
@@ -155,7 +157,7 @@ def condition_of(backbone: SVD, grid: Grid, *, guided: bool = True) -> SVDCondit
 
 
 def held_tensors(backbone: SVD, condition: SVDCondition, x: Tensor) -> Iterator[Tensor]:
-    """What is alive before a step begins: the denoiser's weights, the condition, the latents."""
+    """Tensors alive before a step begins: the denoiser's weights, the condition, the latents."""
     yield from backbone.denoiser.parameters()
     yield from backbone.denoiser.buffers()
     yield from (condition.image_latents, condition.embedding, condition.time_ids, condition.guidance, x)

@@ -4,27 +4,25 @@ import json
 import statistics
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
-from unittest.mock import patch
 
 import torch
 import tyro
 from diffusers.models.attention_processor import AttnProcessor2_0
-from phases import Generation
-from timing import median_seconds, time_phases
 
+from benchmarks.phases import Generation, recommended_sg_i2v
+from benchmarks.timing import median_seconds, time_phases
 from sgi2v.alignment import AlignmentPlan, alignment_loss
-from sgi2v.backbones import load_backbone
-from sgi2v.backbones.base import settings_with_recipe
 from sgi2v.backbones.folder import bundled_folder
 from sgi2v.backbones.svd.model import SVD
-from sgi2v.controllers import SGI2V, recommended
+from sgi2v.backbones.swapping import swapped
+from sgi2v.controllers import SGI2V
 from sgi2v.demo import shipped_scene
 from sgi2v.device import device_name
 from sgi2v.grid import tracks_of
+from sgi2v.opening import DType, ModelChoice
 from sgi2v.scene_io import load_scene
 from sgi2v.spectrum import merge_frequencies
 from sgi2v.step import Reporter, Step
@@ -47,21 +45,25 @@ class Options:
     """One of the scenes in the package."""
     recipe: str | None = None
     """One of the model's recipes; its own way unless named."""
-    dtype: str | None = None
+    dtype: DType | None = None
     """Number format of the clip; what suits the machine unless named. Causes are measured in float32."""
     iterations: int = 2
-    """Of the guided step whose causes are measured."""
+    """Iterations of the guided step whose causes are measured."""
     repeats: int = 5
     """Repetitions, after one that does not count."""
 
 
-def generation_of(backbone: SVD, options: Options) -> Generation:
-    backbone.settings = settings_with_recipe(backbone.settings, options.recipe)
+def generation_of(options: Options, dtype: DType | None, iterations: int | None = None) -> Generation:
+    """The scene under the model's recipe, with another number of iterations where one is given."""
+    choice = ModelChoice(recipe=options.recipe, device="cpu", dtype=dtype)
+    backbone = choice.load(choice.outline())
+    assert isinstance(backbone, SVD)
     settings = backbone.settings
+    controller = recommended_sg_i2v(settings)
     grid = backbone.grid(settings.width, settings.height, settings.num_frames)
     return Generation(
         backbone=backbone,
-        controller=recommended("sg-i2v", settings.recommended),
+        controller=replace(controller, iterations=iterations or controller.iterations),
         grid=grid,
         tracks=tracks_of(load_scene(shipped_scene(options.scene)), grid),
         num_steps=settings.num_steps,
@@ -86,13 +88,14 @@ class EndsEarly:
 def settings_of(generation: Generation, controller: SGI2V) -> plain.Settings:
     """The twin's settings for the same step."""
     settings, grid = generation.backbone.settings, generation.grid
-    assert controller.guided_as == "sigma", "the twin knows no other clock"
+    guided = controller.guided
+    assert guided.unit == "sigma", "the twin knows no other unit"
     return plain.Settings(
         width=grid.width,
         height=grid.height,
         num_frames=grid.num_frames,
         num_steps=generation.num_steps,
-        sigmas=controller.guided,
+        sigmas=(guided.low, guided.high),
         iterations=controller.iterations,
         lr=controller.lr,
         weight_decay=controller.weight_decay,
@@ -107,15 +110,8 @@ def settings_of(generation: Generation, controller: SGI2V) -> plain.Settings:
     )
 
 
-@contextmanager
-def exchanged(**parts: Callable[..., Any]) -> Iterator[None]:
-    """The twin with some of its functions exchanged."""
-    with patch.multiple(twin, **parts):
-        yield
-
-
 def rungs(generation: Generation) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """A guided step each: from the twin's own to the package's, one part exchanged after the other."""
+    """Guided steps with their names, from the twin's own to the package's, one part exchanged after the other."""
     controller, backbone, grid = generation.controller, generation.backbone, generation.grid
     assert isinstance(controller, SGI2V)
     settings = settings_of(generation, controller)
@@ -130,7 +126,7 @@ def rungs(generation: Generation) -> Iterator[tuple[str, Callable[[], Any]]]:
     models.scheduler.set_timesteps(settings.num_steps)
     x = generation.x[None]
     early = replace(models, unet=EndsEarly(models.unet, settings.layers))
-    state: Any = controller.prepare(backbone, generation.condition, generation.tracks, grid)
+    state = generation.state
     plan: AlignmentPlan = state.plan
     parts: dict[str, Callable[..., Any]] = {}
 
@@ -138,7 +134,7 @@ def rungs(generation: Generation) -> Iterator[tuple[str, Callable[[], Any]]]:
         now = dict(parts)
 
         def run() -> Any:
-            with exchanged(**now) if now else exchanged(merge=twin.merge):
+            with swapped((twin, name, part) for name, part in now.items()):
                 models.scheduler._step_index = None
                 return twin.guided_step(networks, x, timestep, condition, boxes, settings)[0][0]
 
@@ -185,18 +181,13 @@ def rungs(generation: Generation) -> Iterator[tuple[str, Callable[[], Any]]]:
 
 
 def causes(options: Options) -> None:
-    """The same step, ever faster, and still the same latents."""
-    backbone = load_backbone(device="cpu", dtype="float32")
-    generation = generation_of(backbone, options)
-    generation.controller = replace(generation.controller, iterations=options.iterations)
-    assert isinstance(generation.controller, SGI2V)
+    """Measure one step made faster part by part; the latents stay the same."""
+    generation, half = (generation_of(options, dtype, options.iterations) for dtype in ("float32", "bfloat16"))
     generation.prepare()
-    machine(backbone)
+    half.prepare()
+    machine(generation.backbone)
     before = generation.x
     runs = dict(rungs(generation))
-    half = generation_of(load_backbone(device="cpu", dtype="bfloat16"), options)
-    half.controller = replace(half.controller, iterations=options.iterations)
-    half.prepare()
     first = None
     for name, run in runs.items():  # which also warms up
         after = run()
@@ -227,9 +218,9 @@ def machine(backbone: SVD) -> None:
 
 
 def clip(options: Options) -> None:
-    """A whole guided clip, and the phases it is made of."""
-    backbone = load_backbone(device="cpu", dtype=options.dtype)
-    generation = generation_of(backbone, options)
+    """Measure a whole guided clip, and the phases it is made of."""
+    generation = generation_of(options, options.dtype)
+    backbone = generation.backbone
     generation.prepare()
     machine(backbone)
     whole = time_phases(generation.whole, backbone.device, repeats=options.repeats, warm_up=0)["whole run"]

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import torch
 import tyro
-from architecture import published_svd
-from counting import count
-from phases import Generation, tracks_over
 
+from benchmarks.architecture import published_svd
+from benchmarks.counting import count
+from benchmarks.phases import Generation, recommended_sg_i2v, tracks_over
 from sgi2v.backbones import settings_with_recipe
 from sgi2v.backbones.svd.outline import SVDSettings
-from sgi2v.controllers import SGI2V, recommended
+from sgi2v.controllers import SGI2V
 
 PAPER = SGI2V()
 VARIANTS: tuple[tuple[str, SGI2V, int, tuple[float, float]], ...] = (
@@ -27,10 +27,7 @@ VARIANTS: tuple[tuple[str, SGI2V, int, tuple[float, float]], ...] = (
 def main(width: int = 1024, height: int = 576, num_frames: int = 14, num_boxes: int = 2) -> None:
     """Print, for each way, TFLOP of a guided step's iterations and of a run's steps, and the share of paper's."""
     backbone = published_svd(torch.float16)
-    settings = SVDSettings()
-    quick = settings_with_recipe(settings, "quick")
-    controller = recommended("sg-i2v", quick.recommended)
-    assert isinstance(controller, SGI2V)
+    quick = settings_with_recipe(SVDSettings(), "quick")
     grid = backbone.grid(width, height, num_frames)
     tracks = tracks_over(grid, 0.4, num_boxes)
     print(f"{num_frames} frames of {width}x{height}, float16, steps and their guidance only (no encoding or decoding)")
@@ -39,7 +36,7 @@ def main(width: int = 1024, height: int = 576, num_frames: int = 14, num_boxes: 
     whole = None
     for label, guide, num_steps, interval in (
         *VARIANTS,
-        ("recipe quick", controller, quick.num_steps, (0.0, 1.0)),
+        ("recipe quick", recommended_sg_i2v(quick), quick.num_steps, (0.0, 1.0)),
     ):
         run = Generation(backbone=backbone, controller=guide, grid=grid, tracks=tracks, num_steps=num_steps)
         run.prepare()
@@ -56,10 +53,7 @@ def main(width: int = 1024, height: int = 576, num_frames: int = 14, num_boxes: 
         passes = sum(1 + (low <= level.noise_level <= high) for level in run.levels[:-1])
         total = run.num_guided * step + passes * one_pass
         whole = whole or total
-        print(
-            f"| {label} | {run.num_guided} | {step:.1f} | {passes} | {total:.0f} | {total / whole:.2f} |",
-            flush=True,
-        )
+        print(f"| {label} | {run.num_guided} | {step:.1f} | {passes} | {total:.0f} | {total / whole:.2f} |", flush=True)
 
 
 def _nothing(_: str) -> None:

@@ -1,4 +1,4 @@
-"""What a computation costs, counted rather than timed: its operations, and its tensors' memory at their peak."""
+"""Cost of a computation, counted rather than timed: its operations, and its tensors' memory at their peak."""
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -36,15 +36,7 @@ FORMULAS: Mapping[Any, Callable[..., int]] = MappingProxyType(
 )
 
 _STILL = frozenset(
-    {
-        "_unsafe_view",
-        "empty",
-        "empty_like",
-        "empty_strided",
-        "empty_permuted",
-        "new_empty",
-        "new_empty_strided",
-    }
+    {"_unsafe_view", "empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided"}
 )
 """Operations that neither read nor write, besides views."""
 
@@ -52,23 +44,23 @@ H200 = (790e12, 4.3e12)
 """Measured on one: operations a second of a large 16-bit matrix product, bytes a second of a large copy."""
 
 Lap = Callable[[str], None]
-"""Called with a phase's name where it begins; what follows belongs to it until the next call."""
+"""Function called with a phase's name where it begins; what follows belongs to it until the next call."""
 
 
 @dataclass(kw_only=True)
 class Count:
-    """What one phase of a computation came to."""
+    """Cost of one phase of a computation."""
 
     flop: int = 0
     """Operations of matrix products, convolutions, attention and weighted sums, multiplications and additions alike."""
     kinds: dict[str, int] = field(default_factory=dict)
-    """The same by kind: matrix product, convolution, attention, sampling."""
+    """Operations by kind: matrix product, convolution, attention, sampling."""
     moved: int = 0
     """Bytes that its operations read and write when each is a kernel of its own; views move none."""
     floor: float = 0.0
     """Seconds on an H200 if each operation took the longer of its arithmetic and its bytes (:data:`H200`)."""
     times: int = 0
-    """How often the phase began."""
+    """Number of times that the phase began."""
     held: int = 0
     """Bytes of tensors alive before the computation: weights, inputs."""
     added: int = 0
@@ -98,7 +90,7 @@ class _Counter(TorchDispatchMode):
     """Counts operations, and storages from their birth until the last tensor on them is gone."""
 
     def __init__(self, held: Iterable[Tensor], device: torch.device | None) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._device = device
         self._alive: dict[int, weakref.ref[torch.UntypedStorage]] = {}
         self._now = 0
@@ -149,7 +141,7 @@ class _Counter(TorchDispatchMode):
 
 @contextmanager
 def fused_attention() -> Iterator[None]:
-    """On the meta device, attention as a fused kernel has it: torch would write out all places x places there.
+    """Attention on the meta device as a fused kernel has it: torch would write out all places x places there.
 
     Swapped by name rather than by a function mode, which is off while autograd runs checkpointed layers again.
     """
@@ -190,7 +182,7 @@ def count_phases(
 
 
 def count(fn: Callable[[], object], held: Iterable[Tensor] = (), *, device: torch.device | None = None) -> Count:
-    """What ``fn`` comes to as a whole; see :func:`count_phases`."""
+    """Cost of ``fn`` as a whole; see :func:`count_phases`."""
     counter = _Counter(held, device)
     counter.lap("whole")
     with counter, fused_attention():

@@ -10,18 +10,16 @@ from typing import Any, Literal
 
 import torch
 import tyro
-from architecture import META, Scale, published_svd
-from counting import H200, Count, count_phases
-from phases import Generation, tracks_over
-from timing import Timing, free_unused, matrix_peak, time_phases
-from yardstick import Yardstick
 
-from sgi2v.backbones.base import settings_with_recipe
-from sgi2v.backbones.memory import Mode
+from benchmarks.architecture import META, Scale, published_svd
+from benchmarks.counting import H200, Count, count_phases
+from benchmarks.phases import Generation, recommended_sg_i2v, tracks_over
+from benchmarks.timing import Timing, free_unused, matrix_peak, time_phases
+from benchmarks.yardstick import Yardstick
+from sgi2v.backbones import Mode, settings_with_recipe
 from sgi2v.backbones.svd.compiling import any_compiled, compile_blocks
 from sgi2v.backbones.svd.model import SVD
 from sgi2v.backbones.svd.outline import SVDSettings
-from sgi2v.controllers import Controller, recommended
 from sgi2v.device import choose_device, choose_dtype, device_name
 
 Row = Mapping[str, Any]
@@ -31,12 +29,12 @@ Recipe = Literal["paper", "quick", "yardstick"]
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What to measure. Results come as lines of JSON while they are made, then as tables."""
+    """Measure; results come as lines of JSON while they are made, then as tables."""
 
     scale: Scale = "full"
     """full: the published architecture. small: the same classes with fewer channels, for a CPU."""
     device: str | None = None
-    """Where to run; the best there is unless named."""
+    """Device to run on; the best there is unless named."""
     dtype: str | None = None
     """float16, bfloat16 or float32; what suits the device unless named."""
     width: int | None = None
@@ -54,7 +52,7 @@ class Options:
     yardstick: bool = False
     """Measure the published procedure's cost too, with the first way to hold the model."""
     compiled: bool = False
-    """In the end measure the recipes once more with compiled blocks, held the first way; compiling takes minutes."""
+    """Measure the recipes once more in the end, with compiled blocks, held the first way; compiling takes minutes."""
     num_boxes: int = 2
     """Boxes of 0.4 x 0.4 of the picture."""
     repeats: int = 5
@@ -62,11 +60,11 @@ class Options:
     warm_up: int = 2
     """Repetitions before those, which do not count."""
     whole: bool = True
-    """Also run every case once from picture to frames, to confirm the sum of its phases."""
+    """Run every case once from picture to frames too, to confirm the sum of its phases."""
     count_only: bool = False
     """Count operations, bytes and live tensors, and run nothing; with times that an H200 needs at least."""
     rows: Path | None = None
-    """Also append the lines to this file."""
+    """File to which the lines are appended, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +96,7 @@ class Log:
 
 
 def cases_of(options: Options) -> Iterator[Case]:
-    """The most telling first: the published settings, their yardstick, the cheap ones, then other memory."""
+    """Cases, the most telling first: the published settings, their yardstick, the cheap ones, then other memory."""
     for num_frames in options.num_frames:
         first, *others = options.memory
         for k, recipe in enumerate(options.recipes):
@@ -126,12 +124,10 @@ def generation_of(backbone: SVD, case: Case, options: Options) -> Generation:
     width, height = options.width or (256 if small else 1024), options.height or (128 if small else 576)
     grid = backbone.grid(width, height, case.num_frames)
     # Random weights say nothing about when a loss stops falling, so every iteration is made.
-    controller: Controller = dataclasses.replace(recommended("sg-i2v", settings.recommended), settled=0.0)
-    if case.recipe == "yardstick":
-        controller = Yardstick()
+    guided = dataclasses.replace(recommended_sg_i2v(settings), settled=0.0)
     return Generation(
         backbone=backbone,
-        controller=controller,
+        controller=Yardstick() if case.recipe == "yardstick" else guided,
         grid=grid,
         tracks=tracks_over(grid, 0.4, options.num_boxes),
         num_steps=options.num_steps or settings.num_steps,
@@ -156,7 +152,7 @@ def _gigabytes(value: int | None) -> float | None:
 
 
 def count(case: Case, options: Options, dtype: torch.dtype, log: Log) -> None:
-    """One row a phase, and one of the run, by arithmetic alone."""
+    """Add a row for each phase, and one for the run, by arithmetic alone."""
     counts, generation = counts_of(case, options, dtype)
     total = floor = 0.0
     for phase, value in counts.items():
@@ -183,7 +179,7 @@ def count(case: Case, options: Options, dtype: torch.dtype, log: Log) -> None:
 
 
 def measure(case: Case, options: Options, backbone: SVD, flop: Mapping[str, float], peak: float, log: Log) -> None:
-    """One row a phase, one of their sum, one of the whole run."""
+    """Add a row for each phase, one for their sum, one for the whole run."""
     device = backbone.device
     backbone.use_memory(case.memory)
     generation = generation_of(backbone, case, options)

@@ -1,4 +1,4 @@
-"""How the cost of guidance grows: with frames, iterations and guided steps, and not with the number of boxes."""
+"""Growth of the cost of guidance: with frames, iterations and guided steps, and not with the number of boxes."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -8,11 +8,11 @@ from typing import Literal
 import numpy as np
 import torch
 import tyro
-from architecture import Scale, published_svd
-from counting import count
-from phases import Generation, tracks_over
-from timing import median_seconds
 
+from benchmarks.architecture import Scale, published_svd
+from benchmarks.counting import count
+from benchmarks.phases import Generation, tracks_over
+from benchmarks.timing import median_seconds
 from sgi2v import SGI2V
 from sgi2v.backbones.svd.model import SVD
 
@@ -64,9 +64,7 @@ def main(options: Options) -> None:
     counted = options.what == "count"
     scale: Scale = "full" if counted else "small"
     backbone = published_svd(
-        torch.float16 if counted else torch.float32,
-        scale=scale,
-        device=torch.device("meta" if counted else "cpu"),
+        torch.float16 if counted else torch.float32, scale=scale, device=torch.device("meta" if counted else "cpu")
     )
     unit = "TFLOP" if counted else "seconds"
 

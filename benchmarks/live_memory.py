@@ -6,29 +6,26 @@ from typing import Literal
 
 import torch
 import tyro
-from architecture import META, condition_of, held_tensors, published_svd
-from counting import Count, count
-from phases import tracks_over
 
+from benchmarks.architecture import META, condition_of, held_tensors, published_svd
+from benchmarks.counting import Count, count
+from benchmarks.phases import tracks_over
 from sgi2v.backbones.svd.model import SVD
-from sgi2v.controllers import Controller, FreeTraj
+from sgi2v.controllers import Controller, FreeTraj, Setup
 from sgi2v.grid import Grid, Tracks
 from sgi2v.step import Reporter, Step, euler
 
 
 def step_peak(
-    backbone: SVD,
-    controller: Controller,
-    grid: Grid,
-    tracks: Tracks,
-    *,
-    guided: bool = True,
-    num_steps: int = 50,
+    backbone: SVD, controller: Controller, grid: Grid, tracks: Tracks, *, guided: bool = True, num_steps: int = 50
 ) -> Count:
     """The first step's peak: steering, both branches of guidance, and the step itself."""
     condition = condition_of(backbone, grid, guided=guided)
-    levels = backbone.levels(num_steps)
-    state = controller.prepare(backbone, condition, tracks, grid)
+    levels = backbone.levels(num_steps, grid)
+    setup = Setup(
+        backbone=backbone, condition=condition, tracks=tracks, grid=grid, levels=levels, generator=torch.Generator()
+    )
+    state = controller.prepare(setup)
     x = torch.empty(grid.latent_shape, device=META)
     step = Step(index=0, count=num_steps, level=levels[0], next_level=levels[1], reporter=Reporter())
 

@@ -5,11 +5,12 @@ from typing import Literal
 
 import torch
 import tyro
-from architecture import META, published_svd
-from counting import Count, count_phases
-from phases import BACKWARD, DECODE, ENCODE, FORWARD, PLAIN, Generation, tracks_over
 
-from sgi2v.backbones.memory import MODES, Mode, Sizes, memory_needed
+from benchmarks.architecture import META, published_svd
+from benchmarks.counting import Count, count_phases
+from benchmarks.phases import BACKWARD, DECODE, ENCODE, FORWARD, PLAIN, Generation, tracks_over
+from sgi2v.backbones import MODES, Mode
+from sgi2v.backbones.svd.memory import Sizes, memory_needed
 from sgi2v.backbones.svd.model import SVD
 from sgi2v.controllers import SGI2V
 from sgi2v.grid import Grid
@@ -18,14 +19,10 @@ PHASES = (ENCODE, PLAIN, FORWARD, BACKWARD, DECODE)
 
 
 def peaks_of(backbone: SVD, mode: Mode, grid: Grid) -> dict[str, Count]:
-    """What every phase of a run of SG-I2V, one iteration a guided step, holds at its highest."""
+    """Peaks of every phase of a run of SG-I2V, one iteration a guided step."""
     backbone.use_memory(mode)
     generation = Generation(
-        backbone=backbone,
-        controller=SGI2V(iterations=1),
-        grid=grid,
-        tracks=tracks_over(grid, 0.4, 2),
-        num_steps=50,
+        backbone=backbone, controller=SGI2V(iterations=1), grid=grid, tracks=tracks_over(grid, 0.4, 2), num_steps=50
     )
     generation.prepare()
     held = [*backbone._arranged.staying, generation.x]
@@ -36,14 +33,14 @@ def peaks_of(backbone: SVD, mode: Mode, grid: Grid) -> dict[str, Count]:
 
 
 def sizes_of(backbone: SVD) -> Sizes:
-    """What the estimate of a mode's need is made of."""
+    """Sizes from which a mode's need is estimated."""
     pipeline = backbone._pipeline
     networks = {"unet": pipeline.unet, "vae": pipeline.vae, "image_encoder": pipeline.image_encoder}
     return Sizes(
         weights={name: sum(p.numel() for p in n.parameters()) for name, n in networks.items()},
         width=pipeline.unet.config.block_out_channels[0],
         pixel_width=pipeline.vae.config.block_out_channels[0],
-        stride=backbone._outline.stride,
+        stride=backbone.outline.stride,
     )
 
 

@@ -9,6 +9,8 @@ import tyro
 from PIL import Image
 
 from sgi2v import load_backbone
+from sgi2v.backbones import Text
+from sgi2v.backbones.svd.model import SVD
 from sgi2v.device import HostCopy, device_name
 
 
@@ -20,13 +22,17 @@ def main(
 ) -> None:
     """Print medians, taken in turn, and by how much the two differ."""
     model = load_backbone(backbone, device=device, dtype=dtype, memory="fast")
+    assert isinstance(model, SVD), "branches of guidance are told apart on Stable Video Diffusion alone"
     size = model.settings
     grid = model.grid(size.width, size.height, size.num_frames)
     picture = Image.linear_gradient("L").resize((size.width, size.height)).convert("RGB")
-    condition = model.encode(picture, "", grid, torch.Generator().manual_seed(0))
-    level = model.levels(10)[3]
-    x = (torch.randn(grid.latent_shape) * level.noise).to(model.device)
-    passes = {"one after the other": [(True,), (False,)], "in one pass": [(True, False)]}
+    condition = model.encode(picture, Text(), grid, torch.Generator().manual_seed(0))
+    level = model.levels(10, grid)[3]
+    x = model.noise(grid, torch.Generator().manual_seed(1)) * level.noise
+    passes: dict[str, list[tuple[bool, ...]]] = {
+        "one after the other": [(True,), (False,)],
+        "in one pass": [(True, False)],
+    }
     seconds: dict[str, list[float]] = {name: [] for name in passes}
     outputs = {}
     for repeat in range(repeats + 1):

@@ -10,14 +10,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from counting import Lap
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from benchmarks.counting import Lap
+from sgi2v.backbones import Settings, Text
 from sgi2v.backbones.svd.model import SVD
 from sgi2v.backbones.svd.parts import SVDCondition
-from sgi2v.controllers import Controller
+from sgi2v.controllers import SGI2V, Controller, Setup, recommended
 from sgi2v.grid import Grid, Track, Tracks
 from sgi2v.sampling import sample
 from sgi2v.step import Reporter, Step, euler
@@ -39,6 +40,13 @@ def tracks_over(grid: Grid, share: float, num_boxes: int) -> Tracks:
         tracks.append(Track(boxes=np.concatenate([x, y, x + width, y + height], axis=1).astype(np.float32)))
     pixels = np.random.default_rng(0).integers(0, 256, (grid.height, grid.width, 3), dtype=np.uint8)
     return Tracks(image=Image.fromarray(pixels), tracks=tuple(tracks))
+
+
+def recommended_sg_i2v(settings: Settings) -> SGI2V:
+    """SG-I2V with what a model recommends."""
+    controller = recommended("sg-i2v", settings.recommended)
+    assert isinstance(controller, SGI2V)
+    return controller
 
 
 @dataclass
@@ -77,7 +85,7 @@ def _split_at_gradients(lap: Lap) -> Iterator[None]:
 
 @dataclass(kw_only=True)
 class Generation:
-    """One guided generation: which model, what steers it, how large, how many steps."""
+    """A guided generation: which model, what steers it, how large, how many steps."""
 
     backbone: SVD
     controller: Controller
@@ -89,8 +97,8 @@ class Generation:
     """Guided iterations at each step."""
 
     def __post_init__(self) -> None:
-        self.levels = self.backbone.levels(self.num_steps)
-        self.planned = tuple(self.controller.planned_iterations(self.levels))
+        self.levels = self.backbone.levels(self.num_steps, self.grid)
+        self.planned = self.controller.schedule(self.levels).iterations
 
     @property
     def num_guided(self) -> int:
@@ -98,7 +106,7 @@ class Generation:
 
     @property
     def times(self) -> Mapping[str, int]:
-        """How often each phase happens in a whole run."""
+        """Number of times that each phase happens in a whole run."""
         return MappingProxyType(
             {
                 ENCODE: 1,
@@ -123,17 +131,18 @@ class Generation:
 
     @cached_property
     def condition(self) -> SVDCondition:
-        return self._encode(torch.Generator().manual_seed(self.seed))
+        return self._encode(self._generator())
 
     @cached_property
-    def _state(self) -> Any:
-        return self.controller.prepare(self.backbone, self.condition, self.tracks, self.grid)
+    def state(self) -> Any:
+        """The controller's knowledge of the run."""
+        return self.controller.prepare(self._setup(self.condition, self._generator()))
 
     @cached_property
     def x(self) -> Float[Tensor, "n c y x"]:
         """Latents at the level of the guided step that is measured."""
-        noise = torch.randn(self.grid.latent_shape, generator=torch.Generator().manual_seed(self.seed))
-        return (noise * self.levels[self.index].init_noise_sigma).to(self.backbone.device)
+        noise = self.backbone.noise(self.grid, self._generator())
+        return noise * self.levels[self.index].init_noise_sigma
 
     @property
     def index(self) -> int:
@@ -143,48 +152,52 @@ class Generation:
 
     def _step(self, lap: Lap, index: int) -> Step:
         level, next_level = list(pairwise(self.levels))[index]
-        return Step(
-            index=index,
-            count=self.num_steps,
-            level=level,
-            next_level=next_level,
-            reporter=_Iterations(lap),
-        )
+        return Step(index=index, count=self.num_steps, level=level, next_level=next_level, reporter=_Iterations(lap))
+
+    def _generator(self) -> torch.Generator:
+        return torch.Generator().manual_seed(self.seed)
 
     def _encode(self, generator: torch.Generator) -> SVDCondition:
-        return self.backbone.encode(self.tracks.image, "", self.grid, generator)
+        return self.backbone.encode(self.tracks.image, Text(), self.grid, generator)
+
+    def _setup(self, condition: SVDCondition, generator: torch.Generator) -> Setup:
+        return Setup(
+            backbone=self.backbone,
+            condition=condition,
+            tracks=self.tracks,
+            grid=self.grid,
+            levels=self.levels,
+            generator=generator,
+        )
 
     def prepare(self) -> None:
-        """What a run computes once, outside the phases: the condition, the plan of the loss, latents to begin with."""
-        self.condition, self._state, self.x  # noqa: B018
+        """Compute what a run needs once, outside the phases: condition, plan of the loss, latents to begin with."""
+        self.condition, self.state, self.x  # noqa: B018
 
     def encode(self, lap: Lap) -> None:
         lap(ENCODE)
-        self._encode(torch.Generator().manual_seed(self.seed))
+        self._encode(self._generator())
 
     def plain(self, lap: Lap) -> None:
-        """A denoising step without the steering, with both branches of guidance, and one with one if a run has such."""
+        """Take a step without steering, with both branches of guidance, and one with one branch if a run has such."""
         without = self._without_guidance
-        for phase, indices in (
-            (PLAIN, [k for k in range(self.num_steps) if k not in without]),
-            (UNGUIDED, without),
-        ):
+        for phase, indices in ((PLAIN, [k for k in range(self.num_steps) if k not in without]), (UNGUIDED, without)):
             if indices:
                 lap(phase)
                 self._plain(self._step(lap, indices[len(indices) // 2]))
 
     @torch.no_grad()
     def _plain(self, step: Step) -> None:
-        with self.controller.during(step, self._state):
+        with self.controller.during(step, self.state):
             x0 = self.backbone.denoise(self.x, step.level, self.condition)
         euler(self.x, x0, step.level, step.next_level)
 
     @torch.no_grad()
     def guided(self, lap: Lap) -> None:
-        """The steering of one guided step: all its iterations, and the merge of frequencies."""
+        """Steer one guided step: all its iterations, and the merge of frequencies."""
         lap(REST)
         with _split_at_gradients(lap):
-            self.controller.steer(self.x, self._step(lap, self.index), self._state)
+            self.controller.steer(self.x, self._step(lap, self.index), self.state)
 
     def decode(self, lap: Lap) -> None:
         lap(DECODE)
@@ -192,22 +205,14 @@ class Generation:
 
     @property
     def parts(self) -> tuple[Callable[[Lap], None], ...]:
-        """What a whole run is made of; each names its phases."""
+        """Parts of a whole run; each names its phases."""
         return self.encode, self.plain, self.guided, self.decode
 
     def whole(self, lap: Lap) -> Tensor:
         """The run itself, from picture and noise to frames."""
         lap("whole run")
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = self._generator()
         condition = self._encode(generator)
-        noise = torch.randn(self.grid.latent_shape, generator=generator, dtype=self.backbone.dtype)
-        latents = sample(
-            self.backbone,
-            self.controller,
-            condition,
-            self.tracks,
-            self.grid,
-            noise=noise.float().to(self.backbone.device),
-            num_steps=self.num_steps,
-        )
+        noise = self.backbone.noise(self.grid, generator)
+        latents = sample(self.controller, self._setup(condition, generator), noise=noise)
         return self.backbone.decode(latents).cpu()

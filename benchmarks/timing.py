@@ -1,4 +1,4 @@
-"""How long a computation's phases take on a device, how much memory they use, and how fast the device can be."""
+"""Time and memory of a computation's phases on a device, and how fast the device can be."""
 
 import gc
 import statistics
@@ -10,14 +10,14 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from counting import Lap
 
+from benchmarks.counting import Lap
 from sgi2v.device import peak_memory, reset_peak_memory
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """One phase: the median over repetitions of the seconds spent in it, and bytes of memory."""
+    """A phase's median of seconds over repetitions, and bytes of memory."""
 
     seconds: float
     spread: float

@@ -1,4 +1,4 @@
-"""How fast the rendered worlds are drawn, and what they look like: clips a second, and a sheet of frames."""
+"""Speed at which the rendered worlds are drawn, and a sheet of frames to look at."""
 
 import json
 import statistics
@@ -20,10 +20,10 @@ from sgi2v.world import Clips, Kind, LifelikeWorld, World
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Clips are rendered with their layers over latent cells and the correspondences of these, as training does."""
+    """Render clips with their layers over latent cells and the correspondences of these, as training does."""
 
     kind: Kind = "lifelike"
-    """Which world."""
+    """Kind of rendered world."""
     width: int = 320
     """Pixels."""
     height: int = 192
@@ -37,9 +37,9 @@ class Options:
     repeats: int = 5
     """Goes that count, after one that does not."""
     seed: int = 0
-    """Of the first go; each has another."""
+    """Seed of the first go; each has another."""
     device: str = "cpu"
-    """Where to draw."""
+    """Device to draw on."""
     sheet: Path | None = None
     """A PNG to write instead: four frames of each clip side by side."""
     sheet_width: int = 240
@@ -48,11 +48,7 @@ class Options:
 
 def main(options: Options) -> None:
     """Print one line of JSON, or write the sheet."""
-    shape: dict[str, Any] = {
-        "width": options.width,
-        "height": options.height,
-        "num_frames": options.num_frames,
-    }
+    shape: dict[str, Any] = {"width": options.width, "height": options.height, "num_frames": options.num_frames}
     world: World | LifelikeWorld = (
         LifelikeWorld(num_things=options.num_things, **shape)
         if options.kind == "lifelike"

@@ -1,9 +1,9 @@
 """The published procedure's cost, restated fairly: what SG-I2V's guided step takes when done as its code does it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -12,35 +12,33 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sgi2v.attention import first_frame_attention, to_maps
-from sgi2v.backbones.base import Backbone, Level
-from sgi2v.controllers import SGI2V, Controller
-from sgi2v.controllers.base import reading
-from sgi2v.grid import Grid, Tracks
+from sgi2v.controllers import SGI2V, Controller, Setup, State
+from sgi2v.planning import Schedule
 from sgi2v.spectrum import low_pass, merge_frequencies
-from sgi2v.step import Step
+from sgi2v.step import Level, Step
 from sgi2v.taps import Taps
 
 
 @dataclass(frozen=True, kw_only=True)
 class Region:
-    """One box: its cells in every frame, and what each of its cells weighs there."""
+    """A box: its cells in every frame, and what each of its cells weighs there."""
 
     cells: list[tuple[int, int, int, int]]
     """(top, left, bottom, right) per frame, uncut."""
     weights: list[Float[Tensor, "h w"]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class YardstickState:
-    backbone: Backbone
-    condition: Any
+@dataclass(kw_only=True)
+class YardstickState(State):
+    """State of a run under the yardstick."""
+
     regions: list[Region]
     size: tuple[int, int]
     low_pass: Float[Tensor, "y x"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Yardstick(Controller):
+class Yardstick(Controller[YardstickState]):
     """SG-I2V with the arithmetic, casts and loops of its published code, and nothing that it does not need.
 
     The network is cast to float32 before a guided step and back after it; autocast computes in the run's 16-bit
@@ -51,26 +49,26 @@ class Yardstick(Controller):
     time: the loss and its gradient are those of :class:`sgi2v.SGI2V`.
     """
 
+    name: ClassVar[str] = "yardstick"
+
     paper: SGI2V = field(default_factory=SGI2V)
     """The hyper-parameters."""
 
-    def planned_iterations(self, levels: Any) -> Any:
-        return self.paper.planned_iterations(levels)
+    def schedule(self, levels: Sequence[Level]) -> Schedule:
+        """The schedule of SG-I2V."""
+        return self.paper.schedule(levels)
 
-    def _guides(self, step: Step) -> bool:
-        low, high = self.paper.guided
-        return low <= reading(self.paper.guided_as, step.level, step.remaining) <= high
-
-    def prepare(self, backbone: Backbone, condition: Any, tracks: Tracks, grid: Grid) -> YardstickState:
+    def prepare(self, setup: Setup) -> YardstickState:
+        """Cells and weights of every box, worked out once."""
+        backbone, tracks, grid = setup.backbone, setup.tracks, setup.grid
         boxes = grid.cells(tracks.boxes(range(grid.num_frames)))
         regions = []
         for box in boxes:
-            cells = [tuple(int(side) for side in frame) for frame in box]
+            cells = [(top, left, bottom, right) for top, left, bottom, right in box.tolist()]
             weights = [self._gaussian(bottom - top, right - left) for top, left, bottom, right in cells]
             regions.append(Region(cells=cells, weights=[w.to(backbone.device) for w in weights]))
         return YardstickState(
-            backbone=backbone,
-            condition=condition,
+            setup=setup,
             regions=regions,
             size=(grid.rows, grid.columns),
             low_pass=low_pass(grid.rows, grid.columns, self.paper.cutoff, device=backbone.device),
@@ -86,17 +84,18 @@ class Yardstick(Controller):
 
     def features(self, x: Float[Tensor, "n c y x"], level: Level, state: YardstickState) -> Tensor:
         """First-frame attention of all layers at the latents' size, side by side."""
-        denoiser: Any = state.backbone.denoiser
+        denoiser: Any = state.setup.backbone.denoiser
+        condition = state.setup.condition
         blocks = [f"{layer.removesuffix(':first-frame')}.transformer_blocks.0.attn1" for layer in self.paper.layers]
         names = [f"{block}.to_{part}" for block in blocks for part in "qkv"]
         sigma = torch.full((), level.noise, device=x.device)
-        image = state.condition.image_latents.float().expand(x.shape[0], -1, -1, -1)
+        image = condition.image_latents.float().expand(x.shape[0], -1, -1, -1)
         with Taps(denoiser, [*names, "up_blocks.2"]) as taps:
             denoiser(
                 torch.cat([x / (sigma**2 + 1) ** 0.5, image], dim=1)[None],
                 0.25 * sigma.log(),
-                encoder_hidden_states=state.condition.embedding.float(),
-                added_time_ids=state.condition.time_ids.float(),
+                encoder_hidden_states=condition.embedding.float(),
+                added_time_ids=condition.time_ids.float(),
             )
         maps = []
         for block in blocks:
@@ -135,7 +134,7 @@ class Yardstick(Controller):
     @contextmanager
     def during(self, step: Step, state: YardstickState) -> Iterator[None]:
         """diffusers' own attention processors, which compute attention to the one image token as any other."""
-        denoiser: Any = state.backbone.denoiser
+        denoiser: Any = state.setup.backbone.denoiser
         ours = dict(denoiser.attn_processors)
         denoiser.set_attn_processor(AttnProcessor2_0())
         try:
@@ -144,14 +143,15 @@ class Yardstick(Controller):
             denoiser.set_attn_processor(ours)
 
     def steer(self, x: Float[Tensor, "n c y x"], step: Step, state: YardstickState) -> Tensor:
-        if not self._guides(step):
+        """Latents after this step's iterations and the frequency merge; ``x`` outside the guided range."""
+        if not self.paper.guided.covers(step.level, step.index, step.count):
             return x
         with self.during(step, state):
             return self._steer(x, step, state)
 
     def _steer(self, x: Tensor, step: Step, state: YardstickState) -> Tensor:
-        denoiser: Any = state.backbone.denoiser
-        half = state.backbone.dtype
+        denoiser: Any = state.setup.backbone.denoiser
+        half = state.setup.backbone.dtype
         autocast = (
             nullcontext()
             if half == torch.float32 or x.is_meta

@@ -27,7 +27,7 @@ class Options:
     """Run studies side by side."""
 
     arguments: Positional[tuple[str, ...]] = ()
-    """Passed on to every study; put -- before them."""
+    """Arguments passed on to every study; put -- before them."""
     only: tuple[str, ...] = ()
     """Names of studies; all by default."""
     jobs: int = 1
@@ -42,7 +42,7 @@ class Options:
 
 
 def run(name: str, arguments: tuple[str, ...]) -> bool:
-    """Run one study to its end; whether it succeeded."""
+    """Run one study to its end; True if it succeeded."""
     LOGS.mkdir(parents=True, exist_ok=True)
     begun, log = time.monotonic(), LOGS / f"{name}.log"
     print(f"{name}: begun, says more in {log}", file=sys.stderr, flush=True)

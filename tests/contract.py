@@ -86,7 +86,7 @@ def scene(prompt: str = "") -> Scene:
 
 
 class Broken(Exception):
-    """What the tests throw."""
+    """Thrown by the tests."""
 
 
 class WeightsOpened(AssertionError):
@@ -194,6 +194,14 @@ class Bench:
             sampling=self.subject.sampling, **watching,
         )  # fmt: skip
 
+    def adapter(self, scale: float) -> LowRank:
+        """A random addition to the subject's linear layer."""
+        layer = self.backbone.denoiser.get_submodule(self.subject.adapted)
+        assert isinstance(layer, torch.nn.Linear)
+        (rows, columns), draws = layer.weight.shape, torch.Generator().manual_seed(0)
+        pair = torch.randn(2, columns, generator=draws), torch.randn(rows, 2, generator=draws)
+        return LowRank({self.subject.adapted: pair}, name="a", sha256="0" * 64, scale=scale)
+
     def ran(self, name: str) -> tuple[Video, list[Pass]]:
         """The same, made once."""
         if name not in self.runs:
@@ -209,7 +217,7 @@ class BackboneContract:
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Every test that asks for a controller's name is run once for each."""
-        subject: Subject = metafunc.cls.subject  # type: ignore[union-attr]
+        subject: Subject = self.subject
         if "name" in metafunc.fixturenames:
             metafunc.parametrize("name", list(subject.controllers))
         if "in_half" in metafunc.fixturenames:
@@ -244,7 +252,7 @@ class BackboneContract:
             assert list(backbone.levels(num_steps, grid)) == list(levels)
             assert len(levels) == num_steps + 1 and levels[-1].noise == 0
             assert all(here.noise_level > there.noise_level for here, there in pairwise(levels))
-        assert len(outline.weights_sha256) == 64 and outline.weights_sha256 == backbone.weights_sha256
+        assert len(outline.hash_weights()) == 64 and outline.hash_weights() == backbone.weights_sha256
 
     def test_noise_is_the_generators_alone(self, bench: Bench) -> None:
         def draw(seed: int) -> Tensor:
@@ -298,29 +306,35 @@ class BackboneContract:
     def test_an_adapter_takes_part_while_it_is_open(self, bench: Bench) -> None:
         if not bench.subject.adapted:
             pytest.skip("this model takes no adapters")
-        backbone, sampling = bench.backbone, bench.subject.sampling
-        layer = backbone.denoiser.get_submodule(bench.subject.adapted)
-        rows, columns = layer.weight.shape
+        backbone = bench.backbone
+        grid, draws = bench.grid, torch.Generator().manual_seed(0)
+        condition = backbone.encode(tracks_of(bench.scene, grid).image, Text(), grid, draws)
+        level = backbone.levels(4, grid)[1]
+        x = backbone.noise(grid, draws) * level.init_noise_sigma
+        plain = backbone.denoise(x, level, condition)
+        with nothing_is_left(backbone.denoiser):
+            for scale in (0.0, 0.3):
+                with backbone.adapted(bench.adapter(scale)):
+                    changed = not torch.equal(backbone.denoise(x, level, condition), plain)
+                assert changed == (scale > 0)
+            with pytest.raises(Broken), backbone.adapted(bench.adapter(0.3)):
+                raise Broken
+        assert torch.equal(backbone.denoise(x, level, condition), plain)
 
-        def low_rank(scale: float) -> LowRank:
-            draw = torch.Generator().manual_seed(0)
-            pair = torch.randn(2, columns, generator=draw), torch.randn(rows, 2, generator=draw)
-            return LowRank({bench.subject.adapted: pair}, name="a", sha256="0" * 64, scale=scale)
-
-        def made(scale: float) -> Video:
-            with nothing_is_left(backbone.denoiser):
-                return generate(
-                    bench.scene, backbone=backbone, controller=Controller(), sampling=sampling,
-                    adapters=[low_rank(scale)],
-                )  # fmt: skip
-
-        adapted, plain = made(0.3), bench.ran("none")[0].frames
-        assert torch.equal(made(0.0).frames, plain) and not torch.equal(adapted.frames, plain)
-        assert adapted.run is not None
-        again = replay(Run.from_dict(adapted.run), backbone=backbone, adapters=[low_rank(0.3)])
-        assert torch.equal(again.frames, adapted.frames)
+    def test_a_record_names_its_adapters(self, bench: Bench) -> None:
+        if not bench.subject.adapted:
+            pytest.skip("this model takes no adapters")
+        backbone, adapter = bench.backbone, bench.adapter(0.3)
+        with nothing_is_left(backbone.denoiser):
+            video = generate(
+                bench.scene, backbone=backbone, controller=Controller(), sampling=bench.subject.sampling,
+                adapters=[adapter],
+            )  # fmt: skip
+        assert video.run is not None and not torch.equal(video.frames, bench.ran("none")[0].frames)
+        run = Run.from_dict(video.run)
+        assert [one["sha256"] for one in run.adapters] == [adapter.sha256]
         with pytest.raises(FieldError, match="adapters"):
-            replay(Run.from_dict(adapted.run), backbone=backbone)
+            replay(run, backbone=backbone)
 
     # ------------------------------------------------------------ runs
 
@@ -391,12 +405,21 @@ class BackboneContract:
 
     # ------------------------------------------------------------ mistakes, before any weight is read
 
-    def refused(self, bench: Bench, field: str, of: Scene | None = None, **changes: Any) -> FieldError:
+    def refused(
+        self,
+        bench: Bench,
+        field: str,
+        of: Scene | None = None,
+        *,
+        controller: Controller[Any] | None = None,
+        sampling: Sampling | None = None,
+    ) -> FieldError:
         """The mistake that planning finds, made out of the subject's own run by the changes."""
-        controller = changes.pop("controller", bench.subject.guided)
-        sampling = replace(bench.subject.sampling, **changes)
         with no_weights_opened(), pytest.raises(FieldError) as caught:
-            plan(of or bench.scene, outline_of(bench.folder), controller=controller, sampling=sampling)
+            plan(
+                of or bench.scene, outline_of(bench.folder), controller=controller or bench.subject.guided,
+                sampling=sampling or bench.subject.sampling,
+            )  # fmt: skip
         error = caught.value
         assert error.field.startswith(field) and error.problem and "\n" not in str(error)
         return error
@@ -411,7 +434,7 @@ class BackboneContract:
 
     def test_a_size_it_cannot_make_is_refused(self, bench: Bench, impossible: str) -> None:
         value = bench.subject.impossible[impossible]
-        error = self.refused(bench, impossible, **{impossible: value})
+        error = self.refused(bench, impossible, sampling=replace(bench.subject.sampling, **{impossible: value}))
         assert str(value) in str(error)
 
     def test_a_layer_it_does_not_have_is_refused(self, bench: Bench) -> None:

@@ -7,7 +7,7 @@ PLUGIN = Path(__file__).parent / "plugin"
 
 
 def write_entry_points(folder: Path) -> Path:
-    """What an installer writes of the package's pyproject.toml, so that ``folder`` on the path makes it known.
+    """Writes what an installer makes of the package's pyproject.toml; with ``folder`` on the path it is known.
 
     Its modules are found anyway (pyproject.toml's pythonpath); tests/test_plugin.py installs it for good.
     """

@@ -9,19 +9,20 @@ import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import Tensor
 
+from imprint import nothing_is_left
 from sgi2v import SVD
 from sgi2v.attention import (
     AttentionCall,
     AttentionEdit,
-    LeanAttention,
     attend,
     first_frame_attention,
     map_size,
     to_maps,
 )
+from sgi2v.backbones.svd.attention import LeanAttention
 from sgi2v.backbones.svd.parts import SVDCondition
 from sgi2v.step import Level
-from test_no_trace import Broken, nothing_is_left
+from test_no_trace import Broken
 from tiny import EMBEDDING, load_svd, tiny_svd
 
 
@@ -241,14 +242,14 @@ def test_the_inner_edit_answers_first_and_what_it_leaves_goes_to_the_outer_one(
     halves = denoised(backbone, condition, x, halved)
     assert torch.equal(denoised(backbone, condition, x, halved, nothing), halves)
     grid = backbone.grid(48, 64, NUM_FRAMES)
-    with nothing_is_left(backbone), backbone.editing(halved, grid):
+    with nothing_is_left(backbone.denoiser), backbone.editing(halved, grid):
         with backbone.editing(only_temporal, grid):
             pass
         assert torch.equal(backbone.denoise(x, LEVEL, condition), halves), "the outer edit is not back"
 
 
 def test_nothing_is_left_after_edits_that_worked(backbone: SVD, condition: SVDCondition, x: Tensor) -> None:
-    with nothing_is_left(backbone):
+    with nothing_is_left(backbone.denoiser):
         denoised(backbone, condition, x, halved, nothing)
 
 
@@ -261,7 +262,7 @@ def test_nothing_is_left_after_an_edit_that_fails(
             raise Broken
         return None
 
-    with nothing_is_left(backbone), pytest.raises(Broken):
+    with nothing_is_left(backbone.denoiser), pytest.raises(Broken):
         denoised(backbone, condition, x, *[fails] * num_edits)
 
 
@@ -269,7 +270,7 @@ def test_nothing_is_left_after_a_network_that_fails(backbone: SVD, condition: SV
     def fail(*_: object) -> None:
         raise Broken
 
-    with nothing_is_left(backbone):
+    with nothing_is_left(backbone.denoiser):
         handle = backbone.denoiser.get_submodule("mid_block").register_forward_hook(fail)
         try:
             with pytest.raises(Broken):
@@ -301,7 +302,7 @@ def test_gradients_through_an_edit_under_taps_with_and_without_checkpointing(
     assert torch.equal(gradient(backbone, condition, x, AttentionCall.ordinary), plain)
     edited = gradient(backbone, condition, x, halved)
     assert (edited - plain).norm() > 0.01 * plain.norm()
-    with nothing_is_left(checkpointed):
+    with nothing_is_left(checkpointed.denoiser):
         assert torch.equal(gradient(checkpointed, condition, x, halved), edited)
 
 

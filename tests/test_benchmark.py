@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sgi2v.backbones import SVD, load_backbone
+from sgi2v.backbones.svd.model import SVD
 from sgi2v.controllers import SGI2V, Controller, InTurn
 from sgi2v.evaluation.benchmark import BenchmarkProgress, Method, Summary, run_benchmark
 from sgi2v.evaluation.clip_features import load_clip_features
@@ -25,11 +25,11 @@ from sgi2v.evaluation.rows import read_rows
 from sgi2v.evaluation.store import Store, StoreFull, read_clip
 from sgi2v.evaluation.tracker import TemplateTracker
 from sgi2v.pipeline import generate
-from sgi2v.planning import Sampling
+from sgi2v.planning import Range, Sampling
 from sgi2v.scene import Box, Key, Motion, Scene
 from sgi2v.step import Cancelled
 from sgi2v.video import to_uint8
-from tiny import tiny_svd
+from tiny import load_svd, tiny_svd
 
 SAMPLING = Sampling(num_steps=2, width=64, height=64, num_frames=4)
 QUICK = TemplateTracker(scales=(), turns=())
@@ -39,7 +39,7 @@ FREE: dict[str, Method] = {"still": "still", "paste": "paste", "true": "true"}
 
 @pytest.fixture(scope="module")
 def backbone() -> SVD:
-    return load_backbone(tiny_svd(4, light=True), device="cpu", dtype="float32")
+    return load_svd(tiny_svd(4, light=True), device="cpu", dtype="float32")
 
 
 def bench(folder: Path, cases: Any = WORLD, methods: Mapping[str, Method] = FREE, **more: Any) -> Summary:
@@ -125,7 +125,7 @@ def test_rows_say_what_decides_them_and_are_made_once(tmp_path: Path, backbone: 
 
 def test_rows_from_before_a_field_was_there_are_still_found(tmp_path: Path, backbone: SVD) -> None:
     one = Case(name="one", scene=WORLD[0].scene)
-    guided = SGI2V(guided=(0.0, 1000.0), iterations=1)
+    guided = SGI2V(guided=Range(low=0.0, high=1000.0), iterations=1)
     pair = InTurn(first=Controller(), second=guided)
     methods: dict[str, Method] = {"off": guided, "on": dataclasses.replace(guided, settled=0.5), "pair": pair}
     rows = {row["method"]: row for row in bench(tmp_path, [one], methods, backbone=backbone).rows}
@@ -154,7 +154,7 @@ def test_a_scene_made_by_rule_is_known_however_a_processor_rounds(tmp_path: Path
 
 def test_a_field_of_the_controller_is_another_clip(tmp_path: Path, backbone: SVD) -> None:
     one = Case(name="one", scene=WORLD[0].scene)
-    guided = SGI2V(guided=(0.0, 1000.0), iterations=1)
+    guided = SGI2V(guided=Range(low=0.0, high=1000.0), iterations=1)
     methods: dict[str, Method] = {"a": guided, "b": dataclasses.replace(guided, lr=0.5), "c": guided}
     rows = bench(tmp_path, [one], methods, backbone=backbone).rows
     assert [row["method"] for row in rows] == ["a", "b", "c"]
@@ -213,8 +213,8 @@ def test_what_can_never_work_is_refused_before_anything_is_made(tmp_path: Path, 
     ):
         with pytest.raises(ValueError, match=message):
             bench(tmp_path, methods=methods)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"methods\.sg-i2v.*guided: "):
-        bench(tmp_path, methods={"sg-i2v": SGI2V(guided=(1e-9, 1e-8))}, backbone=backbone)
+    with pytest.raises(ValueError, match=r"methods: 'sg-i2v' cannot run: controller\.guided: no step of 2 "):
+        bench(tmp_path, methods={"sg-i2v": SGI2V(guided=Range(low=1e-9, high=1e-8))}, backbone=backbone)
     with pytest.raises(ValueError, match="say width, height and num_frames"):
         run_benchmark(WORLD, FREE, store=Store(rows=tmp_path / "rows.jsonl"))
     assert not list(tmp_path.iterdir())

@@ -16,24 +16,25 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from sgi2v import SGI2V, SVDSettings
+from sgi2v.controllers import Setup
 from sgi2v.grid import Grid, Track, Tracks
 from sgi2v.step import Reporter, Step
 from tiny import tiny_unet
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+ROOT = Path(__file__).parents[1]
 NAMES = ("counting", "architecture", "timing", "phases", "yardstick", "full_size")
 
 
 @pytest.fixture(scope="module")
 def bench() -> Iterator[Any]:
     """The modules of benchmarks/, which are no part of the package."""
-    sys.path.insert(0, str(BENCHMARKS))
+    sys.path.insert(0, str(ROOT))
     try:
-        yield SimpleNamespace(**{name: importlib.import_module(name) for name in NAMES})
+        yield SimpleNamespace(**{name: importlib.import_module(f"benchmarks.{name}") for name in NAMES})
     finally:
-        sys.path.remove(str(BENCHMARKS))
+        sys.path.remove(str(ROOT))
         for name in NAMES:
-            sys.modules.pop(name, None)
+            sys.modules.pop(f"benchmarks.{name}", None)
 
 
 def forward_and_backward(bench: Any, layer: nn.Module, x: Tensor) -> tuple[int, int]:
@@ -137,26 +138,34 @@ def test_the_published_size_comes_to_what_is_known_of_it(bench: Any) -> None:
     grid = backbone.grid(1024, 576, 14)
     x = torch.empty(grid.latent_shape, device="meta")
     condition = bench.architecture.condition_of(backbone, grid, guided=False)
-    with bench.yardstick.Yardstick().during(None, SimpleNamespace(backbone=backbone)):
-        as_diffusers = bench.counting.count(lambda: backbone.denoise(x, backbone.levels(50)[10], condition))
+    with bench.yardstick.Yardstick().during(None, SimpleNamespace(setup=SimpleNamespace(backbone=backbone))):
+        as_diffusers = bench.counting.count(lambda: backbone.denoise(x, backbone.levels(50, grid)[10], condition))
     assert 44.5e12 < as_diffusers.flop < 45.5e12
     assert 8e12 < as_diffusers.kinds["attention"] < 10e12
 
 
-def a_guided_step(bench: Any, backbone: Any, grid: Grid) -> tuple[Step, Tensor, Any]:
-    levels = backbone.levels(50)
+def a_guided_step(bench: Any, backbone: Any, grid: Grid) -> tuple[Step, Tensor, Setup]:
+    levels = backbone.levels(50, grid)
     step = Step(index=10, count=50, level=levels[10], next_level=levels[11], reporter=Reporter())
     x = torch.randn(grid.latent_shape) * levels[10].init_noise_sigma
-    return step, x, bench.architecture.condition_of(backbone, grid)
+    setup = Setup(
+        backbone=backbone,
+        condition=bench.architecture.condition_of(backbone, grid),
+        tracks=scene(grid),
+        grid=grid,
+        levels=levels,
+        generator=torch.Generator(),
+    )
+    return step, x, setup
 
 
 def test_the_yardstick_has_our_loss_and_our_gradient(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fair restatement: the same arithmetic done the published way, boxes that grow and leave included."""
     backbone = tiny(bench, monkeypatch, torch.device("cpu"), torch.float32)
     grid = backbone.grid(128, 64, 4)
-    step, x, condition = a_guided_step(bench, backbone, grid)
+    step, x, setup = a_guided_step(bench, backbone, grid)
     ours, theirs = SGI2V(iterations=2), bench.yardstick.Yardstick(paper=SGI2V(iterations=2))
-    states = [c.prepare(backbone, condition, scene(grid), grid) for c in (ours, theirs)]
+    states = [c.prepare(setup) for c in (ours, theirs)]
 
     value, gradient = ours.loss(x, step.level, states[0])
     leaf = x.clone().requires_grad_(True)
@@ -176,7 +185,7 @@ def test_the_yardstick_in_16_bit_is_near_and_leaves_the_network_as_it_was(
 ) -> None:
     backbone = tiny(bench, monkeypatch, torch.device("cpu"), torch.bfloat16)
     grid = backbone.grid(128, 64, 3)
-    step, x, condition = a_guided_step(bench, backbone, grid)
+    step, x, setup = a_guided_step(bench, backbone, grid)
     before = {name: value.clone() for name, value in backbone.denoiser.state_dict().items()}
     seen = []
 
@@ -192,7 +201,7 @@ def test_the_yardstick_in_16_bit_is_near_and_leaves_the_network_as_it_was(
         reporter=Listening(),
     )
     for controller in (SGI2V(iterations=1), bench.yardstick.Yardstick(paper=SGI2V(iterations=1))):
-        state = controller.prepare(backbone, condition, scene(grid), grid)
+        state = controller.prepare(setup)
         with torch.no_grad():
             controller.steer(x, step, state)
     (ours_in, ours), (theirs_in, theirs) = seen

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import importlib
 import json
 import re
 import shutil
@@ -30,7 +31,7 @@ from tiny import save_tiny_svd, tiny_svd
 
 WIDTH, HEIGHT = 96, 64
 SMALL = tuple("--width 48 --height 32 --num-frames 3 --num-steps 3 --seed 5 --device cpu --dtype float32".split())
-GUIDED = tuple("controller:sg-i2v --controller.guided 1 400 --controller.iterations 2".split())
+GUIDED = tuple("controller:sg-i2v --controller.guided 1 400 sigma --controller.iterations 2".split())
 
 
 def scene_json(**changes: Any) -> dict[str, Any]:
@@ -129,7 +130,7 @@ def test_what_was_said_reaches_the_run(folder: Path, model: str) -> None:
     controller = "--controller.lr 0.5 --controller.cutoff 0.25 --controller.heatmap-std 0.3"
     controller += " --controller.weighting uniform"
     layers = ["--controller.layers", "up_blocks.1.attentions.0:self", "up_blocks.2.attentions.2:first-frame"]
-    last = [*["controller:sg-i2v", "--controller.guided", "0.5", "1", "--controller.guided-as", "noise-level"]]
+    last = [*["controller:sg-i2v", "--controller.guided", "0.5", "1", "noise-level"]]
     arguments = [
         "generate",
         "scene.json",
@@ -162,7 +163,7 @@ def test_a_models_own_recommendations_are_the_defaults(
         main(["generate", "--help", "--backbone", "own"])
     assert stopped.value.code == 0
     shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "Width of the video in pixels, a multiple of 8. (default: 48)" in shown
+    assert "Width of the video in pixels; the model says of what number it must be a multiple. (default: 48)" in shown
     assert "(default: 5)" in shown and "--settings.width" not in shown
     assert (
         main(
@@ -320,6 +321,13 @@ def test_help_names_every_command_and_costs_nothing() -> None:
     assert all(f"  {name} " in done.stdout for name in COMMANDS) and "sgi2v 0." in done.stdout
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_commands_line_in_the_list_is_what_it_says_of_itself(name: str) -> None:
+    command = COMMANDS[name]
+    said = getattr(importlib.import_module(f"sgi2v.cli.{command.room}"), name).__doc__
+    assert said.splitlines()[0] == command.summary
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -334,15 +342,15 @@ def test_help_names_every_command_and_costs_nothing() -> None:
         ("generate scene.json controller:sg-i2v --controller.lr -1", "sgi2v: controller.lr: must be .*got -1"),
         ("generate scene.json controller:sg-i2v --controller.lr nan", "controller.lr: must be .*got nan"),
         ("generate scene.json --dtype int8", "--dtype"),
-        ("generate scene.json --device abacus", "device: 'abacus' cannot be used here .*try cpu"),
+        ("generate scene.json --device abacus controller:none", "device: 'abacus' cannot be used here .*try cpu"),
         ("generate scene.json --backbone nowhere", "backbone: 'nowhere' is no folder and no name; use bundled"),
         ("generate scene.json --backbone some/model", "backbone: 'some/model' could not be fetched .*give its folder"),
         ("generate scene.json --backbone svd", "img2vid' could not be fetched .*give its folder"),
         ("generate scene.json --width 50", "width: must be a multiple of 8, got 50; nearest are 48 and 56"),
         ("generate scene.json --height 30", "height: must be a multiple of 8, got 30; nearest are 24 and 32"),
         ("generate scene.json --num-frames 1", "num_frames: must lie in 2..256, got 1"),
-        ("generate scene.json controller:sg-i2v --controller.guided 5000 6000", "guided: no step of 3 falls"),
-        ("generate scene.json controller:sg-i2v --controller.guided 9 1", "controller.guided: the lowest value comes"),
+        ("generate scene.json controller:sg-i2v --controller.guided 5000 6000 sigma", "guided: no step of 3 falls"),
+        ("generate scene.json controller:sg-i2v --controller.guided 9 1 sigma", "controller.guided: the lowest value"),
         ("generate missing.json", "scene: missing.json"),
         ("generate scene.json --output a.avi", "output: 'a.avi' .*end its name in .mp4 or .gif"),
         ("generate scene.json --output photo.png/a.mp4", "output: .*photo.png, which is a file"),
@@ -509,7 +517,7 @@ def test_a_bad_model_folder_gets_one_line(
     how: str, message: str, folder: Path, model: str, no_model: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     damaged(how, shutil.copytree(model, folder / "bad"))
-    line = refused(capsys, "generate", "scene.json", "--backbone", "bad", *SMALL)
+    line = refused(capsys, "generate", "scene.json", "--backbone", "bad", *SMALL, "controller:none")
     assert re.search(message, line), line
 
 
@@ -536,6 +544,42 @@ def test_what_the_model_says_of_a_method_is_said_before_the_run(
     assert "note:" not in capsys.readouterr().err
     run = load_video("b").run
     assert run is not None and "notes" not in run["backbone"]["settings"]
+
+
+def test_what_of_a_scene_goes_unused_is_one_warning(
+    folder: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On stderr and in the record, which is then of version 2; without it version 1 says all there is."""
+    Image.new("L", (WIDTH, HEIGHT), 255).save(folder / "mask.png")
+    plain = scene_json()
+    motion = {**plain["motions"][0], "mask": "mask.png"}
+    reference = {"frames": ["photo.png"]}
+    (folder / "full.json").write_text(
+        json.dumps(scene_json(version=2, motions=[motion], prompt="a cat", reference=reference))
+    )
+    name = Path(model).name
+    said = {
+        ("scene.json", "controller:sg-i2v"): "",
+        ("scene.json", "controller:none"): "",
+        ("full.json", "controller:sg-i2v"): f"not used by sg-i2v on {name}: prompt (Stable Video Diffusion takes "
+        "no text), reference clip, masks",
+        ("full.json", "controller:time-to-move"): f"not used by time-to-move on {name}: prompt (Stable Video "
+        "Diffusion takes no text)",
+    }
+    for (scene, method), warning in said.items():
+        own = {"controller:sg-i2v": GUIDED[1:], "controller:time-to-move": ("--controller.t-strong", "10")}
+        arguments = ["generate", scene, "--backbone", model, *SMALL]
+        assert main([*arguments, "--output", "a.mp4", method, *own.get(method, ())]) == 0
+        lines = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+        assert lines == ([f"warning: {warning}"] if warning else [])
+        run = read_run("a.mp4")
+        assert (run["version"], run.get("warnings")) == ((2, [warning]) if warning else (1, None))
+        assert main([*arguments, "--output", "b.mp4", "--quiet", method, *own.get(method, ())]) == 0
+        assert capsys.readouterr().err == "" and read_run("b.mp4") == run
+    run = read_run("a.mp4")
+    assert str(Path(model).parent) not in json.dumps({**run, "scene": None})
+    assert main(["replay", "a.mp4", "--backbone", model, "--device", "cpu", "--quiet"]) == 0
+    assert read_run("a-replay.mp4") == run
 
 
 @pytest.mark.parametrize("command", ["generate --help", "info"])

@@ -11,6 +11,7 @@ from sgi2v.cli import SPOILED, main
 from sgi2v.cli.common import parse
 from sgi2v.cli.generate_options import GenerateOptions, default_options
 from sgi2v.controllers import COMBINATIONS, SGI2V, TimeToMove, controller_to_dict, recommended
+from sgi2v.planning import Range
 from sgi2v.scene_io import load_scene
 from sgi2v.video import read_run
 from test_cli import SMALL, folder, scene_json
@@ -54,15 +55,19 @@ def test_a_combination_is_a_choice_with_the_options_of_both(
 
 def test_what_was_said_of_either_part_reaches_it(model: Path) -> None:
     chosen = parsed(
-        *("--backbone", str(model), "controller:time-to-move+sg-i2v", "--controller.first.tweak", "None"),
+        *("--backbone", str(model), "controller:time-to-move+sg-i2v", "--controller.first.t-weak", "None"),
         *("--controller.second.lr", "0.5", "--controller.second.weighting", "mask"),
     )
     record = controller_to_dict(chosen.controller)
-    first = controller_to_dict(TimeToMove(tweak=None, t_strong=15.0))
-    second = controller_to_dict(SGI2V(lr=0.5, weighting="mask", guided=(0.001, 5.0), iterations=2))
+    first = controller_to_dict(TimeToMove(t_weak=None, t_strong=15.0))
+    second = controller_to_dict(SGI2V(lr=0.5, weighting="mask", guided=Range(low=0.001, high=5.0), iterations=2))
     assert record == {"name": "time-to-move+sg-i2v", "first": first, "second": second}
     # The default is still SG-I2V alone, with what the model recommends for it alone.
-    assert controller_to_dict(parsed("--backbone", str(model)).controller)["guided"] == (1.0, 400.0)
+    assert controller_to_dict(parsed("--backbone", str(model)).controller)["guided"] == {
+        "low": 1.0,
+        "high": 400.0,
+        "unit": "sigma",
+    }
 
 
 def test_a_clip_of_ones_own_is_used_and_goes_into_the_record(folder: Path, model: Path) -> None:
@@ -93,9 +98,12 @@ def test_a_clip_of_ones_own_is_used_and_goes_into_the_record(folder: Path, model
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--reference", "none.mp4"], "reference.frames: video: "),
+        (["--reference", "none.mp4"], "reference.frames: cannot read none.mp4: No such file"),
         (["--reference-mask", "photo.png"], "reference_mask: there is no reference"),
-        (["--reference", "photo.png", "--reference-mask", "none"], "reference.masks: mask: "),
+        (
+            ["--reference", "photo.png", "--reference-mask", "none"],
+            "reference.masks: 'none' is no file; give",
+        ),
         (["controller:time-to-move", "--controller.t-strong", "9000"], "controller.t_strong: "),
         (
             ["controller:time-to-move+sg-i2v", "--controller.first.t-strong", "0.001"],

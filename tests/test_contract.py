@@ -58,7 +58,7 @@ TRANSFORMER = SGI2V(
     guided=Range(low=0.4, high=0.8, unit="noise-level"),
     iterations=2,
     lr=0.05,
-    weight_decay=0.0,
+    weight_decay=0.01,  # pulls at every frame, also where there is no gradient
     layers=("blocks.0:self", "blocks.1:first-frame"),
 )
 

@@ -7,15 +7,15 @@ from types import ModuleType
 import pytest
 import torch
 
-from sgi2v.backbones import SVD, load_backbone
-from sgi2v.controllers import SGI2V
+from sgi2v import SGI2V, SVD
 from sgi2v.evaluation.held_out import HeldOutWorld
 from sgi2v.pipeline import plan
+from sgi2v.planning import Range
 from sgi2v.sampling import sample
-from tiny import tiny_svd
+from tiny import load_svd, setup_of, tiny_svd
 
 SCENE = HeldOutWorld(num_frames=4, limit=1)[0].scene
-PLAIN = SGI2V(guided=(0.0, 1000.0), iterations=1, layers=("up_blocks.1.attentions.0:first-frame",))
+PLAIN = SGI2V(guided=Range(low=0.0, high=1000.0), iterations=1, layers=("up_blocks.1.attentions.0:first-frame",))
 
 
 @pytest.fixture
@@ -26,16 +26,14 @@ def cut(experiment: Callable[[str], ModuleType]) -> ModuleType:
 
 @pytest.fixture(scope="module")
 def backbone() -> SVD:
-    return load_backbone(tiny_svd(4, light=True), device="cpu", dtype="float32")
+    return load_svd(tiny_svd(4, light=True), device="cpu", dtype="float32")
 
 
 def sampled(backbone: SVD, controller: SGI2V) -> torch.Tensor:
-    backbone.settings = replace(backbone.settings, width=64, height=64, num_frames=4)
-    planned = plan(SCENE, backbone, controller=controller)
-    generator = torch.Generator().manual_seed(1)
-    condition = backbone.encode(planned.tracks.image, "", planned.grid, generator)
-    noise = torch.randn(planned.grid.latent_shape, generator=generator)
-    return sample(backbone, controller, condition, planned.tracks, planned.grid, noise=noise, num_steps=2)
+    small = backbone.with_settings(replace(backbone.settings, width=64, height=64, num_frames=4))
+    planned = plan(SCENE, small.outline, controller=controller)
+    setup = setup_of(small, planned.tracks, planned.grid, num_steps=2, seed=1)
+    return sample(controller, setup, noise=small.noise(planned.grid, setup.generator))
 
 
 @pytest.mark.parametrize(("cutoff", "wanted"), [(0.0, 1.0), (0.5, None), (1000.0, 0.0)])

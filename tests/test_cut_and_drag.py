@@ -1,4 +1,4 @@
-"""The crude clip: pixel by pixel what scissors would make, and one affine map for a camera."""
+"""The cut-and-drag clip: pixel by pixel what scissors would make, and one affine map for a camera."""
 
 import math
 from collections.abc import Sequence

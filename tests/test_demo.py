@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sgi2v import SGI2V, Sampling, load_scene
+from sgi2v import SGI2V, Range, Sampling, load_scene
 from sgi2v.cli import main
 from sgi2v.demo import TITLES, make_demo, shipped_scene
 from sgi2v.evaluation.tracker import TemplateTracker
@@ -24,7 +24,7 @@ def test_a_demonstration() -> None:
         backbone=backbone,
         tracker=TemplateTracker(),
         sampling=Sampling(width=96, height=64, num_frames=3, num_steps=3),
-        controller=SGI2V(guided=(1.0, 400.0), iterations=1),
+        controller=SGI2V(guided=Range(low=1.0, high=400.0), iterations=1),
         progress=lambda title: told[title].append,
     )
     assert demo.plain.frames.shape == demo.controlled.frames.shape == (3, 3, 64, 96)

@@ -12,20 +12,22 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from imprint import nothing_is_left
 from reference import drag_diffusion as twin
 from reference import svd as plain
-from sgi2v import SVD, Box, Cancelled, Controller, Key, Motion, Progress, Sampling, Scene, generate
-from sgi2v.backbones import Level
+from sgi2v import SVD, Box, Cancelled, Controller, Key, Motion, Progress, Sampling, Scene, SVDSettings, generate
 from sgi2v.controllers.drag_diffusion import DragDiffusion, DragState
 from sgi2v.device import HostCopy
 from sgi2v.grid import Track, Tracks
-from sgi2v.step import Reporter, Step
-from test_no_trace import Broken, NoCopies, NoWaiting, broken_layer, nothing_is_left
-from tiny import load_svd, tiny_svd
+from sgi2v.planning import Uses
+from sgi2v.step import Level, Reporter, Step
+from test_controllers import flow_levels, svd_levels
+from test_no_trace import Broken, NoCopies, NoWaiting, broken_layer
+from tiny import load_svd, setup_of, tiny_svd
 
-WIDTH, HEIGHT, NUM_FRAMES, NUM_STEPS = 128, 64, 3, 6
-DRAGGED = 2  # sigma 40 of 700, 193, 40, ...
-NO_REFERENCE = DragDiffusion(at=40.0, iterations=3, lr=0.05, reference_attention=False)
+WIDTH, HEIGHT, NUM_FRAMES, NUM_STEPS = 128, 64, 3, 4
+DRAGGED = 1  # sigma 70.6 of 700, 70.6, 2.27, 0.002
+NO_REFERENCE = DragDiffusion(at=70.0, iterations=3, lr=0.05, reference_attention=False)
 SMALL = Sampling(width=128, height=64, num_frames=3, num_steps=NUM_STEPS, seed=1)
 Boxes = NDArray[np.float32]
 
@@ -47,9 +49,13 @@ def tracks_from(boxes: Boxes) -> Tracks:
     return Tracks(image=picture(), tracks=tuple(Track(boxes=track) for track in boxes))
 
 
+# Without guidance: one pass a step.
+ONE_PASS = SVDSettings(num_frames=NUM_FRAMES, max_guidance_scale=1.0)
+
+
 @pytest.fixture(scope="module")
 def backbone() -> SVD:
-    return load_svd(tiny_svd(NUM_FRAMES, light=True), device="cpu", dtype="float32")
+    return load_svd(tiny_svd(NUM_FRAMES, light=True), device="cpu", dtype="float32", settings=ONE_PASS)
 
 
 @pytest.fixture(scope="module")
@@ -87,20 +93,19 @@ class Losses(Reporter):
 
 
 def prepared(
-    backbone: SVD, controller: DragDiffusion, boxes: Boxes, reporter: Reporter | None = None
+    backbone: SVD,
+    controller: DragDiffusion,
+    boxes: Boxes,
+    reporter: Reporter | None = None,
+    num_steps: int = NUM_STEPS,
 ) -> tuple[DragState, Tensor, Step]:
     grid = backbone.grid(WIDTH, HEIGHT, NUM_FRAMES)
-    condition = backbone.encode(picture(), "", grid, torch.Generator().manual_seed(0))
-    levels = backbone.levels(NUM_STEPS)
-    step = Step(
-        index=DRAGGED,
-        count=NUM_STEPS,
-        level=levels[DRAGGED],
-        next_level=levels[DRAGGED + 1],
-        reporter=reporter or Reporter(),
-    )
-    x = torch.randn(grid.latent_shape, generator=torch.Generator().manual_seed(3)) * levels[DRAGGED].noise
-    return controller.prepare(backbone, condition, tracks_from(boxes), grid), x, step
+    setup = setup_of(backbone, tracks_from(boxes), grid, num_steps=num_steps)
+    index = controller.dragged_step(setup.levels)
+    level, next_level = setup.levels[index : index + 2]
+    step = Step(index=index, count=num_steps, level=level, next_level=next_level, reporter=reporter or Reporter())
+    x = torch.randn(grid.latent_shape, generator=torch.Generator().manual_seed(3)) * level.noise
+    return controller.prepare(setup), x, step
 
 
 # ---------------------------------------------------------------- the twin
@@ -116,9 +121,10 @@ def prepared(
     ids=["published", "first-frame", "other numbers"],
 )
 def test_a_whole_drag_is_that_of_the_loops(backbone: SVD, models: plain.Models, changes: dict[str, Any]) -> None:
-    controller = dataclasses.replace(NO_REFERENCE, lr=0.002, **changes)
+    # Of six steps, at sigma 40: at more noise last bits turn more of the gradient's signs.
+    controller = dataclasses.replace(NO_REFERENCE, at=40.0, lr=0.002, **changes)
     reporter = Losses()
-    state, x, step = prepared(backbone, controller, moving(), reporter)
+    state, x, step = prepared(backbone, controller, moving(), reporter, num_steps=6)
     steered = controller.steer(x, step, state)
 
     drag = twin.Drag(
@@ -136,10 +142,10 @@ def test_a_whole_drag_is_that_of_the_loops(backbone: SVD, models: plain.Models, 
         outside_weight=controller.outside_weight,
         per_frame_mask=controller.editable == "frame",
     )
-    settings = plain.Settings(width=WIDTH, height=HEIGHT, num_frames=NUM_FRAMES, num_steps=NUM_STEPS)
-    models.scheduler.set_timesteps(NUM_STEPS)
+    settings = plain.Settings(width=WIDTH, height=HEIGHT, num_frames=NUM_FRAMES, num_steps=step.count)
+    models.scheduler.set_timesteps(step.count)
     condition = plain.encode(models, picture(), settings, torch.Generator().manual_seed(0))
-    wanted, losses, _ = twin.dragged(models, x[None], DRAGGED, condition, moving(), drag)
+    wanted, losses, _ = twin.dragged(models, x[None], step.index, condition, moving(), drag)
     assert [float(v) for v in reporter.values] == pytest.approx(losses, rel=1e-3)
     change, expected = steered - x, wanted[0] - x
     assert expected.abs().max() > 0.5 * controller.lr * step.level.noise
@@ -230,15 +236,15 @@ def test_the_identity_setting_is_no_control(backbone: SVD, scene: Scene) -> None
 
 def test_reference_attention_acts_from_the_dragged_step_until_told(backbone: SVD) -> None:
     """It changes later frames, never the first, and only where it is asked to."""
-    controller = DragDiffusion(at=40.0, iterations=0, reference_until=2.0)
+    controller = DragDiffusion(at=70.0, iterations=0, reference_until=2.0)
     state, x, step = prepared(backbone, controller, moving()[:1])
-    levels = backbone.levels(NUM_STEPS)
-    plain_x0 = backbone.denoise(x, step.level, state.condition)
+    levels, condition = state.setup.levels, state.setup.condition
+    plain_x0 = backbone.denoise(x, step.level, condition)
     steps = [dataclasses.replace(step, index=k, level=levels[k], next_level=levels[k + 1]) for k in range(NUM_STEPS)]
-    with nothing_is_left(backbone):
+    with nothing_is_left(backbone.denoiser):
         for k, at in enumerate(steps):
             with controller.during(at, state):
-                seen = backbone.denoise(x, step.level, state.condition)
+                seen = backbone.denoise(x, step.level, condition)
             acts = k >= DRAGGED and levels[k].sigma >= 2.0
             assert torch.equal(seen, plain_x0) != acts, k
     nowhere = dataclasses.replace(controller, reference_layers=("down_blocks",))
@@ -246,7 +252,7 @@ def test_reference_attention_acts_from_the_dragged_step_until_told(backbone: SVD
     outputs = []
     for other in (nowhere, only, controller):
         with other.during(step, state):
-            outputs.append(backbone.features(x, step.level, state.condition, ["up_blocks.2.attentions.1:output"]))
+            outputs.append(backbone.features(x, step.level, condition, ["up_blocks.2.attentions.1:output"]))
     (a,), (b,), (c,) = (tuple(output.values()) for output in outputs)
     assert not torch.allclose(a, b) and not torch.allclose(b, c)
 
@@ -256,17 +262,19 @@ def test_reference_attention_acts_from_the_dragged_step_until_told(backbone: SVD
 
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
 def test_nothing_is_left_however_it_ends(scene: Scene, checkpointing: bool) -> None:
-    backbone = load_svd(tiny_svd(NUM_FRAMES, light=True), device="cpu", dtype="float32")
-    controller = dataclasses.replace(NO_REFERENCE, reference_attention=True)
-    plain_frames = generate(scene, backbone=backbone, controller=controller, sampling=SMALL).frames
+    backbone = load_svd(tiny_svd(NUM_FRAMES, light=True), device="cpu", dtype="float32", settings=ONE_PASS)
+    # Of three steps: sigma 700, 15.6, 0.002.
+    controller = dataclasses.replace(NO_REFERENCE, at=15.0, iterations=2, reference_attention=True)
+    sampling = dataclasses.replace(SMALL, num_steps=3)
+    plain_frames = generate(scene, backbone=backbone, controller=controller, sampling=sampling).frames
     if checkpointing:
         backbone.denoiser.enable_gradient_checkpointing()  # type: ignore[operator]
 
     def run(**kwargs: Any) -> Tensor:
-        frames: Tensor = generate(scene, backbone=backbone, controller=controller, sampling=SMALL, **kwargs).frames
+        frames: Tensor = generate(scene, backbone=backbone, controller=controller, sampling=sampling, **kwargs).frames
         return frames
 
-    with nothing_is_left(backbone):
+    with nothing_is_left(backbone.denoiser):
         assert torch.equal(run(), plain_frames)
     times = 0
 
@@ -275,23 +283,23 @@ def test_nothing_is_left_however_it_ends(scene: Scene, checkpointing: bool) -> N
         times += 1
         return times == DRAGGED + 3  # every step asks once, then every iteration
 
-    with nothing_is_left(backbone), pytest.raises(Cancelled):
+    with nothing_is_left(backbone.denoiser), pytest.raises(Cancelled):
         run(cancelled=cancelled)
 
     def progress(now: Progress) -> None:
         if now.iteration == 2 or now.step == DRAGGED + 2:
             raise Broken
 
-    with nothing_is_left(backbone), pytest.raises(Broken):
+    with nothing_is_left(backbone.denoiser), pytest.raises(Broken):
         run(progress=progress)
     for backward in (False, True):
         with (
-            nothing_is_left(backbone),
+            nothing_is_left(backbone.denoiser),
             broken_layer(backbone.denoiser, "up_blocks.2.resnets.1", backward=backward),
             pytest.raises(Broken),
         ):
             run()
-    with nothing_is_left(backbone):
+    with nothing_is_left(backbone.denoiser):
         assert torch.equal(run(), plain_frames)
 
 
@@ -314,8 +322,6 @@ def test_an_iteration_waits_for_nothing_but_the_answer_of_the_one_before(
     state, x, step = prepared(backbone, NO_REFERENCE, moving())
     dispatch, function = NoWaiting(), NoCopies()
     monkeypatch.setattr(torch.optim.Adam, "step", unwatched(torch.optim.Adam.step, dispatch, function))
-    # The schedule is worked out on the host, once a step.
-    monkeypatch.setattr(backbone, "levels", unwatched(backbone.levels, dispatch, function))
     asked: list[int] = []
     read = HostCopy.read
 
@@ -362,36 +368,38 @@ def test_more_boxes_take_no_more_operations(backbone: SVD) -> None:
 # ---------------------------------------------------------------- fields
 
 
-def svd_levels(count: int) -> list[Level]:
-    high, low = 700 ** (1 / 7), 0.002 ** (1 / 7)
-    sigmas = [(high + k / (count - 1) * (low - high)) ** 7 for k in range(count)]
-    return [Level(signal=1.0, noise=s) for s in [*sigmas, 0.0]]
-
-
 def test_the_default_step_is_the_published_one_in_every_unit() -> None:
     levels = svd_levels(50)
     for controller in (
         DragDiffusion(),
-        DragDiffusion(at=0.98873, at_as="noise-level"),
-        DragDiffusion(at=35.0, at_as="step"),
+        DragDiffusion(at=0.98873, unit="noise-level"),
+        DragDiffusion(at=35.0, unit="step"),
     ):
-        plan = controller.planned_iterations(levels)
-        assert {k: v for k, v in enumerate(plan) if v} == {50 - 35: 80}
+        schedule = controller.schedule(levels)
+        assert {k: v for k, v in enumerate(schedule.iterations) if v} == {50 - 35: 80}
+        assert [k for k, acts in enumerate(schedule.acts) if acts] == [50 - 35]
+        assert (schedule.first, schedule.overwrites, schedule.changes_noise) == (0, 0, False)
     assert DragDiffusion().dragged_step(svd_levels(25)) == 7
-    flow = [Level(signal=k / 50, noise=1 - k / 50) for k in range(51)]
-    assert DragDiffusion(at=0.7, at_as="noise-level").dragged_step(flow) == 15
+    assert DragDiffusion(at=0.7, unit="noise-level").dragged_step(flow_levels(50)) == 15
 
 
 def test_a_step_that_is_not_near_is_an_error_that_shows_the_sigmas() -> None:
     low = [Level(signal=1.0, noise=s) for s in (20.0, 5.0, 0.1, 0.0)]
     with pytest.raises(ValueError, match=r"controller\.at: no step of 3 is near sigma 87\.7; .* 20, 5, 0\.1"):
-        DragDiffusion().planned_iterations(low)
+        DragDiffusion().schedule(low)
     with pytest.raises(ValueError, match=r"controller\.at"):
-        DragDiffusion(at=35.0, at_as="step").planned_iterations(low)
+        DragDiffusion(at=35.0, unit="step").schedule(low)
     assert DragDiffusion(at=3.0).dragged_step(low) == 1
 
 
-@pytest.mark.parametrize("field", ["at_as", "editable", "pulled", "tracked"])
+def test_it_says_what_it_uses() -> None:
+    both = Uses(features=("up_blocks.2:output",), blocks=("up_blocks.2", "up_blocks.3"), edits=True, motions=True)
+    assert DragDiffusion().uses() == both
+    alone = Uses(features=("up_blocks.2:output",), motions=True)
+    assert NO_REFERENCE.uses() == DragDiffusion(reference_layers=()).uses() == alone
+
+
+@pytest.mark.parametrize("field", ["unit", "editable", "pulled", "tracked"])
 def test_an_unknown_word_is_named(field: str) -> None:
     made = DragDiffusion()
     object.__setattr__(made, field, "first")  # run-time type checks would refuse it sooner
@@ -420,14 +428,16 @@ def test_a_bad_field_is_named(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=rf"controller\.{field}"):
         DragDiffusion(**{field: value})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"controller\.at"):
-        DragDiffusion(at=1.0, at_as="noise-level")
+        DragDiffusion(at=1.0, unit="noise-level")
+    with pytest.raises(ValueError, match=r"controller\.unit: share grows as noise falls"):
+        DragDiffusion(at=0.3, unit="share")
 
 
-def test_a_first_box_outside_and_a_layer_that_is_not_there_are_refused(backbone: SVD) -> None:
+def test_a_first_box_outside_and_a_layer_that_is_not_there_are_refused(backbone: SVD, scene: Scene) -> None:
     outside = moving()[:1] - np.float32(20)
     with pytest.raises(ValueError, match=r"motions\[0\]\.box"):
         prepared(backbone, NO_REFERENCE, outside)
     for changes in ({"layers": ("up_blocks.7:output",)}, {"reference_layers": ("up_blocks.7",)}):
         controller = dataclasses.replace(NO_REFERENCE, reference_attention=True, **changes)  # type: ignore[arg-type]
         with pytest.raises(ValueError, match=r"no layer 'up_blocks\.7'"):
-            prepared(backbone, controller, moving())
+            backbone.outline.check(scene, controller, SMALL)

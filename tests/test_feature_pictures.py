@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from sgi2v.backbones import SVD, load_backbone
-from sgi2v.controllers import Controller
-from sgi2v.evaluation.feature_pictures import Look, Watcher, components, feature_sheet, read_by_sg_i2v
+from sgi2v.backbones import Text
+from sgi2v.backbones.svd.model import SVD
+from sgi2v.controllers import Controller, Setup
+from sgi2v.evaluation.feature_pictures import FeatureReader, Look, components, feature_sheet, read_by_sg_i2v
 from sgi2v.evaluation.held_out import HeldOutWorld
-from sgi2v.pipeline import generate
+from sgi2v.pipeline import generate, plan
 from sgi2v.planning import Sampling
-from tiny import tiny_svd
+from sgi2v.sampling import sample
+from tiny import load_svd, tiny_svd
 
 SCENE = HeldOutWorld(num_frames=4, limit=1)[0].scene
 SAMPLING = Sampling(num_steps=2, width=64, height=64, num_frames=4)
@@ -18,7 +20,7 @@ SAMPLING = Sampling(num_steps=2, width=64, height=64, num_frames=4)
 
 @pytest.fixture(scope="module")
 def backbone() -> SVD:
-    return load_backbone(tiny_svd(4, light=True), device="cpu", dtype="float32")
+    return load_svd(tiny_svd(4, light=True), device="cpu", dtype="float32")
 
 
 def test_components_are_numpys() -> None:
@@ -71,20 +73,22 @@ def test_a_sheet_of_a_run(backbone: SVD) -> None:
 
 
 def test_watching_changes_nothing(backbone: SVD) -> None:
-    from sgi2v.sampling import sample
-
     plain = generate(SCENE, backbone=backbone, controller=Controller(), sampling=SAMPLING).frames
-    from sgi2v.pipeline import plan
-
-    planned = plan(SCENE, backbone, controller=Controller(), sampling=SAMPLING)
+    planned = plan(SCENE, backbone.outline, controller=Controller(), sampling=SAMPLING)
     generator = torch.Generator().manual_seed(planned.sampling.seed)
-    condition = backbone.encode(planned.tracks.image, "", planned.grid, generator)
-    noise = torch.randn(planned.grid.latent_shape, generator=generator)
-    kept: list[object] = []
-    watcher = Watcher(layers=Look().layers, remaining=(2, 1), seen=kept.append)
-    latents = sample(
-        backbone, watcher, condition, planned.tracks, planned.grid, noise=noise, num_steps=2, reporter=None
+    condition = backbone.encode(planned.tracks.image, Text(), planned.grid, generator)
+    noise = backbone.noise(planned.grid, generator)
+    setup = Setup(
+        backbone=backbone,
+        condition=condition,
+        tracks=planned.tracks,
+        grid=planned.grid,
+        levels=planned.levels,
+        generator=generator,
     )
+    kept: list[object] = []
+    reader = FeatureReader(layers=Look().layers, remaining=(2, 1), seen=kept.append)
+    latents = sample(reader, setup, noise=noise)
     assert torch.equal(backbone.decode(latents), plain) and len(kept) == 1
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,22 +12,24 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
+from imprint import nothing_is_left
 from reference import freetraj as literal
-from sgi2v import SVD, Box, Controller, Key, Motion, Sampling, Scene, generate
+from sgi2v import SVD, Box, Controller, Key, Motion, Range, Sampling, Scene, SVDSettings, generate
 from sgi2v.attention import AttentionCall
+from sgi2v.controllers import Setup
 from sgi2v.controllers.freetraj import (
     FreeTraj,
-    FreeTrajState,
     lay,
     over_time,
-    owners_by_size,
+    regions_by_size,
     within_frames,
 )
 from sgi2v.grid import Grid, Track, Tracks
+from sgi2v.planning import Unit
 from sgi2v.spectrum import low_pass_3d, merge_frequencies_3d
 from sgi2v.step import Reporter, Step
-from test_no_trace import Broken, NoCopies, NoWaiting, nothing_is_left
-from tiny import load_svd, tiny_svd
+from test_no_trace import Broken, NoCopies, NoWaiting
+from tiny import load_svd, setup_of, tiny_svd
 
 NUM_FRAMES = 3
 WIDTH, HEIGHT = 48, 64
@@ -46,7 +49,7 @@ Paths = Sequence[Sequence[literal.Box]]
 
 def tracks_of(paths: Paths) -> Tracks:
     return Tracks(
-        image=Image.new("RGB", (WIDTH, HEIGHT)),
+        image=picture(),
         tracks=tuple(Track(boxes=np.array(path, dtype=np.float32)) for path in paths),
     )
 
@@ -60,14 +63,18 @@ def in_float32(paths: Paths) -> list[list[literal.Box]]:
     return [[(float(a), float(b), float(c), float(d)) for a, b, c, d in path] for path in boxes_of(paths)]
 
 
+# Without guidance: one pass a step.
+ONE_PASS = SVDSettings(num_frames=NUM_FRAMES, max_guidance_scale=1.0)
+
+
 @pytest.fixture(scope="module")
 def backbone() -> SVD:
-    return load_svd(tiny_svd(NUM_FRAMES), device="cpu", dtype="float32")
+    return load_svd(tiny_svd(NUM_FRAMES), device="cpu", dtype="float32", settings=ONE_PASS)
 
 
 @pytest.fixture(scope="module")
 def light() -> SVD:
-    return load_svd(tiny_svd(NUM_FRAMES, light=True), device="cpu", dtype="float32")
+    return load_svd(tiny_svd(NUM_FRAMES, light=True), device="cpu", dtype="float32", settings=ONE_PASS)
 
 
 def picture() -> Image.Image:
@@ -86,7 +93,7 @@ def scene() -> Scene:
 SMALL = Sampling(width=WIDTH, height=HEIGHT, num_frames=NUM_FRAMES, num_steps=2, seed=1)
 
 
-# ---------------------------------------------------------------- whose place it is
+# ---------------------------------------------------------------- regions
 
 
 # Whole sixteenths of a pixel: numbers that a float32 halves exactly.
@@ -98,25 +105,25 @@ paths_anywhere = st.lists(st.tuples(*[boxes_anywhere] * NUM_FRAMES), min_size=1,
 
 @given(paths=paths_anywhere)
 @settings(max_examples=25, deadline=None)
-def test_owners_are_the_last_boxes_over_each_cell_at_every_size(paths: Paths) -> None:
+def test_regions_are_the_last_boxes_over_each_cell_at_every_size(paths: Paths) -> None:
     boxes = boxes_of(paths)
     exact = in_float32(paths)
-    found = owners_by_size(boxes, GRID, torch.device("cpu"))
+    found = regions_by_size(boxes, GRID, torch.device("cpu"))
     assert list(found) == [(8, 6), (4, 3), (2, 2), (1, 1)]
-    for power, ((rows, columns), owners) in enumerate(found.items()):
+    for power, ((rows, columns), regions) in enumerate(found.items()):
         for f in range(NUM_FRAMES):
             at_frame = [path[f] for path in exact]
-            wanted = [literal.owner_of(at_frame, y, x, 8 * 2**power) for y in range(rows) for x in range(columns)]
-            assert owners.of[f].tolist() == wanted
-            members = {owner: places.tolist() for owner, places in owners.members[f]}
-            assert members == {g: [p for p, owner in enumerate(wanted) if owner == g] for g in sorted(set(wanted))}
-        changing = {p for p in range(rows * columns) if len(set(owners.of[:, p].tolist())) > 1}
-        assert set(owners.changing.tolist()) == changing
+            wanted = [literal.region_of(at_frame, y, x, 8 * 2**power) for y in range(rows) for x in range(columns)]
+            assert regions.ids[f].tolist() == wanted
+            members = {region: places.tolist() for region, places in regions.members[f]}
+            assert members == {g: [p for p, region in enumerate(wanted) if region == g] for g in sorted(set(wanted))}
+        changing = {p for p in range(rows * columns) if len(set(regions.ids[:, p].tolist())) > 1}
+        assert set(regions.changing.tolist()) == changing
 
 
-@given(owners=st.lists(st.integers(0, 3), min_size=1, max_size=8), factor=st.floats(0, 1))
-def test_the_masks_of_the_twin_are_symmetric(owners: list[int], factor: float) -> None:
-    mask = literal.mask_of(owners, owners, factor)
+@given(regions=st.lists(st.integers(0, 3), min_size=1, max_size=8), factor=st.floats(0, 1))
+def test_the_masks_of_the_twin_are_symmetric(regions: list[int], factor: float) -> None:
+    mask = literal.mask_of(regions, regions, factor)
     assert torch.equal(mask, mask.T) and mask.diagonal().eq(1).all()
 
 
@@ -134,8 +141,8 @@ def call_of(source: str, size: tuple[int, int] = (4, 3), seed: int = 0) -> Atten
 
 
 def edited(call: AttentionCall, paths: Paths, factor: float) -> Tensor:
-    owners = owners_by_size(boxes_of(paths), GRID, torch.device("cpu"))[call.size]
-    return (over_time if call.source == "temporal" else within_frames)(call, owners, factor)
+    regions = regions_by_size(boxes_of(paths), GRID, torch.device("cpu"))[call.size]
+    return (over_time if call.source == "temporal" else within_frames)(call, regions, factor)
 
 
 @pytest.mark.parametrize("source", ["self", "temporal"])
@@ -153,8 +160,8 @@ def test_a_multiplied_logit_is_no_added_one(source: str) -> None:
     call = call_of(source)
     found = edited(call, PATHS, 0.01)
     assert (found - call.ordinary()).abs().max() > 0.1
-    owners = owners_by_size(boxes_of(PATHS), GRID, torch.device("cpu"))[call.size].of
-    lines = owners.T if source == "temporal" else owners
+    ids = regions_by_size(boxes_of(PATHS), GRID, torch.device("cpu"))[call.size].ids
+    lines = ids.T if source == "temporal" else ids
     bias = torch.where(lines[:, :, None] == lines[:, None, :], 0.0, np.log(0.01))[:, None]
 
     def split(t: Tensor) -> Tensor:
@@ -170,9 +177,9 @@ def test_a_multiplied_logit_is_no_added_one(source: str) -> None:
 @pytest.mark.parametrize("source", ["self", "temporal"])
 def test_edited_attention_never_waits_for_the_device(source: str) -> None:
     call = call_of(source)
-    owners = owners_by_size(boxes_of(PATHS), GRID, torch.device("cpu"))[call.size]
+    regions = regions_by_size(boxes_of(PATHS), GRID, torch.device("cpu"))[call.size]
     with torch.no_grad(), NoCopies(), NoWaiting():
-        (over_time if source == "temporal" else within_frames)(call, owners, 0.01)
+        (over_time if source == "temporal" else within_frames)(call, regions, 0.01)
 
 
 def test_many_places_are_done_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,13 +202,15 @@ def test_gradients_are_those_under_explicit_masks(source: str) -> None:
         assert torch.allclose(ours, theirs, atol=1e-4)
 
 
-def step_at(index: int, count: int, backbone: SVD) -> Step:
-    levels = backbone.levels(count)
-    return Step(index=index, count=count, level=levels[index], next_level=levels[index + 1], reporter=Reporter())
+def setup_for(backbone: SVD, paths: Paths = PATHS, num_steps: int = 8) -> Setup:
+    grid = backbone.grid(WIDTH, HEIGHT, NUM_FRAMES)
+    return setup_of(backbone, tracks_of(paths), grid, num_steps=num_steps, seed=4)
 
 
-def state_of(controller: FreeTraj, backbone: SVD, paths: Paths = PATHS) -> FreeTrajState:
-    return controller.prepare(backbone, None, tracks_of(paths), backbone.grid(WIDTH, HEIGHT, NUM_FRAMES))
+def step_at(index: int, setup: Setup) -> Step:
+    level, next_level = setup.levels[index : index + 2]
+    count = len(setup.levels) - 1
+    return Step(index=index, count=count, level=level, next_level=next_level, reporter=Reporter())
 
 
 @pytest.mark.parametrize("part", ["edit_spatial", "edit_temporal", "both"])
@@ -209,64 +218,69 @@ def test_a_denoising_step_is_the_twins(backbone: SVD, part: str) -> None:
     controller = FreeTraj(
         edit_spatial=part in ("edit_spatial", "both"), edit_temporal=part in ("edit_temporal", "both")
     )
-    generator = torch.Generator().manual_seed(4)
-    condition = backbone.encode(picture(), "", GRID, generator)
-    step = step_at(0, 8, backbone)
-    x = torch.randn(GRID.latent_shape, generator=generator) * step.level.init_noise_sigma
-    with controller.during(step, state_of(controller, backbone)):
-        found = backbone.denoise(x, step.level, condition)
+    setup = setup_for(backbone)
+    step = step_at(0, setup)
+    x = backbone.noise(GRID, setup.generator) * step.level.init_noise_sigma
+    with controller.during(step, controller.prepare(setup)):
+        found = backbone.denoise(x, step.level, setup.condition)
 
     def edit(call: AttentionCall) -> Tensor | None:
         wanted = controller.edit_temporal if call.source == "temporal" else controller.edit_spatial
         return literal.edited(call, PATHS, {8: 8, 4: 16, 2: 32, 1: 64}[call.size[0]], 0.01) if wanted else None
 
     with backbone.editing(edit, GRID):
-        wanted = backbone.denoise(x, step.level, condition)
-    plain = backbone.denoise(x, step.level, condition)
-    assert torch.allclose(found, wanted, atol=1e-3)
-    assert (found - plain).abs().max() > 0.05
+        wanted = backbone.denoise(x, step.level, setup.condition)
+    plain = backbone.denoise(x, step.level, setup.condition)
+    effect = (found - plain).abs().max()
+    assert effect > 0.02 and (found - wanted).abs().max() < 0.01 * effect
 
 
 def test_only_the_named_blocks_are_changed(backbone: SVD) -> None:
     controller = FreeTraj(layers=("up_blocks.2", "down_blocks.1.attentions.0"))
-    condition = backbone.encode(picture(), "", GRID, torch.Generator().manual_seed(4))
-    step, x = step_at(0, 8, backbone), torch.randn(GRID.latent_shape)
+    setup = setup_for(backbone)
+    step, x = step_at(0, setup), torch.randn(GRID.latent_shape)
     left: list[str] = []
-    state = state_of(controller, backbone)
+    state = controller.prepare(setup)
     with backbone.editing(lambda call: left.append(call.layer), GRID), controller.during(step, state):
-        backbone.denoise(x, step.level, condition)
+        backbone.denoise(x, step.level, setup.condition)
     everything = {n.split(".transformer_blocks")[0] for n, _ in backbone.denoiser.named_modules() if "attn1" in n}
     everything = {n for n in everything if "temporal" not in n}
     named = {n for n in everything if n.startswith("up_blocks.2.") or n == "down_blocks.1.attentions.0"}
     assert set(left) == everything - named and len(named) == 4
-    with pytest.raises(ValueError, match=r"up_blocks\.7"):
-        state_of(FreeTraj(layers=("up_blocks.7",)), backbone)
+    assert controller.uses().blocks == controller.layers
+    backbone.outline.check(scene(), controller, SMALL)
+    with pytest.raises(ValueError, match=r"no layer 'up_blocks\.7'"):
+        backbone.outline.check(scene(), FreeTraj(layers=("up_blocks.7",)), SMALL)
 
 
 @pytest.mark.parametrize(("count", "edited_steps"), [(50, 6), (25, 3), (12, 2), (4, 1), (1, 1)])
 def test_attention_is_changed_in_the_first_share_of_the_steps(backbone: SVD, count: int, edited_steps: int) -> None:
-    controller = FreeTraj()
-    state = state_of(controller, backbone)
+    controller, setup = FreeTraj(), setup_for(backbone, num_steps=count)
+    state = controller.prepare(setup)
+    assert controller.schedule(setup.levels).acts == (True,) * edited_steps + (False,) * (count - edited_steps)
     some = backbone.denoiser.get_submodule("mid_block.attentions.0.transformer_blocks.0.attn1")
     plain = some.processor
     for index in {0, edited_steps - 1, edited_steps, count - 1} - {count}:
-        with controller.during(step_at(index, count, backbone), state):
+        with controller.during(step_at(index, setup), state):
             assert (some.processor is plain) == (index >= edited_steps), index
 
 
 @pytest.mark.parametrize(
-    ("unit", "bounds"), [("sigma", (350.0, 1000.0)), ("noise-level", (0.9971, 1.0)), ("step", (45.0, 50.0))]
+    ("unit", "bounds"),
+    [("sigma", (350.0, 1000.0)), ("noise-level", (0.9971, 1.0)), ("step", (45.0, 50.0)), ("share", (0.0, 0.1))],
 )
-def test_the_share_can_be_said_in_other_units(backbone: SVD, unit: str, bounds: tuple[float, float]) -> None:
-    said = FreeTraj(guided=bounds, guided_as=unit)  # type: ignore[arg-type]
-    published = FreeTraj()
-    levels = backbone.levels(50)
-    assert [said._guides(levels[k], k, 50) for k in range(50)] == [
-        published._guides(levels[k], k, 50) for k in range(50)
-    ]
+def test_the_share_can_be_said_in_other_units(backbone: SVD, unit: Unit, bounds: tuple[float, float]) -> None:
+    assert unit in get_args(Unit)
+    said = FreeTraj(guided=Range(low=bounds[0], high=bounds[1], unit=unit))
+    levels = backbone.levels(50, GRID)
+    assert said.schedule(levels) == FreeTraj().schedule(levels)
 
 
 # ---------------------------------------------------------------- noise
+
+
+def drawing(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 def test_injected_noise_is_the_twins() -> None:
@@ -290,15 +304,15 @@ def test_injected_noise_is_the_twins() -> None:
 def test_noise_outside_all_boxes_stays_and_inside_is_new(paths: Paths) -> None:
     noise = torch.randn(GRID.latent_shape)
     cells = GRID.cells(boxes_of(paths))
-    found = FreeTraj(merge_noise=False).steered_noise(noise, cells)
-    owners = owners_by_size(boxes_of(paths), GRID, torch.device("cpu"))[8, 6].of.reshape(NUM_FRAMES, 1, 8, 6)
-    assert torch.equal((found != noise).any(dim=1, keepdim=True), owners > 0)
+    found = FreeTraj(merge_noise=False).steered_noise(noise, cells, drawing())
+    ids = regions_by_size(boxes_of(paths), GRID, torch.device("cpu"))[8, 6].ids.reshape(NUM_FRAMES, 1, 8, 6)
+    assert torch.equal((found != noise).any(dim=1, keepdim=True), ids > 0)
 
 
 def test_a_box_that_never_moves_has_the_same_noise_in_every_frame() -> None:
     cells = GRID.cells(boxes_of([[(8.0, 16.0, 32.0, 40.0)] * NUM_FRAMES]))
     noise = torch.randn(GRID.latent_shape)
-    found = FreeTraj(merge_noise=False).steered_noise(noise, cells)[:, :, 2:5, 1:4]
+    found = FreeTraj(merge_noise=False).steered_noise(noise, cells, drawing())[:, :, 2:5, 1:4]
     assert torch.equal(found, found[:1].expand_as(found)) and found.std() > 0.5
 
 
@@ -306,10 +320,10 @@ def test_a_box_that_moves_by_whole_cells_takes_its_noise_along_and_a_growing_one
     moves = [(8.0 * k, 8.0, 8.0 * k + 16, 32.0) for k in range(NUM_FRAMES)]
     grows = [(16.0 - 8 * k, 32.0 - 8 * k, 32.0 + 8 * k, 48.0 + 8 * k) for k in range(NUM_FRAMES)]
     noise = torch.randn(GRID.latent_shape)
-    found = FreeTraj(merge_noise=False).steered_noise(noise, GRID.cells(boxes_of([moves])))
+    found = FreeTraj(merge_noise=False).steered_noise(noise, GRID.cells(boxes_of([moves])), drawing())
     for k in range(NUM_FRAMES):
         assert torch.equal(found[k, :, 1:4, k : k + 2], found[0, :, 1:4, :2])
-    found = FreeTraj(merge_noise=False).steered_noise(noise, GRID.cells(boxes_of([grows])))
+    found = FreeTraj(merge_noise=False).steered_noise(noise, GRID.cells(boxes_of([grows])), drawing())
     for k in range(NUM_FRAMES):
         assert torch.equal(found[k, :, 4:6, 2:4], found[0, :, 4:6, 2:4])
 
@@ -317,33 +331,34 @@ def test_a_box_that_moves_by_whole_cells_takes_its_noise_along_and_a_growing_one
 def test_every_box_has_its_own_patch_the_same_with_and_without_the_merge() -> None:
     boxes = boxes_of([[(0.0, 0.0, 24.0, 24.0)] * NUM_FRAMES, [(24.0, 24.0, 48.0, 48.0)] * NUM_FRAMES])
     noise, cells = torch.randn(GRID.latent_shape), GRID.cells(boxes)
-    injected = FreeTraj(merge_noise=False).steered_noise(noise, cells)
+    injected = FreeTraj(merge_noise=False).steered_noise(noise, cells, drawing())
     first, second = (slice(None), slice(None), slice(0, 3), slice(0, 3)), (..., slice(3, 6), slice(3, 6))
     assert (injected[first] - injected[second]).abs().min() > 0
-    carrier = FreeTraj(spatial_cutoff=1e6, temporal_cutoff=1e6).steered_noise(noise, cells)
+    carrier = FreeTraj(spatial_cutoff=1e6, temporal_cutoff=1e6).steered_noise(noise, cells, drawing())
     for box in (first, second):
         assert torch.allclose(carrier[box], injected[box], atol=1e-4)
     assert (carrier[:, :, 6:] - noise[:, :, 6:]).abs().mean() > 0.5
 
 
-def test_the_merge_keeps_the_runs_high_frequencies_and_the_same_noise_always_gives_the_same() -> None:
+def test_the_merge_keeps_the_runs_high_frequencies_and_one_generator_draws_all() -> None:
     noise = torch.randn(GRID.latent_shape)
     cells = GRID.cells(boxes_of(PATHS))
     before = torch.get_rng_state()
-    found = FreeTraj().steered_noise(noise, cells)
-    assert torch.equal(FreeTraj().steered_noise(noise.clone(), cells), found)
+    found = FreeTraj().steered_noise(noise, cells, drawing())
+    assert torch.equal(FreeTraj().steered_noise(noise.clone(), cells, drawing()), found)
+    assert not torch.allclose(FreeTraj().steered_noise(noise, cells, drawing(1)), found, atol=1e-2)
     assert torch.equal(torch.get_rng_state(), before), "the global random generator was used"
     for cutoffs in ({"spatial_cutoff": 0.0}, {"temporal_cutoff": 0.0}):
-        assert torch.equal(FreeTraj(**cutoffs).steered_noise(noise, cells), noise)  # type: ignore[arg-type]
+        assert torch.equal(FreeTraj(**cutoffs).steered_noise(noise, cells, drawing()), noise)  # type: ignore[arg-type]
+    for off in (FreeTraj(inject_noise=False).steered_noise(noise, cells, drawing()),
+                FreeTraj().steered_noise(noise, cells[:0], drawing())):  # fmt: skip
+        assert off is noise
     everything = FreeTraj(spatial_cutoff=1e6, temporal_cutoff=1e6)
-    carrier = everything.steered_noise(noise, cells)
-    other = noise.clone()
-    other[0, 0, 0, 0] += 1e-3
-    assert (everything.steered_noise(other, cells) - carrier).abs().max() > 0.5, "the seed is not the noise's"
+    carrier = everything.steered_noise(noise, cells, drawing())
     for keep in (False, True):
         mask = low_pass_3d(NUM_FRAMES, 8, 6, 0.25, 0.1)
         wanted = merge_frequencies_3d(carrier, noise, mask, keep_variance=keep)
-        merged = FreeTraj(keep_variance=keep).steered_noise(noise, cells)
+        merged = FreeTraj(keep_variance=keep).steered_noise(noise, cells, drawing())
         assert torch.allclose(merged, wanted, atol=1e-4) and not torch.allclose(merged, noise, atol=1e-2)
 
 
@@ -357,7 +372,7 @@ def test_the_identity_setting_is_no_control_bit_for_bit(light: SVD) -> None:
 
 
 def test_the_same_seed_gives_the_same_video_and_leaves_nothing(light: SVD) -> None:
-    with nothing_is_left(light):
+    with nothing_is_left(light.denoiser):
         videos = [
             generate(scene(), backbone=light, controller=controller, sampling=SMALL).frames
             for controller in (FreeTraj(), FreeTraj(), FreeTraj(inject_noise=False))
@@ -367,15 +382,13 @@ def test_the_same_seed_gives_the_same_video_and_leaves_nothing(light: SVD) -> No
 
 
 def test_a_scene_without_motions_is_no_control(backbone: SVD) -> None:
-    empty = Tracks(image=picture(), tracks=())
-    controller = FreeTraj()
-    state = controller.prepare(backbone, None, empty, GRID)
+    controller, setup = FreeTraj(), setup_for(backbone, paths=())
+    state = controller.prepare(setup)
     noise = torch.randn(GRID.latent_shape)
-    levels = backbone.levels(4)
-    assert torch.equal(controller.start(noise, levels, state)[0], Controller().start(noise, levels, None)[0])
+    assert torch.equal(controller.start(noise, state), Controller().start(noise, state))
     some = backbone.denoiser.get_submodule("mid_block.attentions.0.transformer_blocks.0.attn1")
     plain = some.processor
-    with controller.during(step_at(0, 4, backbone), state):
+    with controller.during(step_at(0, setup), state):
         assert some.processor is plain
 
 
@@ -384,7 +397,7 @@ def test_nothing_is_left_after_a_run_that_fails(light: SVD, layer: str) -> None:
     def fail(*_: object) -> None:
         raise Broken
 
-    with nothing_is_left(light):
+    with nothing_is_left(light.denoiser):
         handle = light.denoiser.get_submodule(layer).register_forward_hook(fail)
         try:
             with pytest.raises(Broken):
@@ -396,7 +409,6 @@ def test_nothing_is_left_after_a_run_that_fails(light: SVD, layer: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
-        ({"guided": (0.2, 0.1)}, "guided"),
         ({"factor": -0.1}, "factor"),
         ({"factor": float("nan")}, "factor"),
         ({"spatial_cutoff": -1.0}, "spatial_cutoff"),
@@ -409,16 +421,11 @@ def test_impossible_values_are_refused_by_name(fields: dict[str, object], named:
         FreeTraj(**fields)  # type: ignore[arg-type]
 
 
-def test_an_unknown_clock_is_refused_by_name() -> None:
-    made = FreeTraj()
-    object.__setattr__(made, "guided_as", "sigmas")  # run-time type checks would refuse it sooner
-    with pytest.raises(ValueError, match=r"controller\.guided_as: 'sigmas' is not known"):
-        made.__post_init__()
-
-
 def test_a_range_that_no_step_falls_into_is_an_error_only_where_it_matters(backbone: SVD) -> None:
-    never = {"guided": (1e6, 1e7), "guided_as": "sigma"}
+    never, levels = Range(low=1e6, high=1e7), backbone.levels(4, GRID)
     with pytest.raises(ValueError, match=r"controller\.guided: no step of 4"):
-        FreeTraj(**never).planned_iterations(backbone.levels(4))  # type: ignore[arg-type]
-    quiet = FreeTraj(edit_spatial=False, edit_temporal=False, **never)  # type: ignore[arg-type]
-    assert list(quiet.planned_iterations(backbone.levels(4))) == [0] * 4
+        FreeTraj(guided=never).schedule(levels)
+    for quiet in (FreeTraj(edit_spatial=False, edit_temporal=False, guided=never), FreeTraj(factor=1.0, guided=never)):
+        schedule = quiet.schedule(levels)
+        assert schedule.acts == (False,) * 4 and schedule.iterations == (0,) * 4 and schedule.changes_noise
+        assert not quiet.uses().edits

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sgi2v.grid import Grid, Tracks, fit_image, tracks_of
+from sgi2v.grid import Grid, Track, Tracks, fit_image, tracks_of
 from sgi2v.scene import Box, Key, Motion, Scene
 
 FINITE = st.floats(-500, 1500, width=32)
@@ -91,7 +91,39 @@ def test_a_first_box_that_the_crop_cuts_off_is_refused_by_name() -> None:
     assert Tracks(image=tracks.image, tracks=()).boxes([0, 1]).shape == (0, 2, 4)
 
 
-def test_video_frames_behind_a_temporal_stride() -> None:
+@given(latent_frames=st.integers(1, 9), frame_stride=st.integers(1, 8), odd=st.integers(0, 7))
+def test_latent_frames_stand_for_groups_of_frames_the_first_for_itself(
+    latent_frames: int, frame_stride: int, odd: int
+) -> None:
+    """Written out: frames are dealt out one by one, the first alone, then as many at a time as the stride says."""
+    num_frames = 1 + (latent_frames - 1) * frame_stride + odd % frame_stride
+    grid = Grid(width=64, height=64, num_frames=num_frames, frame_stride=frame_stride)
+    assert grid.latent_shape == (latent_frames, 4, 8, 8)
+    groups: list[list[int]] = [[0]]
+    for frame in range(1, num_frames):
+        if len(groups[-1]) in (frame_stride, 0) or len(groups) == 1:
+            groups.append([])
+        groups[-1].append(frame)
+    whole = [group for group in groups if len(group) == frame_stride or group == [0]]
+    assert [list(grid.group(k)) for k in range(grid.latent_frames)] == whole
+
+
+@given(boxes=st.lists(st.lists(st.tuples(*[FINITE] * 4), min_size=9, max_size=9), min_size=0, max_size=3))
+def test_a_latent_frames_box_is_the_mean_of_its_groups_boxes(
+    boxes: list[list[tuple[float, float, float, float]]],
+) -> None:
+    """Nine frames, four to a latent frame: frame 0, the mean of 1 to 4, the mean of 5 to 8."""
     grid = Grid(width=64, height=64, num_frames=9, frame_stride=4)
-    assert grid.latent_frames == 3 and [grid.frame(k) for k in range(3)] == [0, 4, 8]
-    assert grid.latent_shape == (3, 4, 8, 8)
+    tracks = Tracks(
+        image=PIL.Image.new("RGB", (64, 64)),
+        tracks=tuple(Track(boxes=np.array(track, dtype=np.float32)) for track in boxes),
+    )
+    found = tracks.latent_boxes(grid)
+    assert found.shape == (len(boxes), 3, 4) and found.dtype == np.float32
+    for box, track in zip(found, boxes, strict=True):
+        for k, frames in enumerate(((0,), (1, 2, 3, 4), (5, 6, 7, 8))):
+            for side in range(4):
+                wanted = sum(track[frame][side] for frame in frames) / len(frames)
+                assert box[k, side] == pytest.approx(wanted, rel=1e-5, abs=1e-3)
+    each = Grid(width=64, height=64, num_frames=9)
+    assert np.array_equal(tracks.latent_boxes(each), tracks.boxes(range(9)))

@@ -17,7 +17,7 @@ from sgi2v.controllers import FreeTraj
 from sgi2v.grid import Grid
 from tiny import tiny_unet
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+ROOT = Path(__file__).parents[1]
 KIB = 1024
 
 
@@ -25,13 +25,13 @@ KIB = 1024
 def counting() -> Iterator[Any]:
     """benchmarks/live_memory.py, which is no part of the package."""
     names = ("counting", "architecture", "phases", "live_memory")
-    sys.path.insert(0, str(BENCHMARKS))
+    sys.path.insert(0, str(ROOT))
     try:
-        yield importlib.import_module("live_memory")
+        yield importlib.import_module("benchmarks.live_memory")
     finally:
-        sys.path.remove(str(BENCHMARKS))
+        sys.path.remove(str(ROOT))
         for name in names:
-            sys.modules.pop(name, None)
+            sys.modules.pop(f"benchmarks.{name}", None)
 
 
 def floats(kib: int, device: str = "cpu") -> Tensor:
@@ -97,8 +97,8 @@ class Naive(FreeTraj):
         def edit(call: AttentionCall) -> Tensor | None:
             if call.source == "temporal":
                 return None
-            owners = state.owners[call.size].of
-            mask = torch.where(owners[:, :, None] == owners[:, None, :], 1.0, self.factor).to(call.query.dtype)
+            ids = state.regions[call.size].ids
+            mask = torch.where(ids[:, :, None] == ids[:, None, :], 1.0, self.factor).to(call.query.dtype)
             query, key, value = (
                 t.unflatten(-1, (call.num_heads, -1)).transpose(1, 2) for t in (call.query, call.key, call.value)
             )
@@ -106,14 +106,14 @@ class Naive(FreeTraj):
             tokens: Tensor = logits.softmax(-1) @ value
             return tokens.transpose(1, 2).flatten(2)
 
-        return state.backbone.editing(edit, state.grid)
+        return state.setup.backbone.editing(edit, state.setup.grid)
 
 
 def test_a_freetraj_step_takes_at_most_a_fifth_more_than_a_plain_one(
     counting: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The tiny network at the full picture's size: a mask would be 3 x 9216 x 9216. benchmarks/ has the full one."""
-    architecture = sys.modules["architecture"]
+    architecture = sys.modules["benchmarks.architecture"]
     monkeypatch.setattr(architecture, "published_unet", lambda scale: tiny_unet())
     backbone = architecture.published_svd()
     grid = Grid(width=1024, height=576, num_frames=3)

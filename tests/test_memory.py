@@ -12,27 +12,33 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sgi2v.backbones.visiting import Sparing, Visitors, attention_blocks, fine_blocks, spare
 from torch import Tensor, nn
 
+from imprint import nothing_is_left
+from setups import setup_for
 from sgi2v import SVD, Box, FreeTraj, Key, Motion, Sampling, Scene, generate
-from sgi2v.backbones import memory as memory_module
-from sgi2v.backbones import outline_of
-from sgi2v.backbones import svd as svd_module
-from sgi2v.backbones.memory import MODES, Mode, Sizes, memory_needed, plan_memory
+from sgi2v.backbones import MODES, Mode, Text, outline_of
+from sgi2v.backbones import memory as planning_module
+from sgi2v.backbones.memory import plan_memory
+from sgi2v.backbones.offloading import Checkpointing, OffloadedWeights, checkpoint_blocks
+from sgi2v.backbones.svd import memory as memory_module
+from sgi2v.backbones.svd import model as model_module
 from sgi2v.backbones.svd.compiling import compile_blocks
 from sgi2v.backbones.svd.decoding import decode_in_slices
-from sgi2v.cli.common import memory_for
+from sgi2v.backbones.svd.memory import Sizes, attention_blocks, fine_blocks, memory_needed
+from sgi2v.backbones.svd.outline import SVDOutline
+from sgi2v.cli.common import opened
 from sgi2v.grid import tracks_of
-from test_no_trace import CONTROLLER, Broken, broken_layer, nothing_is_left
+from sgi2v.opening import ModelChoice
+from test_no_trace import CONTROLLER, Broken, broken_layer
 from tiny import load_svd, tiny_svd
 
 SMALL = Sampling(width=64, height=64, num_frames=2, num_steps=3, seed=1)
 ROUNDING = 1e-5  # of values in 0..1: a convolution of one frame against one of several
 
 
-class Strict(Visitors):
-    """Visitors whose home is another place even on a CPU: what has left reads as nothing but NaN."""
+class Strict(OffloadedWeights):
+    """Offloaded weights whose home is another place even on a CPU: what has left reads as nothing but NaN."""
 
     def __init__(self, modules: Sequence[nn.Module], device: torch.device) -> None:
         super().__init__(modules, device)
@@ -44,7 +50,7 @@ class Swapped(Strict):
     """The usual way: a parameter's data comes and goes."""
 
     @contextmanager
-    def visit(self, index: int) -> Iterator[None]:
+    def fetched(self, index: int) -> Iterator[None]:
         residents = [resident for *_, resident in self._places[index]]
         away = [resident.data for resident in residents]
         for resident, home in zip(residents, self._homes[index], strict=True):
@@ -57,11 +63,11 @@ class Swapped(Strict):
 
 
 @contextmanager
-def weights_apart(kind: type[Visitors] = Strict) -> Iterator[None]:
+def weights_apart(kind: type[OffloadedWeights] = Strict) -> Iterator[None]:
     """Models arranged inside behave as on a device with memory of its own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memory_module, "has_own_memory", lambda _: True)
-        patch.setattr(memory_module, "Visitors", kind)
+        patch.setattr(memory_module, "OffloadedWeights", kind)
         yield
 
 
@@ -96,10 +102,9 @@ def scene() -> Scene:
 def loss_and_gradient(backbone: SVD, scene: Scene) -> tuple[Tensor, Tensor]:
     grid = backbone.grid(64, 64, 2)
     tracks = tracks_of(scene, grid)
-    condition = backbone.encode(tracks.image, "", grid, torch.Generator().manual_seed(0))
-    state = CONTROLLER.prepare(backbone, condition, tracks, grid)
+    setup = setup_for(backbone, tracks, grid, num_steps=6)
     x = torch.randn(grid.latent_shape, generator=torch.Generator().manual_seed(1)) * 190
-    return CONTROLLER.loss(x, backbone.levels(6)[1], state)
+    return CONTROLLER.loss(x, setup.levels[1], CONTROLLER.prepare(setup))
 
 
 @pytest.fixture(scope="module")
@@ -168,16 +173,16 @@ def test_both_branches_in_one_pass_are_those_in_turn(monkeypatch: pytest.MonkeyP
     fast.denoiser.double()
     grid = fast.grid(32, 32, 2)
     image = Image.linear_gradient("L").resize((32, 32)).convert("RGB")
-    condition = fast.encode(image, "", grid, torch.Generator().manual_seed(0))
-    x, level = torch.randn(grid.latent_shape) * 30, fast.levels(6)[2]
+    condition = fast.encode(image, Text(), grid, torch.Generator().manual_seed(0))
+    x, level = torch.randn(grid.latent_shape) * 30, fast.levels(6, grid)[2]
     passes: list[int] = []
     hook = fast.denoiser.register_forward_pre_hook(lambda _, inputs: passes.append(len(inputs[0])))
     in_turn = fast.denoise(x, level, condition)
-    monkeypatch.setattr(svd_module, "has_own_memory", lambda _: True)
+    monkeypatch.setattr(model_module, "has_own_memory", lambda _: True)
     at_once = fast.denoise(x, level, condition)
     with fast.editing(lambda _: None, grid):
         edited = fast.denoise(x, level, condition)
-    monkeypatch.setattr(svd_module, "_FILLS_A_DEVICE", 31)
+    monkeypatch.setattr(model_module, "_FILLS_A_DEVICE", 31)
     fast.denoise(x, level, condition)
     hook.remove()
     assert passes == [1, 1, 2, 1, 1, 1, 1]
@@ -185,7 +190,7 @@ def test_both_branches_in_one_pass_are_those_in_turn(monkeypatch: pytest.MonkeyP
     torch.testing.assert_close(edited, in_turn, rtol=0, atol=1e-6)
 
 
-# ---------------------------------------------------------------- weights that visit
+# ---------------------------------------------------------------- offloaded weights
 
 
 def test_gradients_where_only_the_data_is_swapped_are_wrong_and_ours_are_right(
@@ -195,12 +200,12 @@ def test_gradients_where_only_the_data_is_swapped_are_wrong_and_ours_are_right(
 
     Without checkpointing, since what that keeps of a frozen parameter is torch's affair: itself in 2.13, so wrong too.
     """
-    monkeypatch.setattr(Sparing, "new_forward", lambda self, module, *a, **k: self._run(*a, **k))
+    monkeypatch.setattr(Checkpointing, "new_forward", lambda self, module, *a, **k: self._run(*a, **k))
     outcomes = []
     for kind in (Swapped, Strict):
         backbone = model("fast")
         blocks = fine_blocks(backbone.denoiser)
-        spare(blocks, kind(blocks, backbone.device))
+        checkpoint_blocks(blocks, kind(blocks, backbone.device))
         outcomes.append(loss_and_gradient(backbone, scene))
     assert all(torch.equal(value, right[0]) for value, _ in outcomes), "the forward pass is right either way"
     swapped, ours = (gradient for _, gradient in outcomes)
@@ -208,7 +213,7 @@ def test_gradients_where_only_the_data_is_swapped_are_wrong_and_ours_are_right(
     assert not torch.allclose(swapped, right[1], rtol=0.5)
 
 
-class Watched(Visitors):
+class Watched(OffloadedWeights):
     """Notes which modules had to be waited for."""
 
     def __init__(self, num: int) -> None:
@@ -220,32 +225,32 @@ class Watched(Visitors):
         for index in indices:
             if index not in self._there:
                 self.waited.append(index)
-            with self.visit(index):
+            with self.fetched(index):
                 assert len(self._there) <= 1, "no more than the next one"
 
 
 def test_the_next_module_is_called_ahead_forwards_and_backwards() -> None:
-    visitors = Watched(6)
-    visitors.run(0, 1, 2, 3)  # a pass that ends early, whose gradients run it again from the end
-    visitors.run(3, 2, 1, 0)
-    visitors.run(*range(6))
-    visitors.run(*range(6))
-    assert visitors.waited == [0, 3, 0, 0], "only where a pass begins or turns"
-    assert not visitors._there, "after a whole pass nothing is there"
+    weights = Watched(6)
+    weights.run(0, 1, 2, 3)  # a pass that ends early, whose gradients run it again from the end
+    weights.run(3, 2, 1, 0)
+    weights.run(*range(6))
+    weights.run(*range(6))
+    assert weights.waited == [0, 3, 0, 0], "only where a pass begins or turns"
+    assert not weights._there, "after a whole pass nothing is there"
 
 
 def test_a_module_that_fails_has_its_own_weights_again() -> None:
-    visitors = Watched(3)
-    before = [*visitors]
-    with pytest.raises(Broken), visitors.visit(1):
-        assert visitors.modules[1].weight is not before[2]
+    weights = Watched(3)
+    before = [*weights]
+    with pytest.raises(Broken), weights.fetched(1):
+        assert weights.modules[1].weight is not before[2]
         raise Broken
-    assert all(a is b for a, b in zip(visitors, before, strict=True))
-    assert all(m.weight is w for m, w in zip(visitors.modules, before[::2], strict=True))
-    assert len(visitors._there) == 1
-    visitors.leave()
-    assert not visitors._there
-    visitors.run(0, 1)
+    assert all(a is b for a, b in zip(weights, before, strict=True))
+    assert all(m.weight is w for m, w in zip(weights.modules, before[::2], strict=True))
+    assert len(weights._there) == 1
+    weights.release()
+    assert not weights._there
+    weights.run(0, 1)
 
 
 @pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
@@ -254,24 +259,24 @@ def test_the_run_after_a_failure_is_the_run_before(
 ) -> None:
     """Failing here stands for cancelling too, which leaves a run between two passes."""
     with (
-        nothing_is_left(low),
+        nothing_is_left(low.denoiser),
         broken_layer(low.denoiser, "up_blocks.2.resnets.1", backward=backward),
         pytest.raises(Broken),
     ):
         loss_and_gradient(low, scene)
-    visitors = low._arranged._visitors
-    assert visitors is not None and len(visitors._there) <= 1
-    with nothing_is_left(low):
+    weights = low._arranged._block_weights
+    assert weights is not None and len(weights._there) <= 1
+    with nothing_is_left(low.denoiser):
         value, gradient = loss_and_gradient(low, scene)
     assert torch.equal(value, right[0]) and torch.equal(gradient, right[1])
     with low._arranged.using("decoder"):
-        assert not visitors._there
+        assert not weights._there
 
 
 def test_a_mode_can_be_changed_and_leaves_nothing(scene: Scene) -> None:
     backbone = load_svd(tiny_svd(2, light=True), device="cpu", dtype="float32", memory="fast")
-    with nothing_is_left(backbone):
-        with weights_apart(Visitors):
+    with nothing_is_left(backbone.denoiser):
+        with weights_apart(OffloadedWeights):
             for mode in ("low", "balanced"):
                 backbone.use_memory(mode)
                 assert backbone.memory == mode
@@ -284,39 +289,40 @@ def test_a_mode_can_be_changed_and_leaves_nothing(scene: Scene) -> None:
 
 
 def test_auto_takes_the_first_mode_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    outline = outline_of(tiny_svd(2, light=True))
+    outline = SVDOutline.of(tiny_svd(2, light=True))
     grid = outline.grid(256, 256, 8)
     card, dtype = torch.device("meta"), torch.float16
     needed = memory_needed(Sizes.of(outline), grid, 8, card, dtype)
     assert needed["fast"] > needed["balanced"] > needed["low"]
     for mode in MODES:
-        monkeypatch.setattr(memory_module, "free_memory", lambda _, free=needed[mode]: free)
+        monkeypatch.setattr(planning_module, "free_memory", lambda _, free=needed[mode]: free)
         assert plan_memory("auto", outline, grid, card, dtype).mode == mode
     assert str(plan_memory("low", outline, grid, card, dtype)).startswith("low, about 0.")
     with pytest.raises(ValueError, match=r"memory: fast takes about .* GB free; use --memory low, about"):
         plan_memory("fast", outline, grid, card, dtype)
-    monkeypatch.setattr(memory_module, "free_memory", lambda _: needed["low"] - 1)
+    monkeypatch.setattr(planning_module, "free_memory", lambda _: needed["low"] - 1)
     with pytest.raises(ValueError, match=r"memory: low takes .*256x256, and meta has .* free; lower --num-fr"):
         plan_memory("auto", outline, grid, card, dtype)
     assert plan_memory("auto", outline, grid, card, dtype, must_fit=False).mode == "low"
-    monkeypatch.setattr(memory_module, "free_memory", lambda _: None)
+    monkeypatch.setattr(planning_module, "free_memory", lambda _: None)
     assert plan_memory("auto", outline, grid, card, dtype).mode == "fast"
 
 
 def test_a_command_says_what_it_picked(capsys: pytest.CaptureFixture[str]) -> None:
     outline = outline_of(tiny_svd(2, light=True))
-    place: dict[str, Any] = {"device": "cpu", "dtype": "float32"}
-    assert memory_for("auto", outline, SMALL, quiet=False, **place) == "fast"
-    assert memory_for("low", outline, SMALL, quiet=True, **place) == "low"
-    assert capsys.readouterr().err.startswith("memory: fast, about 0.0 GB")
+    for memory, mode, quiet in (("auto", "fast", False), ("low", "low", True)):
+        choice = ModelChoice(device="cpu", dtype="float32", memory=memory)  # type: ignore[arg-type]
+        assert opened(choice, outline, SMALL, quiet=quiet).memory == mode
+    err = capsys.readouterr().err
+    assert err.startswith("memory: fast, about 0.0 GB") and "low" not in err
 
 
 @pytest.fixture(scope="module")
 def benchmark() -> Iterator[Any]:
     """benchmarks/memory_modes.py, which is no part of the package."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+    sys.path.insert(0, str(Path(__file__).parents[1]))
     try:
-        yield importlib.import_module("memory_modes")
+        yield importlib.import_module("benchmarks.memory_modes")
     finally:
         sys.path.pop(0)
 
@@ -345,8 +351,8 @@ def test_what_is_compiled_gives_the_same_and_taps_are_heard(right: tuple[Tensor,
     assert (gradient - right[1]).abs().max() < 1e-4 * right[1].abs().max()
     block = "up_blocks.2.resnets.1"
     grid = backbone.grid(64, 64, 2)
-    condition = backbone.encode(scene.image.resize((64, 64)), "", grid, torch.Generator())
-    x, level = torch.randn(grid.latent_shape, requires_grad=True), backbone.levels(2)[0]
+    condition = backbone.encode(scene.image.resize((64, 64)), Text(), grid, torch.Generator())
+    x, level = torch.randn(grid.latent_shape, requires_grad=True), backbone.levels(2, grid)[0]
     assert backbone.features(x, level, condition, [f"{block}:output"])[f"{block}:output"].abs().max() > 0
     with pytest.raises(ValueError, match=rf"lies inside '{block}', which is compiled; leave --compile out"):
         backbone.features(x, level, condition, [f"{block}.spatial_res_block:output"])

@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from imprint import nothing_is_left
+from setups import setup_for
 from sgi2v import (
     SGI2V,
     SVD,
@@ -29,16 +30,18 @@ from sgi2v import (
     alignment,
     attention,
     generate,
-    mixture,
+    sparse,
+    sparse_product,
     spectrum,
 )
 from sgi2v.alignment import alignment_loss, alignment_plan
 from sgi2v.grid import Grid, Track, Tracks, tracks_of
+from sgi2v.planning import Range
 from sgi2v.step import Reporter, Step
 from tiny import load_svd, tiny_svd
 
 SMALL = Sampling(width=64, height=64, num_frames=2, num_steps=4, seed=1)
-CONTROLLER = SGI2V(iterations=2, guided=(1.0, 400.0))
+CONTROLLER = SGI2V(iterations=2, guided=Range(low=1.0, high=400.0))
 PLANNED = 4  # guided iterations of a run: two steps of two
 
 
@@ -213,10 +216,10 @@ class NoCopies(TorchFunctionMode):
 def guided_state(backbone: SVD, scene: Scene) -> tuple[Any, Tensor, Step]:
     grid = backbone.grid(64, 64, 2)
     tracks = tracks_of(scene, grid)
-    condition = backbone.encode(tracks.image, "", grid, torch.Generator().manual_seed(0))
-    levels = backbone.levels(6)
-    step = Step(index=1, count=6, level=levels[1], next_level=levels[2], reporter=Reporter())
-    return CONTROLLER.prepare(backbone, condition, tracks, grid), torch.randn(grid.latent_shape) * 190, step
+    setup = setup_for(backbone, tracks, grid, num_steps=6)
+    level, next_level = setup.levels[1:3]
+    step = Step(index=1, count=6, level=level, next_level=next_level, reporter=Reporter())
+    return CONTROLLER.prepare(setup), torch.randn(grid.latent_shape) * 190, step
 
 
 def test_a_guided_step_never_waits_for_the_device(backbone: SVD, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,8 +305,10 @@ def test_what_an_iteration_runs_has_no_loop_but_over_layers() -> None:
         alignment.alignment_loss,
         alignment.Places.loss,
         alignment.Spread.__call__,
-        mixture.Mixture.__call__,
-        mixture.Table.mix,
+        sparse.DifferentiableRows.__matmul__,
+        sparse.SparseRows.__matmul__,
+        sparse_product.SparseProduct.forward,
+        sparse_product.SparseProduct.backward,
         attention.attend,
         attention.first_frame_attention,
         spectrum.merge_frequencies,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sgi2v import Run, load_backbone, load_video, replay
+from sgi2v import SGI2V, Run, load_backbone, load_video, replay
 from sgi2v.backbones import Backbone, settings_of, settings_with_recipe
 from sgi2v.backbones.base import Settings, settings_with
 from sgi2v.backbones.svd.outline import SVDSettings
@@ -71,7 +71,8 @@ def test_a_models_settings_of_then_mean_what_they_meant() -> None:
             ):  # sigma 0.5 to 2.9 were taken for steps there
                 assert recommended(name, before.recommended) == recommended(name, after.recommended)
     paper = settings_with_recipe(old, "paper").recommended
-    assert recommended("sg-i2v", paper).guided == Range(low=30.0, high=45.0, unit="step")
+    made = recommended("sg-i2v", paper)
+    assert isinstance(made, SGI2V) and made.guided == Range(low=30.0, high=45.0, unit="step")
 
 
 @pytest.mark.parametrize("study", sorted(path.parent.name for path in STUDIES.glob("*/rows.jsonl.xz")))

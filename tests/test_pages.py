@@ -1,4 +1,4 @@
-"""What the pages in docs/ tell people to run runs as it stands there."""
+"""Programs that the pages in docs/ tell people to run: they run as they stand there."""
 
 import os
 import re

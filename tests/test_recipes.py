@@ -13,6 +13,7 @@ from sgi2v.backbones.base import settings_with
 from sgi2v.backbones.folder import bundled_folder
 from sgi2v.backbones.svd.outline import SVDSettings
 from sgi2v.controllers import recommended
+from sgi2v.step import Level
 from sgi2v.training import autoencoder
 from sgi2v.training.export import SIGMA_MAX, scheduler
 from sgi2v.training.networks import build
@@ -47,11 +48,10 @@ def test_every_recipe_is_of_its_models_size_and_scales(recipes: ModuleType, tmp_
         )
         assert half.denoiser.num_steps == recipe.denoiser.num_steps / 2
         settings = settings_with(SVDSettings(), said, "settings")
-        levels = scheduler(recipe.denoiser.sigma_max or SIGMA_MAX)
-        levels.set_timesteps(said["num_steps"])
-        low, high = said["recommended"]["sg-i2v"]["guided"]
-        assert any(low <= float(sigma) <= high for sigma in levels.sigmas)
-        recommended("sg-i2v", settings.recommended)
+        own = scheduler(recipe.denoiser.sigma_max or SIGMA_MAX)
+        own.set_timesteps(said["num_steps"])
+        levels = [Level(signal=1.0, noise=float(sigma)) for sigma in own.sigmas]
+        assert any(recommended("sg-i2v", settings.recommended).schedule(levels).acts)
 
 
 def test_a_recipe_of_the_autoencoder_alone_leaves_the_denoiser_as_it_is(

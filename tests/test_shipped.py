@@ -14,8 +14,8 @@ from sgi2v.evaluation.store import Store
 
 @pytest.fixture
 def shipped(experiment: Callable[[str], ModuleType]) -> ModuleType:
-    """experiments/shipped.py."""
-    return experiment("shipped")
+    """The module experiments/study/shipped.py."""
+    return experiment("study.shipped")
 
 
 def test_only_the_last_rows_of_the_named_keys_are_packed(shipped: ModuleType, tmp_path: Path) -> None:

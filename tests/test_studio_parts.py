@@ -13,7 +13,7 @@ from typing import Any, Literal
 import pytest
 from PIL import Image
 
-from sgi2v.controllers import CONTROLLERS, recommended
+from sgi2v.controllers import controllers, recommended
 from sgi2v.errors import FieldError
 from sgi2v.fitting import fitted
 from sgi2v.images import data_uri
@@ -207,9 +207,9 @@ def test_a_value_of_another_kind_is_refused_by_its_field(values: dict[str, Any])
         fitted(Child, values, "controller")
 
 
-@pytest.mark.parametrize("name", sorted(CONTROLLERS))
+@pytest.mark.parametrize("name", sorted(controllers()))
 def test_every_field_of_every_method_is_explained(name: str) -> None:
-    kind = CONTROLLERS[name]
+    kind = controllers()[name]
     helps = explanations(kind)
     for field in dataclasses.fields(kind):
         assert helps.get(field.name), f"{kind.__name__}.{field.name} has no explanation"

@@ -9,17 +9,15 @@ import PIL.Image
 import pytest
 import torch
 
-from sgi2v.backbones import (
-    SVD,
-    SVDOutline,
-    SVDSettings,
-    load_backbone,
-    outline_of,
-    settings_of,
-    settings_with_recipe,
-)
-from sgi2v.backbones.folder import check_folder, find_folder, variant_of, weights_sha256
-from sgi2v.controllers import SGI2V, recommended
+from sgi2v.backbones import Text, load_backbone, outline_of, settings_of, settings_with_recipe
+from sgi2v.backbones.folder import variant_of
+from sgi2v.backbones.svd.model import SVD
+from sgi2v.backbones.svd.outline import SVDOutline, SVDSettings
+from sgi2v.controllers import SGI2V, Controller, recommended
+from sgi2v.pipeline import plan
+from sgi2v.planning import Sampling
+from sgi2v.run import public_name
+from sgi2v.scene import Scene
 from tiny import load_svd, save_tiny_svd, tiny_svd
 
 
@@ -47,7 +45,7 @@ def test_a_size_that_does_not_fit_names_the_nearest(backbone: SVD) -> None:
 def test_features_come_by_name_at_their_own_resolution(backbone: SVD) -> None:
     grid = backbone.grid(48, 32, 3)
     generator = torch.Generator().manual_seed(0)
-    condition = backbone.encode(PIL.Image.new("RGB", (48, 32), "teal"), "", grid, generator)
+    condition = backbone.encode(PIL.Image.new("RGB", (48, 32), "teal"), Text(), grid, generator)
     x = torch.randn(grid.latent_shape, requires_grad=True)
     names = (
         "up_blocks.2.attentions.1:first-frame",
@@ -57,7 +55,7 @@ def test_features_come_by_name_at_their_own_resolution(backbone: SVD) -> None:
         "up_blocks.2.resnets.1:output",
         "mid_block:output",
     )
-    features = backbone.features(x, backbone.levels(4)[1], condition, names)
+    features = backbone.features(x, backbone.levels(4, grid)[1], condition, names)
     assert tuple(features) == names
     assert {tuple(f.shape) for f in list(features.values())[:3]} == {(3, 64, 2, 3)}
     assert features["up_blocks.1.attentions.0:self"].shape == (3, 64, 1, 2)
@@ -71,9 +69,9 @@ def test_features_come_by_name_at_their_own_resolution(backbone: SVD) -> None:
 
 def test_the_clean_latents_are_a_feature_of_the_same_pass(backbone: SVD) -> None:
     grid = backbone.grid(48, 32, 3)
-    level = backbone.levels(4)[1]
+    level = backbone.levels(4, grid)[1]
     image = PIL.Image.linear_gradient("L").resize((48, 32)).convert("RGB")
-    condition = backbone.encode(image, "", grid, torch.Generator().manual_seed(0))
+    condition = backbone.encode(image, Text(), grid, torch.Generator().manual_seed(0))
     x = (torch.randn(grid.latent_shape) * level.noise).requires_grad_(True)
     calls: list[int] = []
     hook = backbone.denoiser.register_forward_pre_hook(lambda *_: calls.append(1))
@@ -104,15 +102,26 @@ def test_the_clean_latents_are_a_feature_of_the_same_pass(backbone: SVD) -> None
 )
 def test_a_layer_that_is_not_there_is_named(backbone: SVD, layer: str, message: str) -> None:
     grid = backbone.grid(32, 32, 3)
-    condition = backbone.encode(PIL.Image.new("RGB", (32, 32)), "", grid, torch.Generator())
+    condition = backbone.encode(PIL.Image.new("RGB", (32, 32)), Text(), grid, torch.Generator())
     with pytest.raises(ValueError, match=message):
-        backbone.features(torch.zeros(grid.latent_shape), backbone.levels(2)[0], condition, [layer])
+        backbone.features(torch.zeros(grid.latent_shape), backbone.levels(2, grid)[0], condition, [layer])
 
 
-def test_a_prompt_is_refused_rather_than_ignored(backbone: SVD) -> None:
+def test_a_prompt_goes_unused_and_that_is_said(backbone: SVD) -> None:
     grid = backbone.grid(32, 32, 3)
-    with pytest.raises(ValueError, match="prompt"):
-        backbone.encode(PIL.Image.new("RGB", (32, 32)), "a cat", grid, torch.Generator())
+    image = PIL.Image.linear_gradient("L").resize((32, 32)).convert("RGB")
+    x = torch.randn(grid.latent_shape)
+    estimates = []
+    for text in (Text(), Text(prompt="a cat", negative="a dog")):
+        condition = backbone.encode(image, text, grid, torch.Generator().manual_seed(0))
+        estimates.append(backbone.denoise(x, backbone.levels(3, grid)[0], condition))
+    assert torch.equal(*estimates) and not backbone.outline.takes_text
+    sampling = Sampling(width=32, height=32, num_frames=3, num_steps=3)
+    planned = plan(Scene(image=image, prompt="a cat"), backbone.outline, controller=Controller(), sampling=sampling)
+    assert planned.warnings == (
+        f"not used by none on {public_name(backbone.name)}: prompt (Stable Video Diffusion takes no text)",
+    )
+    assert not plan(Scene(image=image), backbone.outline, controller=Controller(), sampling=sampling).warnings
 
 
 def test_no_guidance_asks_for_one_branch_only(backbone: SVD) -> None:
@@ -121,17 +130,16 @@ def test_no_guidance_asks_for_one_branch_only(backbone: SVD) -> None:
     grid = backbone.grid(32, 32, 3)
     for scale, passes in ((1.0, 1), (3.0, 2)):
         calls.clear()
-        settings, backbone.settings = backbone.settings, SVDSettings(max_guidance_scale=scale)
-        condition = backbone.encode(PIL.Image.new("RGB", (32, 32)), "", grid, torch.Generator())
-        backbone.denoise(torch.randn(grid.latent_shape), backbone.levels(3)[0], condition)
-        backbone.settings = settings
+        other = backbone.with_settings(dataclasses.replace(backbone.settings, max_guidance_scale=scale))
+        condition = other.encode(PIL.Image.new("RGB", (32, 32)), Text(), grid, torch.Generator())
+        other.denoise(torch.randn(grid.latent_shape), other.levels(3, grid)[0], condition)
         assert len(calls) == passes
     hook.remove()
 
 
 def test_a_clip_through_the_autoencoder_keeps_shape_and_range(backbone: SVD) -> None:
     frames = torch.rand(3, 3, 32, 48)
-    latents = backbone.encode_frames(frames)
+    latents = backbone.encode_frames(frames, backbone.grid(48, 32, 3))
     assert latents.shape == (3, 4, 4, 6)
     decoded = backbone.decode(latents)
     assert decoded.shape == frames.shape and decoded.dtype == torch.float32
@@ -146,17 +154,18 @@ def test_half_precision_runs_and_stays_close(dtype: str) -> None:
     image = PIL.Image.linear_gradient("L").resize((32, 32)).convert("RGB")
     x, outputs = torch.randn(grid.latent_shape), []
     for backbone in (half, full):
-        condition = backbone.encode(image, "", grid, torch.Generator().manual_seed(0))
-        outputs.append(backbone.denoise(x, backbone.levels(5)[3], condition))
+        condition = backbone.encode(image, Text(), grid, torch.Generator().manual_seed(0))
+        outputs.append(backbone.denoise(x, backbone.levels(5, grid)[3], condition))
     assert outputs[0].dtype == torch.float32
     assert torch.nn.functional.cosine_similarity(outputs[0].flatten(), outputs[1].flatten(), dim=0) > 0.99
 
 
 def test_the_hash_follows_the_weights(folder: Path) -> None:
-    before = weights_sha256(folder)
-    assert before == weights_sha256(tiny_svd(2, light=True)) == load_svd(folder, device="cpu").weights_sha256
+    before = outline_of(folder).hash_weights()
+    assert before == outline_of(tiny_svd(2, light=True)).hash_weights()
+    assert before == load_svd(folder, device="cpu").weights_sha256
     other = save_tiny_svd(folder.parent / "other", num_frames=2, seed=1, light=True)
-    assert weights_sha256(other) != before
+    assert outline_of(other).hash_weights() != before
 
 
 def test_settings_come_from_the_folder_and_a_wrong_one_is_named(folder: Path) -> None:
@@ -206,7 +215,8 @@ def test_paper_is_what_was_published_and_quick_is_cheaper_and_both_can_run(folde
             controller = recommended("sg-i2v", settings.recommended)
             assert isinstance(controller, SGI2V)
             assert (controller.reuse_deep, controller.shrink, controller.settled) == (name == "quick", 1, 0)
-            planned[name] = controller.planned_iterations(outline.levels(settings.num_steps))
+            grid = outline.grid(settings.width, settings.height, settings.num_frames)
+            planned[name] = controller.schedule(outline.levels(settings.num_steps, grid)).iterations
             assert settings.guidance_interval == (0.0, 1.0)
         paper, quick = (planned[name] for name in ("paper", "quick"))
         assert len(paper) == 50 and [50 - k for k, n in enumerate(paper) if n] == list(range(45, 29, -1))
@@ -214,7 +224,7 @@ def test_paper_is_what_was_published_and_quick_is_cheaper_and_both_can_run(folde
 
 
 def test_a_folder_that_is_incomplete_corrupt_or_pickled_is_refused_before_loading(folder: Path) -> None:
-    check_folder(folder)
+    assert outline_of(folder).kind == "svd"
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[: len(whole) // 2])
@@ -249,24 +259,24 @@ def test_a_scheduler_that_is_not_svds_is_refused(folder: Path) -> None:
 
 
 def test_fp16_files_are_taken_when_wanted_or_alone(folder: Path) -> None:
-    assert variant_of(folder, half=True) is None
+    assert variant_of(folder, "unet", half=True) is None
     for part in ("unet", "vae", "image_encoder"):
         (plain,) = (folder / part).glob("*.safetensors")
         shutil.copy(plain, plain.with_name(plain.name.replace(".safetensors", ".fp16.safetensors")))
-    assert variant_of(folder, half=False) is None and variant_of(folder, half=True) == "fp16"
+    assert variant_of(folder, "unet", half=False) is None and variant_of(folder, "unet", half=True) == "fp16"
     for part in ("unet", "vae", "image_encoder"):
         for file in (folder / part).glob("*.safetensors"):
             if ".fp16" not in file.name:
                 file.unlink()
-    assert variant_of(folder, half=False) == "fp16"
+    assert variant_of(folder, "unet", half=False) == "fp16"
     assert load_svd(folder, device="cpu").dtype == torch.float32
 
 
 def test_a_name_that_is_nothing_and_a_hub_out_of_reach_say_what_to_do() -> None:
     with pytest.raises(ValueError, match="is no folder and no name"):
-        find_folder("no-such-model", half=False)
+        outline_of("no-such-model")
     with pytest.raises(ValueError, match=r"could not be fetched.*give its folder instead"):
-        find_folder("someone/some-model", half=False)  # the test run is offline
+        outline_of("someone/some-model")  # the test run is offline
 
 
 def test_a_folder_with_a_program_in_it_is_refused(folder: Path) -> None:
@@ -287,4 +297,4 @@ def test_a_folder_with_a_program_in_it_is_refused(folder: Path) -> None:
         with pytest.raises(ValueError, match=said):
             load_svd(folder, device="cpu")
     index.write_text(json.dumps(whole))
-    check_folder(folder)
+    assert outline_of(folder).kind == "svd"

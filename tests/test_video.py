@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from sgi2v.video import NOTE, Video, check_video, check_writable, from_uint8, load_video, read_run, to_uint8
+from sgi2v.video import Video, check_video, check_writable, from_uint8, load_video, read_run, to_uint8
+from sgi2v.video_tag import NOTE
 
 RUN = {
     "version": 1,

@@ -15,10 +15,12 @@ from diffusers import (
 from torch import nn
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from sgi2v.backbones import Memory, load_backbone
+from sgi2v.backbones import Backbone, Memory, Text, load_backbone
 from sgi2v.backbones.folder import bundled_folder
 from sgi2v.backbones.svd.model import SVD
 from sgi2v.backbones.svd.outline import SVDSettings
+from sgi2v.controllers import Setup
+from sgi2v.grid import Grid, Tracks
 
 EMBEDDING = 32
 
@@ -168,3 +170,18 @@ def load_svd(
     backbone = load_backbone(source, device=device, dtype=dtype, settings=settings, memory=memory, compiled=compiled)
     assert isinstance(backbone, SVD)
     return backbone
+
+
+def setup_of(
+    backbone: Backbone, tracks: Tracks, grid: Grid, *, num_steps: int = 6, condition: object = None, seed: int = 0
+) -> Setup:
+    """What a method is given for a run of so many steps; encoded here unless there is a condition."""
+    generator = torch.Generator().manual_seed(seed)
+    return Setup(
+        backbone=backbone,
+        condition=condition or backbone.encode(tracks.image, Text(), grid, generator),
+        tracks=tracks,
+        grid=grid,
+        levels=backbone.levels(num_steps, grid),
+        generator=generator,
+    )

@@ -1,4 +1,4 @@
-"""How well does a matched filter find a thing in a noised clip? A yardstick for features, by noise level.
+"""Measures how well a matched filter finds a thing in a noised clip: a yardstick for features, by noise level.
 
     python -m experiments.bundled_model.limit
 
@@ -54,7 +54,7 @@ def extent(cover: Float[Tensor, "h w"]) -> tuple[slice, slice]:
 def evidence(
     noisy: Float[Tensor, "f c h w"], first: Float[Tensor, "c h w"], cover: Float[Tensor, "h w"]
 ) -> Float[Tensor, "f p q"]:
-    """How much likelier the latents are with the thing at a place than without it: a difference of squared errors.
+    """Evidence that the thing is at a place rather than nowhere: a difference of squared errors.
 
     Entry (y, x): the cell (half its height, half its width) from the corner of its extent lies at row y, column x. What
     is outside the frame counts nothing.

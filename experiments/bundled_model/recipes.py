@@ -22,19 +22,19 @@ TWO_CORES: Mapping[str, Any] = MappingProxyType(
         "shard_size": "13MB",
     }
 )
-"""What trainings of the package's model on two cores have in common."""
+"""Common fields of trainings of the package's model on two cores."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a model's parts are trained, one after the other."""
+    """Trainings of a model's parts, one after the other."""
 
     encoder: AutoencoderTraining | None
     """An encoder trained by itself, first; None where the autoencoder learns as one."""
     autoencoder: AutoencoderTraining | None
     """The autoencoder, or its decoder; None where that of the denoiser's initial model stays."""
     denoiser: DenoiserTraining
-    """With no steps: that of its initial model stays."""
+    """The denoiser; with no steps that of its initial model stays."""
 
 
 def first(output: Path, scale: float) -> Recipe:
@@ -89,13 +89,7 @@ def taught(output: Path, scale: float) -> Recipe:
     These are expected in OUTPUT/first, as commit b3c2b40 has them in src/sgi2v/assets. The encoder stays; the decoder
     learns to draw at the new size, from latents that are as imperfect as a denoiser's.
     """
-    small: dict[str, Any] = {
-        "width": 192,
-        "height": 128,
-        "radius": (10.0, 40.0),
-        "num_things": 3,
-        "rich": 0.25,
-    }
+    small: dict[str, Any] = {"width": 192, "height": 128, "radius": (10.0, 40.0), "num_things": 3, "rich": 0.25}
     clips: dict[str, Any] = {**small, "num_frames": 8, "batch_size": 2}
     stages = (
         Stage(**small, num_frames=4, batch_size=2, num_steps=600, lifelike=0.1, lr=5e-4, final_lr=4e-4),
@@ -153,7 +147,7 @@ def taught(output: Path, scale: float) -> Recipe:
 
 
 def further(output: Path, scale: float) -> Recipe:
-    """On from the weights of `taught`, with its autoencoder: photographs of which parts slide, on two cores.
+    """Goes on from the weights of `taught`, with its autoencoder: photographs of which parts slide, on two cores.
 
     The weights are expected in OUTPUT/taught, as commit db91af5 has them in src/sgi2v/assets. Clips of four frames come
     first: a frame costs the same in them, and twice as many pictures are seen.
@@ -209,7 +203,7 @@ def further(output: Path, scale: float) -> Recipe:
 
 
 def noisier(output: Path, scale: float) -> Recipe:
-    """On from the weights of `further`: noise at which it is decided where a thing goes, mostly plain things.
+    """Goes on from the weights of `further`: noise at which it is decided where a thing goes, mostly plain things.
 
     What `further` exports is expected in OUTPUT/further. Things that nothing guides fell to pieces there, each frame by
     itself: what the frames have to agree on is decided at noise levels of 4 to 14, which few of its clips had.
@@ -322,27 +316,9 @@ def wide(output: Path, scale: float) -> Recipe:
         Stage(**small, **things, num_frames=1, batch_size=128, num_steps=3000, log_sigma=(0.5, 1.2), lr=5e-4),
         # Few frames: the layers over time begin, and attention is taught where things were. Parts of photographs that
         # slide, and nothing else, until the last stage: that was learned fastest (README.md).
-        Stage(
-            **small,
-            **things,
-            calm=True,
-            num_frames=3,
-            batch_size=64,
-            num_steps=3000,
-            log_sigma=(0.8, 1.4),
-            lr=5e-4,
-        ),
+        Stage(**small, **things, calm=True, num_frames=3, batch_size=64, num_steps=3000, log_sigma=(0.8, 1.4), lr=5e-4),
         # Short clips, then the model's own length and size, at the noise that decides where things go (`noisier`).
-        Stage(
-            **small,
-            **things,
-            calm=True,
-            num_frames=8,
-            batch_size=32,
-            num_steps=4000,
-            log_sigma=(1.6, 1.1),
-            lr=5e-4,
-        ),
+        Stage(**small, **things, calm=True, num_frames=8, batch_size=32, num_steps=4000, log_sigma=(1.6, 1.1), lr=5e-4),
         Stage(**long, calm=True, num_steps=5000, log_sigma=(1.5, 1.2), lr=4e-4, final_lr=2e-4),
         # Everything at once: a camera, turning, light, what enters and leaves.
         Stage(**long, num_steps=3000, log_sigma=(1.0, 1.4), lr=2e-4, final_lr=1e-5, num_warmup=1),

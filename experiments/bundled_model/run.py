@@ -40,21 +40,21 @@ class Options:
     output: Positional[Path]
     """Folder for everything."""
     parts: tuple[Part, ...] = ("encoder", "autoencoder", "denoiser", "export")
-    """What to do, in this order."""
+    """Parts to train or write, in this order."""
     minutes: float = 0.0
     """Stop after so many minutes, everything saved; 0: at the end."""
     scale: float = 1.0
     """All numbers of steps times this; keep it when going on."""
     device: str = "cpu"
-    """Where to train: cpu, cuda …"""
+    """Device to train on: cpu, cuda …"""
     threads: int | None = None
     """CPU threads."""
     model: Path | None = None
-    """Where the model is written; OUTPUT/model by default."""
+    """Folder that the model is written to; OUTPUT/model by default."""
 
 
 def encoder_of(recipe: Recipe, device: str, asked: Ending) -> None:
-    """The encoder by itself, where the recipe has one."""
+    """Train the encoder by itself, where the recipe has one."""
     if recipe.encoder is not None:
         training = dataclasses.replace(recipe.encoder, device=device)
         log = Journal(training.output / "encoder.jsonl", say)
@@ -62,7 +62,7 @@ def encoder_of(recipe: Recipe, device: str, asked: Ending) -> None:
 
 
 def autoencoder_of(recipe: Recipe, device: str, asked: Ending) -> None:
-    """The autoencoder, or its decoder alone, where the recipe trains one."""
+    """Train the autoencoder, or its decoder alone, where the recipe has it trained."""
     if recipe.autoencoder is not None:
         training = dataclasses.replace(recipe.autoencoder, device=device)
         log = Journal(training.output / "log.jsonl", say)
@@ -70,7 +70,7 @@ def autoencoder_of(recipe: Recipe, device: str, asked: Ending) -> None:
 
 
 def denoiser_of(recipe: Recipe, device: str, asked: Ending) -> None:
-    """The denoiser and the image encoder, where the recipe trains them."""
+    """Train the denoiser and the image encoder, where the recipe has them trained."""
     if not recipe.denoiser.num_steps:
         return
     training = dataclasses.replace(recipe.denoiser, device=device)
@@ -79,14 +79,14 @@ def denoiser_of(recipe: Recipe, device: str, asked: Ending) -> None:
 
 
 def can_export(recipe: Recipe) -> bool:
-    """Whether there is anything new: weights of the denoiser, or, where that stays, the finished autoencoder."""
+    """True if there is anything new: weights of the denoiser, or, where that stays, the finished autoencoder."""
     if recipe.denoiser.num_steps:
         return read_checkpoint(recipe.denoiser.output) is not None
     return recipe.autoencoder is not None and (recipe.autoencoder.output / "model").is_dir()
 
 
 def export_of(recipe: Recipe, folder: Path) -> None:
-    """The newest averaged weights, finished or not, with the finished autoencoder where there is one."""
+    """Write the newest averaged weights, finished or not, with the finished autoencoder where there is one."""
     training, own = recipe.denoiser, recipe.autoencoder
     optimiser = MasterAdam(build(training))
     steps = load_checkpoint(training.output, optimiser)
@@ -103,11 +103,7 @@ def main(options: Options) -> None:
     recipe = RECIPES[options.recipe](options.output, options.scale)
     try:
         with ending(options.minutes) as asked:
-            for part, work in (
-                ("encoder", encoder_of),
-                ("autoencoder", autoencoder_of),
-                ("denoiser", denoiser_of),
-            ):
+            for part, work in (("encoder", encoder_of), ("autoencoder", autoencoder_of), ("denoiser", denoiser_of)):
                 if part in options.parts:
                     work(recipe, options.device, asked)
     except Stopped as stopped:
@@ -117,7 +113,7 @@ def main(options: Options) -> None:
 
 
 def say(line: str) -> None:
-    """One line of progress."""
+    """Print a line of progress."""
     print(line, file=sys.stderr, flush=True)
 
 

@@ -1,16 +1,15 @@
-"""What each way of making a guided run cheaper costs in control and quality."""
+"""Costs in control and quality of each way to make a guided run cheaper."""
 
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
 
 from experiments.study import Study, base_of, main
-from sgi2v.backbones import Backbone
+from sgi2v.backbones import Outline
 from sgi2v.controllers import Controller
 
 GUIDED = MappingProxyType({"min_guidance_scale": 1.0, "max_guidance_scale": 3.0})
-SETTINGS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+SETTINGS: Mapping[str, Mapping[str, object]] = MappingProxyType(
     {
         "guidance 1 to 3": GUIDED,
         "guidance 1 to 3, s below 0.8": {**GUIDED, "guidance_interval": (0.0, 0.8)},
@@ -19,9 +18,9 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 )
 
 
-def variants(backbone: Backbone) -> Mapping[str, Controller]:
+def variants(outline: Outline) -> Mapping[str, Controller]:
     """Around what is recommended, and around five iterations of the published step size."""
-    base = base_of(backbone)
+    base = base_of(outline)
     five = replace(base, iterations=5, lr=0.21)
     return {
         "recommended": base,

@@ -1,4 +1,4 @@
-"""Where would a loss put the thing? True clips, noised: by what it reads, noise level, and what else is in the picture.
+"""Shows where a loss would put the thing, by what it reads, noise level, and what else is in the picture.
 
     python -m experiments.correspondence.run
 
@@ -8,41 +8,38 @@ place of the later frames: how far from the thing is the loss least? And again w
 thing's own mean colour or of the one most unlike it: a feature that goes by colour alone goes to the former.
 """
 
-import os
-import platform
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
 import tyro
 from jaxtyping import Float
-from matplotlib import pyplot
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
 import experiments.feature_source.run
 import experiments.layers.run
-from experiments.shipped import packed_rows
-from experiments.study import HERE as STUDIES
-from experiments.study import OUT, base_of, loaded
-from experiments.tables import text_of, write_between_marks
+from experiments.study import StudiedModel, base_of, grid_of
+from experiments.study.options import EXPERIMENTS, OUT
+from experiments.study.shipped import packed_rows
+from experiments.study.table import machine_of, text_of, write_between_marks
 from sgi2v.alignment import gaussian_profile
-from sgi2v.backbones import Backbone
+from sgi2v.backbones import Backbone, Outline, Text
 from sgi2v.controllers import SGI2V
 from sgi2v.device import flushed_denormals
 from sgi2v.evaluation.datasets import Case
-from sgi2v.evaluation.held_out import HeldOutWorld
 from sgi2v.evaluation.metrics import bootstrap_mean
 from sgi2v.evaluation.rows import append_row, read_rows, row_key
 from sgi2v.grid import Grid, tracks_of
+from sgi2v.records import Json
 from sgi2v.step import Level
 from sgi2v.video import to_uint8
-from sgi2v.world import Kind
 
 HERE = Path(__file__).parent
 DRAWN: Final = {
@@ -54,7 +51,7 @@ DRAWN: Final = {
     "temporal attention": "#c79a2b",
     "stays": "#000000",
 }
-"""What the plot's left side shows, and its colours."""
+"""Lines on the plot's left side, and their colours."""
 BESIDE: Final = ("whole cells", "stays")
 DEFAULT: Final = "recommended"
 DISCS: Final = {"as it is": None, "own colour": True, "other colour": False}
@@ -62,25 +59,11 @@ _SEED: Final = 817
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(StudiedModel):
     """Measure what is not yet in the file of rows, then write the table and the plot."""
 
-    backbone: str = "bundled"
-    """The model: bundled, svd, svd-xt, a folder in diffusers' layout, or a hub id."""
-    recipe: str | None = "study"
-    """One of the model's recipes; None: its own settings (for the full-size model)."""
-    limit: int = 32
-    """Number of scenes."""
-    scene_set: int = 0
-    """Set of held-out rendered scenes; 0 is the test split, that of the studies this explains."""
-    kind: Kind = "simple"
-    """Kind of rendered world."""
     levels: tuple[float, ...] = (1.4, 2.6, 5.2, 16.0, 40.0)
     """Noise levels sigma."""
-    dtype: str | None = "float32"
-    """Number format: float32 is the committed table's; None: what the machine is fast at."""
-    threads: int = 1
-    """CPU threads."""
 
 
 def losses(
@@ -134,29 +117,31 @@ def with_disc(case: Case, *, own: bool) -> Case:
 def measured(
     case: Case, backbone: Backbone, variants: Mapping[str, SGI2V], levels: Sequence[float]
 ) -> Mapping[str, list[float]]:
-    """Label -> by level, the mean distance in pixels from the least loss to where the thing is, in frames 1 and later.
+    """Mean distance in pixels, by label and level, from the least loss to where the thing is, in frames 1 and later.
 
     The box moves by whole cells, without leaving the frame. Also "whole cells", what that alone costs, and "stays".
     """
     assert case.truth is not None
-    settings = backbone.settings
-    grid = backbone.grid(settings.width, settings.height, settings.num_frames)
+    grid = grid_of(backbone)
     tracks = tracks_of(case.scene, grid)
-    box = tuple(grid.cells(tracks.boxes([0]))[0, 0].tolist())
+    top, left, bottom, right = grid.cells(tracks.boxes([0]))[0, 0].tolist()
     way = torch.from_numpy(tracks.tracks[0].centers).double()
     way = way[1:] - way[0]
     generator = torch.Generator().manual_seed(_SEED)
-    condition = backbone.encode(tracks.image, case.scene.prompt, grid, generator)
-    clean = backbone.encode_frames(case.truth)
+    condition = backbone.encode(tracks.image, Text(), grid, generator)
+    clean = backbone.encode_frames(case.truth, grid)
     noise = torch.randn(clean.shape, generator=generator).to(clean.device)
     (heatmap_std,) = {variant.heatmap_std for variant in variants.values()}
     names = tuple(dict.fromkeys(layer for variant in variants.values() for layer in variant.layers))
-    corner = torch.tensor(box[:2])
+    corner = torch.tensor([top, left])
     found: dict[str, list[float]] = {label: [] for label in variants}
     for sigma in levels:
         level = Level(signal=1.0, noise=sigma)
         maps = backbone.features(clean + sigma * noise, level, condition, names)
-        each = {name: losses(value.cpu(), box, heatmap_std, (grid.rows, grid.columns)) for name, value in maps.items()}
+        each = {
+            name: losses(value.cpu(), (top, left, bottom, right), heatmap_std, (grid.rows, grid.columns))
+            for name, value in maps.items()
+        }
         for label, variant in variants.items():
             costs = torch.stack([each[name] for name in variant.layers]).sum(0)
             best = costs[1:].flatten(1).argmin(1)
@@ -169,9 +154,9 @@ def measured(
     return found
 
 
-def variants_of(backbone: Backbone) -> Mapping[str, SGI2V]:
-    """Those of the studies `layers` and `feature_source`, each once."""
-    both = experiments.layers.run.variants(backbone) | experiments.feature_source.run.variants(backbone)
+def variants_of(outline: Outline) -> Mapping[str, SGI2V]:
+    """Variants of the studies `layers` and `feature_source`, each once."""
+    both = {**experiments.layers.run.variants(outline), **experiments.feature_source.run.variants(outline)}
     found: dict[str, SGI2V] = {}
     for label, variant in both.items():
         assert isinstance(variant, SGI2V)
@@ -180,13 +165,13 @@ def variants_of(backbone: Backbone) -> Mapping[str, SGI2V]:
     return found
 
 
-def steered(rows: Sequence[Mapping[str, Any]], backbone: Backbone) -> Mapping[str, float]:
-    """Label -> ObjMC in pixels, from the rows that the two studies have committed of this model, size and these scenes."""
+def steered(rows: Sequence[Json], backbone: Backbone) -> Mapping[str, float]:
+    """ObjMC in pixels by label, from the rows that the two studies have committed of this model, size and these scenes."""
     settings = backbone.settings
     size, cases = [settings.width, settings.height, settings.num_frames], {row["case"] for row in rows}
     found: dict[str, list[float]] = {}
     for study in ("layers", "feature_source"):
-        for row in packed_rows(STUDIES / study / "rows.jsonl.xz"):
+        for row in packed_rows(EXPERIMENTS / study / "rows.jsonl.xz"):
             if row["seed"] is None:
                 continue  # made without a model
             same = row["backbone"]["weights_sha256"] == backbone.weights_sha256 and row["size"] == size
@@ -195,11 +180,10 @@ def steered(rows: Sequence[Mapping[str, Any]], backbone: Backbone) -> Mapping[st
     return {label: sum(values) / len(values) for label, values in found.items()}
 
 
-def all_rows(options: Options, backbone: Backbone, variants: Mapping[str, SGI2V], file: Path) -> list[dict[str, Any]]:
+def all_rows(options: Options, backbone: Backbone, variants: Mapping[str, SGI2V], file: Path) -> list[Json]:
     """A row for each scene with each disc; those that the file lacks are made and added to it."""
-    settings = backbone.settings
-    size = {"width": settings.width, "height": settings.height, "num_frames": settings.num_frames}
-    cases = HeldOutWorld(scene_set=options.scene_set, limit=options.limit, kind=options.kind, **size)
+    grid = grid_of(backbone)
+    cases = options.scenes(grid)
     known = {row["key"]: row for row in read_rows(file)}
     rows = []
     for index in range(len(cases)):
@@ -209,7 +193,7 @@ def all_rows(options: Options, backbone: Backbone, variants: Mapping[str, SGI2V]
                 "case": case.name,
                 "disc": disc,
                 "levels": list(options.levels),
-                "size": size,
+                "size": {"width": grid.width, "height": grid.height, "num_frames": grid.num_frames},
                 "weights": backbone.weights_sha256,
                 "dtype": str(backbone.dtype),
                 "variants": {label: [*v.layers, v.heatmap_std] for label, v in variants.items()},
@@ -228,25 +212,21 @@ def all_rows(options: Options, backbone: Backbone, variants: Mapping[str, SGI2V]
 
 def spearman(first: Sequence[float], second: Sequence[float]) -> float:
     """Correlation of ranks; of equal values the first ranks first."""
-    ranks = [np.argsort(np.argsort(values, kind="stable")) for values in (first, second)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    one, other = (np.argsort(np.argsort(values, kind="stable")).astype(np.float64) for values in (first, second))
+    return float(np.corrcoef(one, other)[0, 1])
 
 
-def errors_of(rows: Sequence[Mapping[str, Any]], disc: str, label: str) -> Float[Tensor, "n s"]:
+def errors_of(rows: Sequence[Json], disc: str, label: str) -> Float[Tensor, "n s"]:
     """Distances in pixels by scene and level."""
     found = [row["px"][label] for row in rows if row["disc"] == disc]
     return torch.tensor(found, dtype=torch.float64)
 
 
 def table(
-    rows: Sequence[Mapping[str, Any]],
-    options: Options,
-    backbone: Backbone,
-    guided: Sequence[int],
-    objmc: Mapping[str, float],
+    rows: Sequence[Json], options: Options, backbone: Backbone, guided: Sequence[int], objmc: Mapping[str, float]
 ) -> str:
-    """``guided`` are the levels at which the model's SG-I2V may optimise, by their place among the options' levels."""
-    labels = [*variants_of(backbone), *BESIDE]
+    """The table; ``guided`` are the places among the levels at which the model's SG-I2V may optimise."""
+    labels = [*variants_of(backbone.outline), *BESIDE]
     marks = [f"{sigma:g}{'*' if index in guided else ''}" for index, sigma in enumerate(options.levels)]
 
     def mean_of(disc: str, label: str) -> Float[Tensor, " n"]:
@@ -276,9 +256,7 @@ def table(
     lines += [
         "",
         f"{options.limit} held-out rendered {options.kind} scenes (set {options.scene_set}), {settings.num_frames} frames of "
-        f"{settings.width}×{settings.height}, weights {backbone.weights_sha256[:12]}, "
-        f"{str(backbone.dtype).removeprefix('torch.')}, {options.threads} of {os.cpu_count()} cores "
-        f"({platform.machine()}), one draw of noise. Mean distance in pixels, 95 % bootstrap interval over scenes; *: the "
+        f"{settings.width}×{settings.height}, {machine_of(backbone, options.threads)}, one draw of noise. Mean distance in pixels, 95 % bootstrap interval over scenes; *: the "
         "levels inside the range in which SG-I2V optimises, steps of the recipe or not; differences are paired. Steers "
         "to: ObjMC in the studies `layers` and `feature_source`.",
     ]
@@ -298,15 +276,10 @@ def table(
     return "\n".join(lines)
 
 
-def plot(
-    rows: Sequence[Mapping[str, Any]],
-    options: Options,
-    guided: Sequence[int],
-    objmc: Mapping[str, float],
-    file: Path,
-) -> None:
+def plot(rows: Sequence[Json], options: Options, guided: Sequence[int], objmc: Mapping[str, float], file: Path) -> None:
     """Distance by level on the left; on the right what it has to do with steering."""
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
     for label, colour in DRAWN.items():
         style = "--" if label == "stays" else "o-"
         values = errors_of(rows, "as it is", label).mean(0)
@@ -327,16 +300,16 @@ def plot(
         axes.tick_params(labelsize=7)
         axes.set_ylim(bottom=0)
     figure.savefig(file, dpi=110)
-    pyplot.close(figure)
 
 
 @flushed_denormals()
 def main(options: Options) -> None:
     """Run it from the command line."""
-    backbone = loaded(options.backbone, options.recipe, dtype=options.dtype, threads=options.threads)
-    variants = variants_of(backbone)
-    low, high = base_of(backbone).guided
-    guided = [index for index, sigma in enumerate(options.levels) if low <= sigma <= high]
+    backbone = options.opened()
+    variants = variants_of(backbone.outline)
+    inside = base_of(backbone).guided
+    assert inside.unit == "sigma", "levels are told by sigma"
+    guided = [index for index, sigma in enumerate(options.levels) if inside.low <= sigma <= inside.high]
     ships = replace(options, threads=1) == Options()
     place = HERE if ships else OUT / "correspondence"
     place.mkdir(parents=True, exist_ok=True)

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from experiments.study import Study, base_of, main
-from sgi2v.backbones import Backbone
+from sgi2v.backbones import Outline
 from sgi2v.controllers import Controller
 
 SOURCES = ("first-frame", "self", "temporal")
 
 
-def variants(backbone: Backbone) -> Mapping[str, Controller]:
-    base = base_of(backbone)
+def variants(outline: Outline) -> Mapping[str, Controller]:
+    base = base_of(outline)
     blocks = [layer.partition(":")[0] for layer in base.layers]
     found: dict[str, Controller] = {
         f"{source} attention": replace(base, layers=tuple(f"{block}:{source}" for block in blocks))

@@ -1,9 +1,8 @@
-"""Does the thing follow its path? No control and SG-I2V with the model's own recipe, and a sheet of the first scenes."""
+"""Shows how well a thing follows its path under the model's own recipe, with a sheet of the first scenes."""
 
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from PIL import Image
@@ -11,23 +10,23 @@ from torch import Tensor
 from torch.nn import functional
 
 from experiments.study import Measured, Options, Study, main
-from sgi2v.backbones import Backbone
+from experiments.study.options import EXPERIMENTS, OUT
+from sgi2v.backbones import Outline
 from sgi2v.controllers import Controller, recommended
 from sgi2v.draw import draw_tracks
 from sgi2v.evaluation.datasets import Case
 from sgi2v.grid import Grid, tracks_of
 from sgi2v.video import from_uint8, to_uint8
 
-HERE = Path(__file__).parent
-SHIPPED = HERE.parents[1] / "docs" / "follow.jpg"
+SHIPPED = EXPERIMENTS.parent / "docs" / "follow.jpg"
 SHOWN = 4  # scenes, the first ones
 COLUMNS = 5  # frames of a clip
 WIDEST = 1200  # pixels
 METHODS = ("true", "none", "sg-i2v")
 
 
-def variants(backbone: Backbone) -> Mapping[str, Controller]:
-    return {"sg-i2v": recommended("sg-i2v", backbone.settings.recommended)}
+def variants(outline: Outline) -> Mapping[str, Controller]:
+    return {"sg-i2v": recommended("sg-i2v", outline.settings.recommended)}
 
 
 STUDY = Study(
@@ -42,7 +41,7 @@ STUDY = Study(
 
 
 def sheet(measured: Measured) -> Image.Image | None:
-    """Of the first scenes, one row a method: frames first to last, the wanted box and path drawn.
+    """A sheet of the first scenes, a row a method: frames first to last, the wanted box and path drawn.
 
     None where the rows were made elsewhere, and their clips are not here.
     """
@@ -79,4 +78,4 @@ if __name__ == "__main__":
     if shown is None:
         print("the first scenes' clips are not here: no new sheet of them", file=sys.stderr)
     else:
-        shown.save(SHIPPED if measured.place == HERE else measured.place / "follow.jpg", quality=88)
+        shown.save(SHIPPED if measured.ships else OUT / STUDY.folder / "follow.jpg", quality=88)

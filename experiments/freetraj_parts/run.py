@@ -1,15 +1,15 @@
-"""What each part of FreeTraj does by itself: the noise along the path, its merge, and the attention edits."""
+"""Parts of FreeTraj by themselves: the noise along the path, its merge, and the attention edits."""
 
 from collections.abc import Mapping
 from dataclasses import replace
 
 from experiments.study import Study, main
-from sgi2v.backbones import Backbone
+from sgi2v.backbones import Outline
 from sgi2v.controllers import Controller, FreeTraj, recommended
 
 
-def variants(backbone: Backbone) -> Mapping[str, Controller]:
-    base = recommended("freetraj", backbone.settings.recommended)
+def variants(outline: Outline) -> Mapping[str, Controller]:
+    base = recommended("freetraj", outline.settings.recommended)
     assert isinstance(base, FreeTraj)
     noise = replace(base, edit_spatial=False, edit_temporal=False)
     return {

@@ -11,27 +11,21 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional
 
-from sgi2v.backbones import Backbone, load_backbone
+from experiments.study import grid_of
+from sgi2v.backbones import Backbone
 from sgi2v.controllers import recommended
 from sgi2v.cut_and_drag import dragged_clip
 from sgi2v.demo import shipped_scene
 from sgi2v.draw import draw_tracks, side_by_side
 from sgi2v.grid import Tracks, tracks_of
+from sgi2v.opening import ModelChoice
 from sgi2v.pipeline import generate
 from sgi2v.planning import Sampling
 from sgi2v.scene_io import load_scene
 from sgi2v.video import Video
 
 HERE = Path(__file__).parent
-NAMES = (
-    "none",
-    "sg-i2v",
-    "time-to-move",
-    "time-to-move+sg-i2v",
-    "freetraj",
-    "freetraj+sg-i2v",
-    "drag-diffusion",
-)
+NAMES = ("none", "sg-i2v", "time-to-move", "time-to-move+sg-i2v", "freetraj", "freetraj+sg-i2v", "drag-diffusion")
 PHOTOS = "cat", "rocket", "coffee"
 ON_PHOTOS = "none", "sg-i2v", "time-to-move"
 SHOWN = 0, 4, 9, -1  # frames of a photograph's clip
@@ -39,13 +33,11 @@ ROW = 24  # pixels of a row's title
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(ModelChoice):
     """Make one scene by every method and some photographs by three, and lay the clips side by side."""
 
     scene: str = "shapes"
     """A scene in the package."""
-    backbone: str = "bundled"
-    """The model."""
     seed: int = 817
     """Seed of all clips."""
     scale: float = 0.4
@@ -56,9 +48,7 @@ class Options:
 
 def tracks_for(name: str, backbone: Backbone) -> Tracks:
     """A packaged scene's tracks in the model's own size."""
-    settings = backbone.settings
-    grid = backbone.grid(settings.width, settings.height, settings.num_frames)
-    return tracks_of(load_scene(shipped_scene(name)), grid)
+    return tracks_of(load_scene(shipped_scene(name)), grid_of(backbone))
 
 
 def clips_of(name: str, methods: tuple[str, ...], backbone: Backbone, seed: int) -> Iterator[tuple[str, Tensor]]:
@@ -92,7 +82,7 @@ def sheet(rows: Mapping[str, Tensor]) -> Image.Image:
 def main(options: Options) -> None:
     """Write the pictures."""
     torch.set_num_threads(1)
-    backbone = load_backbone(options.backbone)
+    backbone = options.load(options.outline())
     tracks = tracks_for(options.scene, backbone)
     clips = {"pasted, no model": dragged_clip(tracks, backbone.settings.num_frames).frames}
     clips |= dict(clips_of(options.scene, NAMES, backbone, options.seed))

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 from experiments.study import Study, base_of, main
 
-CUTOFFS = (0.5, 0.0, 0.25, 0.75, 1.0)
+CUTOFFS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 STUDY = Study(
     folder="gamma",
     axis="γ (share of Nyquist)",
-    variants=lambda backbone: {f"{value:g}": replace(base_of(backbone), cutoff=value) for value in sorted(CUTOFFS)},
+    variants=lambda outline: {f"{value:g}": replace(base_of(outline), cutoff=value) for value in CUTOFFS},
     numeric=True,
     default="0.5",
 )

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from experiments.study import PUBLISHED, Study, base_of, main
-from sgi2v.backbones import Backbone
+from sgi2v.backbones import Outline
 from sgi2v.controllers import Controller
 
 LEVELS = {"B": 1, "M": 2, "T": 3}
 
 
-def variants(backbone: Backbone) -> Mapping[str, Controller]:
-    base = base_of(backbone)
+def variants(outline: Outline) -> Mapping[str, Controller]:
+    base = base_of(outline)
     found: dict[str, Controller] = {"recommended": base, "M2 + M3": replace(base, layers=PUBLISHED)}
     for letter, level in LEVELS.items():
         for index in range(3):

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from experiments.study import Study, base_of, main
-from sgi2v.backbones import Backbone
+from sgi2v.backbones import Outline
 from sgi2v.controllers import Controller
 
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 
-def variants(backbone: Backbone) -> Mapping[str, Controller]:
-    base = base_of(backbone)
+def variants(outline: Outline) -> Mapping[str, Controller]:
+    base = base_of(outline)
     return {f"{base.lr * factor:.3g}": replace(base, lr=base.lr * factor) for factor in FACTORS}
 
 

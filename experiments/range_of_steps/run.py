@@ -4,14 +4,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from experiments.study import Study, base_of, guided_steps, main
-from sgi2v.backbones import Backbone
+from sgi2v.backbones import Outline
 from sgi2v.controllers import Controller
+from sgi2v.planning import Range
 
 
-def variants(backbone: Backbone) -> Mapping[str, Controller]:
-    base = base_of(backbone)
-    guided = guided_steps(backbone, base)
-    first, last, num = guided[0], guided[-1], backbone.settings.num_steps
+def variants(outline: Outline) -> Mapping[str, Controller]:
+    base = base_of(outline)
+    guided = guided_steps(outline, base)
+    first, last, num = guided[0], guided[-1], outline.settings.num_steps
     middle = (first + last + 1) // 2
     ranges = dict.fromkeys(
         [
@@ -25,7 +26,7 @@ def variants(backbone: Backbone) -> Mapping[str, Controller]:
         ]
     )
     return {
-        f"{high}-{low}": replace(base, guided_as="step", guided=(float(low), float(high)))
+        f"{high}-{low}": replace(base, guided=Range(low=float(low), high=float(high), unit="step"))
         for high, low in ranges
         if high >= low
     }

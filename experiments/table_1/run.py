@@ -3,24 +3,19 @@
 from collections.abc import Mapping
 
 from experiments.study import Study, main
-from sgi2v.backbones import Backbone
+from sgi2v.backbones import Outline
 from sgi2v.controllers import Controller, recommended
 
 NAMES = ("sg-i2v", "freetraj", "drag-diffusion", "time-to-move", "time-to-move+sg-i2v", "freetraj+sg-i2v")
 ABSENT = "Image Conductor, DragNUWA and DragAnything (supervised) are not in the project yet: their rows are absent."
 
 
-def variants(backbone: Backbone) -> Mapping[str, Controller]:
-    return {name: recommended(name, backbone.settings.recommended) for name in NAMES}
+def variants(outline: Outline) -> Mapping[str, Controller]:
+    return {name: recommended(name, outline.settings.recommended) for name in NAMES}
 
 
 STUDY = Study(
-    folder="table_1",
-    axis="method",
-    variants=variants,
-    extra=("reconstructed", "paste"),
-    note=ABSENT,
-    costs=True,
+    folder="table_1", axis="method", variants=variants, extra=("reconstructed", "paste"), note=ABSENT, costs=True
 )
 
 if __name__ == "__main__":

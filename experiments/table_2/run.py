@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from experiments.study import Study, base_of, main
-from sgi2v.backbones import Backbone
+from sgi2v.backbones import Outline
 from sgi2v.controllers import Controller
 
 
-def variants(backbone: Backbone) -> Mapping[str, Controller]:
-    base = base_of(backbone)
+def variants(outline: Outline) -> Mapping[str, Controller]:
+    base = base_of(outline)
     return {"gaussian": base, "uniform": replace(base, weighting="uniform")}
 
 

@@ -4,18 +4,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from experiments.study import Study, main
-from sgi2v.backbones import Backbone
+from sgi2v.backbones import Outline
 from sgi2v.controllers import Controller, TimeToMove, recommended
 
 SIGMAS = ((12.0, 0.4), (12.0, 0.05), (3.0, 0.4), (3.0, 0.05), (1.2, 0.05))
 
 
-def variants(backbone: Backbone) -> Mapping[str, Controller]:
-    base = recommended("time-to-move", backbone.settings.recommended)
+def variants(outline: Outline) -> Mapping[str, Controller]:
+    base = recommended("time-to-move", outline.settings.recommended)
     assert isinstance(base, TimeToMove)
-    found = {f"{base.tweak:g} / {base.t_strong:g}": base}
-    found |= {f"{first:g} / {last:g}": replace(base, tweak=first, t_strong=last) for first, last in SIGMAS}
-    return {**found, f"{base.tweak:g} / never held": replace(base, t_strong=None)}
+    found = {f"{base.t_weak:g} / {base.t_strong:g}": base}
+    found |= {f"{first:g} / {last:g}": replace(base, t_weak=first, t_strong=last) for first, last in SIGMAS}
+    return {**found, f"{base.t_weak:g} / never held": replace(base, t_strong=None)}
 
 
 STUDY = Study(

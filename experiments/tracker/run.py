@@ -1,4 +1,4 @@
-"""Which trackers still find a thing that a rough model has changed, and which lose one that is gone?"""
+"""Compares trackers: which still find a thing that a rough model has changed, and which lose one that is gone."""
 
 import os
 import platform
@@ -11,7 +11,7 @@ import torch
 import tyro
 from torch import Tensor
 
-from experiments.tables import text_of, write_between_marks
+from experiments.study.table import text_of, write_between_marks
 from experiments.tracker.spoil import NOWHERE, THERE, spoilt
 from sgi2v.evaluation.datasets import Case
 from sgi2v.evaluation.held_out import HeldOutWorld
@@ -41,7 +41,7 @@ class Options:
     num_frames: int = 14
     """Frames of a clip."""
     trackers: tuple[str, ...] = ("template", "points", "flow")
-    """By name, see `load_tracker`."""
+    """Names of trackers, see `load_tracker`."""
     threads: int = 1
     """CPU threads."""
 
@@ -57,9 +57,16 @@ def error_of(tracker: Tracker, case: Case, frames: Tensor, grid: Grid) -> tuple[
 
 def measured(options: Options) -> Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]:
     """Spoiling -> tracker -> error and share lost, a pair a scene."""
-    size = {"width": options.width, "height": options.height, "num_frames": options.num_frames}
-    grid = Grid(**size, stride=1)
-    cases = HeldOutWorld(scene_set=options.scene_set, limit=options.limit, kind=options.kind, **size)
+    width, height, num_frames = options.width, options.height, options.num_frames
+    grid = Grid(width=width, height=height, num_frames=num_frames, stride=1)
+    cases = HeldOutWorld(
+        scene_set=options.scene_set,
+        limit=options.limit,
+        kind=options.kind,
+        width=width,
+        height=height,
+        num_frames=num_frames,
+    )
     trackers = {name: load_tracker(name) for name in options.trackers}
     found: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for index in range(len(cases)):
@@ -74,6 +81,7 @@ def measured(options: Options) -> Mapping[str, Mapping[str, Sequence[tuple[float
 
 
 def table(options: Options) -> str:
+    """Error and share lost of every tracker under every spoiling."""
     lines = [f"| the thing is | {' | '.join(options.trackers)} |", "|---" * (len(options.trackers) + 1) + "|"]
     for name, by_tracker in measured(options).items():
         cells = []
@@ -91,7 +99,7 @@ def table(options: Options) -> str:
 
 
 def mark_of(options: Options) -> str | None:
-    """Which table of README.md these options fill, if any."""
+    """The mark of the table in README.md that these options fill; None where they fill none."""
     as_committed = Options(kind=options.kind, threads=options.threads)
     if options == as_committed:
         return f"-{options.kind}"

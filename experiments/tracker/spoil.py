@@ -23,7 +23,7 @@ _PALE: Final = 0.85  # of a patch's colour; the rest is the ground's
 
 @dataclass(frozen=True, kw_only=True)
 class Thing:
-    """One thing in one frame."""
+    """A thing in one frame."""
 
     mask: Mask
     """Its pixels, 0..1."""
@@ -48,7 +48,7 @@ def _flat(frame: Frame, thing: Thing, draws: np.random.Generator) -> Frame:
 
 
 def _recoloured(frame: Frame, thing: Thing, draws: np.random.Generator) -> Frame:
-    return np.clip(frame + thing.mask * thing.shift, 0, 1)
+    return np.asarray(np.clip(frame + thing.mask * thing.shift, 0, 1), dtype=np.float32)
 
 
 def _flat_and_recoloured(frame: Frame, thing: Thing, draws: np.random.Generator) -> Frame:
@@ -93,7 +93,7 @@ def _half_gone(frame: Frame, thing: Thing, draws: np.random.Generator) -> Frame:
     columns = np.nonzero(thing.mask[..., 0].max(0) > 0.5)[0]
     if len(columns):
         cut[:, : int(columns.mean())] = 1
-    return frame * (1 - cut) + _gone(frame, thing, draws) * cut
+    return np.asarray(frame * (1 - cut) + _gone(frame, thing, draws) * cut, dtype=np.float32)
 
 
 def _gone(frame: Frame, thing: Thing, draws: np.random.Generator) -> Frame:

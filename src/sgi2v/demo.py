@@ -14,6 +14,7 @@ from torch import Tensor
 from sgi2v.backbones import Backbone
 from sgi2v.controllers import Controller
 from sgi2v.draw import draw_tracks, side_by_side
+from sgi2v.errors import FieldError
 from sgi2v.evaluation.metrics import MotionError, motion_error
 from sgi2v.evaluation.tracker import Tracker
 from sgi2v.grid import Grid, Track, Tracks, tracks_of
@@ -48,7 +49,7 @@ def shipped_scene(name: str) -> Path:
     folder = Path(__file__).parent / "assets" / "scenes"
     names = sorted(found.parent.name for found in folder.glob("*/scene.json"))
     if name not in names:
-        raise ValueError(f"scene: no scene {name!r} ships with sgi2v; known are {', '.join(names)}")
+        raise FieldError("scene", f"no scene {name!r} ships with sgi2v", f"known are {', '.join(names)}")
     return folder / name
 
 

@@ -117,7 +117,7 @@ def has_own_memory(device: torch.device) -> bool:
 
 
 def on_host(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """The tensor's data on the host, where it can set out for the device without waiting."""
+    """The tensor's data on the host, from where it can be copied to the device without waiting."""
     if device.type == "cuda":
         return tensor.data.to("cpu").pin_memory()
     return tensor.data
@@ -148,7 +148,7 @@ class Prefetcher:
             return [tensor.to(self._device, non_blocking=True, copy=True) for tensor in tensors]
 
     def await_arrival(self, sent: Sequence[torch.Tensor]) -> None:
-        """What is computed from now on finds these arrived; the host does not wait."""
+        """Make what is computed from now on wait for these copies; the host does not wait."""
         if self._stream is not None:
             computing = torch.cuda.current_stream(self._device)
             computing.wait_stream(self._stream)

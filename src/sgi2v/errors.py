@@ -9,12 +9,13 @@ class FieldError(ValueError):
 
     def __init__(self, field: str, problem: str, remedy: str = "") -> None:
         """``field`` as the person wrote it (``motions[3].box.left``), empty where no single one is at fault."""
-        super().__init__(field, problem, remedy)
+        text = f"{field}: {problem}" if field else problem
+        # One text, as libraries that pass a mistake on expect of an exception.
+        super().__init__(f"{text}; {remedy}" if remedy else text)
         self.field, self.problem, self.remedy = field, problem, remedy
 
-    def __str__(self) -> str:
-        text = f"{self.field}: {self.problem}" if self.field else self.problem
-        return f"{text}; {self.remedy}" if self.remedy else text
+    def __reduce__(self) -> tuple[type["FieldError"], tuple[str, str, str]]:
+        return type(self), (self.field, self.problem, self.remedy)
 
 
 def joined(place: str, field: str) -> str:

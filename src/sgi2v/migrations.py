@@ -10,6 +10,7 @@ from typing import Final
 from jaxtyping import Float
 
 from sgi2v.lazy import torch
+from sgi2v.planning import Range
 from sgi2v.records import Json
 
 _UNITS: Final[Mapping[str, str]] = MappingProxyType({"sg-i2v": "sigma", "freetraj": "share"})
@@ -24,33 +25,36 @@ _RENAMED: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
 _SIDES: Final = ("first", "second")
 
 
-def controller_from_1(name: str, values: Json, *, unit: str | None = None) -> dict[str, object]:
+def controller_from_1(name: str, values: Json, *, before: Range | None = None) -> dict[str, object]:
     """Fields of a method as they are today; those of version 1 of a record are changed, others left.
 
     Version 1 had ``guided`` and ``guided_as`` for a range, ``tweak`` and ``clocks_as`` of Time-to-Move, ``at_as`` of
-    DragDiffusion; before there were masks, ``heatmap`` of SG-I2V. A range without a unit gets ``unit``, or the
-    method's own. A combination's parts are not entered.
+    DragDiffusion; before there were masks, ``heatmap`` of SG-I2V. What a range leaves out is that of the range
+    ``before``, its unit else the method's own. A field under both its names keeps the old one, which nobody knows. A
+    combination's parts are not entered.
     """
-    fields = {_RENAMED.get(name, {}).get(key, key): value for key, value in values.items()}
-    if name == "sg-i2v" and "heatmap" in fields:
-        weighting = "gaussian" if fields.pop("heatmap") else "uniform"
-        fields.setdefault("weighting", weighting)
+    renamed = _RENAMED.get(name, {})
+    fields = {key if renamed.get(key) in values else renamed.get(key, key): value for key, value in values.items()}
+    if name == "sg-i2v" and "heatmap" in fields and "weighting" not in fields:
+        fields["weighting"] = "gaussian" if fields.pop("heatmap") else "uniform"
     if name in _UNITS:
-        said = fields.pop("guided_as", None)
-        guided = fields.get("guided")
+        guided, unit = fields.get("guided"), fields.pop("guided_as", None)
+        if guided is None and unit is not None and before is not None:
+            guided = [before.low, before.high]
         if isinstance(guided, list | tuple) and len(guided) in (2, 3):
-            *ends, last = (*guided, said or unit or _UNITS[name]) if len(guided) == 2 else guided
-            fields["guided"] = {"low": ends[0], "high": ends[1], "unit": last}
-        elif isinstance(guided, Mapping) and said is not None:
-            fields["guided"] = {**guided, "unit": said}
+            low, high, said = guided if len(guided) == 3 else (*guided, unit)
+            own = _UNITS[name] if before is None else before.unit
+            fields["guided"] = {"low": low, "high": high, "unit": own if said is None else said}
+        elif isinstance(guided, dict) and unit is not None:
+            fields["guided"] = {**guided, "unit": unit}
     return fields
 
 
 def controller_to_1(data: Json, *, drawn_from_noise: bool = False) -> dict[str, object] | None:
     """A method with all its fields as version 1 of a record says it; None where version 1 cannot.
 
-    It cannot say a method that it did not know, nor that FreeTraj draws from the run's own generator; in version 1 it
-    does so from one of the noise (:func:`generator_of_1`).
+    It cannot say a method that it did not know, nor that SG-I2V is guided in a share of the steps, nor that FreeTraj
+    draws from the run's own generator; in version 1 it does so from one of the noise (:func:`generator_of_1`).
     """
     name = str(data["name"])
     if "+" in name:
@@ -64,7 +68,8 @@ def controller_to_1(data: Json, *, drawn_from_noise: bool = False) -> dict[str, 
         return None
     if name == "freetraj" and data["inject_noise"] and not drawn_from_noise:
         return None
-    return flat(data)
+    older = flat(data)
+    return None if name == "sg-i2v" and older["guided_as"] == "share" else older
 
 
 def flat(data: Json) -> dict[str, object]:

@@ -19,7 +19,7 @@ from sgi2v.grid import Grid, Tracks, tracks_of
 from sgi2v.lazy import torch
 from sgi2v.migrations import generator_of_1
 from sgi2v.planning import Sampling, Schedule
-from sgi2v.run import Run, trusted_source
+from sgi2v.run import Run, public_name, trusted_source
 from sgi2v.sampling import sample
 from sgi2v.scene import Scene
 from sgi2v.scene_io import scene_from_dict
@@ -169,7 +169,8 @@ def plan(
         unused.append("reference clip")
     if not uses.masks and any(motion.mask is not None for motion in scene.motions):
         unused.append("masks")
-    remark = f"not used by {controller_name(controller)} on {outline.name}: {', '.join(unused)}"
+    model = public_name(outline.name)  # a record holds the remark, and names no folder of this machine
+    remark = f"not used by {controller_name(controller)} on {model}: {', '.join(unused)}"
     return Plan(
         sampling=sampling,
         controller=controller,
@@ -328,9 +329,13 @@ def replay(
 
 
 def _check_adapters(run: Run, adapters: Sequence[Adapter]) -> None:
-    """FieldError unless these are the run's adapters, in its order."""
-    wanted = [(one.get("name"), one.get("sha256")) for one in run.adapters]
-    given = [(one.name, one.sha256) for one in adapters]
-    if [sha256 for _, sha256 in wanted] != [sha256 for _, sha256 in given]:
-        names = ", ".join(str(name) for name, _ in wanted) or "no adapter"
-        raise FieldError("adapters", f"the video was made with {names}", "give these, in this order")
+    """FieldError unless these are the run's adapters, as strong and in its order."""
+    from sgi2v.backbones.adapters import identities
+
+    def decisive(found: Sequence[Mapping[str, object]]) -> list[tuple[object, object]]:
+        return [(one.get("sha256"), one.get("scale", 1.0)) for one in found]
+
+    if decisive(run.adapters) != decisive(identities(adapters)):
+        named = [f"{one.get('name')} (scale {one.get('scale', 1.0)})" for one in run.adapters]
+        wanted = ", ".join(named) or "no adapter"
+        raise FieldError("adapters", f"the video was made with {wanted}", "give these, in this order")

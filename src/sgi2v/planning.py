@@ -54,6 +54,9 @@ class Range:
     model), step (steps still to go: num_steps at pure noise, 1 at the last), or share (steps done, 0 to 1)."""
 
     def __post_init__(self) -> None:
+        if not (math.isfinite(self.low) and math.isfinite(self.high)):
+            # A record could not hold it, which would show only when the video is there.
+            raise FieldError("", f"both values must be finite, got {self.low:g} {self.high:g}")
         if not self.low <= self.high:
             raise FieldError("", f"the lowest value comes first, got {self.low:g} {self.high:g}")
         choice("unit", self.unit, Unit)

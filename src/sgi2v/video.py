@@ -19,12 +19,11 @@ from PIL import Image, PngImagePlugin
 from sgi2v.errors import FieldError
 from sgi2v.lazy import torch
 from sgi2v.records import Json
+from sgi2v.video_tag import NOTE, RUN_FILE, folder_tag, gif_tag, parsed, tag
 from sgi2v.writing import cannot_write, check_place, reason, writing
 
-NOTE: Final = "AI-generated video: made by sgi2v from one image and drawn paths. It is not a recording."
 RUN_KEY: Final = "sgi2v"  # the metadata key under which an mp4 carries its run
 SIZE_KEY: Final = "sgi2v_size"  # "width x height" before the padding that yuv420p needs
-RUN_FILE: Final = "run.json"  # beside the frames of a folder
 SUFFIXES: Final = (".mp4", ".gif", "")
 _BT709: Final = 1  # the number of BT.709 in H.264's tables of primaries, transfer and matrix
 _EXACT: Final = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT  # 51 dB, else 35
@@ -33,7 +32,6 @@ _CRF: Final = 16  # x264's quality: visually lossless
 # Files that are read may come from anybody.
 MAX_PIXELS: Final = 64_000_000  # of one frame
 MAX_TOTAL_PIXELS: Final = 400_000_000  # of all frames: 4.8 GB as float32
-MAX_RUN_BYTES: Final = 256 << 20
 UNREADABLE: Final = (
     OSError, av.error.FFmpegError, SyntaxError, EOFError, IndexError, Image.DecompressionBombError
 )  # fmt: skip
@@ -137,13 +135,13 @@ def read_run(path: str | Path) -> Json:
     path = Path(path)
     try:
         if path.is_dir():
-            run = _read_tag(path)["run"]
+            run = folder_tag(path)["run"]
         elif path.suffix.lower() == ".gif":
             with Image.open(path, formats=("GIF",)) as image:
-                run = _gif_tag(image)["run"]
+                run = gif_tag(image)["run"]
         else:
             with path.open("rb") as file, av.open(file, "r", format="mp4") as container:
-                run = _parse(container.metadata.get(RUN_KEY, "null"))
+                run = parsed(container.metadata.get(RUN_KEY, "null"))
     except UNREADABLE as error:
         raise FieldError("video", f"cannot read {path}: {_why(error)}") from error
     if not isinstance(run, dict):
@@ -203,8 +201,8 @@ def _load_mp4(path: Path, max_pixels: int) -> Video:
             raise FieldError("video", f"{path} holds no pictures")
         stream = container.streams.video[0]
         rate = stream.average_rate or Fraction(7)
-        tag = container.metadata.get(SIZE_KEY, "")
-        run = _parse(container.metadata.get(RUN_KEY, "null"))
+        size = container.metadata.get(SIZE_KEY, "")
+        run = parsed(container.metadata.get(RUN_KEY, "null"))
         images: list[UInt8[np.ndarray, "h w 3"]] = []
         for frame in container.decode(stream):
             _check_size(path, frame.width, frame.height, len(images) + 1, max_pixels)
@@ -221,8 +219,8 @@ def _load_mp4(path: Path, max_pixels: int) -> Video:
         raise FieldError("video", f"{path} holds no pictures")
     pixels = np.stack(images)
     height, width = pixels.shape[1:3]
-    if tag in {f"{w}x{h}" for w in (width, width - 1) for h in (height, height - 1)}:  # else not padded by us
-        width, height = (int(side) for side in tag.split("x"))
+    if size in {f"{w}x{h}" for w in (width, width - 1) for h in (height, height - 1)}:  # else not padded by us
+        width, height = (int(side) for side in size.split("x"))
     return Video(frames=from_uint8(pixels[:, :height, :width]), fps=float(rate), run=run)
 
 
@@ -249,7 +247,7 @@ def _save_gif(video: Video, path: Path) -> None:
     durations = [int(d) * 10 for d in np.maximum(np.diff(ends), 1)]
     images[0].save(
         path, format="GIF", save_all=True, append_images=images[1:], duration=durations, loop=0, optimize=False,
-        comment=json.dumps(_tag(video), allow_nan=False).encode("ascii"),
+        comment=json.dumps(tag(video.fps, video.run), allow_nan=False).encode("ascii"),
     )  # fmt: skip
 
 
@@ -262,11 +260,11 @@ def _palette(pixels: UInt8[np.ndarray, "f h w 3"]) -> Image.Image:
 
 def _load_gif(path: Path, max_pixels: int) -> Video:
     with Image.open(path, formats=("GIF",)) as image:
-        tag = _gif_tag(image)
+        said = gif_tag(image)
         num_frames = getattr(image, "n_frames", 1)
         _check_size(path, image.width, image.height, num_frames, max_pixels)
         first = max(int(image.info.get("duration", 0)), 10)
-        fps = _positive(tag["fps"]) or 1000 / first
+        fps = said["fps"] or 1000 / first
         images: list[UInt8[np.ndarray, "h w 3"]] = []
         end = 0
         for index in range(num_frames):
@@ -276,7 +274,7 @@ def _load_gif(path: Path, max_pixels: int) -> Video:
             copies = max(1, round(end * fps / 1000) - len(images))
             _check_size(path, image.width, image.height, len(images) + copies, max_pixels)
             images += [np.asarray(image.convert("RGB"))] * copies
-    return Video(frames=from_uint8(np.stack(images)), fps=fps, run=tag["run"])
+    return Video(frames=from_uint8(np.stack(images)), fps=fps, run=said["run"])
 
 
 def _save_folder(video: Video, path: Path) -> None:
@@ -285,11 +283,13 @@ def _save_folder(video: Video, path: Path) -> None:
     note.add_text("Comment", NOTE)
     for index, image in enumerate(to_uint8(video.frames)):
         Image.fromarray(image).save(path / f"frame_{index:04d}.png", pnginfo=note)
-    (path / RUN_FILE).write_text(json.dumps(_tag(video), allow_nan=False, indent=1) + "\n", encoding="utf-8")
+    (path / RUN_FILE).write_text(
+        json.dumps(tag(video.fps, video.run), allow_nan=False, indent=1) + "\n", encoding="utf-8"
+    )
 
 
 def _load_folder(path: Path, max_pixels: int) -> Video:
-    tag = _read_tag(path)
+    said = folder_tag(path)
     names = _frames_of(path)
     images: list[UInt8[np.ndarray, "h w 3"]] = []
     for name in names:
@@ -298,7 +298,7 @@ def _load_folder(path: Path, max_pixels: int) -> Video:
             images.append(np.asarray(image.convert("RGB")))
         if images[-1].shape != images[0].shape:
             raise FieldError("video", f"{name} has another size than the frames before it")
-    return Video(frames=from_uint8(np.stack(images)), fps=_positive(tag["fps"]) or 7.0, run=tag["run"])
+    return Video(frames=from_uint8(np.stack(images)), fps=said["fps"] or 7.0, run=said["run"])
 
 
 def _frames_of(path: Path) -> list[Path]:
@@ -316,45 +316,6 @@ def _check_folder(path: Path, max_pixels: int) -> None:
             image.verify()
         if len(sizes) > 1:
             raise FieldError("video", f"{name} has another size than the frames before it")
-
-
-def _tag(video: Video) -> Json:
-    """The JSON that a gif and a folder carry beside the pictures."""
-    return {"note": NOTE, "fps": video.fps, "run": video.run}
-
-
-def _read_tag(path: Path) -> Json:
-    file = path / RUN_FILE
-    if not file.is_file():
-        return {"fps": None, "run": None}
-    if file.stat().st_size > MAX_RUN_BYTES:
-        raise FieldError("video", f"{file} is larger than {MAX_RUN_BYTES >> 20} MiB")
-    return _known(_parse(file.read_text(encoding="utf-8", errors="replace")))
-
-
-def _gif_tag(image: Image.Image) -> Json:
-    comment = image.info.get("comment", b"")
-    return _known(_parse(comment.decode("utf-8", "replace") if isinstance(comment, bytes) else str(comment)))
-
-
-def _known(tag: Json | None) -> Json:
-    run = (tag or {}).get("run")
-    return {"fps": (tag or {}).get("fps"), "run": run if isinstance(run, dict) else None}
-
-
-def _parse(text: str) -> Json | None:
-    """The JSON object in `text`, or None: another program's comment is not an error."""
-    if len(text) > MAX_RUN_BYTES:
-        return None
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _positive(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and 0 < value <= 1000 else None
 
 
 def _check_size(path: Path, width: int, height: int, num_frames: int, max_pixels: int) -> None:

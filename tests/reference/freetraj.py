@@ -17,14 +17,14 @@ def cells_of(box: Box, cell_size: float) -> tuple[int, int, int, int]:
     return top, left, max(bottom, top + 1), max(right, left + 1)
 
 
-def owner_of(boxes: Sequence[Box], row: int, column: int, cell_size: float) -> int:
+def region_of(boxes: Sequence[Box], row: int, column: int, cell_size: float) -> int:
     """Number, from 1, of the last box that covers the cell; 0 for none."""
-    owner = 0
+    region = 0
     for number, box in enumerate(boxes, start=1):
         top, left, bottom, right = cells_of(box, cell_size)
         if top <= row < bottom and left <= column < right:
-            owner = number
-    return owner
+            region = number
+    return region
 
 
 def mask_of(one: Sequence[int], other: Sequence[int], factor: float) -> Tensor:
@@ -53,11 +53,11 @@ def edited(call: AttentionCall, paths: Sequence[Sequence[Box]], cell_size: float
     rows, columns = call.size
     places = [(y, x) for y in range(rows) for x in range(columns)]
     num_frames = len(paths[0])
-    owners = [[owner_of([path[f] for path in paths], y, x, cell_size) for y, x in places] for f in range(num_frames)]
+    regions = [[region_of([path[f] for path in paths], y, x, cell_size) for y, x in places] for f in range(num_frames)]
     if call.source == "self":
-        masks = [mask_of(owners[f], owners[f], factor) for f in range(num_frames)]
+        masks = [mask_of(regions[f], regions[f], factor) for f in range(num_frames)]
     else:
-        over_time = [[owners[f][p] for f in range(num_frames)] for p in range(len(places))]
+        over_time = [[regions[f][p] for f in range(num_frames)] for p in range(len(places))]
         masks = [mask_of(line, line, factor) for line in over_time]
     return masked_attention(call.query, call.key, call.value, call.num_heads, torch.stack(masks))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
@@ -11,6 +10,7 @@ from sgi2v.backbones.base import Memory, Outline, Settings
 from sgi2v.backbones.folder import CONFIGS, bundled_folder, fetch
 from sgi2v.backbones.svd.kind import SVD_KIND
 from sgi2v.errors import FieldError
+from sgi2v.plugins import brought
 
 if TYPE_CHECKING:
     import torch
@@ -46,8 +46,7 @@ class Kind(Protocol):
 
 def kinds() -> tuple[Kind, ...]:
     """Our own kinds, then those of installed packages in the order of their names."""
-    brought = sorted(entry_points(group=GROUP), key=lambda point: point.name)
-    return (SVD_KIND, *(point.load() for point in brought))
+    return (SVD_KIND, *(kind for _, kind in brought(GROUP)))
 
 
 def names() -> Mapping[str, str]:
@@ -140,7 +139,7 @@ def _kind_of(folder: Path, source: str) -> Kind:
     found = next((kind for kind in known if kind.recognises(folder)), None)
     if found is not None:
         return found
-    if not (folder / "model_index.json").is_file():
+    if not [*folder.glob("*.json"), *folder.glob("*/config.json")]:
         raise FieldError(
             "backbone",
             f"{folder} is incomplete: model_index.json is missing",
@@ -149,5 +148,5 @@ def _kind_of(folder: Path, source: str) -> Kind:
     raise FieldError(
         "backbone",
         f"{source!r} is a model of no known kind",
-        f"known are {', '.join(kind.kind for kind in known)}, told by the classes in its configurations",
+        f"known are {', '.join(kind.kind for kind in known)}, and those of packages, once installed",
     )

@@ -5,36 +5,49 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import version
 from types import MappingProxyType
 from typing import Any, Final
 
-from sgi2v.cli.info import info
-from sgi2v.cli.making import convert, demo, generate, mask, preview, replay
-from sgi2v.cli.measuring import benchmark, features, report
-from sgi2v.cli.studio import studio
-from sgi2v.cli.training import train
-from sgi2v.records import NewerRecord
+from sgi2v.errors import FieldError
 
 SPOILED: Final = 2  # exit codes: what was asked for cannot be done
 NO_MEMORY: Final = 3
 INTERRUPTED: Final = 130
 UNREAD: Final = 141
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A command, whose room is imported when it runs: a list of commands costs nothing."""
+
+    name: str
+    room: str
+    summary: str
+
+    def __call__(self, arguments: Sequence[str]) -> None:
+        """Runs it."""
+        getattr(import_module(f"sgi2v.cli.{self.room}"), self.name)(arguments)
+
+
+_ROOMS: Final = (
+    ("generate", "making", "Make a video of a scene."),
+    ("preview", "making", "Draw a scene's boxes and paths on its image; no model is loaded."),
+    ("mask", "making", "Make masks from a scene's boxes."),
+    ("convert", "making", "Write a scene as JSON, or as the published img.png and traj.npy."),
+    ("replay", "making", "Make a video again from the record in its file."),
+    ("demo", "making", "Make a shipped scene move on the bundled model, without control and with it."),
+    ("studio", "studio", "Open the studio: draw boxes, drag paths, watch the result."),
+    ("benchmark", "measuring", "Measure methods on many scenes, resumably."),
+    ("report", "measuring", "Turn a benchmark's rows into tables and a page with all clips side by side."),
+    ("features", "measuring", "Draw what the network's layers see in a scene, over frames and noise levels."),
+    ("info", "info", "Say what is here: versions, devices, memory, models."),
+    ("train", "training", "Train a model's part, autoencoder or denoiser, or the benchmark's clip features."),
+)
 COMMANDS: Final = MappingProxyType(
-    {
-        "generate": generate,
-        "preview": preview,
-        "mask": mask,
-        "convert": convert,
-        "replay": replay,
-        "demo": demo,
-        "studio": studio,
-        "benchmark": benchmark,
-        "report": report,
-        "features": features,
-        "info": info,
-        "train": train,
-    }
+    {name: Command(name=name, room=room, summary=summary) for name, room, summary in _ROOMS}
 )
 
 
@@ -68,7 +81,9 @@ def _run(arguments: Sequence[str] | None) -> int:
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     try:
         if name not in COMMANDS:
-            raise ValueError(f"command: unknown {name!r}; known are {', '.join(COMMANDS)}")
+            raise FieldError("command", f"unknown {name!r}", f"known are {', '.join(COMMANDS)}")
+        from sgi2v.records import NewerRecord
+
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("always", NewerRecord)
@@ -100,7 +115,7 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 
 def _help() -> str:
-    lines = [f"  {name:10} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
+    lines = [f"  {name:10} {command.summary}" for name, command in COMMANDS.items()]
     return "\n".join(
         [
             "usage: sgi2v COMMAND ...      sgi2v COMMAND --help explains its options",

@@ -69,11 +69,19 @@ def _range(words: Sequence[str]) -> Range:
 
 
 def _message(box: str) -> str:
-    """What a box that tyro draws says first, between its title and the next rule."""
+    """Text of a box that tyro draws: what stands between its title and the next rule, and the nearest options."""
     # With frames of ─ the title stands in the first rule, in ASCII above it.
     _, *blocks = re.split(r"^.*[─-]{8}.*$", box, flags=re.MULTILINE)
     lines = (blocks[0] if blocks else box).splitlines()
     text = " ".join(line.strip("│| ") for line in lines).strip().removeprefix("Error parsing ")
+    near = dict.fromkeys(
+        option
+        for block in blocks[1:]
+        if "Perhaps you meant" in block
+        for option in re.findall(r"^[│| ]*(--[\w.-]+)", block, flags=re.MULTILINE)
+    )
+    if near:
+        text += f"; did you mean {' or '.join([*near][:2])}?"
     # A dataclass that refuses a value names its field itself.
     return re.sub(r"^\w+: (?=[\w.]+: )", "", text)
 

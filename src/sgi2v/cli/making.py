@@ -9,6 +9,7 @@ from typing import Any
 from sgi2v.cli.bar import Bar
 from sgi2v.cli.common import computing, default_output, opened, parse, progress_bar, say, say_plan
 from sgi2v.cli.options import ConvertOptions, DemoOptions, MaskOptions, PreviewOptions, ReplayOptions
+from sgi2v.errors import FieldError
 
 
 def generate(arguments: Sequence[str]) -> None:
@@ -19,7 +20,11 @@ def generate(arguments: Sequence[str]) -> None:
     from sgi2v.video import check_writable
 
     default = o.default_options(arguments)
-    options = parse(type(default), "generate", arguments, default)
+    try:
+        options = parse(type(default), "generate", arguments, default)
+    except ValueError:
+        o.check_names(arguments, default.settings)
+        raise
     output = options.output or default_output(options.scene, ".mp4")
     check_writable(output)
     scene = with_reference(load_scene(options.scene), options.reference, options.reference_mask)
@@ -56,9 +61,11 @@ def preview(arguments: Sequence[str]) -> None:
 
     output = options.output or default_output(options.scene, ".png")
     if output.suffix.lower() not in (".png", ".jpg"):
-        raise ValueError(f"output: {str(output)!r} is no picture that is written here; end its name in .png or .jpg")
+        raise FieldError(
+            "output", f"{str(output)!r} is no picture that is written here", "end its name in .png or .jpg"
+        )
     if not 2 <= options.num_frames <= 1000:
-        raise ValueError(f"num_frames: {options.num_frames} must lie in 2..1000")
+        raise FieldError("num_frames", f"{options.num_frames} must lie in 2..1000")
     check_place(output)
     picture = preview(load_scene(options.scene), options.num_frames)
     with writing(output) as temporary:
@@ -87,7 +94,9 @@ def convert(arguments: Sequence[str]) -> None:
     if options.output.suffix.lower() == ".json":
         print(save_scene(scene, options.output, embed=options.embed))
     elif options.output.suffix:
-        raise ValueError(f"output: {str(options.output)!r} is neither; end it in .json, or name a folder for traj.npy")
+        raise FieldError(
+            "output", f"{str(options.output)!r} is neither", "end it in .json, or name a folder for traj.npy"
+        )
     else:
         print(save_traj(scene, options.output, options.num_frames))
 

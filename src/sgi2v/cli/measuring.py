@@ -142,9 +142,11 @@ def _cases(options: BenchmarkOptions, *, width: int, height: int, num_frames: in
     from sgi2v.evaluation.vipseg_list import save_list
 
     if options.scenes is not None and options.vipseg is not None:
-        raise ValueError("scenes, vipseg: give one of them")
+        raise FieldError("scenes, vipseg", "give one of them")
     if options.vipseg is None and (options.vipseg_clips or options.save_vipseg_clips):
-        raise ValueError("vipseg_clips, save_vipseg_clips: are lists of VIPSeg's clips; give its folder with --vipseg")
+        raise FieldError(
+            "vipseg_clips, save_vipseg_clips", "are lists of VIPSeg's clips", "give its folder with --vipseg"
+        )
     if options.scenes is not None:
         return SceneFolder(folder=options.scenes, num_frames=num_frames, limit=options.limit)
     if options.vipseg is not None:
@@ -181,7 +183,7 @@ def _extractors(options: ExtractorOptions, num_frames: int, device: str) -> "lis
         found.append(load_inception(options.inception, sha256=options.inception_sha256, device=device))
     if options.i3d is not None:
         if num_frames < LEAST_FRAMES:
-            raise ValueError(f"i3d: needs clips of at least {LEAST_FRAMES} frames, not {num_frames}")
+            raise FieldError("i3d", f"needs clips of at least {LEAST_FRAMES} frames, not {num_frames}")
         found.append(load_i3d(options.i3d, sha256=options.i3d_sha256, device=device))
     return found
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from sgi2v.cli.common import parse
+from sgi2v.errors import FieldError
 
 
 def _data() -> Path:
@@ -51,7 +52,7 @@ def studio(arguments: Sequence[str]) -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "sgi2v":
             raise
-        raise ValueError(f"studio: {error.name} is not installed; pip install 'sgi2v[studio]'") from None
+        raise FieldError("studio", f"{error.name} is not installed", "pip install 'sgi2v[studio]'") from None
 
     settings = StudioSettings(
         data=options.data or _data(),

@@ -158,7 +158,7 @@ class DragDiffusion(Controller["DragState"]):
             # Asked here, where the answer is at hand; on a device it would have to be waited for.
             at_rest=not bool(handles.unfinished(handles.start, self.arrived * self.cell).any()),
             held=(1 - editable_cells(setup.tracks, grid, self.editable)).to(device),
-            free=None if bool(free.all()) else free[:, None, None, None],
+            free=None if bool(free.all()) else free[:, None, None, None].to(device),
         )
 
     def steer(self, x: Float[torch.Tensor, "n c y x"], step: Step, state: DragState) -> Float[torch.Tensor, "n c y x"]:

@@ -96,7 +96,7 @@ class FreeTraj(Controller["FreeTrajState"]):
 
     def start(self, noise: Float[torch.Tensor, "n c y x"], state: FreeTrajState) -> Float[torch.Tensor, "n c y x"]:
         """First latents from the noise laid along the paths; frames that the model keeps have no part in it."""
-        free = state.setup.backbone.free(state.setup.grid).cpu()
+        free = state.setup.backbone.free(state.setup.grid)
         generator = state.setup.generator
         if bool(free.all()):
             return super().start(self.steered_noise(noise, state.cells, generator), state)

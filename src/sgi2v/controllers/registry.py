@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Mapping
-from importlib.metadata import entry_points
 from typing import Final
 
 from sgi2v.controllers.base import Controller
@@ -18,6 +17,7 @@ from sgi2v.errors import FieldError, within
 from sgi2v.fitting import fitted
 from sgi2v.migrations import controller_from_1
 from sgi2v.planning import Range
+from sgi2v.plugins import brought
 from sgi2v.records import Json
 
 GROUP: Final = "sgi2v.controllers"
@@ -36,12 +36,11 @@ def controllers() -> Mapping[str, type[Controller]]:
     FieldError where a package's class has no name of its own, or one that is taken.
     """
     found: dict[str, type[Controller]] = {kind.name: kind for kind in OWN}
-    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
-        kind = point.load()
+    for place, kind in brought(GROUP):
         if "name" not in vars(kind) or found.setdefault(kind.name, kind) is not kind or "+" in kind.name:
             raise FieldError(
                 "controller",
-                f"{point.value} of an installed package has no name of its own",
+                f"{place} of an installed package has no name of its own",
                 "ask its authors for one, or remove the package",
             )
     return found
@@ -58,7 +57,7 @@ def controller_class(name: str) -> type[Controller]:
             raise FieldError(
                 "controller",
                 f"unknown {part!r}",
-                f"{hint}known are {', '.join(known)}, and any of them joined by +",
+                f"{hint}known are {', '.join(known)}, any of them joined by +, and those of packages, once installed",
             )
     if len(parts) > MAX_JOINED:
         raise FieldError("controller", f"{len(parts)} joined by +", f"give at most {MAX_JOINED}")
@@ -98,8 +97,9 @@ def controller_from_dict(data: Mapping[str, object], *, over: Controller | None 
     kind = controller_class(said)
     if kind is InTurn:
         return InTurn(**_parts(said, values, over))
-    before = getattr(over, "guided", None)
-    values = controller_from_1(said, values, unit=before.unit if isinstance(before, Range) else None)
+    # The unit alone, an older form, is said of a range that is there already.
+    before = getattr(kind() if over is None and "guided_as" in values else over, "guided", None)
+    values = controller_from_1(said, values, before=before if isinstance(before, Range) else None)
     known = {f.name for f in dataclasses.fields(kind)}
     unknown = sorted(set(values) - known)
     if unknown:

@@ -109,7 +109,7 @@ class SGI2V(Controller["SGI2VState"]):
             plan=alignment_plan(setup.tracks, grid, self.heatmap_std, self.weighting),
             low_pass=mask,
             guided=self.schedule(setup.levels).acts,
-            free=None if bool(free.all()) else free[:, None, None, None],
+            free=None if bool(free.all()) else free[:, None, None, None].to(setup.backbone.device),
         )
 
     def loss(

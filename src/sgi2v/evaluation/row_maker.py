@@ -103,15 +103,16 @@ class RowMaker:
             planned = self._sampling(seed)
             record = {**dataclasses.asdict(planned), "dtype": str(self.backbone.dtype).removeprefix("torch.")}
             settings = dataclasses.asdict(self.backbone.settings)
-            clip |= {
-                "controller": _without_off(_drawn(flat(controller_to_dict(method)))),
+            made = {
+                "controller": _drawn(flat(controller_to_dict(method))),
                 "sampling": record,
                 "backbone": {
                     "weights_sha256": self.backbone.weights_sha256,
-                    "settings": _without_off({k: v for k, v in settings.items() if k not in Settings.ADVICE}),
+                    "settings": {k: v for k, v in settings.items() if k not in Settings.ADVICE},
                 },
             }
-            clip = json.loads(json.dumps(clip, allow_nan=False))
+            # As JSON first: a tuple is no list, and so would not be known as what says nothing.
+            clip |= _without_off(json.loads(json.dumps(made, allow_nan=False)))
         else:
             clip["without_model"] = method
             if method != "still" and case.truth is not None and not case.rule:

@@ -49,7 +49,7 @@ class LibraryEngine:
         """Models with their methods and all fields, as the API's page says."""
         if recipe is not None and not any(recipe in outline.settings.recipes for outline in self._outlines.values()):
             known = sorted({name for outline in self._outlines.values() for name in outline.settings.recipes})
-            raise ValueError(f"recipe: unknown {recipe!r}; known are {', '.join(known) or 'none'}")
+            raise FieldError("recipe", f"unknown {recipe!r}", f"known are {', '.join(known) or 'none'}")
         return {
             "version": version("sgi2v"),
             "backbones": [_backbone_info(name, outline, recipe) for name, outline in self._outlines.items()],
@@ -61,12 +61,12 @@ class LibraryEngine:
         """What a job with this request would do, nothing left to a default."""
         name = request.get("backbone") or next(iter(self._names))
         if name not in self._outlines:
-            raise ValueError(f"backbone: {name!r} is not on offer here; there are {', '.join(self._names)}")
+            raise FieldError("backbone", f"{name!r} is not on offer here", f"there are {', '.join(self._names)}")
         outline = self._outlines[name]
         settings = settings_with_recipe(outline.settings, request.get("recipe"))
         changed = fitted(type(settings), request.get("settings") or {}, "settings")
         if refused := sorted(set(changed) & _ELSEWHERE):
-            raise ValueError(f"settings.{refused[0]}: is no setting of a job; say it under sampling or controller")
+            raise FieldError(f"settings.{refused[0]}", "is no setting of a job", "say it under sampling or controller")
         settings = settings_with(settings, changed, "settings")
         sampling = Sampling(**_sampling(request.get("sampling") or {}))
         controller = _controller(request.get("controller") or {}, settings)
@@ -111,22 +111,23 @@ class LibraryEngine:
 
     @cached_property
     def _hashes(self) -> Mapping[str, str]:
-        return {name: outline.weights_sha256 for name, outline in self._outlines.items()}
+        return {name: outline.hash_weights() for name, outline in self._outlines.items()}
 
     def _check_size(self, sampling: Sampling, settings: Settings) -> None:
         size = [getattr(sampling, name) or getattr(settings, name) for name in ("width", "height", "num_frames")]
         if size[0] * size[1] * size[2] > self._limits.video_pixels:
-            raise ValueError(
-                f"sampling.num_frames: {size[2]} frames of {size[0]}x{size[1]} are more than the "
-                f"{self._limits.video_pixels // 1_000_000} megapixels that this studio makes; lower width, height or "
-                "num_frames"
+            raise FieldError(
+                "sampling.num_frames",
+                f"{size[2]} frames of {size[0]}x{size[1]} are more than the "
+                f"{self._limits.video_pixels // 1000000} megapixels that this studio makes",
+                "lower width, height or num_frames",
             )
 
 
 def _sampling(values: Mapping[str, Any], where: str = "sampling") -> dict[str, Any]:
     known = {f.name for f in dataclasses.fields(Sampling)}
     if unknown := sorted(set(values) - known):
-        raise ValueError(f"{where}.{unknown[0]}: no such field; known are {', '.join(sorted(known))}")
+        raise FieldError(f"{where}.{unknown[0]}", "no such field", f"known are {', '.join(sorted(known))}")
     return fitted(Sampling, {name: value for name, value in values.items() if value is not None}, where)
 
 

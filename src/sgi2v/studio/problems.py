@@ -1,7 +1,6 @@
 """Errors as answers of the studio: {"error": {"field": ..., "message": ...}}."""
 
 import errno
-import re
 import sqlite3
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -14,7 +13,6 @@ from starlette.exceptions import HTTPException
 
 from sgi2v.errors import FieldError
 
-_FIELD: Final = re.compile(r"([A-Za-z_][\w.\[\]-]{0,120}(?:, [a-z_]+)?): ")
 _FULL: Final = "the disk is full; remove jobs that are no longer needed, or free some space, and try again"
 
 
@@ -61,8 +59,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(ValueError)
     async def mistake(request: Request, error: ValueError) -> JSONResponse:
-        match = _FIELD.match(str(error))  # of errors that do not carry their parts yet
-        field = error.field if isinstance(error, FieldError) else match.group(1) if match else ""
+        field = error.field if isinstance(error, FieldError) else ""
         return answer(HTTPStatus.UNPROCESSABLE_ENTITY, " ".join(str(error).split()), field)
 
     @app.exception_handler(OSError)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ToyCondition:
-    """What the network sees beside the noisy latents; encoded once a run."""
+    """Everything the network sees beside the noisy latents; encoded once a run."""
 
     picture: Float[Tensor, "1 c y x"]
     """The picture's latents, float32: the clean first frame."""
@@ -76,7 +76,7 @@ class ToyFlow(Outlined):
     @property
     def weights_sha256(self) -> str:
         """Hash of both weight files."""
-        return self.outline.weights_sha256
+        return self.outline.hash_weights()
 
     @property
     def dtype(self) -> torch.dtype:
@@ -100,7 +100,7 @@ class ToyFlow(Outlined):
 
     def free(self, grid: Grid) -> Bool[Tensor, " n"]:
         """All frames but the first, which is the picture."""
-        return torch.arange(grid.latent_frames, device=self.device) > 0
+        return torch.arange(grid.latent_frames) > 0
 
     @torch.no_grad()
     def encode(self, image: PIL.Image.Image, text: Text, grid: Grid, generator: torch.Generator) -> ToyCondition:
@@ -123,7 +123,7 @@ class ToyFlow(Outlined):
         told = 1000 * level.noise if level.timestep is None else level.timestep
         # Filled on the device: a copy from the host would make every pass wait.
         times = torch.cat([x.new_zeros(1), x.new_full((len(x) - 1,), told)])
-        velocities = []
+        velocities: list[Tensor] = []
         for words in prompts:
             self._networks.branches = (not velocities,)
             velocities.append(self.denoiser(seen.to(self.dtype), times, words).float())

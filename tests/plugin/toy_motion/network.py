@@ -55,7 +55,7 @@ class Attention(nn.Module):
         self.norm_q, self.norm_k = RMSNorm(width), RMSNorm(width)
 
     def forward(self, tokens: Float[Tensor, "1 q d"], context: Float[Tensor, "1 k d"]) -> Tensor:
-        """What each token gathers from the context."""
+        """Gathers for each token from the context."""
         value = self.to_v(context)
         query, key = self.norm_q(self.to_q(tokens)), self.norm_k(self.to_k(context))
         gathered: Tensor = self.to_out(attend(query, key, value, self.heads))
@@ -116,10 +116,11 @@ class ToyFlowTransformer(nn.Module):
         for block in self.blocks:
             hidden = block(hidden, text, time)
         spoken = self.out(self.norm(hidden)).view(*cut.shape[:3], channels, PATCH, PATCH)
-        return x - x[:1] + spoken.permute(0, 3, 1, 4, 2, 5).reshape(x.shape)
+        velocity: Tensor = x - x[:1] + spoken.permute(0, 3, 1, 4, 2, 5).reshape(x.shape)
+        return velocity
 
     def _places(self, frames: int, rows: int, columns: int, like: Tensor) -> Float[Tensor, "n y x d"]:
-        """Where and when each token is, as waves that are added to it."""
+        """Waves that tell each token its place and time."""
         sizes: Sequence[tuple[int, tuple[int, ...]]] = (
             (frames, (-1, 1, 1)), (rows, (1, -1, 1)), (columns, (1, 1, -1)),
         )  # fmt: skip
@@ -145,7 +146,7 @@ class ToyAutoencoder(nn.Module):
 
     @property
     def scale(self) -> float:
-        """What a patch of ones has as its length a colour, so that latents are as large as pixel values."""
+        """Length of one colour's patch of ones: divided by it, latents are as large as pixel values."""
         return math.sqrt(self.FRAMES) * self.STRIDE
 
     def encode(self, frames: Float[Tensor, "f 3 h w"]) -> Float[Tensor, "n c y x"]:
@@ -167,7 +168,8 @@ class ToyAutoencoder(nn.Module):
         side = self.STRIDE
         cut = (own @ self.basis * self.scale).unflatten(-1, (3, self.FRAMES, side, side))
         frames = cut.permute(0, 4, 3, 1, 5, 2, 6).flatten(5).flatten(3, 4).flatten(0, 1)
-        return frames[self.FRAMES - 1 :]
+        shown: Tensor = frames[self.FRAMES - 1 :]
+        return shown
 
 
 def fresh_basis(channels: int, generator: torch.Generator) -> Float[Tensor, "c p"]:
@@ -182,4 +184,5 @@ def fresh_basis(channels: int, generator: torch.Generator) -> Float[Tensor, "c p
     chance = torch.randn(max(channels - len(meant), 0), *shape, generator=generator)
     rows = torch.cat([torch.stack(meant), chance]).flatten(1)[:channels]
     q, r = torch.linalg.qr(rows.double().T)
-    return (q * r.diagonal().sign()).T.float().contiguous()
+    basis: Tensor = (q * r.diagonal().sign()).T.float().contiguous()
+    return basis

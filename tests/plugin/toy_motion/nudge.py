@@ -27,9 +27,9 @@ class ToyNudge(Controller["NudgeState"]):
     name: ClassVar[str] = "toy-nudge"
 
     guided: Range = field(default_factory=lambda: Range(low=0.5, high=1.0, unit="noise-level"))
-    """Where in the denoising to lean."""
+    """Part of the denoising in which to lean."""
     strength: float = 0.3
-    """How much of the difference is added at a step, as a share of the signal that is there."""
+    """Part of the difference that is added at a step, as a share of the signal that is there."""
     cutoff: float = 0.5
     """Frequencies below this share of Nyquist are coarse."""
 
@@ -54,7 +54,7 @@ class ToyNudge(Controller["NudgeState"]):
         clips = [torch.stack([picture.roll(by, (1, 2)) for by in m]) for m in (moves, [(0, 0)] * len(moves))]
         moved, still = (setup.backbone.encode_frames(clip.to(setup.backbone.device), setup.grid) for clip in clips)
         coarse = low_pass(setup.grid.rows, setup.grid.columns, self.cutoff, device=still.device)
-        free = setup.backbone.free(setup.grid)[:, None, None, None]
+        free = setup.backbone.free(setup.grid)[:, None, None, None].to(still.device)
         return NudgeState(setup=setup, push=(merge_frequencies(moved, still, coarse) - still) * free)
 
     def steer(self, x: Float[torch.Tensor, "n c y x"], step: Step, state: NudgeState) -> Float[torch.Tensor, "n c y x"]:

@@ -49,7 +49,7 @@ def _recommended() -> dict[str, dict[str, Any]]:
 
 @dataclass(frozen=True, kw_only=True)
 class ToySettings(Settings):
-    """What the toy model is asked for besides picture and words."""
+    """Things the toy model is asked for besides picture and words."""
 
     width: int = 64
     """Width of the picture, in pixels."""
@@ -84,7 +84,7 @@ class ToyOutline:
     sizes: Mapping[str, int]
     """Arguments of the transformer."""
     shift: float
-    """How far the schedule dwells on noise (Esser et al. 2024, section 5.3.2)."""
+    """Shift of the schedule towards noise (Esser et al. 2024, section 5.3.2)."""
 
     kind = KIND_NAME
     takes_text = True
@@ -159,7 +159,7 @@ class ToyOutline:
         """The named number format, else float32."""
         from sgi2v.device import choose_dtype
 
-        return choose_dtype(name or "float32", device, bfloat16_on_cpu=False)
+        return name if isinstance(name, torch.dtype) else choose_dtype(name or "float32", device)
 
     def load(self, *, device: torch.device, dtype: torch.dtype, memory: Mode, compiled: bool = False) -> ToyFlow:
         """Both networks with their weights."""
@@ -171,14 +171,14 @@ class ToyOutline:
 
 
 class ToyKind:
-    """How sgi2v finds the toy model: by its folder's configuration."""
+    """The toy model among others: recognised by its folder's configuration."""
 
     kind: Final = KIND_NAME
     names: Final[Mapping[str, str]] = MappingProxyType({})
     """Names known without a folder, each with its hub id: none, nobody publishes a toy."""
 
     def recognises(self, folder: Path) -> bool:
-        """Whether the folder's transformer is the toy's."""
+        """True where the folder's transformer is the toy's."""
         return class_in(folder / "transformer" / "config.json") == CLASS
 
     def outline(

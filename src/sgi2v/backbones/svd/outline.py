@@ -22,7 +22,7 @@ from sgi2v.backbones.folder import (
     read_json,
     weights_sha256,
 )
-from sgi2v.errors import FieldError
+from sgi2v.errors import FieldError, within
 from sgi2v.grid import Grid
 from sgi2v.lazy import torch
 from sgi2v.planning import Sampling, Uses
@@ -188,8 +188,7 @@ class SVDOutline:
         """No prompt changes a video of Stable Video Diffusion."""
         return False
 
-    @property
-    def weights_sha256(self) -> str:
+    def hash_weights(self) -> str:
         """SHA-256 over the weight files."""
         return weights_sha256(self.folder, NETWORKS)
 
@@ -251,12 +250,12 @@ class SVDOutline:
                     f"{feature!r} must be <block>:<source> with source one of {', '.join(SOURCES)}",
                 )
             if source == "output":
-                _check_named(block, names, within=True)
+                self._check_layer(block, names)
             else:
                 _check_named(block, [name for name in names if ".attentions." in name])
         for block in uses.blocks:  # these may name a level and mean all in it
             if not any(name.startswith(f"{block}.") for name in names):
-                _check_named(block, names, within=True)
+                self._check_layer(block, names)
         shallow = [feature for feature in uses.features if feature.startswith("up_blocks.")]
         if uses.reuses_deep and (
             len(shallow) < len(uses.features) or any(feature.startswith("up_blocks.0") for feature in shallow)
@@ -266,6 +265,18 @@ class SVDOutline:
                 "nothing lies deeper than these layers",
                 "name layers of up_blocks.1 or later ones",
             )
+
+    def _check_layer(self, layer: str, names: Sequence[str]) -> None:
+        """FieldError unless a layer is one of these blocks or lies in one, which the network itself is asked for."""
+        if not any(layer.startswith(f"{name}.") for name in names):
+            _check_named(layer, names)
+        elif layer not in names:
+            from diffusers import UNetSpatioTemporalConditionModel
+
+            from sgi2v.taps import find_layer
+
+            with torch.device("meta"), within("controller"):  # names alone: no weight is made or read
+                find_layer(UNetSpatioTemporalConditionModel.from_config(dict(self.unet)), layer)
 
     def _blocks(self) -> Iterator[str]:
         """Names of the denoiser's levels and of the residual, attention and resizing blocks in them."""
@@ -290,7 +301,9 @@ class SVDOutline:
         """Bytes at the peak of a guided run for every mode; weights are fetched first, if they are not there."""
         from sgi2v.backbones.svd.memory import Sizes, memory_needed
 
-        sizes = Sizes.of(self.fetched(half=dtype == torch.float16))
+        outline = self.fetched(half=dtype == torch.float16)
+        check_weights(outline.folder, NETWORKS)
+        sizes = Sizes.of(outline)
         return memory_needed(sizes, grid, self.settings.decode_chunk_size, device, dtype)
 
     def choose_dtype(self, name: str | torch.dtype | None, device: torch.device) -> torch.dtype:
@@ -318,9 +331,9 @@ class SVDOutline:
         return SVD.of(outline, device=device, dtype=dtype, memory=memory, compiled=compiled)
 
 
-def _check_named(block: str, names: Sequence[str], *, within: bool = False) -> None:
-    """FieldError with the nearest names unless the block is one of these, or ``within`` one of them."""
-    if not any(block == name or (within and block.startswith(f"{name}.")) for name in names):
+def _check_named(block: str, names: Sequence[str]) -> None:
+    """FieldError with the nearest names unless the block is one of these."""
+    if block not in names:
         near = difflib.get_close_matches(block, names, 3)
         hint = f"nearest are {', '.join(near)}" if near else ""
         raise FieldError("controller.layers", f"the denoiser has no layer {block!r}", hint)

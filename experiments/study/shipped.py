@@ -3,18 +3,18 @@
 import io
 import json
 import lzma
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from sgi2v.evaluation.rows import append_row, read_rows
 from sgi2v.evaluation.store import Store
+from sgi2v.records import Json
 from sgi2v.writing import writing
 
 
-def add_rows(found: Iterable[Mapping[str, Any]], rows: Path) -> None:
+def add_rows(found: Iterable[Json], rows: Path) -> None:
     """Add to a file of rows those that it lacks."""
     known = {row["key"] for row in read_rows(rows)}
     for row in found:
@@ -22,7 +22,7 @@ def add_rows(found: Iterable[Mapping[str, Any]], rows: Path) -> None:
             append_row(rows, row)
 
 
-def packed_rows(packed: Path) -> list[dict[str, Any]]:
+def packed_rows(packed: Path) -> list[Json]:
     """The rows of a packed file, none if it is absent."""
     if not packed.is_file():
         return []
@@ -65,7 +65,7 @@ def unpack_features(packed: Path, store: Store, folder: str) -> None:
                 store.save_features(clip, folder, features)
 
 
-def pack_features(rows: Iterable[Mapping[str, Any]], store: Store, folder: str, packed: Path) -> None:
+def pack_features(rows: Iterable[Json], store: Store, folder: str, packed: Path) -> None:
     """Write what an extractor saw in the clips of these rows; nothing where a clip's features are not known."""
     found = {row["clip"]: store.load_features(row["clip"], folder) for row in rows}
     known = {clip: features for clip, features in found.items() if features is not None}
