@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from sgi2v.errors import FieldError
 from sgi2v.training.stages import TrainingType
 
 _OF_DECODER: Final = (
@@ -80,15 +81,15 @@ class AutoencoderTraining:
 
     def __post_init__(self) -> None:
         if self.num_clip_steps > self.num_steps:
-            raise ValueError(f"num_clip_steps: {self.num_clip_steps} is more than num_steps, {self.num_steps}")
+            raise FieldError("num_clip_steps", f"{self.num_clip_steps} is more than num_steps, {self.num_steps}")
         if any(channels % 32 for channels in self.channels):
-            raise ValueError(f"channels: must be multiples of 32, not {self.channels}")
+            raise FieldError("channels", f"must be multiples of 32, not {self.channels}")
         if self.keep_latents < 0 or (self.keep_latents and not (self.joint and self.initial)):
-            raise ValueError(f"keep_latents: {self.keep_latents:g} wants joint and initial, and must not be below 0")
+            raise FieldError("keep_latents", f"{self.keep_latents:g} wants joint and initial, and must not be below 0")
         if self.latent_noise < 0:
-            raise ValueError(f"latent_noise: must not be below 0, not {self.latent_noise}")
+            raise FieldError("latent_noise", f"must not be below 0, not {self.latent_noise}")
         if self.size % 8 or self.size < 32:
-            raise ValueError(f"size: must be a multiple of 8 and at least 32, not {self.size}")
+            raise FieldError("size", f"must be a multiple of 8 and at least 32, not {self.size}")
 
     @property
     def encoder_first(self) -> int:

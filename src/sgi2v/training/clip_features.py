@@ -61,12 +61,12 @@ class ClipFeaturesTraining:
 
     def __post_init__(self) -> None:
         if self.num_steps < 1 or self.batch_size < 1 or self.pool_size < 1:
-            raise ValueError(
-                f"num_steps, batch_size, pool_size: at least 1 each, not {self.num_steps}, {self.batch_size}, "
-                f"{self.pool_size}"
+            raise FieldError(
+                "num_steps, batch_size, pool_size",
+                f"at least 1 each, not {self.num_steps}, {self.batch_size}, {self.pool_size}",
             )
         if not 0 <= self.clean <= 1:
-            raise ValueError(f"clean: a share of 0 to 1, not {self.clean}")
+            raise FieldError("clean", f"a share of 0 to 1, not {self.clean}")
 
 
 class ClipFeaturesTask(nn.Module):

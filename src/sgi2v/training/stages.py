@@ -55,9 +55,9 @@ class Stage:
 
     def __post_init__(self) -> None:
         if self.width % 64 or self.height % 64:
-            raise ValueError(f"width and height must be multiples of 64, not {self.width}x{self.height}")
+            raise FieldError("", f"width and height must be multiples of 64, not {self.width}x{self.height}")
         if self.num_frames < 1 or self.num_steps < 0 or self.batch_size < 1:
-            raise ValueError(f"a stage needs at least one frame and one clip a step: {self}")
+            raise FieldError("", f"a stage needs at least one frame and one clip a step: {self}")
 
     def rate(self, step: int) -> float:
         """The learning rate of a step of this stage."""
@@ -149,16 +149,16 @@ class DenoiserTraining:
 
     def __post_init__(self) -> None:
         if any(channels % 32 for channels in self.channels):
-            raise ValueError(f"channels: must be multiples of 32, not {self.channels}")
+            raise FieldError("channels", f"must be multiples of 32, not {self.channels}")
         if not self.stages:
-            raise ValueError("stages: give at least one")
+            raise FieldError("stages", "give at least one")
         for name in ("accumulation", "checkpoint_every", "log_every", "pool_steps", "correspondence_places"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name}: must be at least 1, not {getattr(self, name)}")
+                raise FieldError(name, f"must be at least 1, not {getattr(self, name)}")
         if self.trained == "temporal" and any(s.num_steps and s.num_frames == 1 for s in self.stages):
-            raise ValueError("trained: temporal layers learn nothing from single pictures; leave out such stages")
+            raise FieldError("trained", "temporal layers learn nothing from single pictures", "leave out such stages")
         if self.freeze_image_encoder and self.initial is None:
-            raise ValueError("freeze_image_encoder: needs --initial; random weights must be trained")
+            raise FieldError("freeze_image_encoder", "needs --initial", "random weights must be trained")
 
     @property
     def autoencoder_folder(self) -> Path:
