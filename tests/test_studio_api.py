@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sgi2v.images import data_uri
 from sgi2v.run import Run
 from sgi2v.scene_io import scene_from_dict
 from sgi2v.video import load_video
@@ -178,6 +179,7 @@ def test_a_plan_says_where_boxes_are_and_how_fast(studio: StudioProcess) -> None
         ({"controller": {"name": "sg-i2v", "guided": [1e6, 2e6]}}, "controller.guided"),
         ({"controller": {"name": "sg-i2v", "guided": {"low": 1, "high": 2, "unit": "mile"}}}, "controller.guided.unit"),
         ({"controller": {"name": "sg-i2v", "guided": {"low": 2, "high": 1}}}, "controller.guided"),
+        ({"controller": {**CONTROL, "layers": ["no_such_block:output"]}}, "controller.layers"),
         ({"controller": {"name": ["sg-i2v"]}}, "controller.name"),
         ({"settings": {"fps": 0}}, "settings.fps"),
         ({"settings": {"width": 64}}, "settings.width"),
@@ -358,10 +360,14 @@ def test_cancel_ends_within_a_step_and_the_job_can_be_sent_again(studio: StudioP
 
 
 def test_what_the_model_finds_wrong_fails_the_job_and_nothing_else(studio: StudioProcess, job: Any) -> None:
-    unknown = send(studio, asked(controller={**CONTROL, "layers": ["no_such_block:output"]}))
-    assert unknown.status_code == 422 and unknown.json()["error"]["field"] == "controller.layers"
-    failed = studio.wait_for(send(studio, asked(controller={**CONTROL, "shrink": 7})).json()["id"])
-    assert failed["state"] == "failed" and "controller.shrink: 7 does not divide" in failed["message"]
+    (motion,) = scene()["motions"]
+    nothing = data_uri(Image.new("L", (48, 32)))
+    wrong = asked(
+        scene={**scene(), "motions": [{**motion, "mask": nothing}]}, controller={**CONTROL, "weighting": "mask"}
+    )
+    failed = studio.wait_for(send(studio, wrong).json()["id"])
+    assert failed["state"] == "failed"
+    assert failed["message"].startswith("motions[0].mask: nothing of it lies in the motion's box; draw it there")
     fine = studio.wait_for(
         send(studio, asked(sampling={**SMALL, "num_steps": 1, "seed": 4}, controller={"name": "none"})).json()["id"]
     )

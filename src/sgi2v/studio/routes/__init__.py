@@ -1,10 +1,9 @@
 """The studio's routes, a file for each kind of thing; and what they share."""
 
 from http import HTTPStatus
-from typing import Annotated, Final
+from typing import Annotated, Final, Protocol, runtime_checkable
 
 from fastapi import Depends, Path, Request
-from fastapi.routing import APIRoute
 
 from sgi2v.records import Json
 from sgi2v.studio.shapes import Problems
@@ -21,7 +20,17 @@ def studio_of(request: Request) -> Studio:
     return studio
 
 
-def name_of(route: APIRoute) -> str:
+@runtime_checkable
+class Named(Protocol):
+    """A route, or what FastAPI makes of one that is included elsewhere."""
+
+    @property
+    def name(self) -> str:
+        """Name of the function that answers."""
+        ...
+
+
+def name_of(route: Named) -> str:
     """An operation's id in the schema: the function's name."""
     return route.name
 
