@@ -28,7 +28,7 @@ lint: $(VENV)/.stamp-test  ## ruff: rules and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(VENV)/.stamp-test  ## mypy --strict over src and tests
+types: $(VENV)/.stamp-test  ## mypy --strict over src, tests, experiments and benchmarks
 	$(BIN)/mypy
 
 unit: $(VENV)/.stamp-test  ## pytest, one worker a core
