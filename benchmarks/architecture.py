@@ -137,7 +137,7 @@ def published_svd(
         settings=settings or SVDSettings(),
         stride=8,
         channels=4,
-        scheduler=_SCHEDULER,
+        scheduler=dict(_SCHEDULER),
         unet=dict(unet.config),
     )
     return SVD(pipeline, outline, device=device)
