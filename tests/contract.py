@@ -1,7 +1,6 @@
 """The contract of a backbone as tests that anybody's model can be pointed at; docs/backbones.md says how."""
 
 import builtins
-import inspect
 import io
 import json
 import math
@@ -100,7 +99,7 @@ def no_weights_opened() -> Iterator[None]:
 
     def watched(function: Callable[..., Any]) -> Callable[..., Any]:
         def call(file: Any, *args: Any, **kwargs: Any) -> Any:
-            if str(file).endswith(".safetensors") and not _in_a_type_check():
+            if str(file).endswith(".safetensors"):
                 raise WeightsOpened(str(file))
             return function(file, *args, **kwargs)
 
@@ -113,11 +112,6 @@ def no_weights_opened() -> Iterator[None]:
         ):  # fmt: skip
             patch.setattr(module, name, watched(getattr(module, name)))
         yield
-
-
-def _in_a_type_check() -> bool:
-    """True while ``isinstance`` asks: Python 3.11 reads every property of a protocol, so type checks hash weights."""
-    return any(frame.function == "__instancecheck__" for frame in inspect.stack(0))
 
 
 @dataclass(frozen=True)
@@ -258,7 +252,7 @@ class BackboneContract:
             assert list(backbone.levels(num_steps, grid)) == list(levels)
             assert len(levels) == num_steps + 1 and levels[-1].noise == 0
             assert all(here.noise_level > there.noise_level for here, there in pairwise(levels))
-        assert len(outline.weights_sha256) == 64 and outline.weights_sha256 == backbone.weights_sha256
+        assert len(outline.hash_weights()) == 64 and outline.hash_weights() == backbone.weights_sha256
 
     def test_noise_is_the_generators_alone(self, bench: Bench) -> None:
         def draw(seed: int) -> Tensor:

@@ -40,6 +40,7 @@ class QuickEngine:
             "recipe": None,
             "guided_iterations": 0,
             "max_speed": 1.0,
+            "warnings": [],
             "motions": [],
         }
 

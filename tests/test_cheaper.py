@@ -26,7 +26,7 @@ GRID = Grid(width=64, height=96, num_frames=3)
 @pytest.fixture(scope="module")
 def backbone() -> SVD:
     settings = SVDSettings(num_frames=3, min_guidance_scale=1.5, max_guidance_scale=3.0)
-    return load_svd(tiny_svd(3), device="cpu", dtype="float32", settings=settings)
+    return load_svd(tiny_svd(3, light=True), device="cpu", dtype="float32", settings=settings)
 
 
 @pytest.fixture(scope="module")
@@ -64,21 +64,21 @@ def prepared(backbone: SVD, controller: SGI2V, tracks: Tracks, grid: Grid = GRID
 
 
 def test_a_step_ends_one_iteration_after_the_loss_was_seen_to_settle(backbone: SVD, tracks: Tracks) -> None:
-    eager = dataclasses.replace(BASE, iterations=6, lr=20.0)
+    eager = dataclasses.replace(BASE, iterations=5, lr=20.0)
     whole, losses = steered(backbone, eager, tracks)
     falls = [1 - b / a for a, b in pairwise(losses)]
-    assert len(losses) == 6 and max(falls) > 0.01, "a loss that stands still shows nothing"
-    ended = set()
+    assert len(losses) == 5 and max(falls) > 0.01, "a loss that stands still shows nothing"
+    known = {5: whole}
     for share in (1e-9, float(np.median(falls)), 2.0):
         controller = dataclasses.replace(eager, settled=share)
         # The fall to iteration k is asked for before iteration k + 2.
-        wanted = next((k + 3 for k, fall in enumerate(falls) if fall < share and k + 3 < 6), 6)
+        wanted = next((k + 3 for k, fall in enumerate(falls) if fall < share and k + 3 < 5), 5)
         found, seen = steered(backbone, controller, tracks)
         assert seen == losses[:wanted]
-        as_many = whole if wanted == 6 else steered(backbone, dataclasses.replace(eager, iterations=wanted), tracks)[0]
-        assert torch.equal(found, as_many)
-        ended.add(wanted)
-    assert {3, 6} <= ended
+        if wanted not in known:
+            known[wanted], _ = steered(backbone, dataclasses.replace(eager, iterations=wanted), tracks)
+        assert torch.equal(found, known[wanted])
+    assert {3, 5} <= set(known)
 
 
 # ---------------------------------------------------------------- reuse
@@ -88,7 +88,8 @@ def test_reuse_changes_only_iterations_after_the_first(backbone: SVD, tracks: Tr
     one = dataclasses.replace(BASE, iterations=1)
     plain, reused = (steered(backbone, dataclasses.replace(one, reuse_deep=r), tracks)[0] for r in (False, True))
     assert torch.equal(plain, reused)
-    many, later = (steered(backbone, dataclasses.replace(BASE, reuse_deep=r), tracks)[1] for r in (False, True))
+    three = dataclasses.replace(BASE, iterations=3)
+    many, later = (steered(backbone, dataclasses.replace(three, reuse_deep=r), tracks)[1] for r in (False, True))
     assert later[0] == many[0] and later[1:] != many[1:]
     assert later[-1] < later[0], "the loss falls all the same"
 

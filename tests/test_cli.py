@@ -546,6 +546,42 @@ def test_what_the_model_says_of_a_method_is_said_before_the_run(
     assert run is not None and "notes" not in run["backbone"]["settings"]
 
 
+def test_what_of_a_scene_goes_unused_is_one_warning(
+    folder: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On stderr and in the record, which is then of version 2; without it version 1 says all there is."""
+    Image.new("L", (WIDTH, HEIGHT), 255).save(folder / "mask.png")
+    plain = scene_json()
+    motion = {**plain["motions"][0], "mask": "mask.png"}
+    reference = {"frames": ["photo.png"]}
+    (folder / "full.json").write_text(
+        json.dumps(scene_json(version=2, motions=[motion], prompt="a cat", reference=reference))
+    )
+    name = Path(model).name
+    said = {
+        ("scene.json", "controller:sg-i2v"): "",
+        ("scene.json", "controller:none"): "",
+        ("full.json", "controller:sg-i2v"): f"not used by sg-i2v on {name}: prompt (Stable Video Diffusion takes "
+        "no text), reference clip, masks",
+        ("full.json", "controller:time-to-move"): f"not used by time-to-move on {name}: prompt (Stable Video "
+        "Diffusion takes no text)",
+    }
+    for (scene, method), warning in said.items():
+        own = {"controller:sg-i2v": GUIDED[1:], "controller:time-to-move": ("--controller.t-strong", "10")}
+        arguments = ["generate", scene, "--backbone", model, *SMALL]
+        assert main([*arguments, "--output", "a.mp4", method, *own.get(method, ())]) == 0
+        lines = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+        assert lines == ([f"warning: {warning}"] if warning else [])
+        run = read_run("a.mp4")
+        assert (run["version"], run.get("warnings")) == ((2, [warning]) if warning else (1, None))
+        assert main([*arguments, "--output", "b.mp4", "--quiet", method, *own.get(method, ())]) == 0
+        assert capsys.readouterr().err == "" and read_run("b.mp4") == run
+    run = read_run("a.mp4")
+    assert str(Path(model).parent) not in json.dumps({**run, "scene": None})
+    assert main(["replay", "a.mp4", "--backbone", model, "--device", "cpu", "--quiet"]) == 0
+    assert read_run("a-replay.mp4") == run
+
+
 @pytest.mark.parametrize("command", ["generate --help", "info"])
 def test_a_reader_that_leaves_ends_the_command_quietly(command: str) -> None:
     words = [sys.executable, "-m", "sgi2v.cli", *command.split()]

@@ -1,5 +1,6 @@
 """The commands that measure: benchmark, report and features, as a person types them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from sgi2v.cli.measuring import default_methods
 from sgi2v.cli.measuring_options import BenchmarkOptions, ExtractorOptions
 from sgi2v.controllers import SGI2V, Controller
 from sgi2v.evaluation.benchmark import methods_of
+from sgi2v.evaluation.held_out import HeldOutWorld
 from sgi2v.evaluation.rows import read_rows
 from sgi2v.opening import ModelChoice
 from sgi2v.planning import Sampling
@@ -54,8 +56,6 @@ def test_a_benchmark_then_its_report(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_features_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from sgi2v.evaluation.held_out import HeldOutWorld
-
     scene = save_scene(HeldOutWorld(limit=1, num_frames=4)[0].scene, tmp_path / "thing")
     output = tmp_path / "f.png"
     arguments = ["features", str(scene), "--output", str(output), "--backbone", str(tiny_svd(14, light=True))]
@@ -114,6 +114,38 @@ def test_mistakes_are_found_before_anything_is_loaded(
     said = capsys.readouterr().err
     assert message in said and said.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_scene_without_motions_makes_rows_that_say_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    moving = HeldOutWorld(limit=1, num_frames=4)[0].scene
+    for name, scene in (("moves", moving), ("rests", replace(moving, motions=()))):
+        save_scene(scene, tmp_path / "scenes" / name)
+    rows = tmp_path / "rows.jsonl"
+    guided = 'guided={"name": "sg-i2v", "guided": [0, 1000], "iterations": 1}'
+    assert benchmark(rows, "--scenes", str(tmp_path / "scenes"), "--methods", "still", "none", guided) == 0
+    said = capsys.readouterr().err
+    wanted = "FieldError: motions: the scene has none, and sg-i2v steers by them; draw one, or choose controller:none"
+    assert "5 rows, 6 of them new" in said and f"failed: rests guided: {wanted}" in said
+    found = {(row["case"], row["method"]): row for row in read_rows(rows)}
+    assert len(found) == 6 and found["rests", "guided"]["error"] == wanted
+    assert found["moves", "guided"]["metrics"]["objmc"] is not None
+    for method in ("still", "none"):
+        assert found["rests", method]["metrics"]["objmc"] is None
+        assert found["rests", method]["metrics"]["temporal_consistency"] is not None
+
+
+def test_a_benchmark_that_makes_no_row_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    resting = replace(HeldOutWorld(limit=1, num_frames=4)[0].scene, motions=())
+    save_scene(resting, tmp_path / "scenes" / "rests")
+    rows = tmp_path / "rows.jsonl"
+    guided = 'guided={"name": "sg-i2v", "guided": [0, 1000]}'
+    arguments = ("--scenes", str(tmp_path / "scenes"), "--methods", guided)
+    for more in ((), (), ("--retry",)):
+        assert benchmark(rows, *arguments, *more) == 2
+        out, err = capsys.readouterr()
+        last = err.splitlines()[-1]
+        assert out == "" and last.startswith("sgi2v: benchmark: no row was made: FieldError: motions: the scene has")
+        assert last.endswith("; put it right and run the same command with --retry")
 
 
 def test_methods_as_people_type_them() -> None:

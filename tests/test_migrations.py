@@ -106,7 +106,7 @@ def test_a_range_as_it_is_typed_is_read_too() -> None:
 def test_over_another_range_only_what_is_said_changes() -> None:
     """What a model recommends is laid over: a range without a unit keeps the unit there was, and the other way."""
     over = SGI2V(guided=Range(low=2.0, high=9.0, unit="step"), lr=0.5)
-    read = {
+    read: Mapping[str, tuple[Mapping[str, object], Range]] = {
         "ends alone": ({"guided": [3, 4]}, Range(low=3.0, high=4.0, unit="step")),
         "unit alone": ({"guided_as": "noise-level"}, Range(low=2.0, high=9.0, unit="noise-level")),
         "both": ({"guided": [3, 4], "guided_as": "sigma"}, Range(low=3.0, high=4.0, unit="sigma")),
@@ -118,7 +118,10 @@ def test_over_another_range_only_what_is_said_changes() -> None:
     }
     for values, guided in read.values():
         assert controller_from_dict(values, over=over) == dataclasses.replace(over, guided=guided)
-    settings = {"sg-i2v": {"guided": [3, 4], "guided_as": "step"}, "freetraj+sg-i2v": {"second": {"guided": [1, 2]}}}
+    settings: Mapping[str, Mapping[str, object]] = {
+        "sg-i2v": {"guided": [3, 4], "guided_as": "step"},
+        "freetraj+sg-i2v": {"second": {"guided": [1, 2]}},
+    }
     joined = recommended("freetraj+sg-i2v", settings)
     assert joined == InTurn(first=FreeTraj(), second=SGI2V(guided=Range(low=1.0, high=2.0, unit="step")))
 
@@ -236,7 +239,8 @@ def noise_of_old(controller: FreeTraj, noise: torch.Tensor, cells: np.ndarray) -
         lay(laid, patch, track)
     if not controller.merge_noise:
         return laid
-    mask = low_pass_3d(len(noise), *noise.shape[2:], controller.spatial_cutoff, controller.temporal_cutoff)
+    frames, _, rows, columns = noise.shape
+    mask = low_pass_3d(frames, rows, columns, controller.spatial_cutoff, controller.temporal_cutoff)
     return merge_frequencies_3d(laid, noise, mask)
 
 

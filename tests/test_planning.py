@@ -127,7 +127,7 @@ def test_a_range_that_is_none_is_refused() -> None:
             Range(low=low, high=high)
     made = Range(low=1.0, high=2.0)
     object.__setattr__(made, "unit", "kelvin")  # run-time type checks would refuse it sooner
-    with pytest.raises(FieldError, match="unit: 'kelvin' is not known; give one of sigma, noise-level, step, share"):
+    with pytest.raises(FieldError, match=r"unit: 'kelvin' is not known; give one of sigma, noise-level, step, share"):
         made.__post_init__()
     assert str(Range(low=36.0, high=376.0)) == "36 376 sigma"
 

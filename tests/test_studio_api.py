@@ -30,7 +30,7 @@ SMALL = {"seed": 3, "num_steps": 4, "width": 48, "height": 32, "num_frames": 3}
 OUTSIDE = {"left": -1, "top": 0, "right": 4, "bottom": 4}
 CONTROL = {
     "name": "sg-i2v",
-    "guided": [1, 400],
+    "guided": {"low": 1, "high": 400, "unit": "sigma"},
     "iterations": 1,
     "layers": ["up_blocks.2.attentions.1:first-frame"],
 }
@@ -160,7 +160,11 @@ def test_a_plan_says_where_boxes_are_and_how_fast(studio: StudioProcess) -> None
     assert motion["speeds"] == [4, 4] and motion["max_speed"] == 4 and plan["max_speed"] == pytest.approx(3.2)
     assert motion["too_fast"]
     assert plan["sampling"] == SMALL and plan["guided_iterations"] == 2
-    assert plan["controller"]["lr"] == 0.21 and plan["controller"]["guided"] == [1.0, 400.0]
+    assert plan["controller"]["lr"] == 0.21 and plan["controller"]["guided"] == CONTROL["guided"]
+    assert plan["warnings"] == []
+    unused = studio.http.post("/api/plan", json=asked(scene={**scene(), "prompt": "a cat"})).json()
+    name = tiny_svd(3, light=True).name
+    assert unused["warnings"] == [f"not used by sg-i2v on {name}: prompt (Stable Video Diffusion takes no text)"]
 
 
 @pytest.mark.parametrize(
@@ -172,6 +176,8 @@ def test_a_plan_says_where_boxes_are_and_how_fast(studio: StudioProcess) -> None
         ({"controller": {"name": "nothing"}}, "controller"),
         ({"controller": {"name": "sg-i2v", "lr": "much"}}, "controller.lr"),
         ({"controller": {"name": "sg-i2v", "guided": [1e6, 2e6]}}, "controller.guided"),
+        ({"controller": {"name": "sg-i2v", "guided": {"low": 1, "high": 2, "unit": "mile"}}}, "controller.guided.unit"),
+        ({"controller": {"name": "sg-i2v", "guided": {"low": 2, "high": 1}}}, "controller.guided"),
         ({"controller": {"name": ["sg-i2v"]}}, "controller.name"),
         ({"settings": {"fps": 0}}, "settings.fps"),
         ({"settings": {"width": 64}}, "settings.width"),
@@ -182,6 +188,7 @@ def test_a_plan_says_where_boxes_are_and_how_fast(studio: StudioProcess) -> None
         ({"nothing": 3}, "nothing"),
         ({"scene": {**scene(), "version": 9}}, "version"),
         ({"scene": {**scene(), "motions": [{"box": OUTSIDE}]}}, "motions[0].box.left"),
+        ({"scene": {**scene(), "motions": []}}, "motions"),
         ({"sampling": {"width": 4096, "height": 4096, "num_frames": 256}}, "sampling.num_frames"),
     ],
 )  # fmt: skip

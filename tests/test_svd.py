@@ -16,6 +16,7 @@ from sgi2v.backbones.svd.outline import SVDOutline, SVDSettings
 from sgi2v.controllers import SGI2V, Controller, recommended
 from sgi2v.pipeline import plan
 from sgi2v.planning import Sampling
+from sgi2v.run import public_name
 from sgi2v.scene import Scene
 from tiny import load_svd, save_tiny_svd, tiny_svd
 
@@ -117,7 +118,9 @@ def test_a_prompt_goes_unused_and_that_is_said(backbone: SVD) -> None:
     assert torch.equal(*estimates) and not backbone.outline.takes_text
     sampling = Sampling(width=32, height=32, num_frames=3, num_steps=3)
     planned = plan(Scene(image=image, prompt="a cat"), backbone.outline, controller=Controller(), sampling=sampling)
-    assert planned.warnings == (f"not used by none on {backbone.name}: prompt (Stable Video Diffusion takes no text)",)
+    assert planned.warnings == (
+        f"not used by none on {public_name(backbone.name)}: prompt (Stable Video Diffusion takes no text)",
+    )
     assert not plan(Scene(image=image), backbone.outline, controller=Controller(), sampling=sampling).warnings
 
 
@@ -158,11 +161,11 @@ def test_half_precision_runs_and_stays_close(dtype: str) -> None:
 
 
 def test_the_hash_follows_the_weights(folder: Path) -> None:
-    before = outline_of(folder).weights_sha256
-    assert before == outline_of(tiny_svd(2, light=True)).weights_sha256
+    before = outline_of(folder).hash_weights()
+    assert before == outline_of(tiny_svd(2, light=True)).hash_weights()
     assert before == load_svd(folder, device="cpu").weights_sha256
     other = save_tiny_svd(folder.parent / "other", num_frames=2, seed=1, light=True)
-    assert outline_of(other).weights_sha256 != before
+    assert outline_of(other).hash_weights() != before
 
 
 def test_settings_come_from_the_folder_and_a_wrong_one_is_named(folder: Path) -> None:

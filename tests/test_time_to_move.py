@@ -13,6 +13,7 @@ from torch import Tensor
 from reference import svd as plain
 from reference import time_to_move as twin
 from sgi2v import SVD, Progress, Run, Sampling, generate, replay
+from sgi2v.backbones.svd.parts import SVDCondition
 from sgi2v.controllers import Controller, Setup, TimeToMove, controller_from_dict, controller_to_dict
 from sgi2v.cut_and_drag import dragged_clip
 from sgi2v.grid import tracks_of
@@ -51,22 +52,19 @@ def backbone(guided: SVD) -> SVD:
     return guided.with_settings(dataclasses.replace(guided.settings, max_guidance_scale=1.0))
 
 
-class Watched:
-    """A backbone that counts what it is asked and keeps the latents it is shown."""
+def watched(backbone: SVD) -> tuple[SVD, list[tuple[Level, Tensor]]]:
+    """The same networks, and a list of the latents that they are shown."""
+    other, seen = backbone.with_settings(backbone.settings), list[tuple[Level, Tensor]]()
 
-    def __init__(self, backbone: SVD) -> None:
-        self.inner = backbone
-        self.seen: list[tuple[Level, Tensor]] = []
+    def denoise(x: Tensor, level: Level, condition: SVDCondition) -> Tensor:
+        seen.append((level, x.clone()))
+        return backbone.denoise(x, level, condition)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.inner, name)
-
-    def denoise(self, x: Tensor, level: Level, condition: Any) -> Tensor:
-        self.seen.append((level, x.clone()))
-        return self.inner.denoise(x, level, condition)
+    vars(other).update(denoise=denoise)
+    return other, seen
 
 
-def prepared(backbone: Any, scene: Scene = SCENE, num_steps: int = STEPS) -> Setup:
+def prepared(backbone: SVD, scene: Scene = SCENE, num_steps: int = STEPS) -> Setup:
     grid = backbone.grid(WIDTH, HEIGHT, FRAMES)
     return setup_of(backbone, tracks_of(scene, grid), grid, num_steps=num_steps, seed=5)
 
@@ -75,10 +73,10 @@ def run(
     backbone: SVD, controller: Controller, scene: Scene = SCENE, num_steps: int = STEPS
 ) -> tuple[Tensor, list[tuple[Level, Tensor]], Tensor, Setup]:
     """Clean latents, what the model was shown at each step, the unit noise, and what the method was given."""
-    watched = Watched(backbone)
-    setup = prepared(watched, scene, num_steps)
+    other, seen = watched(backbone)
+    setup = prepared(other, scene, num_steps)
     noise = backbone.noise(setup.grid, setup.generator)
-    return sample(controller, setup, noise=noise), watched.seen, noise, setup
+    return sample(controller, setup, noise=noise), seen, noise, setup
 
 
 def test_the_default_clocks_are_steps_16_and_21_of_50_on_svd_xt() -> None:
@@ -147,11 +145,11 @@ def test_a_whole_run_is_the_twins(guided: SVD, monkeypatch: pytest.MonkeyPatch) 
     clip = dragged_clip(tracks, FRAMES)
     shown: list[Tensor] = []
 
-    def watched(models: Any, latents: Tensor, *rest: Any) -> Tensor:
+    def watched_step(models: Any, latents: Tensor, *rest: Any) -> Tensor:
         shown.append(latents[0].clone())
         return plain.denoising_step(models, latents, *rest)
 
-    monkeypatch.setattr(twin, "denoising_step", watched)
+    monkeypatch.setattr(twin, "denoising_step", watched_step)
 
     def theirs(strong: int) -> list[Tensor]:
         shown.clear()
@@ -192,8 +190,8 @@ def test_inside_the_mask_is_the_noised_clip_until_t_strong_and_outside_is_free(b
 
 
 def test_it_costs_what_plain_sampling_costs_less_the_steps_left_out(backbone: SVD) -> None:
-    watched = [len(run(backbone, controller, num_steps=3)[1]) for controller in (Controller(), LATE)]
-    assert watched == [3, 2]
+    passes = [len(run(backbone, controller, num_steps=3)[1]) for controller in (Controller(), LATE)]
+    assert passes == [3, 2]
     seen: list[Progress] = []
     generate(SCENE, backbone=backbone, controller=TTM, sampling=SMALL, progress=seen.append)
     fractions = [p.fraction for p in seen if p.phase == "sample"]

@@ -53,7 +53,7 @@ def controller_from_1(name: str, values: Json, *, before: Range | None = None) -
 def controller_to_1(data: Json, *, drawn_from_noise: bool = False) -> dict[str, object] | None:
     """A method with all its fields as version 1 of a record says it; None where version 1 cannot.
 
-    It cannot say a method that it did not know, nor a share of the steps where SG-I2V is guided, nor that FreeTraj
+    It cannot say a method that it did not know, nor that SG-I2V is guided in a share of the steps, nor that FreeTraj
     draws from the run's own generator; in version 1 it does so from one of the noise (:func:`generator_of_1`).
     """
     name = str(data["name"])

@@ -19,7 +19,7 @@ from sgi2v.grid import Grid, Tracks, tracks_of
 from sgi2v.lazy import torch
 from sgi2v.migrations import generator_of_1
 from sgi2v.planning import Sampling, Schedule
-from sgi2v.run import Run, trusted_source
+from sgi2v.run import Run, public_name, trusted_source
 from sgi2v.sampling import sample
 from sgi2v.scene import Scene
 from sgi2v.scene_io import scene_from_dict
@@ -169,7 +169,8 @@ def plan(
         unused.append("reference clip")
     if not uses.masks and any(motion.mask is not None for motion in scene.motions):
         unused.append("masks")
-    remark = f"not used by {controller_name(controller)} on {outline.name}: {', '.join(unused)}"
+    model = public_name(outline.name)  # a record holds the remark, and names no folder of this machine
+    remark = f"not used by {controller_name(controller)} on {model}: {', '.join(unused)}"
     return Plan(
         sampling=sampling,
         controller=controller,

@@ -106,10 +106,6 @@ class Model(Protocol):
     def settings(self) -> Any:
         """What belongs to the model: a kind of :class:`Settings`. A value: others are had by :meth:`with_settings`."""
 
-    @property
-    def weights_sha256(self) -> str:
-        """Hash of the weight files, so that a record says exactly which model made a video."""
-
     def with_settings(self: ModelT, settings: Any) -> ModelT:
         """The same model under other settings of its own kind; neither changes the other."""
 
@@ -138,6 +134,9 @@ class Outline(Model, Protocol):
     @property
     def takes_text(self) -> bool:
         """Whether a prompt changes its videos."""
+
+    def hash_weights(self) -> str:
+        """SHA-256 over the weight files; reads them all, so it is asked for last."""
 
     def check(self, scene: Scene, controller: Method, sampling: Sampling) -> tuple[str, ...]:
         """FieldError for what only this model knows to be a mistake, such as a layer that it does not have.
@@ -170,6 +169,10 @@ class Backbone(Model, Protocol[ConditionT]):
     @property
     def outline(self) -> Outline:
         """What was known before the weights were read, under the same settings."""
+
+    @property
+    def weights_sha256(self) -> str:
+        """Hash of the weight files, worked out once, so that a record says exactly which model made a video."""
 
     @property
     def device(self) -> torch.device:

@@ -139,7 +139,7 @@ def _kind_of(folder: Path, source: str) -> Kind:
     found = next((kind for kind in known if kind.recognises(folder)), None)
     if found is not None:
         return found
-    if not (folder / "model_index.json").is_file():
+    if not [*folder.glob("*.json"), *folder.glob("*/config.json")]:
         raise FieldError(
             "backbone",
             f"{folder} is incomplete: model_index.json is missing",
@@ -148,5 +148,5 @@ def _kind_of(folder: Path, source: str) -> Kind:
     raise FieldError(
         "backbone",
         f"{source!r} is a model of no known kind",
-        f"known are {', '.join(kind.kind for kind in known)}, told by the classes in its configurations",
+        f"known are {', '.join(kind.kind for kind in known)}, and those of packages, once installed",
     )

@@ -28,13 +28,14 @@ def _found_models() -> Iterator[tuple[str, str]]:
     """Names of models and whether they are on this machine."""
     from huggingface_hub import try_to_load_from_cache
 
-    from sgi2v.backbones.registry import BUNDLED, names, outline_of, settings_of
+    from sgi2v.backbones.registry import BUNDLED, kinds, names, outline_of, settings_of
 
     try:
         recipes = outline_of(BUNDLED).settings.recipes
         yield BUNDLED, f"ready; recipes: {', '.join(recipes) or 'its own only'}"
     except ValueError as error:
         yield BUNDLED, str(error)
+    yield "kinds", ", ".join(kind.kind for kind in kinds())
     for name, hub_id in names().items():
         here = isinstance(try_to_load_from_cache(hub_id, "model_index.json"), str)
         state = "downloaded" if here else "not downloaded; the first use fetches it"

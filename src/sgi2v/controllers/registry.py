@@ -57,7 +57,7 @@ def controller_class(name: str) -> type[Controller]:
             raise FieldError(
                 "controller",
                 f"unknown {part!r}",
-                f"{hint}known are {', '.join(known)}, and any of them joined by +",
+                f"{hint}known are {', '.join(known)}, any of them joined by +, and those of packages, once installed",
             )
     if len(parts) > MAX_JOINED:
         raise FieldError("controller", f"{len(parts)} joined by +", f"give at most {MAX_JOINED}")

@@ -111,7 +111,7 @@ class LibraryEngine:
 
     @cached_property
     def _hashes(self) -> Mapping[str, str]:
-        return {name: outline.weights_sha256 for name, outline in self._outlines.items()}
+        return {name: outline.hash_weights() for name, outline in self._outlines.items()}
 
     def _check_size(self, sampling: Sampling, settings: Settings) -> None:
         size = [getattr(sampling, name) or getattr(settings, name) for name in ("width", "height", "num_frames")]

@@ -76,7 +76,7 @@ class ToyFlow(Outlined):
     @property
     def weights_sha256(self) -> str:
         """Hash of both weight files."""
-        return self.outline.weights_sha256
+        return self.outline.hash_weights()
 
     @property
     def dtype(self) -> torch.dtype:

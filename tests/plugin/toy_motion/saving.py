@@ -34,6 +34,7 @@ def save_toy(folder: Path, seed: int = 0, *, width: int = 32, heads: int = 4, nu
         _wake_up(transformer)
         vae.basis.copy_(fresh_basis(CHANNELS, torch.Generator().manual_seed(seed)))
     configs = {
+        "model_index.json": {"_class_name": "ToyFlowPipeline", "transformer": ["toy_motion", CLASS]},
         "transformer/config.json": {"_class_name": CLASS, **sizes},
         "vae/config.json": {"_class_name": "ToyAutoencoder", "channels": CHANNELS},
         "scheduler/scheduler_config.json": {"shift": 3.0},

@@ -132,7 +132,7 @@ class SVD(Outlined):
     def weights_sha256(self) -> str:
         """SHA-256 over the weight files, worked out once."""
         if self._networks.sha256 is None:
-            self._networks.sha256 = self.outline.weights_sha256
+            self._networks.sha256 = self.outline.hash_weights()
         return self._networks.sha256
 
     def noise(self, grid: Grid, generator: torch.Generator) -> Float[Tensor, "n c y x"]:

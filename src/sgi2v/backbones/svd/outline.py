@@ -188,8 +188,7 @@ class SVDOutline:
         """No prompt changes a video of Stable Video Diffusion."""
         return False
 
-    @property
-    def weights_sha256(self) -> str:
+    def hash_weights(self) -> str:
         """SHA-256 over the weight files."""
         return weights_sha256(self.folder, NETWORKS)
 
