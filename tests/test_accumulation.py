@@ -97,6 +97,7 @@ def test_micro_batches_see_clips_of_their_own_and_the_first_those_of_a_training_
     assert len(set(seeds)) == 4
 
 
+@pytest.mark.long
 def test_side_by_side_is_in_turn_to_the_bit_and_goes_on_where_it_stopped(
     training: DenoiserTraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

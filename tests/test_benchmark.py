@@ -54,6 +54,7 @@ def bench(folder: Path, cases: Any = WORLD, methods: Mapping[str, Method] = FREE
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.long
 def test_killed_at_twenty_moments_it_loses_nothing(tmp_path: Path) -> None:
     here = Path(__file__).parent
     done = subprocess.run(

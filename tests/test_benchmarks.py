@@ -113,6 +113,7 @@ def scene(grid: Grid) -> Tracks:
     return Tracks(image=image, tracks=tuple(Track(boxes=b) for b in boxes))
 
 
+@pytest.mark.long
 def test_meta_counts_the_operations_that_a_cpu_really_runs(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     counts: dict[str, dict[str, int]] = {}
     for device in ("cpu", "meta"):
@@ -213,6 +214,7 @@ def test_the_yardstick_in_16_bit_is_near_and_leaves_the_network_as_it_was(
     assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
+@pytest.mark.long
 def test_a_whole_benchmark_at_small_scale(
     bench: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

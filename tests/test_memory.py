@@ -327,6 +327,7 @@ def benchmark() -> Iterator[Any]:
         sys.path.pop(0)
 
 
+@pytest.mark.long
 def test_at_full_size_balanced_fits_14_gb_and_low_8(benchmark: Any) -> None:
     """A whole guided run at 576x1024x14, counted; and auto's estimate is on the safe side of it, not far."""
     backbone = benchmark.published_svd(torch.float16)

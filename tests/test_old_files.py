@@ -35,6 +35,7 @@ def backbone() -> Backbone:
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.long
 def test_a_video_of_version_1_is_made_again(backbone: Backbone, name: str) -> None:
     record = read_run(old_video(name))
     run = Run.from_dict(record)

@@ -24,6 +24,7 @@ def run(program: str, folder: Path, *path: Path) -> "subprocess.CompletedProcess
     )  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_method_in_ten_lines_makes_a_video(tmp_path: Path) -> None:
     (program,) = programs("write_a_method.md")
     done = run(program, tmp_path)

@@ -22,6 +22,7 @@ def tracker(experiment: Callable[[str], ModuleType]) -> ModuleType:
 
 
 @pytest.mark.parametrize(("kind", "number"), [("simple", 0), ("simple", 1), ("lifelike", 1)])
+@pytest.mark.long
 def test_what_is_there_is_found_and_what_is_gone_is_lost(tracker: ModuleType, kind: str, number: int) -> None:
     size = {"width": GRID.width, "height": GRID.height, "num_frames": GRID.num_frames}
     case = HeldOutWorld(scene_set=1, kind=kind, limit=2, **size)[number]  # type: ignore[arg-type]

@@ -418,6 +418,7 @@ def test_every_operation_answers(studio: StudioProcess, job: Any) -> None:
     assert recorder.answered == set(recorder.wanted)
 
 
+@pytest.mark.long
 def test_a_kill_in_the_middle_of_a_real_job_loses_nothing(tmp_path: Path) -> None:
     options = (REAL, "--backbone", str(tiny_svd(3, light=True)))
     short = asked(sampling={**SMALL, "num_steps": 1}, controller={"name": "none"})

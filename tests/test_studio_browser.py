@@ -241,6 +241,7 @@ def test_what_is_too_fast_is_said_where_it_is(visit: Visit) -> None:
 
 
 @needs_browser
+@pytest.mark.long
 def test_generate_watch_and_open_the_video_again(visit: Visit, tmp_path: Path) -> None:
     example(visit, "rocket")
     choose_steps(visit, 3, "sg-i2v")
@@ -306,6 +307,7 @@ def test_a_method_says_how_it_fares_with_the_model(visit: Visit) -> None:
 
 
 @needs_browser
+@pytest.mark.long
 def test_methods_and_seeds_side_by_side(visit: Visit) -> None:
     example(visit, "cat")
     choose_steps(visit, 1)

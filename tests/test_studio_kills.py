@@ -38,6 +38,7 @@ def all_jobs(studio: StudioProcess) -> dict[str, Any]:
     return {job["id"]: job for job in studio.get("/api/jobs?limit=500")["jobs"]}
 
 
+@pytest.mark.long
 def test_no_kill_loses_a_job_or_runs_one_twice(tmp_path: Path) -> None:
     chance = random.Random(6)
     sent: dict[str, tuple[dict[str, Any], str | None]] = {}  # key -> request, id if it was acknowledged

@@ -164,6 +164,7 @@ def test_the_given_picture_is_the_first_frame_as_the_pipeline_encodes_it(trainin
     assert batch.added_time_ids[:, 0].eq(training.fps - 1).all()
 
 
+@pytest.mark.long
 def test_a_training_that_is_killed_gives_the_weights_of_one_that_is_not(tmp_path: Path) -> None:
     """SIGKILL within a checkpoint, around it and from outside, then Ctrl-C: the same bits, and a whole log."""
     victim = Path(__file__).with_name("train_victim.py")
