@@ -135,7 +135,7 @@ def test_two_studios_do_not_share_a_folder(tmp_path: Path) -> None:
     )
     with StudioProcess(tmp_path) as studio:
         run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-        assert run.returncode == 1 and "ValueError: data: another studio works in" in run.stderr
+        assert run.returncode == 1 and "FieldError: data: another studio works in" in run.stderr
         assert studio.get("/health") == {"ok": True}
 
 
