@@ -479,6 +479,7 @@ def test_a_whole_run_is_the_twins(backbone: SVD, models: plain.Models, name: str
 @pytest.mark.parametrize(
     ("number", "num_steps", "iterations", "guided"), [("107", 6, 2, [1, 2]), ("111", 4, 1, [1]), ("114", 4, 1, [1])]
 )
+@pytest.mark.long
 def test_a_published_scene_is_the_twins(number: str, num_steps: int, iterations: int, guided: list[int]) -> None:
     """Fourteen frames at 320 x 192, at which runs of the published code are compared."""
     folder = EXAMPLES / number

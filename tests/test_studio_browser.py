@@ -325,6 +325,7 @@ def test_methods_and_seeds_side_by_side(visit: Visit) -> None:
 
 
 @needs_browser
+@pytest.mark.long
 def test_cancel_then_kill_the_server_and_find_everything(context: BrowserContext, tmp_path: Path) -> None:
     with StudioProcess(tmp_path, STUDIO, "--port", "0", *small()) as first:
         visit = Visit(context, first.url)
@@ -359,6 +360,7 @@ def test_cancel_then_kill_the_server_and_find_everything(context: BrowserContext
 
 
 @needs_browser
+@pytest.mark.long
 def test_reload_and_two_pages_at_once(visit: Visit, context: BrowserContext, studio: StudioProcess) -> None:
     visit.photo()
     visit.drag((20, 20), (50, 44))

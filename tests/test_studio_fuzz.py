@@ -78,6 +78,7 @@ def takes_something(operation: Operation) -> bool:
     return any(len(part) for part in (operation.path_parameters, operation.query, operation.headers, operation.body))
 
 
+@pytest.mark.long
 def test_no_request_breaks_the_studio(studio: StudioProcess) -> None:
     schema = schemathesis.openapi.from_dict(studio.get("/openapi.json"))
     right = seeds(studio)

@@ -253,6 +253,7 @@ def test_a_comparison_is_of_the_scene_it_was_asked_for(visit: Visit) -> None:
 
 def test_a_row_stays_while_its_job_goes_on_and_ends_but_once(visit: Visit) -> None:
     visit.photo()
+    visit.drag((20, 20), (50, 44))  # a method steers by boxes
     visit.page.click("#tab-settings")
     visit.page.fill("#simple-set-sampling-num_steps", str(LONG))
     visit.page.press("#simple-set-sampling-num_steps", "Tab")
@@ -297,6 +298,7 @@ def test_a_row_stays_while_its_job_goes_on_and_ends_but_once(visit: Visit) -> No
 
 def test_a_recipe_comes_back_with_its_job(visit: Visit) -> None:
     visit.photo()
+    visit.drag((20, 20), (50, 44))  # a method steers by boxes
     visit.page.click("#tab-settings")
     visit.page.select_option("#set-recipe", "paper")
     visit.wait("s.choices.recipe === 'paper'")
@@ -316,6 +318,7 @@ def test_a_recipe_comes_back_with_its_job(visit: Visit) -> None:
 
 def test_page_and_server_agree_on_the_video(visit: Visit) -> None:
     visit.photo()
+    visit.drag((20, 20), (50, 44))  # a method steers by boxes
     visit.page.click("#tab-settings")
     visit.page.click("#all-settings summary")
     for name, value in (("num_frames", ""), ("height", ""), ("width", "128")):
@@ -343,6 +346,7 @@ def test_a_hidden_page_holds_no_stream_and_finds_everything_again(
     visit.page.on("request", lambda request: asked.append(request.url.removeprefix(visit.url)))
     visit.page.route("**/api/images/*", lambda route: route.abort(), times=1)
     visit.photo()
+    visit.drag((20, 20), (50, 44))  # a method steers by boxes
     assert "no longer has this scene's picture" in visit.message()
     visit.page.evaluate(HIDDEN, True)
     visit.page.wait_for_timeout(300)
@@ -404,6 +408,7 @@ def test_a_low_screen_can_be_scrolled_to_everything(
     context = browser.new_context(viewport=ViewportSize(width=width, height=height), has_touch=True)
     visit = Visit(context, studio.url)
     visit.photo()
+    visit.drag((20, 20), (50, 44))  # a method steers by boxes
     box(visit, (10, 10), (40, 40))
     for panel in ("settings", "camera", "results", "objects"):
         tab = visit.page.locator(f"#tab-{panel}").bounding_box()

@@ -145,6 +145,7 @@ def test_a_gesture_is_one_step(visit: Visit) -> None:
 
 def test_an_answer_that_is_lost_makes_no_second_job(visit: Visit) -> None:
     visit.photo()
+    visit.drag((20, 20), (50, 44))  # a method steers by boxes
 
     def lose(route: Route) -> None:
         route.fetch()  # the studio has the job

@@ -66,6 +66,7 @@ def run(place: Path, *options: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.long
 def test_shares_give_the_rows_of_one_process_and_a_report_makes_nothing(place: Path) -> None:
     folder = place / "out" / "studies" / "trial"
     first = run(place, "--jobs", "2", "--share", "1")  # as if killed but for this share
