@@ -15,7 +15,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from imprint import nothing_is_left
-from setups import setup_for
 from sgi2v import SVD, Box, FreeTraj, Key, Motion, Sampling, Scene, generate
 from sgi2v.backbones import MODES, Mode, Text, outline_of
 from sgi2v.backbones import memory as planning_module
@@ -31,7 +30,7 @@ from sgi2v.cli.common import opened
 from sgi2v.grid import tracks_of
 from sgi2v.opening import ModelChoice
 from test_no_trace import CONTROLLER, Broken, broken_layer
-from tiny import load_svd, tiny_svd
+from tiny import load_svd, setup_of, tiny_svd
 
 SMALL = Sampling(width=64, height=64, num_frames=2, num_steps=3, seed=1)
 ROUNDING = 1e-5  # of values in 0..1: a convolution of one frame against one of several
@@ -102,7 +101,7 @@ def scene() -> Scene:
 def loss_and_gradient(backbone: SVD, scene: Scene) -> tuple[Tensor, Tensor]:
     grid = backbone.grid(64, 64, 2)
     tracks = tracks_of(scene, grid)
-    setup = setup_for(backbone, tracks, grid, num_steps=6)
+    setup = setup_of(backbone, tracks, grid, num_steps=6)
     x = torch.randn(grid.latent_shape, generator=torch.Generator().manual_seed(1)) * 190
     return CONTROLLER.loss(x, setup.levels[1], CONTROLLER.prepare(setup))
 

@@ -16,7 +16,6 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from imprint import nothing_is_left
-from setups import setup_for
 from sgi2v import (
     SGI2V,
     SVD,
@@ -38,7 +37,7 @@ from sgi2v.alignment import alignment_loss, alignment_plan
 from sgi2v.grid import Grid, Track, Tracks, tracks_of
 from sgi2v.planning import Range
 from sgi2v.step import Reporter, Step
-from tiny import load_svd, tiny_svd
+from tiny import load_svd, setup_of, tiny_svd
 
 SMALL = Sampling(width=64, height=64, num_frames=2, num_steps=4, seed=1)
 CONTROLLER = SGI2V(iterations=2, guided=Range(low=1.0, high=400.0))
@@ -216,7 +215,7 @@ class NoCopies(TorchFunctionMode):
 def guided_state(backbone: SVD, scene: Scene) -> tuple[Any, Tensor, Step]:
     grid = backbone.grid(64, 64, 2)
     tracks = tracks_of(scene, grid)
-    setup = setup_for(backbone, tracks, grid, num_steps=6)
+    setup = setup_of(backbone, tracks, grid, num_steps=6)
     level, next_level = setup.levels[1:3]
     step = Step(index=1, count=6, level=level, next_level=next_level, reporter=Reporter())
     return CONTROLLER.prepare(setup), torch.randn(grid.latent_shape) * 190, step

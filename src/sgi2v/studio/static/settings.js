@@ -187,7 +187,8 @@ export function makeSettings(app) {
         const { width, height, num_frames, num_steps } = plan.sampling;
         const guided = plan.guided_iterations ? `, ${plan.guided_iterations} guided iterations` : "";
         const unsteered = plan.controller.name === "none" ? ", nothing steers" : "";
-        say(`Ready: ${num_frames} frames of ${width}×${height}, ${num_steps} steps${guided}${unsteered}.`);
+        const remarks = plan.warnings.map((one) => ` ${one[0].toUpperCase()}${one.slice(1)}.`).join("");
+        say(`Ready: ${num_frames} frames of ${width}×${height}, ${num_steps} steps${guided}${unsteered}.${remarks}`);
       } catch (error) {
         if (error.name !== "AbortError") say(error.message, true);
       }
