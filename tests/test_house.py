@@ -19,7 +19,7 @@ PICKS_DEVICE = "device.py"  # the only file that names accelerators
 MAX_LINES = 400
 QUESTIONS = frozenset({"What", "How", "Whether", "Where", "Who", "Whose", "Whom", "Which", "When", "Why"})
 ROOMS = (
-    "errors lazy",
+    "errors lazy plugins",
     "checks files writing",
     "scene scene_io images reference traj camera curves fitting records segmentation",
     "grid step planning attention taps alignment spectrum sparse sparse_product dragging cut_and_drag device "

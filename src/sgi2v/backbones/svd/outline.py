@@ -268,9 +268,10 @@ class SVDOutline:
 
     def _check_layer(self, layer: str, names: Sequence[str]) -> None:
         """FieldError unless a layer is one of these blocks or lies in one, which the network itself is asked for."""
-        if not any(layer.startswith(f"{name}.") for name in names):
+        blocks = [name for name in names if name.count(".") > 1]  # without the levels they lie in
+        if not any(layer.startswith(f"{block}.") for block in blocks):
             _check_named(layer, names)
-        elif layer not in names:
+        else:
             from diffusers import UNetSpatioTemporalConditionModel
 
             from sgi2v.taps import find_layer
