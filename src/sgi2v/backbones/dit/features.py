@@ -39,7 +39,8 @@ def feature(
     """
 
     def per_frame(tokens: Tensor) -> Float[Tensor, "n p d"]:
-        return tokens[0].unflatten(0, (frames, -1))
+        apart: Tensor = tokens[0].unflatten(0, (frames, -1))
+        return apart
 
     if source == "self":
         query, key, value = kept
@@ -60,4 +61,5 @@ def rotated(tokens: Float[Tensor, "1 p d"], cos: Tensor, sin: Tensor, num_heads:
     heads = tokens.unflatten(2, (num_heads, -1))
     first, second = heads.unflatten(-1, (-1, 2)).unbind(-1)
     turned = torch.stack([-second, first], dim=-1).flatten(-2)
-    return (heads * cos + turned * sin).flatten(2).to(tokens.dtype)
+    whole: Tensor = (heads * cos + turned * sin).flatten(2)
+    return whole.to(tokens.dtype)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn
 
+import numpy as np
 import PIL.Image
 import torch
 from jaxtyping import Bool, Float
@@ -20,6 +21,7 @@ from sgi2v.backbones.dit.features import feature, tapped
 from sgi2v.backbones.dit.outline import DiTOutline
 from sgi2v.backbones.dit.text import TextRules, Texts
 from sgi2v.checks import choice
+from sgi2v.device import has_own_memory
 from sgi2v.errors import FieldError
 from sgi2v.grid import Grid
 from sgi2v.step import Level
@@ -48,7 +50,7 @@ class Networks:
     experts: Mapping[str, nn.Module]
     """The denoiser's networks by the name of their folder, the one for high noise first."""
     vae: nn.Module
-    image_encoder: nn.Module | None = None
+    image_encoder: Any = None
     image_processor: Any = None
     device: torch.device
     dtype: torch.dtype
@@ -57,8 +59,6 @@ class Networks:
     """Branches of guidance in the pass that is running: True is conditional."""
     sha256: str | None = None
     """Of the weight files, once it has been asked for."""
-    parts: Mapping[str, nn.Module] = field(default_factory=dict)
-    """Networks that run once, by name."""
 
 
 class VideoTransformer(Outlined):
@@ -142,6 +142,8 @@ class VideoTransformer(Outlined):
 
     def _arrange(self, memory: Mode) -> Arrangement:
         choice("memory", memory, Mode)
+        vae: Any = self._networks.vae
+        vae.use_tiling = memory == "low" and has_own_memory(self.device)
         experts = self._networks.experts
         blocks = [list(getattr(expert, self.outline.BLOCKS)) for expert in experts.values()]
         return Arrangement(
@@ -163,8 +165,6 @@ class VideoTransformer(Outlined):
         choice("memory", memory, Mode)
         self._arranged.undo()
         self._networks.arranged = self._arrange(memory)
-        if memory == "low" and hasattr(self._networks.vae, "enable_tiling"):
-            self._networks.vae.enable_tiling()
 
     @property
     def device(self) -> torch.device:
@@ -224,8 +224,6 @@ class VideoTransformer(Outlined):
         return rows
 
     def _pixels(self, image: PIL.Image.Image) -> Float[Tensor, "1 3 1 h w"]:
-        import numpy as np
-
         pixels = torch.from_numpy(np.asarray(image.convert("RGB"), dtype=np.float32) / 255)
         return (pixels * 2 - 1).permute(2, 0, 1)[None, :, None].to(self.device)
 

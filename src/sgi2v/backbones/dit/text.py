@@ -102,10 +102,10 @@ class Texts:
         new = [text for text, rows in found.items() if rows is None]
         if new and not has_encoder(self._folder):
             raise absent(self._folder, new[0])
-        for text, rows in zip(new, self._encoded(new) if new else (), strict=True):
-            found[text] = rows
+        for text, made in zip(new, self._encoded(new) if new else (), strict=True):
+            found[text] = made
             with suppress(ValueError, OSError):  # a full disk costs the next run some time, and this one nothing
-                self._keep(text, rows)
+                self._keep(text, made)
         return [self._filled(rows) for text in texts if (rows := found[text]) is not None]
 
     def check(self, texts: Sequence[str]) -> None:
