@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sgi2v.backbones.base import Mode
 from sgi2v.backbones.dit.features import rotated
-from sgi2v.backbones.dit.loading import network
+from sgi2v.backbones.dit.loading import image_encoder, network
 from sgi2v.backbones.dit.model import DiTCondition, Networks, VideoTransformer
 from sgi2v.backbones.dit.text import TextRules
 from sgi2v.backbones.wan.outline import WanOutline
@@ -33,10 +33,7 @@ class Wan(VideoTransformer):
         names = [part for part in outline.networks if part.startswith("transformer")]
         encoder = processor = None
         if outline.variant == "i2v-14b":
-            from transformers import CLIPImageProcessor, CLIPVisionModel
-
-            encoder = network(CLIPVisionModel, folder / "image_encoder", dtype)
-            processor = CLIPImageProcessor.from_pretrained(folder / "image_processor", local_files_only=True)
+            encoder, processor = image_encoder(folder, dtype)
         networks = Networks(
             experts={name: network(WanTransformer3DModel, folder / name, dtype) for name in names},
             vae=network(AutoencoderKLWan, folder / "vae", torch.float32),

@@ -218,10 +218,9 @@ def _check_transformer(file: Path, config: Json) -> None:
 
 
 def _check_vae(file: Path, config: Json, transformer: Json) -> None:
-    if config.get("_class_name") != "AutoencoderKLWan":
-        raise FieldError(
-            "backbone", f"{file}: _class_name must be 'AutoencoderKLWan', got {config.get('_class_name')!r}"
-        )
+    name = config.get("_class_name")
+    if name != "AutoencoderKLWan":
+        raise FieldError("backbone", f"{file}: _class_name must be 'AutoencoderKLWan', got {name!r}")
     channels = number(config, "z_dim", file)
     for name in ("scale_factor_spatial", "scale_factor_temporal"):
         number(config, name, file)
