@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import PIL.Image
@@ -19,7 +19,7 @@ from sgi2v.backbones.arrangement import Arrangement
 from sgi2v.backbones.base import CLEAN, Mode, Outlined, Text
 from sgi2v.backbones.dit.features import feature, tapped
 from sgi2v.backbones.dit.outline import DiTOutline
-from sgi2v.backbones.dit.text import TextRules, Texts
+from sgi2v.backbones.dit.text import Texts
 from sgi2v.checks import choice
 from sgi2v.device import has_own_memory
 from sgi2v.errors import FieldError
@@ -67,8 +67,6 @@ class VideoTransformer(Outlined):
     Latents stay in float32 between steps; the denoiser runs in ``dtype``, the autoencoder in float32. One run at a
     time: hooks sit on the network while features are read. Each family's module names its papers.
     """
-
-    TEXT: ClassVar[TextRules]
 
     def __init__(self, networks: Networks, outline: DiTOutline, *, memory: Mode = "fast") -> None:
         """Wraps loaded networks; :func:`sgi2v.load_backbone` is the way to make one."""
@@ -202,7 +200,7 @@ class VideoTransformer(Outlined):
         settings = self.settings
         guided = settings.guidance_scale > 1
         texts = [text.prompt, *([text.negative or settings.negative_prompt] if guided else [])]
-        rows = Texts(self.outline.folder, self.TEXT, self.dtype).rows(texts)
+        rows = Texts(self.outline.folder, self.outline.TEXT, self.dtype).rows(texts)
         given = [row[None].to(self.device) for row in rows]
         return DiTCondition(
             text=given[0],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import PIL.Image
 import torch
@@ -14,7 +14,6 @@ from sgi2v.backbones.base import Mode
 from sgi2v.backbones.dit.features import rotated
 from sgi2v.backbones.dit.loading import image_encoder, network
 from sgi2v.backbones.dit.model import DiTCondition, Networks, VideoTransformer
-from sgi2v.backbones.dit.text import TextRules
 from sgi2v.backbones.wan.outline import WanOutline
 from sgi2v.grid import Grid
 from sgi2v.step import Level
@@ -23,7 +22,6 @@ from sgi2v.step import Level
 class Wan(VideoTransformer):
     """Wan (arXiv 2503.20314) from a folder in diffusers' layout: flow matching, ``x0 = x - s v``."""
 
-    TEXT: ClassVar[TextRules] = TextRules(length=512, cleaned=True, masked=True)
     outline: WanOutline
 
     @classmethod
