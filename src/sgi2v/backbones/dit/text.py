@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import html
 import json
@@ -10,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from jaxtyping import Float
 
@@ -39,7 +40,9 @@ class TextRules:
     cleaned: bool
     """True where broken letters, entities and white space are mended first, as in training."""
     masked: bool
-    """True where the filling is hidden from the encoder and its rows are zero; False where it is encoded too."""
+    """True where the filling is hidden from the encoder."""
+    filling: Literal["zero", "encoded", "none"] = "zero"
+    """Rows of the filling: zero, as the encoder makes them, or left off, for a network that they are hidden from."""
 
 
 def has_encoder(folder: Path) -> bool:
@@ -97,7 +100,7 @@ class Texts:
         self._folder, self._rules, self._dtype = folder, rules, dtype
 
     def rows(self, texts: Sequence[str]) -> list[Float[torch.Tensor, "w d"]]:
-        """Each text's rows on the host, filled up to the model's length; FieldError where one cannot be had."""
+        """Each text's rows on the host, filled up as the model's rules say; FieldError where one cannot be had."""
         found = {text: self._kept(text) for text in dict.fromkeys(texts)}
         new = [text for text, rows in found.items() if rows is None]
         if new and not has_encoder(self._folder):
@@ -132,7 +135,7 @@ class Texts:
         return weights_sha256(self._folder, [_PART])[:16]
 
     def _name(self, text: str, encoder: str) -> str:
-        said = {"text": self._cleaned(text), "length": self._rules.length, "masked": self._rules.masked}
+        said = {"text": self._cleaned(text), **dataclasses.asdict(self._rules)}
         whole = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
         return f"{whole[:32]}-{encoder}-{str(self._dtype).removeprefix('torch.')}"
 
@@ -161,6 +164,8 @@ class Texts:
             save_file({"rows": rows}, temporary)
 
     def _filled(self, rows: Float[torch.Tensor, "v d"]) -> Float[torch.Tensor, "w d"]:
+        if self._rules.filling != "zero":
+            return rows
         filled = rows.new_zeros(self._rules.length, rows.shape[1])
         filled[: len(rows)] = rows
         return filled
@@ -179,12 +184,10 @@ class Texts:
                 add_special_tokens=True,
                 return_tensors="pt",
             )
-            if self._rules.masked:
-                mask = tokens["attention_mask"]
-                rows = encoder(tokens["input_ids"], mask).last_hidden_state[0, : int(mask.sum())]
-            else:
-                rows = encoder(tokens["input_ids"]).last_hidden_state[0]
-            found.append(rows.to(self._dtype).contiguous())
+            ids, mask = tokens["input_ids"], tokens["attention_mask"]
+            rows = encoder(ids, mask if self._rules.masked else None).last_hidden_state[0]
+            kept = len(rows) if self._rules.filling == "encoded" else int(mask.sum())
+            found.append(rows[:kept].to(self._dtype).contiguous())
         return found
 
     def _load(self) -> torch.nn.Module:
