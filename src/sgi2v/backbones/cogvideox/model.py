@@ -54,7 +54,7 @@ class CogVideoX(VideoTransformer):
         return torch.randn(grid.latent_shape, generator=generator).to(self.device)
 
     def _guidance(self, level: Level) -> float:
-        """Guidance scale at a level; a dynamic one as the authors' code has it, which counts steps and timesteps alike."""
+        """Guidance scale at a level; a dynamic one as in the authors' code, which counts steps and timesteps alike."""
         scale = float(self.settings.guidance_scale)
         if not self.settings.dynamic_guidance:
             return scale
