@@ -40,8 +40,8 @@ class Arrangement:
         self._blocks = blocks
         visiting = self._apart and mode == "low"
         self._block_weights = [OffloadedWeights(group, device) for group in blocks] if visiting else []
-        for group, weights in zip(blocks, self._block_weights or [None] * len(blocks), strict=True):
-            checkpoint_blocks(group, weights)
+        for index, group in enumerate(blocks):
+            checkpoint_blocks(group, self._block_weights[index] if visiting else None)
         self._held, self._holding = "", ExitStack()
         self._experts = {
             name: OffloadedWeights([expert], device)

@@ -17,7 +17,6 @@ from sgi2v.backbones.cogvideox.outline import CogVideoXOutline
 from sgi2v.backbones.cogvideox.schedule import DDIMLevel, timestep_of
 from sgi2v.backbones.dit.loading import network
 from sgi2v.backbones.dit.model import DiTCondition, Networks, VideoTransformer
-from sgi2v.backbones.dit.text import TextRules
 from sgi2v.grid import Grid
 from sgi2v.step import Level
 
@@ -29,7 +28,6 @@ class CogVideoX(VideoTransformer):
     are told nothing.
     """
 
-    TEXT: ClassVar[TextRules] = TextRules(length=226, cleaned=False, masked=False, filling="encoded")
     TEXT_FIRST: ClassVar[bool] = True
     IN_PLACE: ClassVar[bool] = True
     outline: CogVideoXOutline
@@ -116,7 +114,7 @@ class CogVideoX(VideoTransformer):
     def _rotary(self, grid: Grid) -> tuple[Tensor, Tensor]:
         """As the network is given them, with words, which are not turned, before the picture's places."""
         cos, sin = self._angles(grid)
-        still = cos.new_ones(self.TEXT.length, cos.shape[1])
+        still = cos.new_ones(self.outline.TEXT.length, cos.shape[1])
         whole = torch.cat([still, cos]), torch.cat([still * 0, sin])
         return whole[0][None, :, None], whole[1][None, :, None]
 

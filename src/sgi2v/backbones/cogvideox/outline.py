@@ -11,6 +11,7 @@ from sgi2v.backbones.base import Advice, Mode
 from sgi2v.backbones.cogvideox.schedule import check_ddim_schedule, ddim_levels
 from sgi2v.backbones.dit.outline import DiTOutline, DiTSettings, folder_settings, read_parts
 from sgi2v.backbones.dit.schedules import check_class, number
+from sgi2v.backbones.dit.text import TextRules
 from sgi2v.backbones.folder import check_weights_there
 from sgi2v.errors import FieldError
 from sgi2v.grid import Grid
@@ -70,7 +71,7 @@ class CogVideoXOutline(DiTOutline):
 
     KIND: ClassVar[str] = "cogvideox"
     BLOCKS: ClassVar[str] = "transformer_blocks"
-    NUM_WORDS: ClassVar[int] = _WORDS
+    TEXT: ClassVar[TextRules] = TextRules(length=_WORDS, cleaned=False, masked=False, filling="encoded")
 
     @classmethod
     def of(

@@ -40,7 +40,8 @@ def feature(
     """
 
     def per_frame(tokens: Tensor, words: int = words) -> Float[Tensor, "n p d"]:
-        return tokens[0, words:].unflatten(0, (frames, -1))
+        apart: Tensor = tokens[0, words:].unflatten(0, (frames, -1))
+        return apart
 
     if source == "self":
         query, key, value = kept
@@ -61,4 +62,5 @@ def rotated(tokens: Float[Tensor, "1 p d"], cos: Tensor, sin: Tensor, num_heads:
     heads = tokens.unflatten(2, (num_heads, -1))
     first, second = heads.unflatten(-1, (-1, 2)).unbind(-1)
     turned = torch.stack([-second, first], dim=-1).flatten(-2)
-    return (heads * cos + turned * sin).flatten(2).to(tokens.dtype)
+    whole: Tensor = (heads * cos + turned * sin).flatten(2)
+    return whole.to(tokens.dtype)

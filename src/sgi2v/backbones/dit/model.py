@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn
 
+import numpy as np
 import PIL.Image
 import torch
 from jaxtyping import Bool, Float
@@ -18,8 +19,9 @@ from sgi2v.backbones.arrangement import Arrangement
 from sgi2v.backbones.base import CLEAN, Mode, Outlined, Text
 from sgi2v.backbones.dit.features import feature, rotated, tapped
 from sgi2v.backbones.dit.outline import DiTOutline
-from sgi2v.backbones.dit.text import TextRules, Texts
+from sgi2v.backbones.dit.text import Texts
 from sgi2v.checks import choice
+from sgi2v.device import has_own_memory
 from sgi2v.errors import FieldError
 from sgi2v.grid import Grid
 from sgi2v.step import Level
@@ -48,7 +50,7 @@ class Networks:
     experts: Mapping[str, nn.Module]
     """The denoiser's networks by the name of their folder, the one for high noise first."""
     vae: nn.Module
-    image_encoder: nn.Module | None = None
+    image_encoder: Any = None
     image_processor: Any = None
     device: torch.device
     dtype: torch.dtype
@@ -57,8 +59,6 @@ class Networks:
     """Branches of guidance in the pass that is running: True is conditional."""
     sha256: str | None = None
     """Of the weight files, once it has been asked for."""
-    parts: Mapping[str, nn.Module] = field(default_factory=dict)
-    """Networks that run once, by name."""
 
 
 class VideoTransformer(Outlined):
@@ -68,7 +68,6 @@ class VideoTransformer(Outlined):
     time: hooks sit on the network while features are read. Each family's module names its papers.
     """
 
-    TEXT: ClassVar[TextRules]
     TEXT_FIRST: ClassVar[bool] = False
     """True where text takes part in self-attention, its tokens before the picture's."""
     IN_PLACE: ClassVar[bool] = False
@@ -150,10 +149,10 @@ class VideoTransformer(Outlined):
 
     def _arrange(self, memory: Mode) -> Arrangement:
         choice("memory", memory, Mode)
+        vae: Any = self._networks.vae
+        vae.use_tiling = memory == "low" and has_own_memory(self.device)
         experts = self._networks.experts
         blocks = [list(getattr(expert, self.outline.BLOCKS)) for expert in experts.values()]
-        vae: Any = self._networks.vae
-        vae.enable_tiling() if memory == "low" else vae.disable_tiling()
         return Arrangement(
             memory,
             self._networks.device,
@@ -210,7 +209,7 @@ class VideoTransformer(Outlined):
         settings = self.settings
         guided = settings.guidance_scale > 1
         texts = [text.prompt, *([text.negative or settings.negative_prompt] if guided else [])]
-        rows = Texts(self.outline.folder, self.TEXT, self.dtype).rows(texts)
+        rows = Texts(self.outline.folder, self.outline.TEXT, self.dtype).rows(texts)
         given = [row[None].to(self.device) for row in rows]
         return DiTCondition(
             text=given[0],
@@ -232,8 +231,6 @@ class VideoTransformer(Outlined):
         return rows
 
     def _pixels(self, image: PIL.Image.Image) -> Float[Tensor, "1 3 1 h w"]:
-        import numpy as np
-
         pixels = torch.from_numpy(np.asarray(image.convert("RGB"), dtype=np.float32) / 255)
         return (pixels * 2 - 1).permute(2, 0, 1)[None, :, None].to(self.device)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
 
 from sgi2v.backbones.base import CLEAN, Method, Mode, Settings, check_range, settings_with
 from sgi2v.backbones.dit.schedules import flow_levels
-from sgi2v.backbones.dit.text import check_length, has_encoder
+from sgi2v.backbones.dit.text import TextRules, check_length, check_there, has_encoder
 from sgi2v.backbones.folder import (
     CONFIGS,
     SETTINGS_FILE,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 SOURCES: Final = ("first-frame", "self", "output", "match", "match-rope")
 """Features of a block: what each place looks like in the first frame, the attention, the block's output, and where in
 the first frame its queries find it, before and after rotary embedding."""
+_FILES: Final = ("*.safetensors*", "*.json", "*.model")
 SettingsT = TypeVar("SettingsT", bound="DiTSettings")
 OutlineT = TypeVar("OutlineT", bound="DiTOutline")
 
@@ -70,8 +71,8 @@ class DiTOutline:
     KIND: ClassVar[str]
     BLOCKS: ClassVar[str] = "blocks"
     """Name of the denoiser's list of blocks."""
-    NUM_WORDS: ClassVar[int] = 512
-    """Tokens of a prompt that the model takes."""
+    TEXT: ClassVar[TextRules]
+    """Its way to make rows of a prompt."""
 
     @property
     def kind(self) -> str:
@@ -183,8 +184,13 @@ class DiTOutline:
         for feature in uses.features:
             self.block_of(feature)
         negative = getattr(scene, "negative_prompt", "") or self.settings.negative_prompt
-        for field, text in (("prompt", scene.prompt), ("negative_prompt", negative)):
-            check_length(self.folder, field, text, self.NUM_WORDS)
+        texts = {"prompt": scene.prompt}
+        if self.settings.guidance_scale > 1:
+            texts["negative_prompt"] = negative
+        for field, text in texts.items():
+            check_length(self.folder, field, text, self.TEXT.length)
+            if self.hub_id is None:
+                check_there(self.folder, field, text, self.TEXT)
         return ()
 
     def block_of(self, feature: str) -> str:
@@ -244,7 +250,14 @@ class DiTOutline:
         if self.hub_id is None:
             return self
         parts = [*self.networks, "tokenizer", "image_processor"]
-        wanted = [f"{part}/{pattern}" for part in parts for pattern in ("*.safetensors*", "*.json", "*.model")]
+        wanted = [f"{part}/{pattern}" for part in parts for pattern in _FILES]
+        return dataclasses.replace(self, folder=fetch(self.hub_id, [*CONFIGS, *wanted]), hub_id=None)
+
+    def with_texts(self: OutlineT) -> OutlineT:
+        """The outline with its text encoder alone on this machine."""
+        if self.hub_id is None:
+            return self
+        wanted = [f"{part}/{pattern}" for part in ("text_encoder", "tokenizer") for pattern in _FILES]
         return dataclasses.replace(self, folder=fetch(self.hub_id, [*CONFIGS, *wanted]), hub_id=None)
 
     def load(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from jaxtyping import Float32
 
 from sgi2v.errors import FieldError
 from sgi2v.records import Json
@@ -29,7 +30,7 @@ def check_flow_schedule(config: Json, file: Path) -> None:
                 "final_sigmas_type": "zero",
                 "use_dynamic_shifting": False,
             }
-            numbers = ("flow_shift",)
+            numbers: tuple[str, ...] = ("flow_shift",)
         case "FlowMatchEulerDiscreteScheduler":
             wanted |= {"stochastic_sampling": False, "time_shift_type": "exponential"}
             dynamic = ("base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len")
@@ -76,10 +77,10 @@ def flow_levels(config: Json, num_steps: int, num_tokens: int) -> Sequence[Level
     ]
 
 
-def _flow_match(config: Json, num_steps: int, num_tokens: int) -> np.ndarray:
+def _flow_match(config: Json, num_steps: int, num_tokens: int) -> Float32[np.ndarray, " n"]:
     terminal = config.get("shift_terminal")
     if config.get("use_dynamic_shifting"):
-        even = np.linspace(1.0, 1 / num_steps, num_steps).astype(np.float32)
+        even: np.ndarray = np.linspace(1.0, 1 / num_steps, num_steps).astype(np.float32)
         low, high = config["base_image_seq_len"], config["max_image_seq_len"]
         slope = (config["max_shift"] - config["base_shift"]) / (high - low)
         power = math.exp(num_tokens * slope + (config["base_shift"] - slope * low))
@@ -95,6 +96,7 @@ def _flow_match(config: Json, num_steps: int, num_tokens: int) -> np.ndarray:
 
 
 def _stretched(shifted: np.ndarray, terminal: float) -> np.ndarray:
+    """Levels drawn out so that the last is ``terminal``."""
     signal = 1 - shifted
     stretched: np.ndarray = 1 - signal / (signal[-1] / (1 - terminal))
     return stretched

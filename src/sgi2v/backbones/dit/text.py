@@ -7,7 +7,7 @@ import hashlib
 import html
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,75 +93,72 @@ def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return found
 
 
+def cache_name(text: str, rules: TextRules, encoder: str, dtype: str) -> str:
+    """Name of a text's rows: by words, rules, encoder and number format."""
+    said = {"text": cleaned(text) if rules.cleaned else text, **dataclasses.asdict(rules)}
+    whole = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    return f"{whole[:32]}-{encoder}-{dtype}"
+
+
+def texts_folder() -> Path:
+    """Folder of encoded texts."""
+    return cache_folder() / "texts"
+
+
+def check_there(folder: Path, field: str, text: str, rules: TextRules) -> None:
+    """FieldError for a text that nobody has encoded where there is no encoder; no weight is read."""
+    if not has_encoder(folder) and not any(texts_folder().glob(f"{cache_name(text, rules, '*', '*')}.safetensors")):
+        raise FieldError(
+            field,
+            f"{text[:60]!r} is not encoded yet, and {folder} has no text encoder",
+            "encode it where the model is whole (sgi2v text --output FILE) and bring it here (sgi2v text --add FILE)",
+        )
+
+
 class Texts:
     """A model's texts as rows of its encoder, kept on disk; the encoder is read only for a text that is new."""
 
     def __init__(self, folder: Path, rules: TextRules, dtype: torch.dtype) -> None:
         self._folder, self._rules, self._dtype = folder, rules, dtype
+        self._encoder = weights_sha256(folder, [_PART])[:16] if has_encoder(folder) else "*"
 
     def rows(self, texts: Sequence[str]) -> list[Float[torch.Tensor, "w d"]]:
         """Each text's rows on the host, filled up as the model's rules say; FieldError where one cannot be had."""
         found = {text: self._kept(text) for text in dict.fromkeys(texts)}
         new = [text for text, rows in found.items() if rows is None]
-        if new and not has_encoder(self._folder):
-            raise absent(self._folder, new[0])
-        for text, rows in zip(new, self._encoded(new) if new else (), strict=True):
-            found[text] = rows
+        if new:
+            check_there(self._folder, "prompt", new[0], self._rules)
+        for text, made in zip(new, self._encoded(new) if new else (), strict=True):
+            found[text] = made
             with suppress(ValueError, OSError):  # a full disk costs the next run some time, and this one nothing
-                self._keep(text, rows)
+                _keep(self._name(text), made)
         return [self._filled(rows) for text in texts if (rows := found[text]) is not None]
-
-    def check(self, texts: Sequence[str]) -> None:
-        """FieldError for a text that is not kept where there is no encoder; no weight is read."""
-        if not has_encoder(self._folder):
-            for text in texts:
-                if not any(self._files(text)):
-                    raise absent(self._folder, text)
 
     def export(self, texts: Sequence[str], file: Path) -> None:
         """Writes the texts' rows into one file, to be brought to another machine by :func:`add`."""
         from safetensors.torch import save_file
 
         self.rows(texts)
-        kept = {}
-        for text in texts:
-            rows = self._kept(text)
-            assert rows is not None, "just encoded"
-            kept[self._name(text, self._encoder())] = rows
+        kept = {self._name(text): rows for text in texts if (rows := self._kept(text)) is not None}
         with writing(file) as temporary:
-            save_file(kept, temporary, {"format": "sgi2v-texts", "texts": json.dumps(list(texts))})
+            save_file(kept, temporary)
 
-    def _encoder(self) -> str:
-        return weights_sha256(self._folder, [_PART])[:16]
-
-    def _name(self, text: str, encoder: str) -> str:
-        said = {"text": self._cleaned(text), **dataclasses.asdict(self._rules)}
-        whole = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
-        return f"{whole[:32]}-{encoder}-{str(self._dtype).removeprefix('torch.')}"
-
-    def _cleaned(self, text: str) -> str:
-        return cleaned(text) if self._rules.cleaned else text
-
-    def _files(self, text: str) -> Iterator[Path]:
-        """Files of a text that may serve: of this encoder, or where it is absent of any."""
-        encoder = self._encoder() if has_encoder(self._folder) else "*"
-        yield from sorted((cache_folder() / "texts").glob(f"{self._name(text, encoder)}.safetensors"))
+    def _name(self, text: str) -> str:
+        return cache_name(text, self._rules, self._encoder, str(self._dtype).removeprefix("torch."))
 
     def _kept(self, text: str) -> Float[torch.Tensor, "v d"] | None:
-        files = list(self._files(text))
-        if len(files) > 1:
+        """A text's rows as kept: of this encoder and format, or where there is no encoder of any one."""
+        same = sorted(texts_folder().glob(f"{self._name(text)}.safetensors"))
+        if not same and self._encoder == "*":
+            same = sorted(texts_folder().glob(f"{cache_name(text, self._rules, '*', '*')}.safetensors"))
+        if len({file.name.split("-")[1] for file in same}) > 1:
             raise FieldError(
                 "prompt",
-                f"{text!r} was encoded by {len(files)} encoders, and {self._folder} has none to tell which is its own",
-                f"delete the others from {files[0].parent}",
+                f"{text[:60]!r} was encoded by {len(same)} encoders, and {self._folder} has none to tell which is its",
+                f"delete the others from {texts_folder()}",
             )
-        return _read(files[0]).get("rows") if files else None
-
-    def _keep(self, text: str, rows: torch.Tensor) -> None:
-        from safetensors.torch import save_file
-
-        with writing(cache_folder() / "texts" / f"{self._name(text, self._encoder())}.safetensors") as temporary:
-            save_file({"rows": rows}, temporary)
+        rows = _read(same[0]).get("rows") if same else None
+        return None if rows is None else rows.to(self._dtype)
 
     def _filled(self, rows: Float[torch.Tensor, "v d"]) -> Float[torch.Tensor, "w d"]:
         if self._rules.filling != "zero":
@@ -170,27 +167,27 @@ class Texts:
         filled[: len(rows)] = rows
         return filled
 
-    @torch.no_grad()
     def _encoded(self, texts: Sequence[str]) -> list[Float[torch.Tensor, "v d"]]:
         """Rows by the encoder itself, on the host: it is larger than many a card, and runs once for a text."""
-        tokenizer, encoder = _tokenizer(self._folder), self._load()
+        tokenizer, encoder = _tokenizer(self._folder), self._opened()
         found = []
-        for text in texts:
-            tokens = tokenizer(
-                [self._cleaned(text)],
-                padding="max_length",
-                max_length=self._rules.length,
-                truncation=True,
-                add_special_tokens=True,
-                return_tensors="pt",
-            )
-            ids, mask = tokens["input_ids"], tokens["attention_mask"]
-            rows = encoder(ids, mask if self._rules.masked else None).last_hidden_state[0]
-            kept = len(rows) if self._rules.filling == "encoded" else int(mask.sum())
-            found.append(rows[:kept].to(self._dtype).contiguous())
+        with torch.no_grad():
+            for text in texts:
+                tokens = tokenizer(
+                    [cleaned(text) if self._rules.cleaned else text],
+                    padding="max_length",
+                    max_length=self._rules.length,
+                    truncation=True,
+                    add_special_tokens=True,
+                    return_tensors="pt",
+                )
+                ids, mask = tokens["input_ids"], tokens["attention_mask"]
+                rows = encoder(ids, mask if self._rules.masked else None).last_hidden_state[0]
+                count = len(rows) if self._rules.filling == "encoded" else int(mask.sum())
+                found.append(rows[:count].to(self._dtype).contiguous())
         return found
 
-    def _load(self) -> torch.nn.Module:
+    def _opened(self) -> torch.nn.Module:
         import transformers
 
         folder = self._folder / _PART
@@ -210,15 +207,6 @@ class Texts:
         return encoder.eval().requires_grad_(False)
 
 
-def absent(folder: Path, text: str) -> FieldError:
-    """The mistake of a text that nobody has encoded."""
-    return FieldError(
-        "prompt",
-        f"{text[:60]!r} is not encoded yet, and {folder} has no text encoder",
-        "encode it where the model is whole (sgi2v text … --output FILE) and bring it here (sgi2v text --add FILE)",
-    )
-
-
 def _read(file: Path) -> Mapping[str, torch.Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -233,13 +221,17 @@ def _read(file: Path) -> Mapping[str, torch.Tensor]:
 
 def add(file: Path) -> int:
     """Takes the texts of an exported file into the cache and returns how many; FieldError for another file."""
-    from safetensors.torch import save_file
-
     kept = _read(file)
     for name, rows in kept.items():
         if not re.fullmatch(r"[0-9a-f]{32}-[0-9a-f]{16}-(float32|float16|bfloat16)", name) or rows.ndim != 2:
             raise FieldError("add", f"{file} is no file of encoded texts", "make one by sgi2v text … --output FILE")
     for name, rows in kept.items():
-        with writing(cache_folder() / "texts" / f"{name}.safetensors") as temporary:
-            save_file({"rows": rows}, temporary)
+        _keep(name, rows)
     return len(kept)
+
+
+def _keep(name: str, rows: torch.Tensor) -> None:
+    from safetensors.torch import save_file
+
+    with writing(texts_folder() / f"{name}.safetensors") as temporary:
+        save_file({"rows": rows}, temporary)

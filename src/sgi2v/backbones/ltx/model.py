@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import PIL.Image
 import torch
@@ -17,7 +17,6 @@ from sgi2v.backbones.base import Mode
 from sgi2v.backbones.dit.loading import network
 from sgi2v.backbones.dit.model import DiTCondition, Networks, VideoTransformer
 from sgi2v.backbones.dit.schedules import flow_timestep
-from sgi2v.backbones.dit.text import TextRules
 from sgi2v.backbones.ltx.outline import LTXOutline
 from sgi2v.grid import Grid
 from sgi2v.step import Level
@@ -38,7 +37,6 @@ class LTX(VideoTransformer):
     autoencoder's, drawn before the noise, as in diffusers.
     """
 
-    TEXT: ClassVar[TextRules] = TextRules(length=128, cleaned=False, masked=False, filling="none")
     outline: LTXOutline
     _networks: LTXNetworks
 

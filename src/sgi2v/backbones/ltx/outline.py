@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from sgi2v.backbones.base import Advice, Mode, check_range
 from sgi2v.backbones.dit.outline import DiTOutline, DiTSettings, folder_settings, read_parts
 from sgi2v.backbones.dit.schedules import check_class, check_flow_schedule, number
+from sgi2v.backbones.dit.text import TextRules
 from sgi2v.backbones.folder import check_weights_there
 from sgi2v.errors import FieldError
 from sgi2v.grid import Grid
@@ -72,7 +73,7 @@ class LTXOutline(DiTOutline):
 
     KIND: ClassVar[str] = "ltx"
     BLOCKS: ClassVar[str] = "transformer_blocks"
-    NUM_WORDS: ClassVar[int] = 128
+    TEXT: ClassVar[TextRules] = TextRules(length=128, cleaned=False, masked=False, filling="none")
 
     @classmethod
     def of(

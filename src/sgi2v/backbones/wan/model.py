@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import PIL.Image
 import torch
@@ -11,10 +11,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sgi2v.backbones.base import Mode
-from sgi2v.backbones.dit.loading import network
+from sgi2v.backbones.dit.loading import image_encoder, network
 from sgi2v.backbones.dit.model import DiTCondition, Networks, VideoTransformer
 from sgi2v.backbones.dit.schedules import flow_timestep
-from sgi2v.backbones.dit.text import TextRules
 from sgi2v.backbones.wan.outline import WanOutline
 from sgi2v.grid import Grid
 from sgi2v.step import Level
@@ -23,7 +22,6 @@ from sgi2v.step import Level
 class Wan(VideoTransformer):
     """Wan (arXiv 2503.20314) from a folder in diffusers' layout: flow matching, ``x0 = x - s v``."""
 
-    TEXT: ClassVar[TextRules] = TextRules(length=512, cleaned=True, masked=True)
     outline: WanOutline
 
     @classmethod
@@ -33,10 +31,7 @@ class Wan(VideoTransformer):
         names = [part for part in outline.networks if part.startswith("transformer")]
         encoder = processor = None
         if outline.variant == "i2v-14b":
-            from transformers import CLIPImageProcessor, CLIPVisionModel
-
-            encoder = network(CLIPVisionModel, folder / "image_encoder", dtype)
-            processor = CLIPImageProcessor.from_pretrained(folder / "image_processor", local_files_only=True)
+            encoder, processor = image_encoder(folder, dtype)
         networks = Networks(
             experts={name: network(WanTransformer3DModel, folder / name, dtype) for name in names},
             vae=network(AutoencoderKLWan, folder / "vae", torch.float32),

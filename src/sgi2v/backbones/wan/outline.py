@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Literal
 from sgi2v.backbones.base import Advice, Mode, settings_with
 from sgi2v.backbones.dit.outline import DiTOutline, DiTSettings
 from sgi2v.backbones.dit.schedules import check_flow_schedule, number
+from sgi2v.backbones.dit.text import TextRules
 from sgi2v.backbones.folder import SETTINGS_FILE, check_parts, check_weights_there, read_json
 from sgi2v.errors import FieldError
 from sgi2v.lazy import torch
@@ -94,6 +95,7 @@ class WanOutline(DiTOutline):
     """Timestep from which on the first expert is asked, below it the second; None with one network."""
 
     KIND: ClassVar[str] = "wan"
+    TEXT: ClassVar[TextRules] = TextRules(length=512, cleaned=True, masked=True)
 
     @classmethod
     def of(
@@ -218,10 +220,9 @@ def _check_transformer(file: Path, config: Json) -> None:
 
 
 def _check_vae(file: Path, config: Json, transformer: Json) -> None:
-    if config.get("_class_name") != "AutoencoderKLWan":
-        raise FieldError(
-            "backbone", f"{file}: _class_name must be 'AutoencoderKLWan', got {config.get('_class_name')!r}"
-        )
+    name = config.get("_class_name")
+    if name != "AutoencoderKLWan":
+        raise FieldError("backbone", f"{file}: _class_name must be 'AutoencoderKLWan', got {name!r}")
     channels = number(config, "z_dim", file)
     for name in ("scale_factor_spatial", "scale_factor_temporal"):
         number(config, name, file)
