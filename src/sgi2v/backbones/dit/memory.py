@@ -45,7 +45,8 @@ def memory_needed(outline: DiTOutline, grid: Grid, device: torch.device, dtype: 
             denoiser = int(2 * largest / outline.num_blocks)
         parts = sum(others.values())
         stay = denoiser * dtype.itemsize + (0 if away else parts * 4)
-        working = max(guided, live["decode"] + (parts * 4 if away else 0))
+        decoding = live.get("tiled", live["decode"]) if mode == "low" else live["decode"]
+        working = max(guided, decoding + (parts * 4 if away else 0))
         # On the host's own memory the text encoder is there before anything else is computed.
         return int(max((stay + working) * _SLACK, 0 if apart else stay + encoder * dtype.itemsize))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 import PIL.Image
@@ -17,7 +17,7 @@ from sgi2v.attention import AttentionEdit
 from sgi2v.backbones.adapters import Adapter
 from sgi2v.backbones.arrangement import Arrangement
 from sgi2v.backbones.base import CLEAN, Mode, Outlined, Text
-from sgi2v.backbones.dit.features import feature, tapped
+from sgi2v.backbones.dit.features import feature, rotated, tapped
 from sgi2v.backbones.dit.outline import DiTOutline
 from sgi2v.backbones.dit.text import Texts
 from sgi2v.checks import choice
@@ -68,6 +68,11 @@ class VideoTransformer(Outlined):
     time: hooks sit on the network while features are read. Each family's module names its papers.
     """
 
+    TEXT_FIRST: ClassVar[bool] = False
+    """True where text takes part in self-attention, its tokens before the picture's."""
+    IN_PLACE: ClassVar[bool] = False
+    """True where rotary embedding is written over the queries and keys that the norms put out."""
+
     def __init__(self, networks: Networks, outline: DiTOutline, *, memory: Mode = "fast") -> None:
         """Wraps loaded networks; :func:`sgi2v.load_backbone` is the way to make one."""
         self.outline: DiTOutline = outline
@@ -110,13 +115,17 @@ class VideoTransformer(Outlined):
 
     def _on_line(self, x: Tensor, level: Level) -> tuple[Tensor, Level]:
         """The latents and the level on the model's own line of mixtures; a method may ask for one off it."""
-        whole = level.signal + level.noise
+        whole = self._whole(level)
         if abs(whole - 1) < 1e-6:
             return x, level
         return x / whole, Level(signal=level.signal / whole, noise=level.noise / whole)
 
-    def _rotate(self, tokens: Tensor, grid: Grid) -> Tensor:
-        """Tokens after rotary embedding."""
+    def _whole(self, level: Level) -> float:
+        """1 for a level on the model's own line, else the length to divide by; flow matching's line is straight."""
+        return level.signal + level.noise
+
+    def _rotary(self, grid: Grid) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of rotary embedding, ``[1, places, heads or 1, channels of a head]`` each."""
         raise NotImplementedError
 
     def _tokens(self, kept: Tensor) -> Float[Tensor, "1 p d"]:
@@ -266,10 +275,15 @@ class VideoTransformer(Outlined):
         }
         names = list(dict.fromkeys(module for modules in plans.values() for module in modules))
         found: dict[str, Tensor] = {}
-        with Taps(expert, names, early_exit=CLEAN not in layers) as taps:
+        with Taps(expert, names, early_exit=CLEAN not in layers, copied=self.IN_PLACE) as taps:
             velocity = self._asked(x, level, condition, conditional=True)
             found[CLEAN] = self._clean(x, velocity, level, condition)
-        patch, grid = self.outline.patch, condition.grid
+        patch, heads = self.outline.patch, expert.config.num_attention_heads
+
+        def rotate(tokens: Tensor) -> Tensor:
+            cos, sin = self._rotary(condition.grid)
+            return rotated(tokens, cos, sin, heads)
+
         for layer, modules in plans.items():
             found[layer] = feature(
                 layer.partition(":")[2],
@@ -277,8 +291,9 @@ class VideoTransformer(Outlined):
                 frames=len(x),
                 rows=x.shape[2] // patch,
                 columns=x.shape[3] // patch,
-                num_heads=expert.config.num_attention_heads,
-                rotate=lambda tokens: self._rotate(tokens, grid),
+                num_heads=heads,
+                rotate=rotate,
+                words=condition.text.shape[1] if self.TEXT_FIRST else 0,
             )
         return {layer: found[layer] for layer in layers}
 

@@ -9,10 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
 
-from sgi2v.backbones.base import CLEAN, Method, Mode, Settings, check_range
+from sgi2v.backbones.base import CLEAN, Method, Mode, Settings, check_range, settings_with
 from sgi2v.backbones.dit.schedules import flow_levels
 from sgi2v.backbones.dit.text import TextRules, check_length, check_there, has_encoder
-from sgi2v.backbones.folder import CONFIGS, check_weights, fetch, weights_sha256
+from sgi2v.backbones.folder import (
+    CONFIGS,
+    SETTINGS_FILE,
+    check_parts,
+    check_weights,
+    fetch,
+    read_json,
+    weights_sha256,
+)
 from sgi2v.errors import FieldError
 from sgi2v.grid import Grid
 from sgi2v.lazy import torch
@@ -28,6 +36,7 @@ SOURCES: Final = ("first-frame", "self", "output", "match", "match-rope")
 """Features of a block: what each place looks like in the first frame, the attention, the block's output, and where in
 the first frame its queries find it, before and after rotary embedding."""
 _FILES: Final = ("*.safetensors*", "*.json", "*.model")
+SettingsT = TypeVar("SettingsT", bound="DiTSettings")
 OutlineT = TypeVar("OutlineT", bound="DiTOutline")
 
 
@@ -202,7 +211,8 @@ class DiTOutline:
         return block
 
     def live_bytes(self, grid: Grid) -> Mapping[str, float]:
-        """Bytes in 16 bits that a pass keeps: ``guided`` half way with gradients, ``checkpointed`` so, ``decode``."""
+        """Bytes in 16 bits that a pass keeps: ``guided`` half way with gradients, ``checkpointed`` so, ``decode``, and
+        ``tiled`` where decoding in tiles was counted."""
         heads, channels = self.transformer["num_attention_heads"], self.transformer["attention_head_dim"]
         width = self.num_tokens(grid) * heads * channels
         kept, again, pixel = self.live
@@ -263,3 +273,18 @@ class DiTOutline:
     def opened(self, device: torch.device, dtype: torch.dtype, memory: Mode) -> VideoTransformer:
         """The model of weights that are there."""
         raise NotImplementedError
+
+
+def read_parts(folder: Path, what: str) -> tuple[Json, Json, Json]:
+    """Configurations of denoiser, autoencoder and scheduler; FieldError naming a file that is absent or damaged."""
+    files = ("transformer/config.json", "vae/config.json", "scheduler/scheduler_config.json")
+    check_parts(folder, ("model_index.json", *files), what)
+    transformer, vae, scheduler = (read_json(folder / file) for file in files)
+    return transformer, vae, scheduler
+
+
+def folder_settings(folder: Path, published: SettingsT) -> SettingsT:
+    """The published settings, with what a folder's own file of settings says laid over them."""
+    file = folder / SETTINGS_FILE
+    found: SettingsT = settings_with(published, read_json(file), str(file)) if file.is_file() else published
+    return found

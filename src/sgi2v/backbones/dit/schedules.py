@@ -102,6 +102,17 @@ def _stretched(shifted: np.ndarray, terminal: float) -> np.ndarray:
     return stretched
 
 
+def flow_timestep(level: Level) -> float:
+    """Timestep of a level of flow matching: the schedule's own, or for one that is no step of it 1000 s."""
+    return _TRAIN * level.noise if level.timestep is None else level.timestep
+
+
+def check_class(config: Json, wanted: str, file: Path) -> None:
+    """FieldError naming the file where a part is of another class."""
+    if config.get("_class_name") != wanted:
+        raise FieldError("backbone", f"{file}: _class_name must be {wanted!r}, got {config.get('_class_name')!r}")
+
+
 def number(config: Mapping[str, object], name: str, file: Path) -> int:
     """A whole number above 0 in a configuration; FieldError naming file and field."""
     value = config.get(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import html
 import json
@@ -10,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from jaxtyping import Float
 
@@ -39,7 +40,9 @@ class TextRules:
     cleaned: bool
     """True where broken letters, entities and white space are mended first, as in training."""
     masked: bool
-    """True where the filling is hidden from the encoder and its rows are zero; False where it is encoded too."""
+    """True where the filling is hidden from the encoder."""
+    filling: Literal["zero", "encoded", "none"] = "zero"
+    """Rows of the filling: zero, as the encoder makes them, or left off, for a network that they are hidden from."""
 
 
 def has_encoder(folder: Path) -> bool:
@@ -92,7 +95,7 @@ def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 def cache_name(text: str, rules: TextRules, encoder: str, dtype: str) -> str:
     """Name of a text's rows: by words, rules, encoder and number format."""
-    said = {"text": cleaned(text) if rules.cleaned else text, "length": rules.length, "masked": rules.masked}
+    said = {"text": cleaned(text) if rules.cleaned else text, **dataclasses.asdict(rules)}
     whole = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
     return f"{whole[:32]}-{encoder}-{dtype}"
 
@@ -120,7 +123,7 @@ class Texts:
         self._encoder = weights_sha256(folder, [_PART])[:16] if has_encoder(folder) else "*"
 
     def rows(self, texts: Sequence[str]) -> list[Float[torch.Tensor, "w d"]]:
-        """Each text's rows on the host, filled up to the model's length; FieldError where one cannot be had."""
+        """Each text's rows on the host, filled up as the model's rules say; FieldError where one cannot be had."""
         found = {text: self._kept(text) for text in dict.fromkeys(texts)}
         new = [text for text, rows in found.items() if rows is None]
         if new:
@@ -158,6 +161,8 @@ class Texts:
         return None if rows is None else rows.to(self._dtype)
 
     def _filled(self, rows: Float[torch.Tensor, "v d"]) -> Float[torch.Tensor, "w d"]:
+        if self._rules.filling != "zero":
+            return rows
         filled = rows.new_zeros(self._rules.length, rows.shape[1])
         filled[: len(rows)] = rows
         return filled
@@ -176,12 +181,10 @@ class Texts:
                     add_special_tokens=True,
                     return_tensors="pt",
                 )
-                if self._rules.masked:
-                    mask = tokens["attention_mask"]
-                    rows = encoder(tokens["input_ids"], mask).last_hidden_state[0, : int(mask.sum())]
-                else:
-                    rows = encoder(tokens["input_ids"]).last_hidden_state[0]
-                found.append(rows.to(self._dtype).contiguous())
+                ids, mask = tokens["input_ids"], tokens["attention_mask"]
+                rows = encoder(ids, mask if self._rules.masked else None).last_hidden_state[0]
+                count = len(rows) if self._rules.filling == "encoded" else int(mask.sum())
+                found.append(rows[:count].to(self._dtype).contiguous())
         return found
 
     def _opened(self) -> torch.nn.Module:

@@ -11,9 +11,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sgi2v.backbones.base import Mode
-from sgi2v.backbones.dit.features import rotated
 from sgi2v.backbones.dit.loading import image_encoder, network
 from sgi2v.backbones.dit.model import DiTCondition, Networks, VideoTransformer
+from sgi2v.backbones.dit.schedules import flow_timestep
 from sgi2v.backbones.wan.outline import WanOutline
 from sgi2v.grid import Grid
 from sgi2v.step import Level
@@ -52,7 +52,7 @@ class Wan(VideoTransformer):
 
     def _expert(self, level: Level) -> str:
         boundary = self.outline.boundary
-        return "transformer" if boundary is None or _told(level) >= boundary else "transformer_2"
+        return "transformer" if boundary is None or flow_timestep(level) >= boundary else "transformer_2"
 
     def _guidance(self, level: Level) -> float:
         settings = self.settings
@@ -75,7 +75,7 @@ class Wan(VideoTransformer):
     def _velocity(
         self, x: Float[Tensor, "n c y x"], level: Level, condition: DiTCondition, text: Tensor
     ) -> Float[Tensor, "n c y x"]:
-        told = _told(level)
+        told = flow_timestep(level)
         # Filled on the device: a copy from the host would make every pass wait.
         if self._keeps_first:
             seen = torch.cat([condition.image, x[1:]])
@@ -103,11 +103,11 @@ class Wan(VideoTransformer):
         clean = x - level.noise * velocity
         return torch.cat([condition.image, clean[1:]]) if self._keeps_first else clean
 
-    def _rotate(self, tokens: Tensor, grid: Grid) -> Tensor:
+    def _rotary(self, grid: Grid) -> tuple[Tensor, Tensor]:
         expert: Any = next(iter(self._networks.experts.values()))
-        like = tokens.new_empty(1, 1, grid.latent_frames, grid.rows, grid.columns)
+        like = torch.empty(1, 1, grid.latent_frames, grid.rows, grid.columns, device=self.device)
         cos, sin = expert.rope(like)
-        return rotated(tokens, cos, sin, expert.config.num_attention_heads)
+        return cos, sin
 
     def _scale(self) -> tuple[Tensor, Tensor]:
         config: Any = self._vae.config
@@ -127,8 +127,3 @@ class Wan(VideoTransformer):
         mean, std = self._scale()
         video: Tensor = self._vae.decode((x * std + mean).transpose(0, 1)[None], return_dict=False)[0]
         return video[0].transpose(0, 1)
-
-
-def _told(level: Level) -> float:
-    """Timestep of a level: the schedule's own, or for one that is no step of it 1000 s."""
-    return 1000 * level.noise if level.timestep is None else level.timestep
