@@ -39,7 +39,7 @@ def sample(
             reporter.step(step)
             x = controller.steer(x, step, state)
             with controller.during(step, state):
-                x0 = backbone.denoise(x, level, setup.condition)
+                x0 = backbone.denoise(x, level, state.setup.condition)
             reporter.estimate(step, x0)
             x = euler(x, x0, level, next_level)
     return x
