@@ -22,7 +22,7 @@ ROOMS = (
     "errors lazy plugins",
     "checks files writing",
     "scene scene_io images reference traj camera curves fitting records segmentation",
-    "grid step planning attention taps alignment spectrum sparse sparse_product dragging cut_and_drag device "
+    "grid step solvers planning attention taps alignment spectrum sparse sparse_product dragging cut_and_drag device "
     "migrations",
     "backbones",
     "controllers",
