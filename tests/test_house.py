@@ -26,7 +26,7 @@ ROOMS = (
     "migrations",
     "backbones",
     "controllers",
-    "run sampling video video_tag draw pipeline opening",
+    "run latents sampling video video_tag draw pipeline opening",
     "world",
     "evaluation",
     "training",
