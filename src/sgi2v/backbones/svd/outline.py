@@ -240,7 +240,8 @@ class SVDOutline:
                 "use a model of Wan 2.1 I2V-14B's kind",
             )  # fmt: skip
         self._check_layers(controller.uses())
-        return ("prompt (Stable Video Diffusion takes no text)",) if scene.prompt else ()
+        said = " and ".join(name for name in ("prompt", "negative_prompt") if getattr(scene, name)).replace("_", " ")
+        return (f"{said} (Stable Video Diffusion takes no text)",) if said else ()
 
     def _check_layers(self, uses: Uses) -> None:
         """FieldError for what a block's name alone shows; names within blocks are looked up in the network itself."""
