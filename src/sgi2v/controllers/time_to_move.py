@@ -95,11 +95,13 @@ class TimeToMove(Controller["TimeToMoveState"]):
         masks = clip.masks.numpy()
         grouped = np.stack([masks[grid.group(k)].mean(axis=0) for k in range(grid.latent_frames)])
         share = grid.coverage(np.ascontiguousarray(grouped))
+        # A frame that the model keeps is no variable; held, it would be lost all the same.
+        inside = torch.from_numpy(share >= self.coverage)[:, None] & backbone.free(grid)[:, None, None, None]
         return TimeToMoveState(
             setup=setup,
             schedule=self.schedule(setup.levels),
             latents=backbone.encode_frames(clip.frames.to(backbone.device), grid),
-            inside=torch.from_numpy(share >= self.coverage)[:, None].to(backbone.device),
+            inside=inside.to(backbone.device),
         )
 
     def start(self, noise: Float[torch.Tensor, "n c y x"], state: TimeToMoveState) -> Float[torch.Tensor, "n c y x"]:
