@@ -34,7 +34,7 @@ class DiTCondition:
 
     text: Float[Tensor, "1 w d"]
     """The prompt's rows."""
-    negative: Float[Tensor, "1 w d"] | None
+    negative: Float[Tensor, "1 m d"] | None
     """The negative prompt's; None where there is no guidance."""
     image: Float[Tensor, "n c y x"]
     """The picture as the network is given it: latents with their mask, or the clean first frame."""

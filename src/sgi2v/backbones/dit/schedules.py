@@ -98,6 +98,8 @@ def _flow_match(config: Json, num_steps: int, num_tokens: int) -> Float32[np.nda
 def _stretched(shifted: np.ndarray, terminal: float) -> np.ndarray:
     """Levels drawn out so that the last is ``terminal``."""
     signal = 1 - shifted
+    if signal[-1] == 0:  # a single step, which diffusers makes no number of
+        return shifted
     stretched: np.ndarray = 1 - signal / (signal[-1] / (1 - terminal))
     return stretched
 
