@@ -100,8 +100,11 @@ def test_features_are_splatted_as_in_a_loop(count: int) -> None:
                     frames = range(4 * k - 3, 4 * k + 1)
                     seen = [float(points.visible[f, p]) for f in frames]
                     place = [
-                        sum(s * (2 * float(points.places[f, p, a]) / 64 - (1.5, 1)[a]) for s, f in zip(seen, frames))
-                        / (sum(seen) + 1e-5) for a in (0, 1)
+                        sum(
+                            s * (2 * float(points.places[f, p, a]) / 64 - (1.5, 1)[a])
+                            for s, f in zip(seen, frames, strict=True)
+                        ) / (sum(seen) + 1e-5)
+                        for a in (0, 1)
                     ]  # fmt: skip
                     distance = sum((cell[a] - place[a]) ** 2 for a in (0, 1))
                     weights.append((math.exp(-220 * distance) * min(sum(seen), 1), p))
