@@ -49,6 +49,7 @@ def generate(arguments: Sequence[str]) -> None:
                 backbone=backbone,
                 controller=planned.controller,
                 sampling=options.sampling,
+                adapters=options.model.adapters(backbone),
                 progress=bar,
                 noise=given.noise,
                 reference_latents=given.reference_latents,
