@@ -56,7 +56,7 @@ def random_motion(random: np.random.Generator) -> Motion:
 
 def random_scene(random: np.random.Generator, num_motions: int) -> Scene:
     motions = tuple(random_motion(random) for _ in range(num_motions))
-    words = {name: "a cat" for name in ("prompt", "negative_prompt") if random.integers(2)}
+    words: dict[str, Any] = {name: "a cat" for name in ("prompt", "negative_prompt") if random.integers(2)}
     return Scene(image=Image.new("RGB", (300, 170)), motions=motions, fit=random.choice(get_args(Fit)), **words)
 
 
