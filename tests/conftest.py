@@ -1,17 +1,20 @@
-"""What holds for every test: one thread, no network, the same examples in every run.
+"""What holds for every test: one thread, no network, a cache of its own, the same examples in every run.
 
 Nothing of sgi2v is imported here: jaxtyping checks only what is imported after its hook is in place.
 """
 
 import importlib
 import os
+import shutil
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported: no test may reach for the network
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="sgi2v-cache-")  # a person's own is not read, nor added to
 
 import pytest
 import torch
@@ -24,6 +27,14 @@ settings.register_profile(
     "sgi2v", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], max_examples=50
 )
 settings.load_profile("sgi2v")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cache_of_its_own() -> Iterator[None]:
+    """What the run has kept goes with it."""
+    folder = os.environ["XDG_CACHE_HOME"]
+    yield
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)

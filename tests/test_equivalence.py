@@ -445,6 +445,7 @@ def test_the_guided_steps_are_the_twins(
 # ---------------------------------------------------------------- whole runs
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "changes"),
     [

@@ -22,8 +22,8 @@ ROOMS = (
     "errors lazy plugins",
     "checks files writing",
     "scene scene_io images reference traj camera curves fitting records segmentation",
-    "grid step solvers planning attention taps alignment spectrum sparse sparse_product dragging cut_and_drag device "
-    "migrations",
+    "grid step solvers planning points attention taps alignment spectrum sparse sparse_product",
+    "dragging cut_and_drag device migrations",
     "backbones",
     "controllers",
     "run latents sampling video video_tag draw pipeline opening",

@@ -122,6 +122,10 @@ class Uses:
     """True where the scene's reference clip can take the motions' place."""
     masks: bool = False
     """True where it looks at the motions' masks."""
+    image: bool = False
+    """True where it changes what the model is given of the picture."""
+    weights: str = ""
+    """The training that the model's weights must have had; empty for any."""
 
     def __or__(self, other: Uses) -> Uses:
         """Parts that two methods use together."""
@@ -133,6 +137,8 @@ class Uses:
             motions=self.motions or other.motions,
             reference=self.reference or other.reference,
             masks=self.masks or other.masks,
+            image=self.image or other.image,
+            weights=self.weights or other.weights,
         )
 
 

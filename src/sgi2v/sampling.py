@@ -46,7 +46,7 @@ def sample(
             unsteered, x = x, controller.steer(x, step, state)
             free = x is unsteered and not schedule.acts[index] and index >= schedule.overwrites
             with controller.during(step, state):
-                x0 = backbone.denoise(x, level, setup.condition)
+                x0 = backbone.denoise(x, level, state.setup.condition)
             reporter.estimate(step, x0)
             x = solver(x, x0, level, next_level, history if free else None)
             history = History(x0=x0, level=level) if free else None

@@ -44,6 +44,7 @@ class State:
     """Knowledge of one run of a method; a method with more to know extends it."""
 
     setup: Setup
+    """As it was given, or with a condition that the method has changed: the one the model is asked with."""
 
 
 @dataclass(frozen=True, kw_only=True)

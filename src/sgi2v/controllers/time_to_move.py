@@ -103,12 +103,14 @@ class TimeToMove(Controller["TimeToMoveState"]):
         latents = setup.reference_latents
         if latents is None:
             latents = backbone.encode_frames(clip.frames.to(backbone.device), grid)
-        inside = held_cells(clip.masks.numpy(), grid, self.mask_rule, self.coverage)
+        held = held_cells(clip.masks.numpy(), grid, self.mask_rule, self.coverage)
+        # A frame that the model keeps is no variable; held, it would be lost all the same.
+        inside = torch.from_numpy(held)[:, None] & backbone.free(grid)[:, None, None, None]
         return TimeToMoveState(
             setup=setup,
             schedule=self.schedule(setup.levels),
             latents=latents.to(backbone.device),
-            inside=torch.from_numpy(inside)[:, None].to(backbone.device),
+            inside=inside.to(backbone.device),
         )
 
     def start(self, noise: Float[torch.Tensor, "n c y x"], state: TimeToMoveState) -> Float[torch.Tensor, "n c y x"]:
