@@ -101,7 +101,7 @@ MISTAKES = {
         "scene.json --reference-latents photo.png controller:sg-i2v",
         r"reference_latents: sg-i2v uses no reference clip; leave --reference-latents out, or choose time-to-move",
     ),
-    "solver": ("scene.json --solver heun", r"solver: .*heun"),
+    "solver": ("scene.json --solver heun", r"invalid choice 'heun' for argument '--solver'. Expected one of"),
     "place of latents": (
         "scene.json --save-latents out.npz",
         r"save_latents: 'out\.npz' is no name of a file of latents; end it in \.safetensors",

@@ -56,7 +56,8 @@ def random_motion(random: np.random.Generator) -> Motion:
 
 def random_scene(random: np.random.Generator, num_motions: int) -> Scene:
     motions = tuple(random_motion(random) for _ in range(num_motions))
-    return Scene(image=Image.new("RGB", (300, 170)), motions=motions, fit=random.choice(get_args(Fit)))
+    words: dict[str, Any] = {name: "a cat" for name in ("prompt", "negative_prompt") if random.integers(2)}
+    return Scene(image=Image.new("RGB", (300, 170)), motions=motions, fit=random.choice(get_args(Fit)), **words)
 
 
 def test_boxes_are_pythons_boxes(visit: Visit) -> None:
@@ -119,6 +120,29 @@ def test_scene_json_is_pythons(visit: Visit) -> None:
         )
         assert found == wanted
         assert list(found) == list(wanted) and list(map(list, found["motions"])) == list(map(list, wanted["motions"]))
+
+
+def test_words_are_asked_for_where_a_model_reads_them(browser: Browser, visit: Visit) -> None:
+    assert visit.page.locator("#set-prompt, #set-negative_prompt").count() == 0
+    context = browser.new_context(viewport=LAPTOP)
+
+    def reads_text(route: Route) -> None:
+        answer = route.fetch()
+        info = answer.json()
+        for model in info["backbones"]:
+            model["takes_text"] = True
+        route.fulfill(response=answer, json=info)
+
+    context.route("**/api/info*", reads_text)
+    other = Visit(context, visit.url)
+    other.page.evaluate("document.getElementById('all-settings').open = true")
+    for name, words in (("prompt", "a red ball"), ("negative_prompt", "blurred")):
+        other.page.fill(f"#set-{name}", words)
+        other.page.press(f"#set-{name}", "Tab")
+    scene = other.state()["scene"]
+    assert (scene["prompt"], scene["negative_prompt"], scene["version"]) == ("a red ball", "blurred", "2.1")
+    assert other.errors == []
+    context.close()
 
 
 REDUCER = (Path(__file__).parent / "studio_reducer.js").read_text(encoding="utf-8")
