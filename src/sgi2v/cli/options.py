@@ -74,6 +74,10 @@ class ReplayOptions:
     """The model, where the record may not name it by itself: a folder or a hub id. Its weights must be the same."""
     output: Path | None = None
     """The video (.mp4 or .gif), or a folder for PNG frames. Default: <name>-replay beside the original."""
+    noise: Path | None = None
+    """The file of noise that the video began from, where it was given one. Its values must be the same."""
+    reference_latents: Path | None = None
+    """The file of the reference clip's latents, likewise."""
     device: str | None = None
     """cpu, cuda, cuda:1, mps …; default: the best that this machine has. Another device rounds differently."""
     memory: Memory = "auto"

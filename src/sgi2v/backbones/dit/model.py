@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NoReturn
 
 import numpy as np
@@ -38,6 +38,8 @@ class DiTCondition:
     """The negative prompt's; None where there is no guidance."""
     image: Float[Tensor, "n c y x"]
     """The picture as the network is given it: latents with their mask, or the clean first frame."""
+    plain: Float[Tensor, "n c y x"] | None = None
+    """The same for the unconditional branch, where that sees another."""
     embedding: Float[Tensor, "1 v e"] | None = None
     """The image encoder's rows."""
     grid: Grid
@@ -246,6 +248,8 @@ class VideoTransformer(Outlined):
         text = condition.text if conditional else condition.negative
         assert text is not None
         self._networks.branches = (conditional,)
+        if not conditional and condition.plain is not None:
+            condition = replace(condition, image=condition.plain)
         return self._velocity(x, level, condition, text)
 
     @torch.no_grad()

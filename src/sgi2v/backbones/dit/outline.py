@@ -110,6 +110,16 @@ class DiTOutline:
         raise NotImplementedError
 
     @property
+    def edits_image(self) -> bool:
+        """True where the picture enters as latents of a whole clip with a mask, which a method may change."""
+        return False
+
+    @property
+    def trained_for(self) -> str:
+        """Name of the method that the weights were trained for; empty where nobody says."""
+        return ""
+
+    @property
     def frames_every(self) -> int:
         """A clip's frames are this many times some number, and one."""
         return self.frame_stride
@@ -178,6 +188,18 @@ class DiTOutline:
                 "controller",
                 "changes attention within frames or over time, but this model mixes frames and places at once",
                 "turn that part of the method off",
+            )
+        if uses.image and not self.edits_image:
+            raise FieldError(
+                "controller", "changes the latents of the picture and a grey clip, which this model is not given",
+                "use a model of Wan 2.1 I2V-14B's kind",
+            )  # fmt: skip
+        if uses.weights and uses.weights != self.trained_for:
+            raise FieldError(
+                "controller",
+                f"is for weights that were trained for {uses.weights}, and {self.name} says nothing of it",
+                f'name such weights, put "trained_for": "{uses.weights}" into their sgi2v.json, or allow '
+                "--controller.any-weights",
             )
         if uses.reuses_deep:
             raise FieldError("controller.reuse_deep", "this model has no deep blocks to leave out", "leave it out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import PIL.Image
@@ -10,7 +11,7 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from sgi2v.backbones.base import Mode
+from sgi2v.backbones.base import ImageEdit, Mode
 from sgi2v.backbones.dit.loading import image_encoder, network
 from sgi2v.backbones.dit.model import DiTCondition, Networks, VideoTransformer
 from sgi2v.backbones.dit.schedules import flow_timestep
@@ -71,6 +72,14 @@ class Wan(VideoTransformer):
         mask = latents.new_zeros(len(latents), grid.frame_stride, grid.rows, grid.columns)
         mask[0] = 1
         return torch.cat([mask, latents], dim=1)
+
+    def with_image(self, condition: DiTCondition, edit: ImageEdit, *, both: bool) -> DiTCondition:
+        """The condition with edited latents and mask, not for TI2V; see :class:`sgi2v.backbones.base.EditsImage`."""
+        assert not self._keeps_first, "the outline's check has seen to it"
+        count = condition.grid.frame_stride
+        latents, mask = edit(condition.image[:, count:], condition.image[:, :count])
+        image = torch.cat([mask, latents], dim=1)
+        return replace(condition, image=image, plain=None if both else condition.image)
 
     def _velocity(
         self, x: Float[Tensor, "n c y x"], level: Level, condition: DiTCondition, text: Tensor

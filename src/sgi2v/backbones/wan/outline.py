@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,6 +63,8 @@ class WanSettings(DiTSettings):
     guidance_scale_2: float | None = None
     """Guidance scale of the second expert, for low noise; none: that of the first. Whether there is guidance at all
     the first alone decides."""
+    trained_for: str = ""
+    """Method that the weights were trained for: wan-move, ati; empty: none, or as the model's name says."""
     recommended: Advice = field(default_factory=_of_14b)
     """Controller name -> the values of its fields that suit this model."""
 
@@ -164,6 +167,17 @@ class WanOutline(DiTOutline):
     def channels(self) -> int:
         """Channels of the latents."""
         return number(self.vae, "z_dim", self.folder / "vae" / "config.json")
+
+    @property
+    def edits_image(self) -> bool:
+        """True but for TI2V, which is given a clean first frame."""
+        return self.variant != "ti2v-5b"
+
+    @property
+    def trained_for(self) -> str:
+        """As the settings say, else as the model's name does."""
+        said = re.findall(r"(?<![a-z])(wan[-_]?move|ati)(?![a-z])", self.name.rpartition("/")[2].lower())
+        return self.settings.trained_for or ("" if not said else "ati" if said[0] == "ati" else "wan-move")
 
     @property
     def patch(self) -> int:
