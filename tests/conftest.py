@@ -6,6 +6,7 @@ Nothing of sgi2v is imported here: jaxtyping checks only what is imported after 
 import importlib
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +25,10 @@ settings.register_profile(
     "sgi2v", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], max_examples=50
 )
 settings.load_profile("sgi2v")
+
+# Whoever runs the tests may have advice of their own on a model.
+_NO_CONFIG = tempfile.TemporaryDirectory(prefix="sgi2v-config-")
+os.environ["XDG_CONFIG_HOME"] = _NO_CONFIG.name
 
 
 @pytest.fixture(autouse=True)

@@ -26,7 +26,7 @@ ROOMS = (
     "migrations",
     "backbones",
     "controllers",
-    "run sampling video video_tag draw pipeline opening",
+    "run sampling video video_tag draw pipeline advice opening",
     "world",
     "evaluation",
     "training",

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from sgi2v.advice import advised
 from sgi2v.backbones.base import Backbone, Memory, Outline, settings_with, settings_with_recipe
 from sgi2v.backbones.registry import loaded, outline_of
 from sgi2v.planning import Sampling
@@ -34,12 +35,17 @@ class ModelChoice:
     memory: Memory = "auto"
     """Use of the device's memory: fast, balanced, low, or auto: the first of these that fits what is free. The
     video is the same; the time is not."""
+    probed: bool = True
+    """Take the layers that sgi2v probe --write has found for these weights on this machine, if it was run, for what the
+    model recommends."""
     compile: bool = False
     """Have torch compile parts of the network as they first run: minutes, so for many clips on a GPU. Not with low."""
 
     def outline(self, changed: Mapping[str, object] | None = None) -> Outline:
-        """The model before its weights are read, under the recipe and then the changed settings."""
+        """The model before its weights are read, under a person's own advice, the recipe, then the changed settings."""
         outline = outline_of(self.backbone)
+        if self.probed:
+            outline = advised(outline, self.recipe)
         settings = settings_with_recipe(outline.settings, self.recipe)
         return outline.with_settings(settings_with(settings, changed or {}, "settings"))
 

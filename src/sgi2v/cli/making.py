@@ -31,9 +31,8 @@ def generate(arguments: Sequence[str]) -> None:
     if options.prompt is not None:
         scene = replace(scene, prompt=options.prompt)
     begun = time.perf_counter()
-    # Unchanged, the controller is left to what the folder recommends, which may be fetched only now.
-    controller = None if options.controller == default.controller else options.controller
     outline = options.model.outline(o.changed_settings(options, default))
+    controller = o.chosen_controller(options, default, outline)
     planned = plan(scene, outline, controller=controller, sampling=options.sampling)
     o.check_heeded(options, outline, planned.controller)
     say_plan(planned, outline.settings, quiet=options.quiet)
