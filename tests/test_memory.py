@@ -103,7 +103,7 @@ def loss_and_gradient(backbone: SVD, scene: Scene) -> tuple[Tensor, Tensor]:
     tracks = tracks_of(scene, grid)
     setup = setup_of(backbone, tracks, grid, num_steps=6)
     x = torch.randn(grid.latent_shape, generator=torch.Generator().manual_seed(1)) * 190
-    return CONTROLLER.loss(x, setup.levels[1], CONTROLLER.prepare(setup))
+    return CONTROLLER.loss_and_gradient(x, setup.levels[1], CONTROLLER.prepare(setup))
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from sgi2v.advice import advised
 from sgi2v.backbones.base import Backbone, Memory, Outline, settings_with, settings_with_recipe
 from sgi2v.backbones.dit.lora import load_lora, parse_lora
 from sgi2v.backbones.registry import loaded, outline_of
@@ -48,12 +49,17 @@ class ModelChoice:
     lora: tuple[str, ...] = ()
     """LoRA files: FILE.safetensors, or with a weight FILE.safetensors:0.8; of a model with two networks also with the
     one that it is for, FILE.safetensors:0.8:high or :low."""
+    probed: bool = True
+    """Take the layers that sgi2v probe --write has found for these weights on this machine, if it was run, for what the
+    model recommends."""
     compile: bool = False
     """Have torch compile parts of the network as they first run: minutes, so for many clips on a GPU. Not with low."""
 
     def outline(self, changed: Mapping[str, object] | None = None) -> Outline:
-        """The model before its weights are read, under the recipe and then the changed settings."""
+        """The model before its weights are read, under a person's own advice, the recipe, then the changed settings."""
         outline = self._with_files(outline_of(self.backbone))
+        if self.probed:
+            outline = advised(outline, self.recipe)
         settings = settings_with_recipe(outline.settings, self.recipe)
         return outline.with_settings(settings_with(settings, changed or {}, "settings"))
 

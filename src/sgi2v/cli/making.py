@@ -34,9 +34,8 @@ def generate(arguments: Sequence[str]) -> None:
     words = {name: getattr(options, name) for name in ("prompt", "negative_prompt")}
     scene = replace(scene, **{name: text for name, text in words.items() if text is not None})
     begun = time.perf_counter()
-    # Unchanged, the controller is left to what the folder recommends, which may be fetched only now.
-    controller = None if options.controller == default.controller else options.controller
     outline = options.model.outline(o.changed_settings(options, default))
+    controller = o.chosen_controller(options, default, outline)
     planned = plan(scene, outline, controller=controller, sampling=options.sampling)
     o.check_heeded(options, outline, planned.controller)
     given = Given.read(options.noise, options.reference_latents, planned.grid)

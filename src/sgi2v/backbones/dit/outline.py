@@ -246,6 +246,10 @@ class DiTOutline:
             check_weights_there(self.folder, self.weighed)
         return ()
 
+    def layers(self) -> Mapping[str, tuple[str, ...]]:
+        """The denoiser's blocks, each with all sources."""
+        return {f"{self.BLOCKS}.{index}": SOURCES for index in range(self.num_blocks)}
+
     def block_of(self, feature: str) -> str:
         """The block of a feature's name, dotted; FieldError where the network has none such."""
         block, _, source = feature.partition(":")
@@ -255,7 +259,7 @@ class DiTOutline:
             raise FieldError(
                 "controller.layers", f"{feature!r} must be <block>:<source> with source one of {', '.join(SOURCES)}"
             )
-        names = [f"{self.BLOCKS}.{index}" for index in range(self.num_blocks)]
+        names = list(self.layers())
         if block not in names:
             near = difflib.get_close_matches(block, names, 3) or [names[0], names[-1]]
             raise FieldError(
