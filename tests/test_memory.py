@@ -263,8 +263,8 @@ def test_the_run_after_a_failure_is_the_run_before(
         pytest.raises(Broken),
     ):
         loss_and_gradient(low, scene)
-    weights = low._arranged._block_weights
-    assert weights is not None and len(weights._there) <= 1
+    (weights,) = low._arranged._block_weights
+    assert len(weights._there) <= 1
     with nothing_is_left(low.denoiser):
         value, gradient = loss_and_gradient(low, scene)
     assert torch.equal(value, right[0]) and torch.equal(gradient, right[1])

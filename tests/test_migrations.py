@@ -192,7 +192,9 @@ def has(said: object, name: str) -> bool:
     return name in said or any(has(value, name) for value in said.values())
 
 
-LATER = {"mask_rule", "loss", "backward", "lr_unit", "clip_gradient", "keep_statistics", "hold_background", "path_parts"}
+LATER = {
+    "mask_rule", "loss", "backward", "lr_unit", "clip_gradient", "keep_statistics", "hold_background", "path_parts",
+}  # fmt: skip
 """Fields that methods have gained since."""
 
 

@@ -16,6 +16,7 @@ from sgi2v.controllers import (
     COMBINATIONS,
     Controller,
     InTurn,
+    controller_name,
     controllers,
     recommended,
 )

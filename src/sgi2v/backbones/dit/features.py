@@ -24,7 +24,7 @@ def tapped(block: str, source: str) -> list[str]:
 
 def feature(
     source: str,
-    kept: Sequence[Float[Tensor, "1 p d"]],
+    kept: Sequence[Float[Tensor, "1 p c"]],
     *,
     frames: int,
     rows: int,
@@ -37,8 +37,9 @@ def feature(
 
     ``first-frame``: each frame's queries on the first frame's keys and values, before rotary embedding, which favours
     the same place (the project's notes on these models). ``self``: the network's own attention over all frames, before
-    its output projection. ``match``, ``match-rope``: places of the first frame, as
-    :func:`sgi2v.attention.match_positions` says, before rotary embedding and after. ``words`` counts the tokens of text that stand before the picture's in that attention.
+    its output projection. ``match``, ``match-rope``: places of the first frame, before rotary embedding and after, as
+    :func:`sgi2v.attention.match_positions` finds them. ``words`` counts the tokens of text that stand before the
+    picture's in that attention.
     """
 
     def per_frame(tokens: Tensor, words: int = words) -> Float[Tensor, "n p d"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from sgi2v.errors import FieldError
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from sgi2v.backbones.adapters import LowRank
     from sgi2v.backbones.dit.model import VideoTransformer
 
-_EXPERTS: Final = {"high": "transformer", "low": "transformer_2"}
+_EXPERTS: Final = MappingProxyType({"high": "transformer", "low": "transformer_2"})
 
 
 def parse_lora(said: str) -> tuple[Path, float, str]:
