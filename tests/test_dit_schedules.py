@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from sgi2v.backbones.cogvideox.schedule import DDIMLevel, check_ddim_schedule, ddim_levels, timestep_of
 from sgi2v.backbones.dit.schedules import check_flow_schedule, flow_levels, flow_timestep
 from sgi2v.errors import FieldError
-from sgi2v.step import Level, euler
+from sgi2v.solvers import euler
+from sgi2v.step import Level
 
 NUMS = (2, 3, 7, 8, 13, 20, 25, 30, 37, 40, 49, 50, 64, 99, 100)
 FILE = Path("scheduler_config.json")
