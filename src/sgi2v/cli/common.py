@@ -134,9 +134,14 @@ def say(video: "Video", bar: Bar, begun: float, *, quiet: bool) -> None:
 
 
 def say_plan(plan: "Plan", settings: "Settings", *, quiet: bool) -> None:
-    """Says what the model's folder says of this way of steering it, and what of the scene goes unused, on stderr."""
+    """Says on stderr how much is guided, the folder's note on this method, and what of the scene goes unused."""
     from sgi2v.controllers import controller_name
 
+    guided = sum(count > 0 for count in plan.schedule.iterations)
+    if guided and not quiet:
+        # A few-step LoRA leaves a method little to guide, which is better known before.
+        steps = len(plan.schedule.iterations)
+        print(f"{controller_name(plan.controller)}: {guided} of {steps} steps are guided", file=sys.stderr)
     note = settings.notes.get(controller_name(plan.controller))
     for kind, text in (("note", note), *(("warning", warning) for warning in plan.warnings)):
         if text and not quiet:

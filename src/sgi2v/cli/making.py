@@ -131,6 +131,10 @@ def replay(arguments: Sequence[str]) -> None:
         device=options.device,
         dtype=run.sampling.get("dtype"),
         memory=options.memory,
+        transformer=options.transformer,
+        transformer_2=options.transformer_2,
+        quantise=options.quantise,
+        lora=options.lora,
     )
     size: dict[str, Any] = {name: run.sampling.get(name) for name in ("width", "height", "num_frames")}
     outline = model.outline()
@@ -141,6 +145,7 @@ def replay(arguments: Sequence[str]) -> None:
             video = replay(
                 run,
                 backbone=backbone,
+                adapters=model.adapters(backbone),
                 progress=bar,
                 noise=given.noise,
                 reference_latents=given.reference_latents,

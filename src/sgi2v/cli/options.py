@@ -3,7 +3,7 @@
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import tyro
 from tyro.conf import Positional
@@ -78,6 +78,14 @@ class ReplayOptions:
     """The file of noise that the video began from, where it was given one. Its values must be the same."""
     reference_latents: Path | None = None
     """The file of the reference clip's latents, likewise."""
+    transformer: Path | None = None
+    """The file of the transformer's weights, where the video was made with one. Its weights must be the same."""
+    transformer_2: Path | None = None
+    """The file of the second network's, likewise."""
+    quantise: Literal["int8", "fp8"] | None = None
+    """Rounding of the weights, likewise."""
+    lora: tuple[str, ...] = ()
+    """The LoRA files, FILE[:weight][:high or :low], where the video was made with some."""
     device: str | None = None
     """cpu, cuda, cuda:1, mps …; default: the best that this machine has. Another device rounds differently."""
     memory: Memory = "auto"
