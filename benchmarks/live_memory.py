@@ -13,7 +13,8 @@ from benchmarks.phases import tracks_over
 from sgi2v.backbones.svd.model import SVD
 from sgi2v.controllers import Controller, FreeTraj, Setup
 from sgi2v.grid import Grid, Tracks
-from sgi2v.step import Reporter, Step, euler
+from sgi2v.solvers import euler
+from sgi2v.step import Reporter, Step
 
 
 def step_peak(

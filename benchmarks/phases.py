@@ -21,7 +21,8 @@ from sgi2v.backbones.svd.parts import SVDCondition
 from sgi2v.controllers import SGI2V, Controller, Setup, recommended
 from sgi2v.grid import Grid, Track, Tracks
 from sgi2v.sampling import sample
-from sgi2v.step import Reporter, Step, euler
+from sgi2v.solvers import euler
+from sgi2v.step import Reporter, Step
 
 ENCODE, PLAIN, DECODE = "encode", "plain step", "decode"
 UNGUIDED = "plain step without guidance"

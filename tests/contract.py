@@ -38,7 +38,7 @@ from sgi2v import (
     replay,
 )  # fmt: skip
 from sgi2v.backbones.adapters import LowRank
-from sgi2v.backbones.base import Backbone, Outline, Text
+from sgi2v.backbones.base import MATCHES, Backbone, Outline, Text
 from sgi2v.backbones.registry import outline_of
 from sgi2v.cut_and_drag import dragged_clip
 from sgi2v.errors import FieldError
@@ -300,6 +300,34 @@ class BackboneContract:
             (gradient,) = torch.autograd.grad(maps.float().square().sum(), x, retain_graph=True)
             per_frame = gradient.abs().amax(dim=(1, 2, 3))
             assert bool((per_frame[free] > 0).all()) and bool((per_frame[~free] == 0).all())
+
+    def test_every_layer_that_is_listed_can_be_read(self, bench: Bench) -> None:
+        backbone, grid, listed = bench.backbone, bench.grid, bench.outline.layers()
+        names = [f"{block}:{source}" for block, sources in listed.items() for source in sources]
+        assert names and set(bench.subject.guided.layers) <= set(names)
+        condition = backbone.encode(tracks_of(bench.scene, grid).image, Text(), grid, torch.Generator().manual_seed(0))
+        x = backbone.noise(grid, torch.Generator().manual_seed(0))
+        with nothing_is_left(backbone.denoiser), torch.no_grad():
+            found = backbone.features(x, bench.outline.levels(4, grid)[1], condition, names)
+        for name in names:
+            assert len(found[name]) == grid.latent_frames and bool(found[name].isfinite().all()), name
+            if name.partition(":")[2] in MATCHES:
+                x_at, y_at = found[name].unbind(1)
+                rows, columns = x_at.shape[1:]
+                assert found[name].dtype == torch.float32 and len(found[name][0]) == 2
+                assert float(x_at.min()) >= 0 and float(x_at.max()) <= columns - 1
+                assert float(y_at.min()) >= 0 and float(y_at.max()) <= rows - 1
+
+    def test_layers_that_do_not_fit_the_loss_are_refused(self, bench: Bench) -> None:
+        matching = [f"{k}:{s}" for k, sources in bench.outline.layers().items() for s in sources if s in MATCHES]
+        if not matching:
+            pytest.skip("this model finds no places")
+        fitting = replace(bench.subject.guided, loss="matching", layers=tuple(matching[:1]))
+        plan(bench.scene, bench.outline, controller=fitting, sampling=bench.subject.sampling)
+        with pytest.raises(FieldError, match=r"controller\.layers: matching reads places"):
+            replace(bench.subject.guided, loss="matching")
+        with pytest.raises(FieldError, match=r"controller\.loss: alignment compares looks"):
+            replace(bench.subject.guided, layers=tuple(matching[:1]))
 
     def test_a_clip_goes_in_and_pictures_come_out(self, bench: Bench) -> None:
         backbone, grid = bench.backbone, bench.grid

@@ -7,11 +7,12 @@ import PIL.Image
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from sgi2v.alignment import AlignmentPlan, Weighting, alignment_loss, alignment_plan
+from sgi2v.alignment import AlignmentPlan, Kept, Weighting, alignment_loss, alignment_plan, matching_loss
+from sgi2v.attention import own_positions
 from sgi2v.grid import Grid, Track, Tracks
 
 GRID = Grid(width=96, height=64, num_frames=4)  # 8 rows, 12 columns
@@ -215,3 +216,88 @@ def test_a_mask_that_misses_its_box_is_refused_only_where_it_shall_weigh() -> No
     assert alignment_plan(tracks, GRID, 0.4).num_rows
     with pytest.raises(ValueError, match=r"motions\[1\]\.mask: nothing of it lies in the motion's box"):
         alignment_plan(tracks, GRID, 0.4, "mask")
+
+
+# ---------------------------------------------------------------- where places come from
+
+
+def literal_matching(positions: list[torch.Tensor], tracks: Tracks, std: float) -> torch.Tensor:
+    """Squared distances in latent cells, cell by cell: each map's positions and its own places, both upsampled."""
+    rows, columns = GRID.rows, GRID.columns
+    total, weight = torch.zeros((), dtype=torch.float64), 0.0
+    for maps in positions:
+        height, width = maps.shape[2:]
+        own = torch.tensor([[[float(x) for x in range(width)]] * height, [[float(y)] * width for y in range(height)]])
+        scale = torch.tensor([columns / width, rows / height])[None, :, None, None]
+        found, wanted = (F.interpolate(t * scale, size=(rows, columns), mode="bilinear") for t in (maps, own[None]))
+        for track in tracks.tracks:
+            cells = [[math.floor(v / 8) for v in box] for box in track.boxes.tolist()]
+            cells = [[x0, y0, max(x0 + 1, x1), max(y0 + 1, y1)] for x0, y0, x1, y1 in cells]
+            left, top, right, bottom = cells[0]
+            for frame in range(1, GRID.num_frames):
+                x0, y0, x1, y1 = cells[frame]
+                size = (y1 - y0, x1 - x0)
+                target = F.interpolate(wanted[:, :, top:bottom, left:right], size=size, mode="bilinear")[0]
+
+                def bell(index: int, length: int) -> float:
+                    return math.exp(-0.5 * ((index + 0.5 - length / 2) / (std * length / 2)) ** 2)
+
+                heat = [[bell(i, size[0]) * bell(j, size[1]) for j in range(size[1])] for i in range(size[0])]
+                largest = max(max(row) for row in heat)
+                for i in range(size[0]):
+                    for j in range(size[1]):
+                        if 0 <= y0 + i < rows and 0 <= x0 + j < columns:
+                            gap = (found[frame, :, y0 + i, x0 + j] - target[:, i, j]).square().sum().double()
+                            total = total + heat[i][j] / largest * gap
+                            weight += heat[i][j] / largest
+    return total / weight
+
+
+@given(seed=st.integers(0, 999), num_boxes=st.integers(1, 3), resizing=st.booleans())
+@settings(max_examples=15)
+def test_the_matching_loss_and_its_gradient_are_the_literal_ones(seed: int, num_boxes: int, resizing: bool) -> None:
+    rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+    boxes = np.empty((num_boxes, GRID.num_frames, 4))
+    for box in boxes:
+        corner, size = rng.uniform(0, (60, 40)), rng.uniform(8, (36, 24))
+        for frame in range(GRID.num_frames):
+            move, grown = rng.uniform(-30, 30, 2) * (frame > 0), rng.uniform(0.5, 2, 2) if resizing and frame else 1
+            box[frame] = [*(corner + move), *(corner + move + size * grown)]
+    tracks = tracks_from(boxes)
+    positions = [
+        (6 * torch.rand(GRID.num_frames, 2, h, w, generator=generator)).requires_grad_(True)
+        for h, w in ((4, 6), (8, 12))
+    ]
+    fast, slow = (
+        matching_loss(positions, alignment_plan(tracks, GRID, 0.4)),
+        literal_matching(positions, tracks, 0.4),
+    )
+    assert fast.item() == pytest.approx(slow.item(), rel=1e-4)
+    for ours, theirs in zip(torch.autograd.grad(fast, positions), torch.autograd.grad(slow, positions), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-6 + 1e-4 * float(theirs.abs().max()))
+        assert not ours[0].any(), "what the first frame finds does not matter"
+
+
+def test_places_that_came_from_where_the_path_says_cost_nothing() -> None:
+    first = np.array([16.0, 8, 48, 40])
+    boxes = np.stack([first + np.array([8.0, 8, 8, 8]) * frame for frame in range(GRID.num_frames)])[None]
+    moved = torch.stack([own_positions((8, 12)) - frame for frame in range(GRID.num_frames)])
+    plan = alignment_plan(tracks_from(boxes), GRID, 0.4)
+    assert matching_loss([moved], plan).item() == pytest.approx(0, abs=1e-6)
+    assert matching_loss([moved + 2], plan).item() == pytest.approx(8, rel=1e-5), "two cells off, both ways"
+
+
+def test_what_is_kept_is_held_to_the_first_call_alone() -> None:
+    where = torch.zeros(2, 1, 3, 4)
+    where[1, 0, 2, :3] = 1
+    kept, first = Kept(where=where), torch.randn(2, 5, 3, 4)
+    assert kept.change(first).item() == 0
+    later = first.clone().requires_grad_(True)
+    with torch.no_grad():
+        later += 1
+        later[1, :, 2, 0] += 1
+    changed = kept.change(later)
+    assert changed.item() == pytest.approx((4 + 1 + 1) / 3, rel=1e-5)
+    (gradient,) = torch.autograd.grad(changed, later)
+    assert torch.equal(gradient != 0, where.expand(-1, 5, -1, -1) != 0)
+    assert Kept(where=torch.zeros(1, 1, 3, 4)).change(first[:1]).item() == 0

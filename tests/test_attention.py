@@ -17,6 +17,8 @@ from sgi2v.attention import (
     attend,
     first_frame_attention,
     map_size,
+    match_positions,
+    own_positions,
     to_maps,
 )
 from sgi2v.backbones.svd.attention import LeanAttention
@@ -105,6 +107,39 @@ def test_first_frame_attention_reads_the_first_frame_everywhere_and_sends_it_no_
     assert query.grad is not None and query.grad.abs().min() >= 0 and query.grad.any()
     assert key.grad is None and value.grad is None
     assert torch.allclose(out[0], attend(query, key, value, 2)[0], atol=1e-6)  # frame 0 sees itself anyhow
+
+
+def literal_positions(query: Tensor, key: Tensor, num_heads: int, size: tuple[int, int]) -> Tensor:
+    """The mean over heads of the mean place of the attention to the first frame, place by place."""
+    rows, columns = size
+    width = query.shape[-1] // num_heads
+    found = torch.zeros(len(query), 2, rows, columns)
+    for frame in range(len(query)):
+        for place in range(rows * columns):
+            for head in range(num_heads):
+                part = slice(head * width, (head + 1) * width)
+                logits = [float(query[frame, place, part] @ k[part]) / math.sqrt(width) for k in key[0]]
+                paid = [math.exp(logit - max(logits)) for logit in logits]
+                for other, share in enumerate(paid):
+                    where = torch.tensor([other % columns, other // columns])
+                    found[frame, :, place // columns, place % columns] += where * share / sum(paid) / num_heads
+    return found
+
+
+def test_match_positions_are_the_mean_place_of_attention_to_the_first_frame() -> None:
+    query, key = (t.requires_grad_(True) for t in torch.randn(2, 3, 6, 8).unbind())
+    found = match_positions(query, key, 2, (2, 3))
+    assert found.dtype == torch.float32
+    assert torch.allclose(found, literal_positions(query.detach(), key.detach(), 2, (2, 3)), atol=1e-5)
+    found.square().sum().backward()
+    assert query.grad is not None and bool((query.grad.abs().amax((1, 2)) > 0).all()) and key.grad is None
+
+
+def test_places_that_look_like_themselves_alone_are_found_where_they_are() -> None:
+    looks = 60 * torch.eye(12).expand(2, -1, -1)
+    assert torch.allclose(match_positions(looks, looks, 1, (3, 4))[1], own_positions((3, 4)), atol=1e-4)
+    x, y = own_positions((3, 4))
+    assert x[1].tolist() == [0, 1, 2, 3] and y[:, 1].tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize(

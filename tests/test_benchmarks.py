@@ -168,7 +168,7 @@ def test_the_yardstick_has_our_loss_and_our_gradient(bench: Any, monkeypatch: py
     ours, theirs = SGI2V(iterations=2), bench.yardstick.Yardstick(paper=SGI2V(iterations=2))
     states = [c.prepare(setup) for c in (ours, theirs)]
 
-    value, gradient = ours.loss(x, step.level, states[0])
+    value, gradient = ours.loss_and_gradient(x, step.level, states[0])
     leaf = x.clone().requires_grad_(True)
     their_value = theirs.loss(leaf, step.level, states[1])
     (their_gradient,) = torch.autograd.grad(their_value, leaf)

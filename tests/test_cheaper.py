@@ -102,7 +102,7 @@ def test_shrunk_the_loss_is_that_of_averaged_latents_at_half_the_noise(backbone:
     state = prepared(backbone, controller, tracks)
     level = state.setup.levels[1]
     x = level.noise * torch.randn(GRID.latent_shape, generator=torch.Generator().manual_seed(5))
-    value, gradient = controller.loss(x, level, state)
+    value, gradient = controller.loss_and_gradient(x, level, state)
 
     small = torch.empty(3, 4, 6, 4)
     for row in range(6):

@@ -2,7 +2,8 @@
 
 import functools
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ def toy() -> Path:
 
 def methods(
     guided: SGI2V, drag: DragDiffusion, clip: TimeToMove, noise: FreeTraj, early: Range
-) -> Mapping[str, Controller]:
+) -> dict[str, Controller]:
     """All built-in ways of steering, both combinations, and one of somebody else's."""
     return {
         "none": Controller(),
@@ -61,6 +62,8 @@ TRANSFORMER = SGI2V(
     weight_decay=0.01,  # pulls at every frame, also where there is no gradient
     layers=("blocks.0:self", "blocks.1:first-frame"),
 )
+MATCHING = replace(TRANSFORMER, loss="matching", layers=("blocks.1:match",), hold_background=0.1, keep_statistics=True)
+DIRECT = replace(TRANSFORMER, backward="direct", lr_unit="noise", clip_gradient=1.0, path_parts=2)
 
 
 class TestStableVideoDiffusion(BackboneContract):
@@ -85,7 +88,8 @@ class TestToyFlow(BackboneContract):
     subject = Subject(
         folder=toy,
         sampling=Sampling(width=64, height=48, num_frames=9, num_steps=5, seed=3),
-        controllers=methods(
+        controllers={"sg-i2v-matching": MATCHING, "sg-i2v-direct": DIRECT}
+        | methods(
             TRANSFORMER,
             DragDiffusion(
                 at=0.8,
@@ -102,7 +106,7 @@ class TestToyFlow(BackboneContract):
         guided=TRANSFORMER,
         impossible={"width": 56, "height": 49, "num_frames": 10},
         adapted="blocks.1.attn1.to_q",
-        half=("sg-i2v", "time-to-move+sg-i2v"),
+        half=("sg-i2v", "sg-i2v-matching", "time-to-move+sg-i2v"),
     )
 
     @pytest.mark.parametrize("controller", [FreeTraj(), InTurn(first=FreeTraj(), second=TRANSFORMER)])

@@ -127,3 +127,16 @@ def test_a_latent_frames_box_is_the_mean_of_its_groups_boxes(
                 assert box[k, side] == pytest.approx(wanted, rel=1e-5, abs=1e-3)
     each = Grid(width=64, height=64, num_frames=9)
     assert np.array_equal(tracks.latent_boxes(each), tracks.boxes(range(9)))
+
+
+@given(share=st.floats(0, 1), seed=st.integers(0, 99))
+def test_a_part_of_the_path_begins_where_it_began(share: float, seed: int) -> None:
+    boxes = np.random.default_rng(seed).uniform(0, 60, (3, 4)).astype(np.float32)
+    whole = Tracks(image=PIL.Image.new("RGB", (64, 64)), tracks=(Track(boxes=boxes, name="a"),))
+    part = whole.part(share)
+    (track,) = part.tracks
+    assert track.name == "a" and part.image is whole.image
+    for frame in range(3):
+        wanted = [a + share * (b - a) for a, b in zip(boxes[0].tolist(), boxes[frame].tolist(), strict=True)]
+        assert track.boxes[frame].tolist() == pytest.approx(wanted, abs=1e-4)
+    assert whole.part(1.0) is whole

@@ -127,7 +127,7 @@ def test_sg_i2v_optimises_the_free_frames_alone(setup: Setup) -> None:
     variables = x[1:].clone()
     optimiser = torch.optim.AdamW([variables], lr=controller.lr, weight_decay=controller.weight_decay)
     for _ in range(controller.iterations):
-        _, gradient = controller.loss(torch.cat([x[:1], variables]), step.level, state)
+        _, gradient = controller.loss_and_gradient(torch.cat([x[:1], variables]), step.level, state)
         assert not gradient[0].any()
         variables.grad = gradient[1:]
         optimiser.step()

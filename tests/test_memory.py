@@ -103,7 +103,7 @@ def loss_and_gradient(backbone: SVD, scene: Scene) -> tuple[Tensor, Tensor]:
     tracks = tracks_of(scene, grid)
     setup = setup_of(backbone, tracks, grid, num_steps=6)
     x = torch.randn(grid.latent_shape, generator=torch.Generator().manual_seed(1)) * 190
-    return CONTROLLER.loss(x, setup.levels[1], CONTROLLER.prepare(setup))
+    return CONTROLLER.loss_and_gradient(x, setup.levels[1], CONTROLLER.prepare(setup))
 
 
 @pytest.fixture(scope="module")
@@ -263,8 +263,8 @@ def test_the_run_after_a_failure_is_the_run_before(
         pytest.raises(Broken),
     ):
         loss_and_gradient(low, scene)
-    weights = low._arranged._block_weights
-    assert weights is not None and len(weights._there) <= 1
+    (weights,) = low._arranged._block_weights
+    assert len(weights._there) <= 1
     with nothing_is_left(low.denoiser):
         value, gradient = loss_and_gradient(low, scene)
     assert torch.equal(value, right[0]) and torch.equal(gradient, right[1])

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sgi2v.spectrum import low_pass, low_pass_3d, merge_frequencies, merge_frequencies_3d
+from sgi2v.spectrum import low_pass, low_pass_3d, merge_frequencies, merge_frequencies_3d, with_statistics_of
 
 SIZES = st.integers(1, 9)
 
@@ -194,3 +194,21 @@ def test_masks_ask_no_device_for_float64() -> None:
         masks = low_pass(4, 6, 0.5, device="meta"), low_pass_3d(3, 4, 6, 0.5, 0.5, device="meta")
     assert all(mask.device.type == "meta" and mask.dtype == torch.float32 for mask in masks)
     assert ("meta", torch.float32) in seen and ("meta", torch.float64) not in seen
+
+
+# ---------------------------------------------------------------- statistics
+
+
+def test_statistics_are_those_of_the_other_and_what_was_there_goes_on() -> None:
+    like, x = 3 * torch.randn(2, 3, 4, 5) + 1, torch.randn(2, 3, 4, 5)
+    x[0, 1] = 7.0  # no deviation to be stretched
+    found = with_statistics_of(like, x)
+    for frame in range(2):
+        for channel in range(3):
+            here, wanted, before = (t[frame, channel].flatten().tolist() for t in (found, like, x))
+            mean, old = sum(wanted) / 20, sum(before) / 20
+            deviation = math.sqrt(sum((v - mean) ** 2 for v in wanted) / 20)
+            own = math.sqrt(sum((v - old) ** 2 for v in before) / 20)
+            scale = 0.0 if (frame, channel) == (0, 1) else deviation / own
+            assert here == pytest.approx([mean + scale * (v - old) for v in before], abs=1e-4)
+    assert torch.allclose(with_statistics_of(like, like), like, atol=1e-5)

@@ -21,7 +21,6 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional
 
 import experiments.feature_source.run
 import experiments.layers.run
@@ -29,10 +28,10 @@ from experiments.study import StudiedModel, base_of, grid_of
 from experiments.study.options import EXPERIMENTS, OUT
 from experiments.study.shipped import packed_rows
 from experiments.study.table import machine_of, text_of, write_between_marks
-from sgi2v.alignment import gaussian_profile
 from sgi2v.backbones import Backbone, Outline, Text
 from sgi2v.controllers import SGI2V
 from sgi2v.device import flushed_denormals
+from sgi2v.evaluation.correspondence import least_moves, looks, losses
 from sgi2v.evaluation.datasets import Case
 from sgi2v.evaluation.metrics import bootstrap_mean
 from sgi2v.evaluation.rows import append_row, read_rows, row_key
@@ -64,27 +63,6 @@ class Options(StudiedModel):
 
     levels: tuple[float, ...] = (1.4, 2.6, 5.2, 16.0, 40.0)
     """Noise levels sigma."""
-
-
-def losses(
-    maps: Float[Tensor, "f d v u"], box: tuple[int, int, int, int], heatmap_std: float, size: tuple[int, int]
-) -> Float[Tensor, "f p q"]:
-    """SG-I2V's loss of one map, times its channels, were the box with its corner at row p, column q.
-
-    ``box`` is half-open (top, left, bottom, right) in cells of a latent grid of ``size`` (rows, columns). It stays inside.
-    """
-    top, left, bottom, right = box
-    # Differences do not heed an origin; with this one little is lost where squares nearly cancel.
-    origin = maps.mean((0, 2, 3), keepdim=True)
-    up = functional.interpolate(maps - origin, size, mode="bilinear", align_corners=False)
-    target = up[0, :, top:bottom, left:right]
-    profiles = (gaussian_profile(np.arange(n), np.array([n]), heatmap_std) for n in (bottom - top, right - left))
-    rows, columns = (torch.from_numpy(profile).to(up) for profile in profiles)
-    weight = rows[:, None] * columns
-    squares = functional.conv2d(up.square().sum(1, keepdim=True), weight[None, None])
-    products = functional.conv2d(up, (weight * target)[None])
-    total: Tensor = squares - 2 * products + (weight * target.square()).sum()
-    return total[:, 0] / weight.sum()
 
 
 def with_disc(case: Case, *, own: bool) -> Case:
@@ -133,20 +111,17 @@ def measured(
     noise = torch.randn(clean.shape, generator=generator).to(clean.device)
     (heatmap_std,) = {variant.heatmap_std for variant in variants.values()}
     names = tuple(dict.fromkeys(layer for variant in variants.values() for layer in variant.layers))
-    corner = torch.tensor([top, left])
     found: dict[str, list[float]] = {label: [] for label in variants}
     for sigma in levels:
         level = Level(signal=1.0, noise=sigma)
         maps = backbone.features(clean + sigma * noise, level, condition, names)
         each = {
-            name: losses(value.cpu(), (top, left, bottom, right), heatmap_std, (grid.rows, grid.columns))
+            name: losses(looks(value.cpu(), name), (top, left, bottom, right), heatmap_std, (grid.rows, grid.columns))
             for name, value in maps.items()
         }
         for label, variant in variants.items():
             costs = torch.stack([each[name] for name in variant.layers]).sum(0)
-            best = costs[1:].flatten(1).argmin(1)
-            places = torch.stack([best // costs.shape[2], best % costs.shape[2]], -1)
-            gone = (places - corner).flip(-1) * grid.stride
+            gone = least_moves(costs, (top, left)) * grid.stride
             found[label].append(float((gone - way).norm(dim=-1).mean()))
     nearest = (way / grid.stride).round() * grid.stride
     for label, distances in zip(BESIDE, (nearest - way, way), strict=True):

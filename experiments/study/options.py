@@ -35,6 +35,8 @@ class StudiedModel(ModelChoice):
     dtype: DType | None = "float32"
     """Number format: float32 goes on with the committed rows on any machine, rows of another are other rows and are not
     committed; None: what the machine is fast at (for the full-size model)."""
+    probed: bool = False
+    """Take the layers that sgi2v probe --write has found on this machine: a study as it is committed does not."""
     threads: int = 1
     """CPU threads of a process."""
     limit: int = 32

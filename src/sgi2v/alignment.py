@@ -10,6 +10,7 @@ import numpy as np
 import PIL.Image
 from jaxtyping import Float, Float64, Int64
 
+from sgi2v.attention import own_positions
 from sgi2v.errors import FieldError
 from sgi2v.grid import Grid, Tracks
 from sgi2v.lazy import torch
@@ -102,6 +103,27 @@ class Spread:
         total = (cells * (self.squares @ cells)).sum()
         mean = ((targets - middle).square().sum(dim=-1) * self.weights).sum()
         return (total - mean).clamp(min=0)
+
+
+@dataclass(kw_only=True)
+class Kept:
+    """The clean latents outside the boxes, as a step's first iteration sees them: later ones shall leave them so.
+
+    A penalty on ``x0`` rather than cells of ``x`` put back: a network mixes places, so that what shows outside may come
+    from inside, and a seam put back every iteration would be smoothed away by the merge.
+    """
+
+    where: Float[torch.Tensor, "n 1 y x"]
+    """1 in cells that are held, 0 elsewhere."""
+    before: Float[torch.Tensor, "n c y x"] | None = None
+    """The clean latents at the first iteration."""
+
+    def change(self, clean: Float[torch.Tensor, "n c y x"]) -> Float[torch.Tensor, ""]:
+        """Mean squared change there, over cells and channels; 0 at the first call, which is remembered."""
+        if self.before is None:
+            self.before = clean.detach()
+        total = ((clean - self.before).square() * self.where).sum()
+        return total / (self.where.sum() * clean.shape[1]).clamp(min=1)
 
 
 def gaussian_profile(cells: np.ndarray, length: np.ndarray, std: float) -> np.ndarray:
@@ -257,6 +279,28 @@ def _places(plan: AlignmentPlan, height: int, width: int, device: torch.device) 
         weights=torch.from_numpy(total).float().to(device),
         spread=spread,
     )
+
+
+def matching_loss(positions: Iterable[Float[torch.Tensor, "f 2 _ _"]], plan: AlignmentPlan) -> Float[torch.Tensor, ""]:
+    """The weighted mean of squared distances, in latent cells: ``sum(G |p - o|^2) / sum(G)``, the mean over maps.
+
+    ``positions`` say of each place which place of the first frame it looks like, in cells of their own maps
+    (:func:`sgi2v.attention.match_positions`); ``o`` is where the path says that it came from, the same place in the
+    first box. Upsampled as in :func:`alignment_loss`, of which this is the case that every place's look is its
+    position; so the target is fixed, and only the first frame's keys are frozen. Squared rather than Huber's: a
+    distance is at most the picture's, AdamW heeds no scale, and boxes that overlap fold into one.
+    """
+    total: torch.Tensor | None = None
+    count = 0
+    for maps in positions:
+        size = (maps.shape[2], maps.shape[3])
+        cells = maps.new_tensor([plan.size[2] / size[1], plan.size[1] / size[0]])[:, None, None]
+        looks = torch.cat([own_positions(size, maps.device)[None], maps[1:]]) * cells
+        value = plan.places(*size, maps.device).loss(looks)
+        total = value if total is None else total + value
+        count += 1
+    assert total is not None, "at least one map of positions"
+    return total / (count * float(plan.weights.sum()))
 
 
 def alignment_loss(features: Iterable[Float[torch.Tensor, "f _ _ _"]], plan: AlignmentPlan) -> Float[torch.Tensor, ""]:

@@ -48,6 +48,38 @@ def first_frame_attention(
     return attend(query, first_key, first_value, num_heads)
 
 
+def own_positions(size: tuple[int, int], device: torch.device | None = None) -> Float[torch.Tensor, "2 v u"]:
+    """Position (x, y) of each place of a map of ``size`` (rows, columns), in its cells; 0 the middle of the first."""
+    y, x = (torch.arange(length, dtype=torch.float32, device=device) for length in size)
+    return torch.stack([x.expand(size), y[:, None].expand(size)])
+
+
+def match_positions(
+    query: Float[torch.Tensor, "f n d"],
+    key: Float[torch.Tensor, "f n d"],
+    num_heads: int,
+    size: tuple[int, int],
+) -> Float[torch.Tensor, "f 2 v u"]:
+    """Place of the first frame that each place of each frame looks like: the mean of the attention paid to it.
+
+    Each head's attention ``softmax(Q_j K_0^T / sqrt(d_head))`` to the first frame, whose keys take no gradient, has a
+    mean place (soft argmax); theirs is the mean over heads, float32, as :func:`own_positions` counts. Heads vote with
+    places, since on the bundled model these lie nearer to the thing than that of the heads' mean logits, at any
+    temperature (docs/methods/sg_i2v.md). ``query`` and ``key`` are ``[frames, places, heads * d_head]``, d_head 2 or
+    more, places row by row over a map of ``size`` (rows, columns). Correspondence by queries and keys in video
+    transformers: DiffTrack (arXiv 2506.17220).
+    """
+    queries, keys = (t.float().unflatten(-1, (num_heads, -1)).transpose(1, 2) for t in (query, key[:1].detach()))
+    places = own_positions(size, query.device).flatten(1).T
+    # As wide as the keys, so that kernels which keep no map of places times places take it.
+    values = torch.nn.functional.pad(places, (0, keys.shape[-1] - 2)).expand_as(keys)
+    found = torch.nn.functional.scaled_dot_product_attention(
+        queries, keys.expand(len(query), -1, -1, -1), values.expand(len(query), -1, -1, -1)
+    )
+    maps: torch.Tensor = found[..., :2].mean(dim=1).transpose(1, 2).unflatten(2, size)
+    return maps
+
+
 def map_size(rows: int, columns: int, num_places: int) -> tuple[int, int]:
     """Height and width of a feature map with ``num_places`` places, by halving the latents' size (rounded up).
 

@@ -44,13 +44,18 @@ class Demo:
     """Without control and with it: how far what shall move is from its path; None in a scene where nothing shall."""
 
 
+def shipped_scenes() -> tuple[Path, ...]:
+    """Folders of the scenes in the package, by name."""
+    folder = Path(__file__).parent / "assets" / "scenes"
+    return tuple(sorted(found.parent for found in folder.glob("*/scene.json")))
+
+
 def shipped_scene(name: str) -> Path:
     """The folder of a scene in the package; ValueError naming those there are."""
-    folder = Path(__file__).parent / "assets" / "scenes"
-    names = sorted(found.parent.name for found in folder.glob("*/scene.json"))
-    if name not in names:
-        raise FieldError("scene", f"no scene {name!r} ships with sgi2v", f"known are {', '.join(names)}")
-    return folder / name
+    known = {found.name: found for found in shipped_scenes()}
+    if name not in known:
+        raise FieldError("scene", f"no scene {name!r} ships with sgi2v", f"known are {', '.join(known)}")
+    return known[name]
 
 
 def make_demo(

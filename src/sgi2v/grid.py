@@ -1,7 +1,7 @@
 """From pixels and video frames to latent cells: what a scene becomes at a model's size."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -104,6 +104,16 @@ class Tracks:
         if not self.tracks:
             return np.zeros((0, len(frames), 4), dtype=np.float32)
         return np.stack([track.boxes[list(frames)] for track in self.tracks])
+
+    def part(self, share: float) -> "Tracks":
+        """The same, every box on the way from its first place to its own, so far as ``share`` (0..1) says."""
+        if share == 1:
+            return self
+        tracks = (
+            replace(track, boxes=track.boxes[:1] + np.float32(share) * (track.boxes - track.boxes[:1]))
+            for track in self.tracks
+        )
+        return replace(self, tracks=tuple(tracks))
 
     def latent_boxes(self, grid: Grid) -> Float32[np.ndarray, "n k 4"]:
         """Boxes of all tracks at every latent frame: the mean over the video frames that it stands for."""

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from sgi2v.advice import advised
 from sgi2v.backbones.base import Backbone, Memory, Outline, settings_with, settings_with_recipe
+from sgi2v.backbones.dit.lora import load_lora, parse_lora
 from sgi2v.backbones.registry import loaded, outline_of
+from sgi2v.errors import FieldError
 from sgi2v.planning import Sampling
 
 if TYPE_CHECKING:
+    from sgi2v.backbones.adapters import Adapter
     from sgi2v.backbones.memory import MemoryPlan
 
 DType = Literal["float32", "float16", "bfloat16"]
@@ -34,14 +39,53 @@ class ModelChoice:
     memory: Memory = "auto"
     """Use of the device's memory: fast, balanced, low, or auto: the first of these that fits what is free. The
     video is the same; the time is not."""
+    transformer: Path | None = None
+    """A video transformer's weights in one file, in place of the folder's: .safetensors of the original or ComfyUI's
+    layout, fp8-scaled ones too, or .gguf."""
+    transformer_2: Path | None = None
+    """The same of the second network, for low noise, of a model that has two."""
+    quantise: Literal["int8", "fp8"] | None = None
+    """Round a video transformer's weights to 8 bits as they are loaded, which halves them; needs sgi2v[quantised]."""
+    lora: tuple[str, ...] = ()
+    """LoRA files: FILE.safetensors, or with a weight FILE.safetensors:0.8; of a model with two networks also with the
+    one that it is for, FILE.safetensors:0.8:high or :low."""
+    probed: bool = True
+    """Take the layers that sgi2v probe --write has found for these weights on this machine, if it was run, for what the
+    model recommends."""
     compile: bool = False
     """Have torch compile parts of the network as they first run: minutes, so for many clips on a GPU. Not with low."""
 
     def outline(self, changed: Mapping[str, object] | None = None) -> Outline:
-        """The model before its weights are read, under the recipe and then the changed settings."""
-        outline = outline_of(self.backbone)
+        """The model before its weights are read, under a person's own advice, the recipe, then the changed settings."""
+        outline = self._with_files(outline_of(self.backbone))
+        if self.probed:
+            outline = advised(outline, self.recipe)
         settings = settings_with_recipe(outline.settings, self.recipe)
         return outline.with_settings(settings_with(settings, changed or {}, "settings"))
+
+    def _with_files(self, outline: Outline) -> Outline:
+        from sgi2v.backbones.dit.outline import DiTOutline
+
+        parts = {"transformer": self.transformer, "transformer_2": self.transformer_2}
+        files = {part: file for part, file in parts.items() if file is not None}
+        asked = {**files, **({"quantise": self.quantise} if self.quantise else {}), **dict.fromkeys(self.lora, "")}
+        if not asked:
+            return outline
+        if not isinstance(outline, DiTOutline):
+            first = next(iter(files), "quantise" if self.quantise else "lora")
+            raise FieldError(first, f"{outline.name} is no video transformer", "leave it out")
+        for one in self.lora:
+            parse_lora(one)
+        return outline.with_files(files, self.quantise)
+
+    def adapters(self, backbone: Backbone) -> tuple[Adapter, ...]:
+        """The LoRAs, read and fitted to the model; FieldError for one whose keys fit nothing in it."""
+        from sgi2v.backbones.dit.model import VideoTransformer
+
+        if not self.lora:
+            return ()
+        assert isinstance(backbone, VideoTransformer), "the outline has been checked"
+        return tuple(load_lora(backbone, one) for one in self.lora)
 
     def plan_memory(self, outline: Outline, sampling: Sampling) -> MemoryPlan:
         """The memory mode for clips of that size; FieldError when it cannot fit, saying what would."""

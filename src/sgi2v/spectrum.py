@@ -44,6 +44,19 @@ def merge_frequencies(
     return high + kept.to(high.dtype)
 
 
+def with_statistics_of(
+    like: Float[torch.Tensor, "n c h w"], x: Float[torch.Tensor, "n c h w"]
+) -> Float[torch.Tensor, "n c h w"]:
+    """``x`` with the mean and the deviation over (h, w) of ``like``, per frame and channel (AdaIN, arXiv 1703.06868).
+
+    A channel of ``x`` without any deviation gets the mean alone.
+    """
+    (mean, wanted), (own, deviation) = (
+        (t.mean(dim=(-2, -1), keepdim=True), t.std(dim=(-2, -1), correction=0, keepdim=True)) for t in (like, x)
+    )
+    return mean + (x - own) * (wanted / deviation.clamp(min=1e-12))
+
+
 def low_pass_3d(
     frames: int,
     height: int,

@@ -52,7 +52,7 @@ class Taps(Mapping[str, Tensor]):
             self._hooks.callback(layer.register_forward_hook(partial(self._keep, name)).remove)
         return self
 
-    def _keep(self, name: str, _layer: nn.Module, _inputs: Any, output: Tensor | tuple[Tensor, ...]) -> None:
+    def _keep(self, name: str, _layer: nn.Module, _inputs: Any, output: Tensor | tuple[Any, ...]) -> None:
         if len(self._kept) == len(self._layers):
             return  # a checkpointed layer runs again during backward; it has spoken already
         kept = output[0] if isinstance(output, tuple) else output

@@ -48,14 +48,23 @@ class LowRank:
     """Low-rank additions to linear layers: ``W x`` becomes ``W x + scale * B (A x)`` (LoRA, arXiv 2106.09685)."""
 
     def __init__(
-        self, pairs: Mapping[str, tuple[Tensor, Tensor]], *, name: str, sha256: str, scale: float = 1.0
+        self,
+        pairs: Mapping[str, tuple[Tensor, Tensor]],
+        *,
+        name: str,
+        sha256: str,
+        scale: float = 1.0,
+        biases: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """``pairs`` maps a layer's dotted name to A ``[rank, in]`` and B ``[out, rank]``."""
+        """``pairs`` maps a layer's dotted name to A ``[rank, in]`` and B ``[out, rank]``, ``biases`` some to more."""
         self.name, self.sha256, self.scale = name, sha256, scale
         self._layers = tuple(pairs)
         downs, ups = ([nn.Parameter(pair[k], requires_grad=False) for pair in pairs.values()] for k in (0, 1))
         self._downs, self._ups = nn.ParameterList(downs), nn.ParameterList(ups)
-        self.module = _frozen(nn.ModuleList([self._downs, self._ups]))
+        given = biases or {}
+        self._biased = {layer: index for index, layer in enumerate(given)}
+        self._biases = nn.ParameterList([nn.Parameter(bias, requires_grad=False) for bias in given.values()])
+        self.module = _frozen(nn.ModuleList([self._downs, self._ups, self._biases]))
 
     @classmethod
     def load(cls, file: str | Path, *, scale: float = 1.0) -> "LowRank":
@@ -94,6 +103,9 @@ class LowRank:
                 def add(_module: nn.Module, inputs: tuple[Tensor], output: Tensor, at: int = index) -> Tensor:
                     down, up = (weights[at].to(output.dtype) for weights in (self._downs, self._ups))
                     added: Tensor = inputs[0] @ down.T @ up.T
+                    biased = self._biased.get(self._layers[at])
+                    if biased is not None:
+                        added = added + self._biases[biased].to(output.dtype)
                     return output + self.scale * added
 
                 hooks.callback(module.register_forward_hook(add).remove)

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 CLEAN: Final = "x0"
 """The name under which :meth:`Backbone.features` gives its estimate of the clean latents."""
+MATCHES: Final = ("match", "match-rope")
+"""Sources whose maps say which place of the first frame each place looks like: by queries and keys before any rotary
+embedding, and, where a model has such and offers it, after."""
 Mode = Literal["fast", "balanced", "low"]
 """``fast``: all on the device, nothing computed twice. ``balanced``: the blocks that keep most are checkpointed in a
 guided pass; the networks that run once visit the device. ``low``: all blocks are checkpointed and their weights visit
@@ -144,6 +147,9 @@ class Outline(Model, Protocol):
         Returns what of the scene this model leaves unused, a word or two each.
         """
 
+    def layers(self) -> Mapping[str, tuple[str, ...]]:
+        """Blocks that can be read, in the order of a pass, each with its sources, such as first-frame or output."""
+
     def memory_needed(self, grid: Grid, device: torch.device, dtype: torch.dtype) -> Mapping[Mode, int]:
         """Bytes at the peak of a guided run, weights included, for every memory mode."""
 
@@ -219,7 +225,9 @@ class Backbone(Model, Protocol[ConditionT]):
     ) -> Mapping[str, Float[torch.Tensor, "n d v u"]]:
         """Named features of the conditional branch, differentiable in ``x``, each at its own resolution.
 
-        A name is ``<block>:<source>``, such as first-frame, self, output; or ``x0`` (:data:`CLEAN`), the conditional
+        A name is ``<block>:<source>``, such as first-frame, self, output; ``match`` (:data:`MATCHES`) is no look but a
+        position, ``[n, 2, v, u]``: the place (x, y) of the first frame that each place looks like, in cells of the map
+        (:func:`sgi2v.attention.match_positions`). Or ``x0`` (:data:`CLEAN`), the conditional
         branch's estimate of the clean latents from the same pass, which then runs to its end. The level may lie off
         the model's own schedule.
         """

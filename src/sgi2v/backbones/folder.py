@@ -138,12 +138,12 @@ def weights_sha256(folder: Path, networks: Sequence[str]) -> str:
     """SHA-256 over names and contents of all weight files: says exactly which model made a video."""
     whole = hashlib.sha256()
     for file in weight_files(folder, networks):
-        content = _content_sha256(file)
+        content = content_sha256(file)
         whole.update(f"{file.relative_to(folder).as_posix()} {content}\n".encode())
     return whole.hexdigest()
 
 
-def _content_sha256(file: Path) -> str:
+def content_sha256(file: Path) -> str:
     """A file's hash; of a large one kept in the cache under its place, size and time of change."""
     found = file.stat()
     if found.st_size < _LARGE:

@@ -16,6 +16,7 @@ from sgi2v.controllers import (
     COMBINATIONS,
     Controller,
     InTurn,
+    controller_name,
     controllers,
     recommended,
 )
@@ -68,7 +69,12 @@ def default_options(arguments: Sequence[str]) -> GenerateOptions:
     No model is loaded or fetched: of a hub's model that is not known here, the published values are shown.
     """
     backbone = _said(arguments, "--backbone") or ModelChoice.backbone
-    settings = settings_with_recipe(settings_of(backbone), _said(arguments, "--recipe"))
+    recipe = _said(arguments, "--recipe")
+    if backbone == BUNDLED or Path(backbone).is_dir():
+        probed = "--no-probed" not in arguments
+        settings = ModelChoice(backbone=backbone, recipe=recipe, probed=probed).outline().settings
+    else:
+        settings = settings_with_recipe(settings_of(backbone), recipe)
     known = backbone in (BUNDLED, *names()) or Path(backbone).is_dir()
     size = {name: getattr(settings, name) for name in Settings.SIZE} if known else {}
     kind = _options_for(settings)
@@ -185,6 +191,31 @@ def changed_settings(options: GenerateOptions, default: GenerateOptions) -> dict
     """The model's settings that the person has changed."""
     before = dataclasses.asdict(default.settings)
     return {name: value for name, value in dataclasses.asdict(options.settings).items() if value != before[name]}
+
+
+def chosen_controller(options: GenerateOptions, default: GenerateOptions, outline: Outline) -> Controller | None:
+    """The controller as it was typed, None where it is left to the model.
+
+    What was not typed is what the model recommends, which of a hub's may be known only now.
+    """
+    if options.controller == default.controller:
+        return None
+    shown, now = default.settings.recommended, outline.settings.recommended
+    if shown == now:
+        return options.controller
+    name = controller_name(options.controller)
+    return _typed_over(options.controller, recommended(name, shown), recommended(name, now))
+
+
+def _typed_over(typed: Controller, shown: Controller, now: Controller) -> Controller:
+    """A controller with those fields of another that are not what was shown as its defaults."""
+    if isinstance(typed, InTurn) and isinstance(shown, InTurn) and isinstance(now, InTurn):
+        return InTurn(
+            first=_typed_over(typed.first, shown.first, now.first),
+            second=_typed_over(typed.second, shown.second, now.second),
+        )
+    pairs = {f.name: (getattr(typed, f.name), getattr(shown, f.name)) for f in dataclasses.fields(shown)}
+    return dataclasses.replace(now, **{name: said for name, (said, before) in pairs.items() if said != before})
 
 
 def _said(arguments: Sequence[str], option: str) -> str | None:

@@ -34,9 +34,8 @@ def generate(arguments: Sequence[str]) -> None:
     words = {name: getattr(options, name) for name in ("prompt", "negative_prompt")}
     scene = replace(scene, **{name: text for name, text in words.items() if text is not None})
     begun = time.perf_counter()
-    # Unchanged, the controller is left to what the folder recommends, which may be fetched only now.
-    controller = None if options.controller == default.controller else options.controller
     outline = options.model.outline(o.changed_settings(options, default))
+    controller = o.chosen_controller(options, default, outline)
     planned = plan(scene, outline, controller=controller, sampling=options.sampling)
     o.check_heeded(options, outline, planned.controller)
     given = Given.read(options.noise, options.reference_latents, planned.grid)
@@ -49,6 +48,7 @@ def generate(arguments: Sequence[str]) -> None:
                 backbone=backbone,
                 controller=planned.controller,
                 sampling=options.sampling,
+                adapters=options.model.adapters(backbone),
                 progress=bar,
                 noise=given.noise,
                 reference_latents=given.reference_latents,

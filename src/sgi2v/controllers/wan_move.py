@@ -31,7 +31,7 @@ class WanMove(Controller[State]):
     spacing: int = 8
     """Pixels between the points that are put on a thing, both ways; 8 is one in every latent cell."""
     unconditional: Literal["plain", "release"] = "release"
-    """What the branch that guidance leads away from sees: the tracks too, as in the release, which changes them in
+    """Sight of the branch that guidance leads away from: the tracks too, as in the release, which changes them in
     place; or plain, the picture without them."""
     any_weights: bool = False
     """Run with weights that were not trained for it, or do not say so."""

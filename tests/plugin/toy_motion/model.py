@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from sgi2v.attention import AttentionEdit, attend, first_frame_attention, to_maps
+from sgi2v.attention import AttentionEdit, attend, first_frame_attention, match_positions, to_maps
 from sgi2v.backbones.base import CLEAN, Mode, Outlined, Text
 from sgi2v.errors import FieldError
 from sgi2v.grid import Grid
@@ -138,7 +138,7 @@ class ToyFlow(Outlined):
     def features(
         self, x: Float[Tensor, "n c y x"], level: Level, condition: ToyCondition, layers: Sequence[str]
     ) -> Mapping[str, Float[Tensor, "n d v u"]]:
-        """``blocks.<i>:`` first-frame, self or output at half the latents' size; or ``x0``. See the contract.
+        """``blocks.<i>:`` first-frame, self, match or output at half the latents' size; or ``x0``. See the contract.
 
         Queries and keys are read behind their norms, so that both ways of attending are had from one pass.
         """
@@ -158,12 +158,15 @@ class ToyFlow(Outlined):
         block = f"blocks.{self.outline.block_of(layer)}"
         if layer.endswith(":output"):
             return [block]
-        return [f"{block}.attn1.{part}" for part in ("norm_q", "norm_k", "to_v")]
+        parts = ("norm_q", "norm_k") if layer.endswith(":match") else ("norm_q", "norm_k", "to_v")
+        return [f"{block}.attn1.{part}" for part in parts]
 
     def _maps(self, layer: str, kept: Sequence[Tensor], x: Tensor) -> Float[Tensor, "n d v u"]:
         """The feature's maps from what its modules put out, tokens of all frames one after the other."""
         parts = [tokens[0].unflatten(0, (len(x), -1)) for tokens in kept]
         heads = self.outline.sizes["heads"]
+        if layer.endswith(":match"):
+            return match_positions(parts[0], parts[1], heads, (x.shape[2] // PATCH, x.shape[3] // PATCH))
         if layer.endswith(":first-frame"):
             tokens = first_frame_attention(parts[0], parts[1], parts[2], heads)
         elif layer.endswith(":self"):

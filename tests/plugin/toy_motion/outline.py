@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 KIND_NAME: Final = "toy-flow"
 CLASS: Final = "ToyFlowTransformer"
 NETWORKS: Final = ("transformer", "vae")
-SOURCES: Final = ("first-frame", "self", "output")
+SOURCES: Final = ("first-frame", "self", "match", "output")
 WEIGHTS: Final = "diffusion_pytorch_model.safetensors"
 CELL: Final = 8
 TOKEN: Final = 16
@@ -137,9 +137,14 @@ class ToyOutline:
             self.block_of(layer)
         return ()
 
+    def layers(self) -> Mapping[str, tuple[str, ...]]:
+        """Every block, each with all sources."""
+        return {f"blocks.{k}": SOURCES for k in range(self.blocks)}
+
     def block_of(self, layer: str) -> int:
         """The block of a feature's name; FieldError where the network has none such."""
-        known = {f"blocks.{k}:{source}": k for k in range(self.blocks) for source in SOURCES} | {CLEAN: -1}
+        blocks = enumerate(self.layers().items())
+        known = {f"{block}:{source}": k for k, (block, sources) in blocks for source in sources} | {CLEAN: -1}
         if layer not in known:
             raise FieldError(
                 "controller.layers", f"{layer!r} is no feature of this model",

@@ -15,7 +15,7 @@ from torch import Tensor
 from sgi2v.backbones.base import Mode
 from sgi2v.backbones.cogvideox.outline import CogVideoXOutline
 from sgi2v.backbones.cogvideox.schedule import DDIMLevel, timestep_of
-from sgi2v.backbones.dit.loading import network
+from sgi2v.backbones.dit.loading import denoiser, network
 from sgi2v.backbones.dit.model import DiTCondition, Networks, VideoTransformer
 from sgi2v.grid import Grid
 from sgi2v.step import Level
@@ -36,7 +36,7 @@ class CogVideoX(VideoTransformer):
     def of(cls, outline: CogVideoXOutline, *, device: torch.device, dtype: torch.dtype, memory: Mode) -> CogVideoX:
         """The model in the outline's folder; FieldError where its weights are not what its configuration says."""
         networks = Networks(
-            experts={"transformer": network(CogVideoXTransformer3DModel, outline.folder / "transformer", dtype)},
+            experts={"transformer": denoiser(CogVideoXTransformer3DModel, outline, "transformer", dtype)},
             vae=network(AutoencoderKLCogVideoX, outline.folder / "vae", torch.float32),
             device=device,
             dtype=dtype,

@@ -12,7 +12,6 @@ from sgi2v.backbones.cogvideox.schedule import check_ddim_schedule, ddim_levels
 from sgi2v.backbones.dit.outline import DiTOutline, DiTSettings, folder_settings, read_parts
 from sgi2v.backbones.dit.schedules import check_class, number
 from sgi2v.backbones.dit.text import TextRules
-from sgi2v.backbones.folder import check_weights_there
 from sgi2v.errors import FieldError
 from sgi2v.grid import Grid
 from sgi2v.lazy import torch
@@ -71,6 +70,7 @@ class CogVideoXOutline(DiTOutline):
 
     KIND: ClassVar[str] = "cogvideox"
     BLOCKS: ClassVar[str] = "transformer_blocks"
+    LORA: ClassVar[str] = "CogVideoXLoraLoaderMixin"
     TEXT: ClassVar[TextRules] = TextRules(length=_WORDS, cleaned=False, masked=False, filling="encoded")
 
     @classmethod
@@ -91,8 +91,6 @@ class CogVideoXOutline(DiTOutline):
             scheduler=scheduler,
             hub_id=hub_id,
         )
-        if hub_id is None:
-            check_weights_there(folder, ["transformer", "vae"])
         return outline
 
     @property

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sgi2v.attention import attend, first_frame_attention, to_maps
+from sgi2v.attention import attend, first_frame_attention, map_size, match_positions, to_maps
+from sgi2v.backbones.base import MATCHES
 
 Rotate = Callable[[Tensor], Tensor]
 """Rotary embedding of tokens ``[1, words and places of all frames, heads * d]``."""
@@ -23,7 +24,7 @@ def tapped(block: str, source: str) -> list[str]:
 
 def feature(
     source: str,
-    kept: Sequence[Float[Tensor, "1 p d"]],
+    kept: Sequence[Float[Tensor, "1 p c"]],
     *,
     frames: int,
     rows: int,
@@ -36,13 +37,18 @@ def feature(
 
     ``first-frame``: each frame's queries on the first frame's keys and values, before rotary embedding, which favours
     the same place (the project's notes on these models). ``self``: the network's own attention over all frames, before
-    its output projection. ``words`` counts the tokens of text that stand before the picture's in that attention.
+    its output projection. ``match``, ``match-rope``: places of the first frame, before rotary embedding and after, as
+    :func:`sgi2v.attention.match_positions` finds them. ``words`` counts the tokens of text that stand before the
+    picture's in that attention.
     """
 
     def per_frame(tokens: Tensor, words: int = words) -> Float[Tensor, "n p d"]:
         apart: Tensor = tokens[0, words:].unflatten(0, (frames, -1))
         return apart
 
+    if source in MATCHES:
+        query, key = (per_frame(rotate(part) if source == "match-rope" else part) for part in kept)
+        return match_positions(query, key, num_heads, map_size(rows, columns, query.shape[1]))
     if source == "self":
         query, key, value = kept
         tokens = per_frame(attend(rotate(query), rotate(key), value, num_heads))

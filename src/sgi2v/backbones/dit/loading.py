@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from sgi2v.backbones.dit.outline import DiTOutline
+from sgi2v.backbones.dit.single_file import network_of
 from sgi2v.backbones.folder import read_json, variant_of
 from sgi2v.errors import FieldError
 
@@ -24,6 +26,22 @@ def network(made: Any, folder: Path, dtype: torch.dtype) -> nn.Module:
     if any(parameter.is_meta for parameter in loaded.parameters()):
         raise FieldError("backbone", f"{folder} lacks weights that its configuration asks for", "fetch it again")
     return loaded.eval().requires_grad_(False)
+
+
+def denoiser(made: Any, outline: DiTOutline, part: str, dtype: torch.dtype) -> nn.Module:
+    """A transformer of the outline's folder, or of the file that stands in its place, rounded if it asks for that."""
+    if part in outline.files:
+        loaded = network_of(made, outline.files[part], outline.folder, part, dtype)
+    else:
+        loaded = network(made, outline.folder / part, dtype)
+    if outline.quantise is not None:
+        from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig, quantize_
+
+        wanted = {"int8": Int8WeightOnlyConfig, "fp8": Float8WeightOnlyConfig}
+        # The blocks alone: what is at both ends is small, and its rounding is seen.
+        quantize_(loaded.get_submodule(outline.BLOCKS), wanted[outline.quantise]())
+        loaded.requires_grad_(False)
+    return loaded
 
 
 def image_encoder(folder: Path, dtype: torch.dtype) -> tuple[nn.Module, Any]:

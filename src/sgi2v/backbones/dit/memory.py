@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import prod
 from pathlib import Path
 
@@ -18,19 +18,30 @@ from sgi2v.grid import Grid
 _SLACK = 1.1  # an allocator's rounding and fragments, and the workspace of kernels
 
 
-def num_weights(folder: Path, network: str) -> int:
-    """Numbers in a network's weights, from its files' headers."""
+def num_weights(files: Iterable[Path]) -> int:
+    """Numbers in the weights of safetensors files, from their headers."""
     shapes: dict[str, list[int]] = {}
-    for file in weight_files(folder, [network]):
+    for file in files:
         with safetensors.safe_open(file, framework="pt") as opened:
+            # By name, since the same tensor may be there once more in half precision.
             shapes |= {name: opened.get_slice(name).get_shape() for name in opened.keys()}  # noqa: SIM118
     return sum(prod(shape) for shape in shapes.values())
 
 
+def _expert_bytes(outline: DiTOutline, name: str, dtype: torch.dtype) -> int:
+    """Bytes of one of the denoiser's networks as it is loaded."""
+    file = outline.files.get(name)
+    if file is not None and file.suffix == ".gguf":
+        return file.stat().st_size  # it stays as it is, and is widened a layer at a time
+    numbers = num_weights([file] if file is not None else weight_files(outline.folder, [name]))
+    return numbers * (1 if outline.quantise else dtype.itemsize)
+
+
 def memory_needed(outline: DiTOutline, grid: Grid, device: torch.device, dtype: torch.dtype) -> Mapping[Mode, int]:
     """Bytes at the peak of a guided run whose pass ends half way, weights included."""
-    experts = {name: num_weights(outline.folder, name) for name in outline.weighed if name.startswith("transformer")}
-    others = {name: num_weights(outline.folder, name) for name in outline.weighed if name not in experts}
+    experts = {name: _expert_bytes(outline, name, dtype) for name in outline.networks if "transformer" in name}
+    parts_there = [name for name in outline.weighed if name not in experts]
+    others = {name: num_weights(weight_files(outline.folder, [name])) for name in parts_there}
     encoder = others.pop("text_encoder", 0)
     apart = has_own_memory(device)
     live = outline.live_bytes(grid)
@@ -44,7 +55,7 @@ def memory_needed(outline: DiTOutline, grid: Grid, device: torch.device, dtype: 
         if mode == "low" and apart:
             denoiser = int(2 * largest / outline.num_blocks)
         parts = sum(others.values())
-        stay = denoiser * dtype.itemsize + (0 if away else parts * 4)
+        stay = denoiser + (0 if away else parts * 4)
         decoding = live.get("tiled", live["decode"]) if mode == "low" else live["decode"]
         working = max(guided, decoding + (parts * 4 if away else 0))
         # On the host's own memory the text encoder is there before anything else is computed.

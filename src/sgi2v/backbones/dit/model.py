@@ -142,6 +142,11 @@ class VideoTransformer(Outlined):
         """A clip with values in -1..1 of normalised latents that begin with the first."""
         raise NotImplementedError
 
+    @property
+    def experts(self) -> Mapping[str, nn.Module]:
+        """The denoiser's networks by the name of their folder; most models have one."""
+        return self._networks.experts
+
     # ------------------------------------------------------------ where it is and how it computes
 
     @property

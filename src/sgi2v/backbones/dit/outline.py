@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypeVar
 
 from sgi2v.backbones.base import CLEAN, Method, Mode, Settings, check_range, settings_with
 from sgi2v.backbones.dit.schedules import flow_levels
+from sgi2v.backbones.dit.single_file import check_file
 from sgi2v.backbones.dit.text import TextRules, check_length, check_there, has_encoder
 from sgi2v.backbones.folder import (
     CONFIGS,
     SETTINGS_FILE,
     check_parts,
     check_weights,
+    check_weights_there,
+    content_sha256,
     fetch,
     read_json,
     weights_sha256,
@@ -35,6 +40,8 @@ if TYPE_CHECKING:
 SOURCES: Final = ("first-frame", "self", "output", "match", "match-rope")
 """Features of a block: what each place looks like in the first frame, the attention, the block's output, and where in
 the first frame its queries find it, before and after rotary embedding."""
+Quantised = Literal["int8", "fp8"]
+"""Weights rounded to 8 bits, by torchao; what is computed stays in the number format chosen."""
 _FILES: Final = ("*.safetensors*", "*.json", "*.model")
 SettingsT = TypeVar("SettingsT", bound="DiTSettings")
 OutlineT = TypeVar("OutlineT", bound="DiTOutline")
@@ -67,10 +74,16 @@ class DiTOutline:
     scheduler: Json
     hub_id: str | None = None
     """Source of the weights when they are wanted; None where they lie in the folder."""
+    files: Mapping[str, Path] = field(default_factory=dict)
+    """Networks whose weights are another file's, by the name of their folder."""
+    quantise: Quantised | None = None
+    """Number format that the denoiser's weights are rounded to as they are loaded."""
 
     KIND: ClassVar[str]
     BLOCKS: ClassVar[str] = "blocks"
     """Name of the denoiser's list of blocks."""
+    LORA: ClassVar[str]
+    """Name of diffusers' loader that knows its LoRA files."""
     TEXT: ClassVar[TextRules]
     """Its way to make rows of a prompt."""
 
@@ -134,15 +147,31 @@ class DiTOutline:
     @property
     def weighed(self) -> tuple[str, ...]:
         """Folders whose weights decide a video, of those that are there."""
-        return tuple(part for part in self.networks if part != "text_encoder" or has_encoder(self.folder))
+        encoder = has_encoder(self.folder)
+        return tuple(p for p in self.networks if (p != "text_encoder" or encoder) and p not in self.files)
 
     def hash_weights(self) -> str:
         """SHA-256 over the weight files; a text encoder counts through its texts' cache, so that it may be absent."""
-        return weights_sha256(self.folder, [part for part in self.networks if part != "text_encoder"])
+        parts = [part for part in self.networks if part != "text_encoder" and part not in self.files]
+        own = weights_sha256(self.folder, parts)
+        if not (self.files or self.quantise):
+            return own
+        others = {part: content_sha256(file) for part, file in sorted(self.files.items())}
+        return hashlib.sha256(f"{own} {others} {self.quantise}".encode()).hexdigest()
 
     def with_settings(self: OutlineT, settings: DiTSettings) -> OutlineT:
         """The same model under other settings."""
         return dataclasses.replace(self, settings=settings)
+
+    def with_files(self: OutlineT, files: Mapping[str, Path], quantise: Quantised | None = None) -> OutlineT:
+        """The same model with some networks of other files, rounded; FieldError for a file that can be none."""
+        for part, file in files.items():
+            if part not in self.networks:
+                raise FieldError(part, f"{self.name} has no such network", f"leave --{part.replace('_', '-')} out")
+            check_file(part, file)
+        if quantise is not None and find_spec("torchao") is None:
+            raise FieldError("quantise", f"{quantise} needs the library torchao", "pip install 'sgi2v[quantised]'")
+        return dataclasses.replace(self, files=dict(files), quantise=quantise)
 
     def num_tokens(self, grid: Grid) -> int:
         """Tokens of a clip."""
@@ -209,11 +238,17 @@ class DiTOutline:
         texts = {"prompt": scene.prompt}
         if self.settings.guidance_scale > 1:
             texts["negative_prompt"] = negative
-        for field, text in texts.items():
-            check_length(self.folder, field, text, self.TEXT.length)
+        for name, text in texts.items():
+            check_length(self.folder, name, text, self.TEXT.length)
             if self.hub_id is None:
-                check_there(self.folder, field, text, self.TEXT)
+                check_there(self.folder, name, text, self.TEXT)
+        if self.hub_id is None:
+            check_weights_there(self.folder, self.weighed)
         return ()
+
+    def layers(self) -> Mapping[str, tuple[str, ...]]:
+        """The denoiser's blocks, each with all sources."""
+        return {f"{self.BLOCKS}.{index}": SOURCES for index in range(self.num_blocks)}
 
     def block_of(self, feature: str) -> str:
         """The block of a feature's name, dotted; FieldError where the network has none such."""
@@ -224,7 +259,7 @@ class DiTOutline:
             raise FieldError(
                 "controller.layers", f"{feature!r} must be <block>:<source> with source one of {', '.join(SOURCES)}"
             )
-        names = [f"{self.BLOCKS}.{index}" for index in range(self.num_blocks)]
+        names = list(self.layers())
         if block not in names:
             near = difflib.get_close_matches(block, names, 3) or [names[0], names[-1]]
             raise FieldError(

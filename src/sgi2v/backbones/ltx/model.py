@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sgi2v.backbones.base import Mode
-from sgi2v.backbones.dit.loading import network
+from sgi2v.backbones.dit.loading import denoiser, network
 from sgi2v.backbones.dit.model import DiTCondition, Networks, VideoTransformer
 from sgi2v.backbones.dit.schedules import flow_timestep
 from sgi2v.backbones.ltx.outline import LTXOutline
@@ -44,7 +44,7 @@ class LTX(VideoTransformer):
     def of(cls, outline: LTXOutline, *, device: torch.device, dtype: torch.dtype, memory: Mode) -> LTX:
         """The model in the outline's folder; FieldError where its weights are not what its configuration says."""
         networks = LTXNetworks(
-            experts={"transformer": network(LTXVideoTransformer3DModel, outline.folder / "transformer", dtype)},
+            experts={"transformer": denoiser(LTXVideoTransformer3DModel, outline, "transformer", dtype)},
             vae=network(AutoencoderKLLTXVideo, outline.folder / "vae", torch.float32),
             device=device,
             dtype=dtype,

@@ -11,7 +11,6 @@ from sgi2v.backbones.base import Advice, Mode, check_range
 from sgi2v.backbones.dit.outline import DiTOutline, DiTSettings, folder_settings, read_parts
 from sgi2v.backbones.dit.schedules import check_class, check_flow_schedule, number
 from sgi2v.backbones.dit.text import TextRules
-from sgi2v.backbones.folder import check_weights_there
 from sgi2v.errors import FieldError
 from sgi2v.grid import Grid
 from sgi2v.lazy import torch
@@ -73,6 +72,7 @@ class LTXOutline(DiTOutline):
 
     KIND: ClassVar[str] = "ltx"
     BLOCKS: ClassVar[str] = "transformer_blocks"
+    LORA: ClassVar[str] = "LTXVideoLoraLoaderMixin"
     TEXT: ClassVar[TextRules] = TextRules(length=128, cleaned=False, masked=False, filling="none")
 
     @classmethod
@@ -98,8 +98,6 @@ class LTXOutline(DiTOutline):
             scheduler=scheduler,
             hub_id=hub_id,
         )
-        if hub_id is None:
-            check_weights_there(folder, ["transformer", "vae"])
         return outline
 
     @property

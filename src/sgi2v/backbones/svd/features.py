@@ -6,7 +6,7 @@ from types import MappingProxyType
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sgi2v.attention import attend, first_frame_attention, to_maps
+from sgi2v.attention import attend, first_frame_attention, map_size, match_positions, to_maps
 from sgi2v.backbones.svd.outline import SOURCES
 from sgi2v.errors import FieldError
 from sgi2v.taps import find_layer
@@ -15,6 +15,7 @@ _ATTENTION = MappingProxyType(
     {
         "first-frame": "transformer_blocks.0.attn1",
         "self": "transformer_blocks.0.attn1",
+        "match": "transformer_blocks.0.attn1",
         "temporal": "temporal_transformer_blocks.0.attn1",
     }
 )
@@ -30,7 +31,8 @@ def tapped(denoiser: nn.Module, layer: str) -> list[str]:
         raise FieldError("layers", f"{layer!r} must be <block>:<source> with source one of {', '.join(SOURCES)}")
     attention = f"{block}.{_ATTENTION[source]}"
     find_layer(denoiser, attention)
-    return [f"{attention}.{part}" for part in ("to_q", "to_k", "to_v")]
+    parts = ("to_q", "to_k") if source == "match" else ("to_q", "to_k", "to_v")
+    return [f"{attention}.{part}" for part in parts]
 
 
 def feature(
@@ -42,7 +44,10 @@ def feature(
         return kept[0]
     num_heads = denoiser.get_submodule(f"{block}.{_ATTENTION[source]}").heads
     assert isinstance(num_heads, int)
-    query, key, value = kept
+    query, key = kept[:2]
+    if source == "match":
+        return match_positions(query, key, num_heads, map_size(rows, columns, query.shape[1]))
+    value = kept[2]
     if source == "first-frame":
         tokens = first_frame_attention(query, key, value, num_heads)
     else:

@@ -261,8 +261,10 @@ class SVD(Outlined):
 
         ``<block>:output`` is what the block puts out. For a block with attention (``up_blocks.2.attentions.1``):
         ``:self`` and ``:temporal`` are its attention before the output projection, ``:first-frame`` is the spatial
-        one with the first frame's keys and values (SG-I2V, section 4.2). ``x0`` is the estimate of the clean latents
-        without guidance, of the same pass. The pass ends at the last layer read, with ``x0`` at the network's own end.
+        one with the first frame's keys and values (SG-I2V, section 4.2), ``:match`` the place of the first frame that
+        its queries and those keys say (:func:`sgi2v.attention.match_positions`). ``x0`` is the estimate of the clean
+        latents without guidance, of the same pass. The pass ends at the last layer read, with ``x0`` at the network's
+        own end.
         Raises FieldError for a name the network does not have.
         """
         plans = {layer: tapped(self.denoiser, layer) for layer in layers if layer != CLEAN}

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 NETWORKS: Final = ("unet", "vae", "image_encoder")
 """Folders of the parts that have weights."""
-ATTENTION_SOURCES: Final = ("first-frame", "self", "temporal")
+ATTENTION_SOURCES: Final = ("first-frame", "self", "temporal", "match")
 """Features of a block that has attention, beside its output."""
 SOURCES: Final = (*ATTENTION_SOURCES, "output")
 _CONFIGS: Final = (
@@ -243,6 +243,10 @@ class SVDOutline:
         said = " and ".join(name for name in ("prompt", "negative_prompt") if getattr(scene, name)).replace("_", " ")
         return (f"{said} (Stable Video Diffusion takes no text)",) if said else ()
 
+    def layers(self) -> Mapping[str, tuple[str, ...]]:
+        """Levels and their blocks; those with attention have all sources, the others their output."""
+        return {name: SOURCES if ".attentions." in name else ("output",) for name in self._blocks()}
+
     def _check_layers(self, uses: Uses) -> None:
         """FieldError for what a block's name alone shows; names within blocks are looked up in the network itself."""
         names = list(self._blocks())
@@ -262,10 +266,8 @@ class SVDOutline:
         for block in uses.blocks:  # these may name a level and mean all in it
             if not any(name.startswith(f"{block}.") for name in names):
                 self._check_layer(block, names)
-        shallow = [feature for feature in uses.features if feature.startswith("up_blocks.")]
-        if uses.reuses_deep and (
-            len(shallow) < len(uses.features) or any(feature.startswith("up_blocks.0") for feature in shallow)
-        ):
+        named = [feature for feature in uses.features if feature != CLEAN]
+        if uses.reuses_deep and any(not f.startswith("up_blocks.") or f.startswith("up_blocks.0") for f in named):
             raise FieldError(
                 "controller.reuse_deep",
                 "nothing lies deeper than these layers",

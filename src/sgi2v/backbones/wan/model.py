@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sgi2v.backbones.base import ImageEdit, Mode
-from sgi2v.backbones.dit.loading import image_encoder, network
+from sgi2v.backbones.dit.loading import denoiser, image_encoder, network
 from sgi2v.backbones.dit.model import DiTCondition, Networks, VideoTransformer
 from sgi2v.backbones.dit.schedules import flow_timestep
 from sgi2v.backbones.wan.outline import WanOutline
@@ -34,7 +34,7 @@ class Wan(VideoTransformer):
         if outline.variant == "i2v-14b":
             encoder, processor = image_encoder(folder, dtype)
         networks = Networks(
-            experts={name: network(WanTransformer3DModel, folder / name, dtype) for name in names},
+            experts={name: denoiser(WanTransformer3DModel, outline, name, dtype) for name in names},
             vae=network(AutoencoderKLWan, folder / "vae", torch.float32),
             image_encoder=encoder,
             image_processor=processor,

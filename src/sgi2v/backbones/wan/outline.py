@@ -13,7 +13,7 @@ from sgi2v.backbones.base import Advice, Mode, settings_with
 from sgi2v.backbones.dit.outline import DiTOutline, DiTSettings
 from sgi2v.backbones.dit.schedules import check_flow_schedule, number
 from sgi2v.backbones.dit.text import TextRules
-from sgi2v.backbones.folder import SETTINGS_FILE, check_parts, check_weights_there, read_json
+from sgi2v.backbones.folder import SETTINGS_FILE, check_parts, read_json
 from sgi2v.errors import FieldError
 from sgi2v.lazy import torch
 from sgi2v.records import Json
@@ -98,6 +98,7 @@ class WanOutline(DiTOutline):
     """Timestep from which on the first expert is asked, below it the second; None with one network."""
 
     KIND: ClassVar[str] = "wan"
+    LORA: ClassVar[str] = "WanLoraLoaderMixin"
     TEXT: ClassVar[TextRules] = TextRules(length=512, cleaned=True, masked=True)
 
     @classmethod
@@ -143,8 +144,6 @@ class WanOutline(DiTOutline):
             variant=variant,
             boundary=boundary,
         )
-        if hub_id is None:
-            check_weights_there(folder, [part for part in outline.networks if part != "text_encoder"])
         return outline
 
     @property
@@ -176,7 +175,9 @@ class WanOutline(DiTOutline):
     @property
     def trained_for(self) -> str:
         """As the settings say, else as the model's name does."""
-        said = re.findall(r"(?<![a-z])(wan[-_]?move|ati)(?![a-z])", self.name.rpartition("/")[2].lower())
+        own = self.files.get("transformer")
+        named = (self.name.rpartition("/")[2] if own is None else own.stem).lower()
+        said = re.findall(r"(?<![a-z])(wan[-_]?move|ati)(?![a-z])", named)
         return self.settings.trained_for or ("" if not said else "ati" if said[0] == "ati" else "wan-move")
 
     @property
