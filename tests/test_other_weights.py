@@ -15,10 +15,11 @@ from sgi2v import Sampling, generate, replay
 from sgi2v.backbones.base import Text
 from sgi2v.backbones.dit.lora import load_lora, parse_lora
 from sgi2v.backbones.dit.model import VideoTransformer
+from sgi2v.backbones.registry import outline_of
 from sgi2v.controllers.base import Controller
 from sgi2v.errors import FieldError
 from sgi2v.grid import tracks_of
-from sgi2v.opening import ModelChoice
+from sgi2v.opening import ModelChoice, check_loras, loras
 from sgi2v.run import Run
 from tiny_dit import tiny_dit
 
@@ -187,9 +188,8 @@ def test_a_lora_joins_one_expert_or_both_and_stands_in_the_record(tmp_path: Path
     choice = ModelChoice(backbone=str(tiny_dit("a14b")), device="cpu", dtype="float32")
     frames = {}
     for said in ("", ":high", ":low", ":0.5"):
-        one = ModelChoice(backbone=choice.backbone, device="cpu", dtype="float32", lora=(f"{file}{said}",))
-        backbone = one.load(one.outline())
-        adapters = one.adapters(backbone)
+        backbone = choice.load(choice.outline())
+        adapters = loras(backbone, [f"{file}{said}"])
         video = generate(
             contract.scene(), backbone=backbone, controller=Controller(), sampling=SMALL, adapters=adapters
         )
@@ -217,13 +217,15 @@ def test_mistakes_are_found_before_weights_are_read(tmp_path: Path) -> None:
         ({"transformer": broken}, "corrupt"),
         ({"transformer": tmp_path / "pickle.ckpt"}, "pickles can run code"),
         ({"transformer_2": wrong}, "no such network"),
-        ({"lora": ("none.safetensors",)}, "lora: none"),
         ({"backbone": "bundled", "quantise": "int8"}, "is no video transformer"),
-        ({"backbone": "bundled", "lora": (str(lora),)}, "is no video transformer"),
     )
     for chosen, words in cases:
         with pytest.raises(FieldError, match=words):
             ModelChoice(**{"backbone": folder, **chosen}).outline()
+    with pytest.raises(FieldError, match="lora: none"):
+        check_loras(outline_of(folder), ["none.safetensors"])
+    with pytest.raises(FieldError, match="is no video transformer"):
+        check_loras(outline_of("bundled"), [str(lora)])
     backbone = opened("ti2v-5b")
     with pytest.raises(FieldError, match=r"blocks\.9"):
         load_lora(backbone, str(lora))

@@ -44,6 +44,9 @@ class GenerateOptions:
     a picture, or a folder of pictures in the order of their names."""
     reference_mask: Path | None = None
     """Places in which that clip is meant (white), likewise; one picture stands for all frames. Default: everywhere."""
+    lora: tuple[str, ...] = ()
+    """LoRA files for a video transformer: FILE.safetensors, or with a weight FILE.safetensors:0.8; of a model with two
+    networks also with the one that it is for, FILE.safetensors:0.8:high or :low."""
     output: Path | None = None
     """The video (.mp4 or .gif), or a folder for PNG frames (a name without a suffix); replaced if it is there.
     Default: out/<name of the scene>.mp4."""

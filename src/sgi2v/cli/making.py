@@ -16,6 +16,7 @@ def generate(arguments: Sequence[str]) -> None:
     """Make a video of a scene."""
     from sgi2v.cli import generate_options as o
     from sgi2v.latents import Given, check_latents_place, save_latents
+    from sgi2v.opening import check_loras, loras
     from sgi2v.pipeline import generate, plan
     from sgi2v.scene_io import load_scene, with_reference
     from sgi2v.video import check_writable
@@ -35,6 +36,7 @@ def generate(arguments: Sequence[str]) -> None:
     scene = replace(scene, **{name: text for name, text in words.items() if text is not None})
     begun = time.perf_counter()
     outline = options.model.outline(o.changed_settings(options, default))
+    check_loras(outline, options.lora)
     controller = o.chosen_controller(options, default, outline)
     planned = plan(scene, outline, controller=controller, sampling=options.sampling)
     o.check_heeded(options, outline, planned.controller)
@@ -48,7 +50,7 @@ def generate(arguments: Sequence[str]) -> None:
                 backbone=backbone,
                 controller=planned.controller,
                 sampling=options.sampling,
-                adapters=options.model.adapters(backbone),
+                adapters=loras(backbone, options.lora),
                 progress=bar,
                 noise=given.noise,
                 reference_latents=given.reference_latents,
@@ -119,7 +121,7 @@ def replay(arguments: Sequence[str]) -> None:
     record = read_run(source)
     check_writable(output)
     from sgi2v.latents import Given
-    from sgi2v.opening import ModelChoice
+    from sgi2v.opening import ModelChoice, check_loras, loras
     from sgi2v.pipeline import replay
     from sgi2v.planning import Sampling
     from sgi2v.run import Run, trusted_source
@@ -134,10 +136,10 @@ def replay(arguments: Sequence[str]) -> None:
         transformer=options.transformer,
         transformer_2=options.transformer_2,
         quantise=options.quantise,
-        lora=options.lora,
     )
     size: dict[str, Any] = {name: run.sampling.get(name) for name in ("width", "height", "num_frames")}
     outline = model.outline()
+    check_loras(outline, options.lora)
     given = Given.read(options.noise, options.reference_latents, outline.grid(**size))
     with computing():
         backbone = opened(model, outline, Sampling(**size), quiet=options.quiet)
@@ -145,7 +147,7 @@ def replay(arguments: Sequence[str]) -> None:
             video = replay(
                 run,
                 backbone=backbone,
-                adapters=model.adapters(backbone),
+                adapters=loras(backbone, options.lora),
                 progress=bar,
                 noise=given.noise,
                 reference_latents=given.reference_latents,
