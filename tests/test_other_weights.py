@@ -201,6 +201,28 @@ def test_a_lora_joins_one_expert_or_both_and_stands_in_the_record(tmp_path: Path
     assert len({tuple(f.flatten()[:999].tolist()) for f in frames.values()}) == 4
 
 
+def test_rounded_or_fused_folders_are_told_apart(tmp_path: Path) -> None:
+    import json
+    import shutil
+
+    folder = tmp_path / "wan"
+    shutil.copytree(tiny_dit("ti2v-5b"), folder)
+    file = folder / "transformer" / "config.json"
+    plain = file.read_text()
+    file.write_text(json.dumps({**json.loads(plain), "quantization_config": {"quant_method": "nobody_has_this"}}))
+    with pytest.raises(FieldError, match=r"transformer/config.json: .* nobody_has_this"):
+        outline_of(folder)
+    file.write_text(plain)
+    weights = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    fused = {name.replace(".attn1.to_q.", ".attn1.to_qkv."): t for name, t in own_weights("ti2v-5b").items()}
+    safetensors.torch.save_file(fused, weights)
+    outline = outline_of(folder)
+    with pytest.raises(FieldError, match="fused projections"):
+        outline.load(device=torch.device("cpu"), dtype=torch.float32, memory="fast")
+    with pytest.raises(FieldError, match="fused projections"):
+        ModelChoice(backbone=str(tiny_dit("ti2v-5b")), transformer=weights).outline()
+
+
 def test_mistakes_are_found_before_weights_are_read(tmp_path: Path) -> None:
     lora, wrong, broken = (tmp_path / f"{name}.safetensors" for name in ("lora", "wrong", "broken"))
     down, up = lora_of("ti2v-5b")

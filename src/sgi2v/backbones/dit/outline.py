@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypeVar
 
 from sgi2v.backbones.base import CLEAN, Method, Mode, Settings, check_range, settings_with
 from sgi2v.backbones.dit.schedules import flow_levels
-from sgi2v.backbones.dit.single_file import check_file
+from sgi2v.backbones.dit.single_file import check_file, check_unfused
 from sgi2v.backbones.dit.text import TextRules, check_length, check_there, has_encoder
 from sgi2v.backbones.folder import (
     CONFIGS,
@@ -24,6 +24,7 @@ from sgi2v.backbones.folder import (
     content_sha256,
     fetch,
     read_json,
+    weight_files,
     weights_sha256,
 )
 from sgi2v.errors import FieldError
@@ -325,6 +326,7 @@ class DiTOutline:
             raise FieldError("compile", f"is not tried for {self.KIND} yet", "leave it out")
         outline = self.fetched()
         check_weights(outline.folder, outline.weighed)
+        check_unfused(weight_files(outline.folder, [part for part in outline.weighed if "transformer" in part]))
         return outline.opened(device, dtype, memory)
 
     def opened(self, device: torch.device, dtype: torch.dtype, memory: Mode) -> VideoTransformer:
@@ -337,6 +339,14 @@ def read_parts(folder: Path, what: str) -> tuple[Json, Json, Json]:
     files = ("transformer/config.json", "vae/config.json", "scheduler/scheduler_config.json")
     check_parts(folder, ("model_index.json", *files), what)
     transformer, vae, scheduler = (read_json(folder / file) for file in files)
+    rounded = transformer.get("quantization_config")
+    method = rounded.get("quant_method") if isinstance(rounded, dict) else None
+    if method is not None and find_spec(str(method)) is None:
+        raise FieldError(
+            "backbone",
+            f"{folder / files[0]}: its weights were rounded by {method}, which is not installed",
+            f"pip install {method}",
+        )
     return transformer, vae, scheduler
 
 
