@@ -9,11 +9,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
-from sgi2v.backbones.base import Advice, Mode, settings_with
-from sgi2v.backbones.dit.outline import DiTOutline, DiTSettings
+from sgi2v.backbones.base import Advice, Mode
+from sgi2v.backbones.dit.outline import DiTOutline, DiTSettings, folder_settings, read_parts
 from sgi2v.backbones.dit.schedules import check_flow_schedule, number
 from sgi2v.backbones.dit.text import TextRules
-from sgi2v.backbones.folder import SETTINGS_FILE, check_parts, read_json
+from sgi2v.backbones.folder import check_parts, read_json
 from sgi2v.errors import FieldError
 from sgi2v.lazy import torch
 from sgi2v.records import Json
@@ -106,11 +106,8 @@ class WanOutline(DiTOutline):
         cls, folder: Path, *, name: str = "", hub_id: str | None = None, settings: WanSettings | None = None
     ) -> WanOutline:
         """Read a folder; FieldError naming the file when it is incomplete, damaged, or no Wan image-to-video."""
-        files = [
-            "model_index.json", "transformer/config.json", "vae/config.json", "scheduler/scheduler_config.json",
-        ]  # fmt: skip
-        check_parts(folder, files, "a Wan model")
-        index, transformer, vae, scheduler = (read_json(folder / file) for file in files)
+        transformer, vae, scheduler = read_parts(folder, "a Wan model")
+        index = read_json(folder / "model_index.json")
         variant = _variant(folder, transformer, index)
         _check_transformer(folder / "transformer" / "config.json", transformer)
         check_flow_schedule(scheduler, folder / "scheduler" / "scheduler_config.json")
@@ -122,7 +119,7 @@ class WanOutline(DiTOutline):
             ratio = index.get("boundary_ratio")
             if not isinstance(ratio, int | float) or not 0 < ratio < 1:
                 raise FieldError(
-                    "backbone", f"{folder / files[0]}: boundary_ratio must lie between 0 and 1, got {ratio!r}"
+                    "backbone", f"{folder / 'model_index.json'}: boundary_ratio must lie between 0 and 1, got {ratio!r}"
                 )
             boundary = 1000.0 * ratio
         if variant == "i2v-14b":
@@ -136,7 +133,7 @@ class WanOutline(DiTOutline):
         outline = cls(
             folder=folder,
             name=name or str(folder),
-            settings=settings or _folder_settings(folder, variant),
+            settings=settings or folder_settings(folder, PUBLISHED[variant]()),
             transformer=transformer,
             vae=vae,
             scheduler=scheduler,
@@ -197,16 +194,6 @@ class WanOutline(DiTOutline):
         from sgi2v.backbones.wan.model import Wan
 
         return Wan.of(self, device=device, dtype=dtype, memory=memory)
-
-
-def _folder_settings(folder: Path, variant: Variant) -> WanSettings:
-    file = folder / SETTINGS_FILE
-    published = PUBLISHED[variant]()
-    if not file.is_file():
-        return published
-    settings = settings_with(published, read_json(file), str(file))
-    assert isinstance(settings, WanSettings)
-    return settings
 
 
 def _variant(folder: Path, transformer: Json, index: Json) -> Variant:
