@@ -40,6 +40,7 @@ from sgi2v import (
 from sgi2v.backbones.adapters import LowRank
 from sgi2v.backbones.base import MATCHES, Backbone, Outline, Text
 from sgi2v.backbones.registry import outline_of
+from sgi2v.cut_and_drag import dragged_clip
 from sgi2v.errors import FieldError
 from sgi2v.grid import tracks_of
 from sgi2v.pipeline import plan
@@ -65,6 +66,8 @@ class Subject:
     """A linear layer that every pass of the denoiser runs, by name; none for a model that takes no adapters."""
     half: tuple[str, ...] = ()
     """Names of controllers that are run in bfloat16 too; none for a model that does not bear it."""
+    causal: bool = True
+    """False where the autoencoder shows latent frames in the pictures before them, so that a kept one looks changed."""
 
 
 def picture(seed: int = 0, size: tuple[int, int] = (96, 72)) -> PIL.Image.Image:
@@ -144,7 +147,9 @@ def plainly(backbone: Backbone, of: Scene, sampling: Sampling) -> Tensor:
     assert sampling.width and sampling.height and sampling.num_frames and sampling.num_steps
     grid = backbone.grid(sampling.width, sampling.height, sampling.num_frames)
     generator = torch.Generator().manual_seed(sampling.seed)
-    condition = backbone.encode(tracks_of(of, grid).image, Text(prompt=of.prompt), grid, generator)
+    condition = backbone.encode(
+        tracks_of(of, grid).image, Text(prompt=of.prompt, negative=of.negative_prompt), grid, generator
+    )
     levels = backbone.levels(sampling.num_steps, grid)
     x = backbone.noise(grid, generator) * math.hypot(levels[0].signal, levels[0].noise)
     for here, there in pairwise(levels):
@@ -187,12 +192,17 @@ class Bench:
         assert s.width and s.height and s.num_frames
         return self.outline.grid(s.width, s.height, s.num_frames)
 
-    def generate(self, name: str, **watching: Any) -> Video:
+    def generate(self, name: str, **others: Any) -> Video:
         """A run under the named controller."""
         return generate(
-            self.scene, backbone=self.backbone, controller=self.subject.controllers[name],
-            sampling=self.subject.sampling, **watching,
-        )  # fmt: skip
+            self.scene,
+            **{
+                "backbone": self.backbone,
+                "controller": self.subject.controllers[name],
+                "sampling": self.subject.sampling,
+                **others,
+            },
+        )
 
     def adapter(self, scale: float) -> LowRank:
         """A random addition to the subject's linear layer."""
@@ -308,12 +318,14 @@ class BackboneContract:
                 assert float(x_at.min()) >= 0 and float(x_at.max()) <= columns - 1
                 assert float(y_at.min()) >= 0 and float(y_at.max()) <= rows - 1
 
-    def test_layers_that_do_not_fit_the_loss_are_refused(self, bench: Bench) -> None:
+    def test_places_steer_and_layers_that_do_not_fit_the_loss_are_refused(self, bench: Bench) -> None:
         matching = [f"{k}:{s}" for k, sources in bench.outline.layers().items() for s in sources if s in MATCHES]
         if not matching:
             pytest.skip("this model finds no places")
         fitting = replace(bench.subject.guided, loss="matching", layers=tuple(matching[:1]))
-        plan(bench.scene, bench.outline, controller=fitting, sampling=bench.subject.sampling)
+        with nothing_is_left(bench.backbone.denoiser):
+            video = bench.generate("sg-i2v", controller=fitting)
+        assert bool(video.frames.isfinite().all()) and not torch.equal(video.frames, bench.ran("none")[0].frames)
         with pytest.raises(FieldError, match=r"controller\.layers: matching reads places"):
             replace(bench.subject.guided, loss="matching")
         with pytest.raises(FieldError, match=r"controller\.loss: alignment compares looks"):
@@ -393,7 +405,8 @@ class BackboneContract:
             a, b = there.level.signal, there.level.noise / here.level.noise
             stepped = a * here.x0 + b * (here.x - here.level.signal * here.x0)
             assert torch.equal(there.x[kept], stepped[kept])
-        pictures = [p for k in range(len(kept)) if kept[k] for p in _group(bench, k)]
+        assert torch.equal(passes[-1].x0[kept], bench.ran("none")[1][-1].x0[kept])
+        pictures = [p for k in range(len(kept)) if kept[k] and bench.subject.causal for p in _group(bench, k)]
         assert torch.equal(video.frames[pictures], bench.ran("none")[0].frames[pictures])
 
     def test_an_error_in_the_middle_leaves_nothing(self, bench: Bench, name: str) -> None:
@@ -431,6 +444,70 @@ class BackboneContract:
         assert video.frames.dtype == torch.float32 and bool(video.frames.isfinite().all())
         assert float((video.frames - bench.ran(in_half)[0].frames).abs().mean()) < 0.2
 
+    # ------------------------------------------------------------ words, solvers, latents
+
+    def test_words_change_the_video_or_go_unused(self, bench: Bench) -> None:
+        negative = replace(bench.scene, negative_prompt="a green field")
+        sampling, none = bench.subject.sampling, Controller()
+        unused = plan(negative, bench.outline, controller=none, sampling=sampling).warnings
+        assert bool(unused) == (not bench.outline.takes_text)
+        video = generate(negative, backbone=bench.backbone, controller=none, sampling=sampling)
+        assert torch.equal(video.frames, bench.ran("none")[0].frames) == (not bench.outline.takes_text)
+        assert video.run is not None and video.run["version"] == "2.1"
+        again = replay(Run.from_dict(json.loads(json.dumps(video.run))), backbone=bench.backbone)
+        assert torch.equal(again.frames, video.frames) and again.run == video.run
+
+    def test_a_second_order_run_differs_and_its_record_makes_it_again(self, bench: Bench) -> None:
+        video = bench.generate("none", sampling=replace(bench.subject.sampling, solver="dpm2m"))
+        euler = bench.ran("none")[0]
+        assert bool(video.frames.isfinite().all()) and not torch.equal(video.frames, euler.frames)
+        assert video.run is not None and euler.run is not None and "solver" not in euler.run["sampling"]
+        assert video.run["version"] == "2.1" and video.run["required"] == ["sampling.solver"]
+        again = replay(Run.from_dict(json.loads(json.dumps(video.run))), backbone=bench.backbone)
+        assert torch.equal(again.frames, video.frames) and again.run == video.run
+
+    def test_latents_come_out_and_noise_goes_in(self, bench: Bench, name: str) -> None:
+        video, passes = bench.ran(name)
+        assert video.noise is not None and video.latents is not None
+        assert video.noise.shape == video.latents.shape == bench.grid.latent_shape
+        assert torch.equal(bench.backbone.decode(video.latents).cpu(), video.frames)
+        if name == "none":
+            first = passes[0]
+            assert torch.equal(first.x.cpu(), video.noise * first.level.init_noise_sigma)
+        # The generator makes the model's draw all the same: a method's own draws are what they were.
+        again = bench.generate(name, noise=video.noise)
+        assert torch.equal(again.frames, video.frames)
+        assert again.run is not None and video.run is not None
+        run, other = Run.from_dict(json.loads(json.dumps(again.run))), Run.from_dict(video.run)
+        assert list(run.inputs) == ["noise"] and "inputs" in again.run["required"] and run.key != other.key
+        with pytest.raises(FieldError, match="noise: the video was made from latents of sha256"):
+            replay(run, backbone=bench.backbone)
+        with pytest.raises(FieldError, match="noise: the video was made without"):
+            replay(other, backbone=bench.backbone, noise=video.noise)
+        with pytest.raises(FieldError, match="noise"):
+            replay(run, backbone=bench.backbone, noise=-video.noise)
+        assert torch.equal(replay(run, backbone=bench.backbone, noise=video.noise).frames, video.frames)
+
+    def test_a_reference_clips_latents_stand_for_the_clip(self, bench: Bench, name: str) -> None:
+        clip = dragged_clip(tracks_of(bench.scene, bench.grid), bench.grid.num_frames)
+        latents = bench.backbone.encode_frames(clip.frames.to(bench.backbone.device), bench.grid)
+        if not bench.subject.controllers[name].uses().reference:
+            with pytest.raises(FieldError, match=r"reference_latents: .* uses no reference clip"):
+                bench.generate(name, reference_latents=latents)
+            return
+        video = bench.generate(name, reference_latents=latents)
+        assert torch.equal(video.frames, bench.ran(name)[0].frames)
+        assert not torch.equal(bench.generate(name, reference_latents=-latents).frames, video.frames)
+        assert video.run is not None and list(video.run["inputs"]) == ["reference_latents"]
+
+    @pytest.mark.parametrize("spoilt", ["shape", "dtype", "finite"])
+    def test_latents_that_are_none_of_its_own_are_refused(self, bench: Bench, spoilt: str) -> None:
+        noise = torch.zeros(bench.grid.latent_shape)
+        noise = {"shape": noise[:, :, 1:], "dtype": noise.double(), "finite": noise / 0}[spoilt]
+        with pytest.raises(FieldError, match=r"^noise: "), passes_of(bench.backbone) as passes:
+            bench.generate("none", noise=noise)
+        assert not passes
+
     # ------------------------------------------------------------ mistakes, before any weight is read
 
     def refused(
@@ -461,7 +538,7 @@ class BackboneContract:
         assert planned.grid == bench.grid and planned.levels[-1].noise == 0
 
     def test_a_size_it_cannot_make_is_refused(self, bench: Bench, impossible: str) -> None:
-        value = bench.subject.impossible[impossible]
+        value: Any = bench.subject.impossible[impossible]
         error = self.refused(bench, impossible, sampling=replace(bench.subject.sampling, **{impossible: value}))
         assert str(value) in str(error)
 

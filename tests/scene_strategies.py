@@ -88,5 +88,6 @@ def scenes(draw: st.DrawFn) -> Scene:
         motions=tuple(draw(st.lists(motions(width, height), max_size=3))),
         fit=draw(st.sampled_from(get_args(Fit))),
         prompt=draw(names),
+        negative_prompt=draw(names),
         reference=draw(st.none() | references()),
     )

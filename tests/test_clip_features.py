@@ -151,6 +151,7 @@ def test_training_clips_are_spoilt_more_by_more(kind: str) -> None:
     assert 0 < changes[0] < changes[2] and changes[1] < changes[2]
 
 
+@pytest.mark.long
 def test_trains_resumes_and_writes_what_is_read(tmp_path: Path) -> None:
     def training(folder: str) -> ClipFeaturesTraining:
         return ClipFeaturesTraining(

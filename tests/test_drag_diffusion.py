@@ -260,6 +260,7 @@ def test_reference_attention_acts_from_the_dragged_step_until_told(backbone: SVD
 # ---------------------------------------------------------------- nothing is left, nothing waits
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
 def test_nothing_is_left_however_it_ends(scene: Scene, checkpointing: bool) -> None:
     backbone = load_svd(tiny_svd(NUM_FRAMES, light=True), device="cpu", dtype="float32", settings=ONE_PASS)

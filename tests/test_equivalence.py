@@ -445,6 +445,7 @@ def test_the_guided_steps_are_the_twins(
 # ---------------------------------------------------------------- whole runs
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
@@ -467,7 +468,7 @@ def test_a_whole_run_is_the_twins(backbone: SVD, models: plain.Models, name: str
     trace = twin.Trace()
     theirs = twin.run(models, resized(picture()), boxes_of(name), chosen, trace)
     assert trace.guided == [1, 2]
-    size = {"width": WIDTH, "height": HEIGHT, "num_frames": NUM_FRAMES}
+    size: dict[str, Any] = {"width": WIDTH, "height": HEIGHT, "num_frames": NUM_FRAMES}
     sampling = Sampling(**size, num_steps=chosen.num_steps, seed=chosen.seed)
     ours = generate(scene_of(name), backbone=backbone, controller=controller_of(chosen), sampling=sampling)
     assert (ours.frames - theirs).abs().max() <= 1e-3

@@ -241,6 +241,7 @@ def test_i3d_has_the_published_layout_and_size() -> None:
     assert round((2 * num - 64 * 7**3) / 1e6) == 25
 
 
+@pytest.mark.long
 def test_inception_equals_its_literal_twin(tmp_path: Path) -> None:
     state = filled(inception_shapes())
     torch.save(state, tmp_path / "weights.pth")
@@ -255,6 +256,7 @@ def test_inception_equals_its_literal_twin(tmp_path: Path) -> None:
     assert extractor.sha256 == hashlib.sha256((tmp_path / "weights.pth").read_bytes()).hexdigest()
 
 
+@pytest.mark.long
 def test_i3d_equals_its_literal_twin(tmp_path: Path) -> None:
     state = filled(i3d_shapes())
     save_file(state, tmp_path / "weights.safetensors")

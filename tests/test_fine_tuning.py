@@ -59,6 +59,7 @@ def test_own_clips_are_found_and_cut_to_shape(clips: Path, tmp_path: Path) -> No
         find_videos(tmp_path / "none")
 
 
+@pytest.mark.long
 def test_a_folder_of_svd_is_fine_tuned_from_the_command_line(
     clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -72,6 +72,7 @@ def test_the_field_over_cells_is_that_of_their_middles() -> None:
         clips.layers.pooled(10)
 
 
+@pytest.mark.long
 @settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 2**40), held_out=st.booleans(), num=st.integers(1, 3))
 def test_clips_are_in_range_repeatable_and_differ(seed: int, held_out: bool, num: int) -> None:

@@ -109,6 +109,7 @@ class Naive(FreeTraj):
         return state.setup.backbone.editing(edit, state.setup.grid)
 
 
+@pytest.mark.long
 def test_a_freetraj_step_takes_at_most_a_fifth_more_than_a_plain_one(
     counting: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,7 +24,7 @@ from sgi2v.controllers import (
 )
 from sgi2v.controllers.freetraj import lay
 from sgi2v.errors import FieldError
-from sgi2v.migrations import controller_from_1, controller_to_1, flat, generator_of_1
+from sgi2v.migrations import controller_from_1, controller_to_1, flat, generator_of_1, newer_fields, without_newer
 from sgi2v.planning import Range, Unit
 from sgi2v.spectrum import low_pass_3d, merge_frequencies_3d
 
@@ -192,8 +192,10 @@ def has(said: object, name: str) -> bool:
     return name in said or any(has(value, name) for value in said.values())
 
 
-LATER = {"loss", "backward", "lr_unit", "clip_gradient", "keep_statistics", "hold_background", "path_parts"}
-"""Fields that SG-I2V has gained since."""
+LATER = {
+    "loss", "backward", "lr_unit", "clip_gradient", "keep_statistics", "hold_background", "path_parts", "mask_rule",
+}  # fmt: skip
+"""Fields that methods have gained since."""
 
 
 @given(controller=combined)
@@ -222,10 +224,23 @@ def test_what_version_1_cannot_say_gives_nothing() -> None:
         SGI2V(keep_statistics=True),
         InTurn(second=SGI2V(backward="direct")),
         SGI2V(path_parts=2),
+        TimeToMove(mask_rule="published"),
+        InTurn(first=TimeToMove(mask_rule="published"), second=SGI2V()),
     ):
         assert controller_to_1(controller_to_dict(new)) is None, new
     assert controller_to_1({"name": "of-another-package", "speed": 3}) is None
     assert controller_to_1({"name": "none+x", "first": {"name": "none"}, "second": {"name": "x"}}) is None
+
+
+def test_what_version_2_cannot_say_is_named_and_the_rest_left_out() -> None:
+    for controller in (TimeToMove(), InTurn(first=TimeToMove(), second=SGI2V()), SGI2V()):
+        said = without_newer(controller_to_dict(controller))
+        assert not has(said, "mask_rule") and newer_fields(said) == []
+        assert controller_from_dict(said) == controller
+    new = TimeToMove(mask_rule="published")
+    assert newer_fields(without_newer(controller_to_dict(new))) == ["controller.mask_rule"]
+    both = without_newer(controller_to_dict(InTurn(first=new, second=SGI2V())))
+    assert newer_fields(both) == ["controller.first.mask_rule"]
 
 
 # ---------------------------------------------------------------- FreeTraj's draws in version 1

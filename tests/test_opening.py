@@ -93,6 +93,19 @@ MISTAKES = {
     ),
     "wrong frame count": ("scene.json --num-frames 1", r"num_frames: must lie in 2\.\.256, got 1"),
     "prompt": ("scene.json --prompt cat", r"prompt: bundled takes no text; leave --prompt out"),
+    "negative prompt": (
+        "scene.json --negative-prompt cat",
+        r"negative_prompt: bundled takes no text; leave --negative-prompt out",
+    ),
+    "reference latents": (
+        "scene.json --reference-latents photo.png controller:sg-i2v",
+        r"reference_latents: sg-i2v uses no reference clip; leave --reference-latents out, or choose time-to-move",
+    ),
+    "solver": ("scene.json --solver heun", r"solver: .*heun"),
+    "place of latents": (
+        "scene.json --save-latents out.npz",
+        r"save_latents: 'out\.npz' is no name of a file of latents; end it in \.safetensors",
+    ),
     "reference": (
         "scene.json --reference photo.png controller:sg-i2v",
         r"reference: sg-i2v uses no reference clip; leave --reference out, or choose time-to-move",

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from hypothesis import assume, given
@@ -194,13 +194,14 @@ def test_what_our_methods_use() -> None:
         ({"num_steps": 1001}, "num_steps: must lie in 1..1000, got 1001"),
     ],
 )
-def test_impossible_sampling_is_refused(fields: dict[str, int], message: str) -> None:
+def test_impossible_sampling_is_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(FieldError, match=f"^{message}"):
         Sampling(**fields)
 
 
 def test_the_ends_of_sampling_are_possible() -> None:
-    for fields in ({"seed": 0}, {"seed": 2**63 - 1}, {"num_steps": 1}, {"num_steps": 1000}):
+    ends: tuple[dict[str, Any], ...] = ({"seed": 0}, {"seed": 2**63 - 1}, {"num_steps": 1}, {"num_steps": 1000})
+    for fields in ends:
         assert json.loads(json.dumps(dataclasses.asdict(Sampling(**fields)))) == dataclasses.asdict(Sampling(**fields))
 
 

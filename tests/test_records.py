@@ -3,6 +3,7 @@
 import json
 import re
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 RECORDS = Path(__file__).parent / "data" / "records"
 
 
-def kept(version: int) -> dict[str, Any]:
+def kept(version: int | str) -> dict[str, Any]:
     data = json.loads((RECORDS / f"scene-{version}.json").read_text(encoding="utf-8"))
     assert isinstance(data, dict)
     return data
@@ -52,8 +53,25 @@ def test_a_scene_of_version_2_means_what_it_meant() -> None:
     assert scene_to_dict(scene)["version"] == 2
 
 
-@pytest.mark.parametrize("version", range(1, NEWEST[0] + 1))
-def test_every_version_of_scenes_is_kept_and_described(version: int) -> None:
+def test_a_scene_of_version_2_1_means_what_it_meant() -> None:
+    scene = load_scene(RECORDS / "scene-2.1.json")
+    assert (scene.prompt, scene.negative_prompt, scene.motions) == ("a disc moves right", "blurred, still", ())
+    assert scene_to_dict(scene)["version"] == "2.1"
+    assert scene_to_dict(replace(scene, negative_prompt=""))["version"] == 1
+    with pytest.raises(FieldError, match=r"negative_prompt: .* under an unknown field"):
+        scene_from_dict({**kept("2.1"), "version": 2})
+
+
+def test_a_file_may_require_what_is_known() -> None:
+    """A record within a run does: an older program must not leave out what decides the video."""
+    data = {**kept("2.1"), "required": ["negative_prompt"]}
+    assert scene_from_dict(data) == scene_from_dict(kept("2.1"))
+    with pytest.raises(FieldError, match=r"^negative_prompt: unknown here.*must be known; update sgi2v"):
+        RecordReader(data, newest=(2, 0)).known(data, set(data) - {"required", "negative_prompt"})
+
+
+@pytest.mark.parametrize("version", [*range(1, NEWEST[0] + 1), version_text(NEWEST)])
+def test_every_version_of_scenes_is_kept_and_described(version: int | str) -> None:
     assert kept(version)["version"] == version
     scenes = (ROOT / "docs" / "records.md").read_text(encoding="utf-8").split("## Scenes")[1]
     row = re.search(rf"^\| {version} \|.*", scenes, re.MULTILINE)
@@ -63,14 +81,14 @@ def test_every_version_of_scenes_is_kept_and_described(version: int) -> None:
 def test_what_a_newer_minor_version_adds_is_left_out_and_named() -> None:
     data = kept(2)
     scene = scene_from_dict(data)
-    data |= {"version": "2.1", "mood": "calm"}
+    data |= {"version": "2.2", "mood": "calm"}
     data["motions"][0]["box"]["depth"] = 3
     data["motions"][0]["layer"] = {"front": True}
     with pytest.warns(NewerRecord) as told:
         assert scene_from_dict(data) == scene
     assert len(told) == 1
     assert str(told[0].message) == (
-        "version: 2.1 is newer than this program, which leaves out mood, motions.box.depth, motions.layer; update sgi2v"
+        "version: 2.2 is newer than this program, which leaves out mood, motions.box.depth, motions.layer; update sgi2v"
     )
 
 
@@ -82,7 +100,7 @@ def test_a_newer_minor_version_without_anything_new_is_read_in_silence() -> None
 
 
 def test_what_a_newer_version_requires_must_be_known() -> None:
-    data = {**kept(1), "version": "2.1", "required": ["motions.path.tension", "mood"]}
+    data = {**kept(1), "version": "2.2", "required": ["motions.path.tension", "mood"]}
     data["motions"][0]["path"][1]["tension"] = 0.5
     with pytest.raises(FieldError, match="must be known; update sgi2v") as error:
         scene_from_dict(data)
@@ -100,7 +118,7 @@ def test_an_unknown_field_of_a_known_version_is_a_mistake(version: int | str) ->
 
 @pytest.mark.parametrize("version", [3, "3.0", "3.1", 10**30])
 def test_a_newer_major_version_is_refused(version: int | str) -> None:
-    with pytest.raises(FieldError, match="is newer than 2, the newest known here; update sgi2v") as error:
+    with pytest.raises(FieldError, match=r"is newer than 2\.1, the newest known here; update sgi2v") as error:
         scene_from_dict({**kept(1), "version": version})
     assert error.value.field == "version"
 

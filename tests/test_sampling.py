@@ -18,7 +18,8 @@ from sgi2v.errors import FieldError
 from sgi2v.grid import Tracks
 from sgi2v.planning import Schedule
 from sgi2v.sampling import sample
-from sgi2v.step import Cancelled, Level, Reporter, Step, euler
+from sgi2v.solvers import euler
+from sgi2v.step import Cancelled, Level, Reporter, Step
 from tiny import load_svd, setup_of, tiny_scheduler, tiny_svd
 
 LEVELS = st.builds(

@@ -242,6 +242,7 @@ BAD_SCENES: list[tuple[dict[str, Any], str]] = [
     ({"motions": [Motion(box=BOX, mask=Image.new("L", (4, 4)))]}, r"motions\[0\]\.mask: \(4, 4\) is not"),
     ({"fit": "crop"}, r"fit: 'crop' is not known; give one of stretch, cover, contain"),
     ({"prompt": None}, r"prompt: None is not a text"),
+    ({"negative_prompt": 3}, r"negative_prompt: 3 is not a text"),
 ]
 
 
@@ -262,6 +263,7 @@ def test_whatever_a_field_is_given_the_answer_is_a_thing_or_a_value_error(kind: 
             "motions": (),
             "fit": "stretch",
             "prompt": "",
+            "negative_prompt": "",
             "reference": None,
         },
     }

@@ -251,6 +251,7 @@ def test_a_comparison_is_of_the_scene_it_was_asked_for(visit: Visit) -> None:
     visit.wait("s.jobs.every((job) => !['queued', 'running'].includes(job.state))")
 
 
+@pytest.mark.long
 def test_a_row_stays_while_its_job_goes_on_and_ends_but_once(visit: Visit) -> None:
     visit.photo()
     visit.drag((20, 20), (50, 44))  # a method steers by boxes

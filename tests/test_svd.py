@@ -122,6 +122,9 @@ def test_a_prompt_goes_unused_and_that_is_said(backbone: SVD) -> None:
         f"not used by none on {public_name(backbone.name)}: prompt (Stable Video Diffusion takes no text)",
     )
     assert not plan(Scene(image=image), backbone.outline, controller=Controller(), sampling=sampling).warnings
+    both = Scene(image=image, prompt="a cat", negative_prompt="a dog")
+    (warning,) = plan(both, backbone.outline, controller=Controller(), sampling=sampling).warnings
+    assert "prompt and negative prompt (Stable Video Diffusion takes no text)" in warning
 
 
 def test_no_guidance_asks_for_one_branch_only(backbone: SVD) -> None:

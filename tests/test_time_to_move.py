@@ -15,8 +15,9 @@ from reference import time_to_move as twin
 from sgi2v import SVD, Progress, Run, Sampling, generate, replay
 from sgi2v.backbones.svd.parts import SVDCondition
 from sgi2v.controllers import Controller, Setup, TimeToMove, controller_from_dict, controller_to_dict
+from sgi2v.controllers.time_to_move import held_cells
 from sgi2v.cut_and_drag import dragged_clip
-from sgi2v.grid import tracks_of
+from sgi2v.grid import Grid, tracks_of
 from sgi2v.reference import Reference
 from sgi2v.sampling import sample
 from sgi2v.scene import Box, Key, Motion, Scene
@@ -109,6 +110,7 @@ def test_the_default_clocks_are_steps_16_and_21_of_50_on_svd_xt() -> None:
         ),
         ({"unit": "share"}, r"controller\.unit: share grows as noise falls"),
         ({"coverage": 0.0}, r"controller\.coverage"),
+        ({"coverage": 0.25, "mask_rule": "published"}, r"controller\.coverage: the rule published looks at one pixel"),
     ],
 )
 def test_a_bad_field_is_named(fields: dict[str, Any], message: str) -> None:
@@ -226,6 +228,35 @@ def test_the_mask_is_symmetric_as_the_box_and_lies_inside_it(backbone: SVD) -> N
             assert columns.min() * 8 >= left - 4.5 and (columns.max() + 1) * 8 <= right + 4.5
 
 
+@pytest.mark.parametrize(("stride", "frame_stride", "frames"), [(8, 1, 3), (8, 4, 9), (16, 4, 13), (32, 8, 17)])
+def test_both_mask_rules_are_their_literal_twins(stride: int, frame_stride: int, frames: int) -> None:
+    grid = Grid(width=96, height=64, num_frames=frames, stride=stride, frame_stride=frame_stride)
+    masks = torch.rand(frames, 64, 96, generator=torch.Generator().manual_seed(frames)).numpy() ** 0.5
+    # As published: every fourth frame after the first (its second on), then to the nearest pixel of the smaller size.
+    kept = torch.from_numpy(np.concatenate([masks[:1], masks[1::frame_stride]]))[:, None]
+    nearest = torch.nn.functional.interpolate(kept, size=(grid.rows, grid.columns), mode="nearest")
+    assert np.array_equal(held_cells(masks, grid, "published"), (nearest[:, 0] > 0.5).numpy())
+    for k in range(grid.latent_frames):
+        group = [0] if k == 0 else range(frame_stride * (k - 1) + 1, frame_stride * k + 1)
+        for row in range(grid.rows):
+            for column in range(grid.columns):
+                y, x = row * stride, column * stride
+                mean = np.mean([masks[f, y : y + stride, x : x + stride].astype(np.float64) for f in group])
+                if abs(mean - 0.6) > 1e-4:
+                    assert held_cells(masks, grid, "coverage", 0.6)[k, row, column] == (mean >= 0.6)
+
+
+def test_the_published_rule_holds_other_cells(backbone: SVD) -> None:
+    """A box that reaches less than half into cells at its right and bottom has their corners nevertheless."""
+    beside = dataclasses.replace(MOVES, box=Box(left=8, top=8, right=26, bottom=26))
+    setup = prepared(backbone, dataclasses.replace(SCENE, motions=(beside,)))
+    published = dataclasses.replace(TTM, mask_rule="published")
+    masks = dragged_clip(setup.tracks, FRAMES).masks.numpy()
+    inside = published.prepare(setup).inside[:, 0].numpy()
+    assert np.array_equal(inside, held_cells(masks, setup.grid, "published"))
+    assert not np.array_equal(inside, TTM.prepare(setup).inside[:, 0].numpy())
+
+
 def test_a_scenes_own_clip_stands_instead_of_the_motions_and_travels_in_the_record(backbone: SVD) -> None:
     mask = PIL.Image.new("L", (WIDTH, HEIGHT))
     mask.paste(255, (32, 0, WIDTH, HEIGHT))
@@ -248,5 +279,9 @@ def test_a_scenes_own_clip_stands_instead_of_the_motions_and_travels_in_the_reco
 
 
 def test_its_record_gives_it_back() -> None:
-    for controller in (TTM, TimeToMove(t_weak=None, t_strong=None, unit="step", coverage=0.25)):
+    for controller in (
+        TTM,
+        TimeToMove(t_weak=None, t_strong=None, unit="step", coverage=0.25),
+        TimeToMove(mask_rule="published"),
+    ):
         assert controller_from_dict(controller_to_dict(controller)) == controller

@@ -137,6 +137,7 @@ def test_settings_out_of_range_are_refused(field: dict[str, float]) -> None:
         TemplateTracker(**field)  # type: ignore[arg-type]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("kind", "floor"), [("simple", 0.5), ("rich", 2.5)])
 def test_ranks_clips_made_without_a_model(kind: str, floor: float) -> None:
     errors = []

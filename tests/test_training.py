@@ -177,6 +177,7 @@ def test_a_training_that_is_killed_gives_the_weights_of_one_that_is_not(tmp_path
         assert [row["step"] for row in history(tmp_path / name / "log.jsonl")] == list(range(1, 6))
 
 
+@pytest.mark.long
 def test_autoencoder_resumes_with_identical_results_and_standard_latents(tmp_path: Path) -> None:
     training = _autoencoder(tmp_path)
     lines: list[Mapping[str, float]] = []
@@ -216,6 +217,7 @@ def test_decoder_training_leaves_the_encoder_alone(
     assert all(torch.equal(value, measured[-1][name]) for name, value in after.state_dict().items())
 
 
+@pytest.mark.long
 def test_latents_that_are_kept_stay_near_those_of_the_initial_autoencoder(tmp_path: Path) -> None:
     training = replace(
         _autoencoder(tmp_path), lr=1e-3, num_warmup=0, num_steps=40, ema=0.8, initial=tmp_path / "initial"
@@ -242,6 +244,7 @@ def test_latents_that_are_kept_stay_near_those_of_the_initial_autoencoder(tmp_pa
             replace(kept, **wrong)
 
 
+@pytest.mark.long
 def test_a_training_of_the_autoencoder_that_is_out_of_time_ends_in_order(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -270,6 +273,7 @@ def test_a_decoder_learns_from_latents_as_rough_as_asked_for(tmp_path: Path) -> 
         replace(training, latent_noise=-0.1)
 
 
+@pytest.mark.long
 def test_an_export_is_a_pipeline_that_runs(training: DenoiserTraining, tmp_path: Path) -> None:
     models = build(training)
     vae = AutoencoderKLTemporalDecoder.from_pretrained(training.autoencoder)
@@ -302,6 +306,7 @@ def test_the_image_encoder_sees_what_the_pipeline_shows_it(training: DenoiserTra
         assert torch.allclose(theirs, ours, atol=2e-3)
 
 
+@pytest.mark.long
 def test_fine_tuning_starts_from_a_folder(training: DenoiserTraining, tmp_path: Path) -> None:
     models = build(replace(training, seed=5))
     vae = AutoencoderKLTemporalDecoder.from_pretrained(training.autoencoder)
@@ -360,6 +365,7 @@ def test_learning_rate_rises_then_goes_to_its_end() -> None:
     assert stage.rate(100) == pytest.approx(1e-5, rel=0.01)
 
 
+@pytest.mark.long
 def test_a_rate_that_was_too_high_is_lowered_where_it_went_astray(training: DenoiserTraining) -> None:
     with pytest.raises(Stopped):
         denoiser.train(training, stop=partial(next, iter([False, False, True])))
@@ -381,6 +387,7 @@ def test_what_is_no_number_replaces_no_checkpoint(training: DenoiserTraining) ->
     assert (training.output / "newest.pt").read_bytes() == before
 
 
+@pytest.mark.long
 def test_latents_that_may_change_are_roughened_by_their_own_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,6 +30,7 @@ def autoencoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_a_watcher_shows_what_the_averaged_weights_draw(autoencoder: Path, tmp_path: Path) -> None:
     """At its steps alone: a sheet, distances without and with control, the probe; the weights are not touched."""
     settings = tmp_path / "sgi2v.json"
@@ -62,6 +63,7 @@ def test_a_watcher_shows_what_the_averaged_weights_draw(autoencoder: Path, tmp_p
         PeriodicEvaluation(replace(training, settings=tmp_path / "none.json"))
 
 
+@pytest.mark.long
 def test_validation_is_the_loss_of_the_same_held_out_clips_at_every_call(autoencoder: Path, tmp_path: Path) -> None:
     """A network that says nothing has the mean square of what it should say; other training seeds change nothing."""
     stage = Stage(num_steps=4, num_frames=3, batch_size=2, width=64, height=64)

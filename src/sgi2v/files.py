@@ -1,5 +1,6 @@
-"""Reads files of bearable size."""
+"""Files of bearable size, and the folder for what can be made again."""
 
+import os
 from pathlib import Path
 from typing import Final
 
@@ -19,3 +20,8 @@ def read_file(path: Path, field: str) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise FieldError(field, f"{path} cannot be read ({error.strerror})", "check its name and rights") from error
+
+
+def cache_folder() -> Path:
+    """Folder for what can be made again: encoded texts, hashes of large files; ``XDG_CACHE_HOME`` moves it."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sgi2v"

@@ -22,9 +22,9 @@ _RENAMED: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
     }
 )
 """Fields of a method by their names in version 1."""
-_SIDES: Final = ("first", "second")
-_ADDED: Final[Mapping[str, Mapping[str, object]]] = MappingProxyType(
+_SINCE_2_1: Final[Mapping[str, Mapping[str, object]]] = MappingProxyType(
     {
+        "time-to-move": MappingProxyType({"mask_rule": "coverage"}),
         "sg-i2v": MappingProxyType(
             {
                 "loss": "alignment",
@@ -35,10 +35,11 @@ _ADDED: Final[Mapping[str, Mapping[str, object]]] = MappingProxyType(
                 "hold_background": 0.0,
                 "path_parts": 1,
             }
-        )
+        ),
     }
 )
-"""Fields that a method has gained since version 1, each with the value at which it is off; so it is left out there."""
+"""Fields of a method that version 2.1 of a record brought, with what says nothing new: then they are left out."""
+_SIDES: Final = ("first", "second")
 
 
 def controller_from_1(name: str, values: Json, *, before: Range | None = None) -> dict[str, object]:
@@ -86,25 +87,37 @@ def controller_to_1(data: Json, *, drawn_from_noise: bool = False) -> dict[str, 
     if name == "freetraj" and data["inject_noise"] and not drawn_from_noise:
         return None
     older = flat(data)
-    if any(field in older for field in _ADDED.get(name, {})):
+    if newer_fields(older):
         return None
     return None if name == "sg-i2v" and older["guided_as"] == "share" else older
 
 
-def flat(data: Json) -> dict[str, object]:
-    """A method under the field names of version 1, whether or not version 1 means the same by them.
+def without_newer(data: Json) -> Json:
+    """A method as version 2 of a record says it, but for fields that say what version 2 cannot."""
+    newer = _SINCE_2_1.get(str(data["name"]), {})
+    return {
+        key: without_newer(value) if key in _SIDES and isinstance(value, dict) else value
+        for key, value in data.items()
+        if key not in newer or value != newer[key]
+    }
 
-    Fields that came later are left out where they are off: so benchmark rows of before are still found.
-    """
+
+def newer_fields(data: Json, place: str = "controller") -> list[str]:
+    """Names of a method's fields that version 2 of a record cannot say, as ``required`` lists them."""
+    own = [f"{place}.{key}" for key in _SINCE_2_1.get(str(data["name"]), {}) if key in data]
+    parts = [(key, part) for key in _SIDES if isinstance(part := data.get(key), dict)]
+    return own + [name for key, part in parts for name in newer_fields(part, f"{place}.{key}")]
+
+
+def flat(data: Json) -> dict[str, object]:
+    """A method under the field names of version 1, whether or not version 1 means the same by them."""
+    data = without_newer(data)
     name = str(data["name"])
     if "+" in name:
         return {key: flat(part) if isinstance(part, dict) else part for key, part in data.items()}
     old = {new: before for before, new in _RENAMED.get(name, {}).items()}
     fields: dict[str, object] = {}
-    off = _ADDED.get(name, {})
     for key, value in data.items():
-        if key in off and value == off[key]:
-            continue
         if key == "guided" and name in _UNITS and isinstance(value, Mapping):
             fields |= {"guided": [value["low"], value["high"]], "guided_as": value["unit"]}
         else:

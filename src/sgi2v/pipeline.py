@@ -15,7 +15,9 @@ from sgi2v.backbones.base import Backbone, Outline, Text, settings_with
 from sgi2v.backbones.registry import load_backbone
 from sgi2v.controllers import Controller, Setup, controller_from_dict, controller_name, recommended
 from sgi2v.errors import FieldError
+from sgi2v.fitting import fitted
 from sgi2v.grid import Grid, Tracks, tracks_of
+from sgi2v.latents import Given
 from sgi2v.lazy import torch
 from sgi2v.migrations import generator_of_1
 from sgi2v.planning import Sampling, Schedule
@@ -23,6 +25,7 @@ from sgi2v.run import Run, public_name, trusted_source
 from sgi2v.sampling import sample
 from sgi2v.scene import Scene
 from sgi2v.scene_io import scene_from_dict
+from sgi2v.solvers import SOLVERS
 from sgi2v.step import Cancelled, Level, Reporter, Step
 
 if TYPE_CHECKING:
@@ -192,6 +195,8 @@ def generate(
     progress: Callable[[Progress], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
     preview: Callable[[Float[torch.Tensor, "3 h w"]], None] | None = None,
+    noise: torch.Tensor | None = None,
+    reference_latents: torch.Tensor | None = None,
 ) -> Video:
     """A video of the scene's image in which its motions are followed.
 
@@ -199,7 +204,9 @@ def generate(
     ``adapters`` take part in every pass (:mod:`sgi2v.backbones.adapters`). ``progress`` is called at every step and
     guided iteration; ``cancelled`` is asked as often, and the run raises :class:`Cancelled` when it answers True.
     ``preview`` is shown what the middle frame looks like so far, in 0..1, at up to six of the steps, decoded by
-    itself; it changes nothing. The video carries its :class:`Run`.
+    itself; it changes nothing. ``noise`` stands instead of what the seed would give, ``reference_latents`` instead of
+    the reference clip as the model encodes it: both latents of the video's grid, [frames, channels, rows, columns],
+    float32, normalised as the network sees them. The video carries its :class:`Run`, its noise and its latents.
 
     Raises FieldError, before any compute, for what :func:`plan` refuses; MemoryError, saying what would lower it, when
     the device is too small.
@@ -212,6 +219,7 @@ def generate(
         adapters=adapters,
         reporter=_Progress(progress=progress or (lambda _: None), cancelled=cancelled or (lambda: False)),
         preview=preview,
+        given=Given(noise=noise, reference_latents=reference_latents),
     )
 
 
@@ -223,6 +231,7 @@ def _generate(
     sampling: Sampling | None,
     adapters: Sequence[Adapter],
     reporter: _Progress,
+    given: Given,
     preview: Callable[[torch.Tensor], None] | None = None,
     drawn_from_noise: bool = False,
 ) -> Video:
@@ -232,6 +241,7 @@ def _generate(
 
     planned = plan(scene, backbone.outline, controller=controller, sampling=sampling)
     sampling, grid = planned.sampling, planned.grid
+    given.check(planned.controller, grid)
     number = str(backbone.dtype).removeprefix("torch.")
     run = Run.of(
         scene,
@@ -240,6 +250,7 @@ def _generate(
         {**dataclasses.asdict(sampling), "dtype": number},
         adapters=identities(adapters),
         warnings=planned.warnings,
+        inputs=given.hashes,
         drawn_from_noise=drawn_from_noise,
     )
     if preview is not None:
@@ -248,14 +259,16 @@ def _generate(
     # One generator, first the model's draws in its own order, then the method's: then one seed gives what the model's
     # own pipeline gives.
     generator = torch.Generator().manual_seed(sampling.seed)
-    text = Text(prompt=scene.prompt)
+    text = Text(prompt=scene.prompt, negative=scene.negative_prompt)
     try:
         with ExitStack() as adapted:
             for adapter in adapters:
                 adapted.enter_context(backbone.adapted(adapter))
             reporter.progress(Progress(phase="encode"))
             condition = backbone.encode(planned.tracks.image, text, grid, generator)
+            # Drawn in any case: later draws stay what they are.
             noise = backbone.noise(grid, generator)
+            noise = noise if given.noise is None else given.noise.to(noise.device)
             setup = Setup(
                 backbone=backbone,
                 condition=condition,
@@ -264,15 +277,19 @@ def _generate(
                 levels=planned.levels,
                 generator=generator_of_1(noise) if drawn_from_noise else generator,
                 text=text,
+                reference_latents=given.reference_latents,
             )
-            latents = sample(planned.controller, setup, noise=noise, reporter=reporter)
+            solver = SOLVERS[sampling.solver]
+            latents = sample(planned.controller, setup, noise=noise, reporter=reporter, solver=solver)
             reporter.progress(Progress(phase="decode", fraction=1.0))
             frames = backbone.decode(latents).cpu()
     except (torch.OutOfMemoryError, RuntimeError) as error:
         if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
             raise MemoryError(_memory_advice(backbone, sampling)) from error
         raise
-    return Video(frames=frames, fps=float(backbone.settings.fps), run=run.to_dict())
+    return Video(
+        frames=frames, fps=float(backbone.settings.fps), run=run.to_dict(), noise=noise.cpu(), latents=latents.cpu()
+    )
 
 
 def _memory_advice(backbone: Backbone, sampling: Sampling) -> str:
@@ -290,25 +307,29 @@ def replay(
     adapters: Sequence[Adapter] = (),
     progress: Callable[[Progress], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
+    noise: torch.Tensor | None = None,
+    reference_latents: torch.Tensor | None = None,
 ) -> Video:
     """The run's video, made again from its record alone.
 
     Without a ``backbone`` the recorded one is loaded, if the record may name it (:func:`trusted_source`). Raises
     FieldError when the record is damaged, names a method of a package that is not installed, or the weights of the
-    model or the ``adapters`` are not those of the record.
+    model, the ``adapters``, or latents that were given (as to :func:`generate`) are not those of the record.
     """
     values = dict(run.sampling)
     dtype = values.pop("dtype", None)
     known = {f.name for f in dataclasses.fields(Sampling)}
     if unknown := sorted(set(values) - known):
         raise FieldError("run.sampling", f"unknown field {unknown[0]!r}")
-    sampling = Sampling(**values)
+    sampling = Sampling(**fitted(Sampling, values, "run.sampling"))
     scene = scene_from_dict(dict(run.scene), base_dir=None)
     controller = controller_from_dict(run.controller)
     settings = run.backbone.get("settings")
     if not isinstance(settings, Mapping):
         raise FieldError("run.backbone.settings", "missing; the record is damaged")
     _check_adapters(run, adapters)
+    given = Given(noise=noise, reference_latents=reference_latents)
+    given.check_recorded(run.inputs)
     backbone = backbone or load_backbone(trusted_source(run), dtype=dtype)
     if backbone.weights_sha256 != run.backbone.get("weights_sha256"):
         raise FieldError(
@@ -324,6 +345,7 @@ def replay(
         sampling=sampling,
         adapters=adapters,
         reporter=_Progress(progress=progress or (lambda _: None), cancelled=cancelled or (lambda: False)),
+        given=given,
         drawn_from_noise=run.version == 1,
     )
 

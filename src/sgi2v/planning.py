@@ -15,6 +15,8 @@ Unit = Literal["sigma", "noise-level", "step", "share"]
 """Ways to say where in the denoising one is: sigma (noise to signal ratio), noise-level (s = noise / (signal + noise),
 alike for every model), step (steps still to go: num_steps at pure noise, 1 at the last), share (steps done, 0 at pure
 noise to 1)."""
+SolverName = Literal["euler", "dpm2m"]
+"""Steps from level to level (:mod:`sgi2v.solvers`)."""
 
 
 def position(unit: Unit, level: Level, index: int, count: int) -> float:
@@ -120,6 +122,10 @@ class Uses:
     """True where the scene's reference clip can take the motions' place."""
     masks: bool = False
     """True where it looks at the motions' masks."""
+    image: bool = False
+    """True where it changes what the model is given of the picture."""
+    weights: str = ""
+    """The training that the model's weights must have had; empty for any."""
 
     def __or__(self, other: Uses) -> Uses:
         """Parts that two methods use together."""
@@ -131,6 +137,8 @@ class Uses:
             motions=self.motions or other.motions,
             reference=self.reference or other.reference,
             masks=self.masks or other.masks,
+            image=self.image or other.image,
+            weights=self.weights or other.weights,
         )
 
 
@@ -148,8 +156,12 @@ class Sampling:
     """Height of the video in pixels, likewise."""
     num_frames: int | None = None
     """Frames of the video."""
+    solver: SolverName = "euler"
+    """Step from level to level: euler (first order, as published), or dpm2m (DPM-Solver++(2M), second order: as near
+    to the model's own path in fewer steps; of first order at and after every step at which a method steers)."""
 
     def __post_init__(self) -> None:
+        choice("solver", self.solver, SolverName)
         if not 0 <= self.seed < 2**63:
             raise FieldError("seed", f"must lie in 0..2^63-1, got {self.seed}")
         if self.num_steps is not None and not 1 <= self.num_steps <= 1000:

@@ -71,11 +71,13 @@ class RecordReader:
         for name, value in data.items():
             if name in names:
                 found[name] = value
+            elif name == REQUIRED and not place and self.version[1]:
+                continue  # all of it is known here
             elif not self.is_newer:
                 unknown = joined(self.field, joined(place, shown(name)[1:-1]))
                 known = ", ".join(sorted(names))
                 raise FieldError(unknown, f"{shown(value)} under an unknown field", f"known are {known}")
-            elif name != REQUIRED or place:
+            else:
                 self._leave_out(joined(place, str(name)))
         return found
 

@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Final
 
@@ -17,16 +17,19 @@ from sgi2v.backbones.base import Backbone, Settings
 from sgi2v.backbones.registry import is_public
 from sgi2v.controllers import Controller, controller_to_dict
 from sgi2v.errors import FieldError
-from sgi2v.migrations import controller_to_1
-from sgi2v.records import Json, RecordReader
+from sgi2v.migrations import controller_to_1, newer_fields, without_newer
+from sgi2v.records import REQUIRED, Json, RecordReader, version_text
 from sgi2v.scene import Scene
 from sgi2v.scene_io import scene_to_dict
 
 FORMAT: Final = "sgi2v-run"
 VERSION: Final = 2
 """2 knows ranges with a unit, adapters, warnings, and methods that packages bring; without these 1 is written."""
+MINOR: Final = 1
+"""2.1 knows inputs, a solver, a scene's negative prompt and Time-to-Move's mask rule; without these 2 is written."""
 _PARTS: Final = ("scene", "backbone", "controller", "sampling", "versions")
 _SINCE_2: Final = ("adapters", "warnings")
+_SINCE_2_1: Final = "inputs"
 _PACKAGES: Final = ("sgi2v", "torch", "diffusers", "transformers")
 
 
@@ -41,15 +44,17 @@ class Run:
     controller: Json
     """name and every field, as the version says them."""
     sampling: Json
-    """num_steps, seed, width, height, num_frames, dtype."""
+    """num_steps, seed, width, height, num_frames, dtype; solver, where it is another than euler."""
     versions: Mapping[str, str]
     """Package name -> version."""
     adapters: Sequence[Mapping[str, object]] = ()
     """name and sha256 of each trained adapter that took part."""
     warnings: Sequence[str] = ()
     """Remarks to the person before the run, such as what of the scene it left unused."""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """Latents that were given (noise, reference_latents) -> SHA-256 (:func:`sgi2v.latents.fingerprint`)."""
     version: int = VERSION
-    """Version it is written in; in version 1 FreeTraj draws from the noise (:mod:`sgi2v.migrations`)."""
+    """Major version it is written in; in version 1 FreeTraj draws from the noise (:mod:`sgi2v.migrations`)."""
 
     @classmethod
     def of(
@@ -61,6 +66,7 @@ class Run:
         *,
         adapters: Sequence[Mapping[str, object]] = (),
         warnings: Sequence[str] = (),
+        inputs: Mapping[str, str] | None = None,
         drawn_from_noise: bool = False,
     ) -> Run:
         """The record of a run about to start; ``sampling`` is complete, nothing left to a default.
@@ -69,21 +75,28 @@ class Run:
         """
         # The controller itself stands beside it; the advice it may have come from does not matter.
         settings = {k: v for k, v in asdict(backbone.settings).items() if k not in Settings.ADVICE}
-        said = controller_to_dict(controller)
+        said = without_newer(controller_to_dict(controller))
         older = controller_to_1(said, drawn_from_noise=drawn_from_noise)
-        old = older is not None and not adapters and not warnings
+        sampling = {name: value for name, value in sampling.items() if (name, value) != ("solver", "euler")}
+        shown = scene_to_dict(scene, embed=True)
+        if scene.negative_prompt:
+            # A scene may be read without it, a run may not: the video would be another.
+            shown[REQUIRED] = ["negative_prompt"]
+        new = inputs or "solver" in sampling or scene.negative_prompt
+        old = older is not None and not adapters and not warnings and not new
         return cls(
-            scene=scene_to_dict(scene, embed=True),
+            scene=shown,
             backbone={
                 "name": public_name(backbone.name),
                 "weights_sha256": backbone.weights_sha256,
                 "settings": settings,
             },
             controller=older if old and older is not None else said,
-            sampling=dict(sampling),
+            sampling=sampling,
             versions={package: version(package) for package in _PACKAGES},
             adapters=tuple(adapters),
             warnings=tuple(warnings),
+            inputs=dict(inputs or {}),
             version=1 if old else VERSION,
         )
 
@@ -91,8 +104,14 @@ class Run:
         """A JSON object with format and version."""
         parts = {name: getattr(self, name) for name in _PARTS}
         parts |= {name: list(value) for name in _SINCE_2 if (value := getattr(self, name))}
+        parts |= {_SINCE_2_1: dict(self.inputs)} if self.inputs else {}
+        required = [_SINCE_2_1] * bool(self.inputs) + ["sampling.solver"] * ("solver" in self.sampling)
+        required += newer_fields(self.controller) + ["scene.negative_prompt"] * ("negative_prompt" in self.scene)
+        written: Json = {"version": self.version}
+        if required:
+            written = {"version": version_text((VERSION, MINOR)), REQUIRED: required}
         # Through JSON, so that tuples and the like are what they will be when read back.
-        whole = {"format": FORMAT, "version": self.version, **parts}
+        whole = {"format": FORMAT, **written, **parts}
         loaded = json.loads(json.dumps(whole, allow_nan=False))
         assert isinstance(loaded, dict)
         return loaded
@@ -105,9 +124,9 @@ class Run:
         """
         if data.get("format") != FORMAT:
             raise FieldError("run", f"not a record of this project (format {data.get('format')!r}, not {FORMAT!r})")
-        reader = RecordReader(data, "run", newest=(VERSION, 0))
+        reader = RecordReader(data, "run", newest=(VERSION, MINOR))
         major, _ = reader.version
-        known = {*_PARTS, *(_SINCE_2 if major >= 2 else ())}
+        known = {*_PARTS, *(_SINCE_2 if major >= 2 else ()), *([_SINCE_2_1] if reader.version >= (2, 1) else [])}
         reader.known(data, {"format", "version", *known})
         reader.warn()
         for name in _PARTS:
@@ -116,7 +135,9 @@ class Run:
         for name in _SINCE_2:
             if not isinstance(data.get(name, []), list):
                 raise FieldError(f"run.{name}", "no list; the record is damaged")
-        parts: Json = {name: data[name] for name in (*_PARTS, *_SINCE_2) if name in data and name in known}
+        if not isinstance(data.get(_SINCE_2_1, {}), Mapping):
+            raise FieldError(f"run.{_SINCE_2_1}", "no JSON object; the record is damaged")
+        parts: Json = {name: value for name, value in data.items() if name in known}
         return cls(**parts, version=major)
 
     @property
@@ -130,6 +151,7 @@ class Run:
             "sampling": self.sampling,
             "adapters": list(self.adapters),
             "version": self.version,
+            **({_SINCE_2_1: dict(self.inputs)} if self.inputs else {}),  # left out, keys of before stay
         }
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 

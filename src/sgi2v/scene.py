@@ -240,6 +240,8 @@ class Scene:
     """Treatment of an image whose shape is not the model's: stretched (as published), cut or padded."""
     prompt: str = ""
     """For models that read text; others leave it unread."""
+    negative_prompt: str = ""
+    """Words that guidance leads away from, for models that read text; empty: the model's own, if it has any."""
     reference: Reference | None = None
     """A crude clip of what is wanted, for Time-to-Move, which else makes one from the motions."""
 
@@ -255,6 +257,7 @@ class Scene:
             raise FieldError("motions", f"{len(self.motions)} of them", f"give at most {MAX_MOTIONS}")
         choice("fit", self.fit, Fit)
         check_text("prompt", self.prompt)
+        check_text("negative_prompt", self.negative_prompt)
         if self.reference is not None and not isinstance(self.reference, Reference):
             raise FieldError(
                 "reference",

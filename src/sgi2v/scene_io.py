@@ -15,7 +15,7 @@ from sgi2v.checks import shown
 from sgi2v.errors import FieldError, joined, within
 from sgi2v.files import MAX_BYTES, read_file
 from sgi2v.images import Source, data_bytes, data_uri, load_image, load_mask, png_bytes
-from sgi2v.records import Json, RecordReader
+from sgi2v.records import Json, RecordReader, version_text
 from sgi2v.reference import MAX_FRAMES, Reference, check_pixels, files_of, load_reference, read_clip
 from sgi2v.scene import MAX_KEYS, MAX_MOTIONS, Box, Key, Motion, Scene
 from sgi2v.traj import load_traj, save_traj
@@ -33,8 +33,9 @@ __all__ = [
     "with_reference",
 ]
 FORMAT: Final = "sgi2v-scene"
-NEWEST: Final = (2, 0)
-"""2 knows a reference; a scene without one is written as 1, which older readers understand (docs/records.md)."""
+NEWEST: Final = (2, 1)
+"""2 knows a reference, 2.1 a negative prompt; a scene without either is written as 1, which older readers understand
+(docs/records.md)."""
 MAX_MASK_PIXELS: Final = 1_000_000_000
 """Of all masks of a scene together: a byte each in memory."""
 _SINGULAR: Final = MappingProxyType({"": "scene", "motions": "motion", "path": "key"})
@@ -119,9 +120,9 @@ def scene_to_dict(scene: Scene, *, embed: bool = True, stem: str = "scene") -> J
             data["mask"] = data_uri(motion.mask) if embed else f"{stem}-mask-{index}.png"
         motions.append(data)
     image = data_uri(scene.image) if embed else f"{stem}-image.png"
-    data = {"format": FORMAT, "version": 2 if scene.reference else 1, "image": image, "fit": scene.fit}
-    if scene.prompt:
-        data["prompt"] = scene.prompt
+    version = version_text(NEWEST) if scene.negative_prompt else 2 if scene.reference else 1
+    data = {"format": FORMAT, "version": version, "image": image, "fit": scene.fit}
+    data |= {name: text for name in ("prompt", "negative_prompt") if (text := getattr(scene, name))}
     if scene.reference:
         data["reference"] = {
             name: [
@@ -143,6 +144,7 @@ def scene_from_dict(data: object, base_dir: str | os.PathLike[str] | None = None
     """
     reader = _reader(data)
     optional = {"fit", "prompt"} | ({"reference"} if reader.version >= (2, 0) else set())
+    optional |= {"negative_prompt"} if reader.version >= (2, 1) else set()
     data = _object(reader, "", data, {"format", "version", "image", "motions"}, optional)
     motions = _list("motions", data["motions"], MAX_MOTIONS)
     image = _picture("image", data["image"], base_dir, load_image)
@@ -158,7 +160,7 @@ def scene_from_dict(data: object, base_dir: str | os.PathLike[str] | None = None
     made = [
         _motion(reader, f"motions[{index}]", motion, base_dir, mask_of_image) for index, motion in enumerate(motions)
     ]
-    others: dict[str, object] = {k: data[k] for k in ("fit", "prompt") if k in data}
+    others: dict[str, object] = {k: data[k] for k in ("fit", "prompt", "negative_prompt") if k in data}
     if "reference" in data:
         others["reference"] = _reference(reader, data["reference"], base_dir)
     reader.warn()

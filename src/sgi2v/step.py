@@ -1,4 +1,4 @@
-"""One denoising step: how much noise there is before and after it, the line that takes it, and whom it tells."""
+"""One denoising step: how much noise there is before and after it, and whom it tells."""
 
 from __future__ import annotations
 
@@ -78,14 +78,3 @@ class Step:
     level: Level
     next_level: Level
     reporter: Reporter
-
-
-def euler(
-    x: Float[torch.Tensor, "n c y x"], x0: Float[torch.Tensor, "n c y x"], level: Level, next_level: Level
-) -> Float[torch.Tensor, "n c y x"]:
-    """First-order step to the next level, keeping the noise that ``x0`` implies.
-
-    ``x' = a' x0 + (b' / b) (x - a x0)``. For SVD it is the Euler step of Karras et al. 2022 (arXiv 2206.00364,
-    algorithm 2 without churn); for flow models the straight line; for variance-preserving ones DDIM.
-    """
-    return next_level.signal * x0 + (next_level.noise / level.noise) * (x - level.signal * x0)

@@ -34,12 +34,15 @@ class Taps(Mapping[str, Tensor]):
     (``early_exit``), so nothing after it costs time, and gradients through what was kept are those of the whole
     pass, with gradient checkpointing on or off. Hooks are gone when the block ends, however it ends.
 
+    ``copied`` is for a network that writes into what its layers put out, later in the same pass.
+
     Raises FieldError for a name the network does not have, KeyError for one that did not run.
     """
 
-    def __init__(self, root: nn.Module, names: Sequence[str], *, early_exit: bool = True) -> None:
+    def __init__(self, root: nn.Module, names: Sequence[str], *, early_exit: bool = True, copied: bool = False) -> None:
         self._layers = {name: find_layer(root, name) for name in names}
         self._early_exit = early_exit
+        self._copied = copied
         self._kept: dict[str, Tensor] = {}
         self._hooks = ExitStack()
 
@@ -52,7 +55,8 @@ class Taps(Mapping[str, Tensor]):
     def _keep(self, name: str, _layer: nn.Module, _inputs: Any, output: Tensor | tuple[Any, ...]) -> None:
         if len(self._kept) == len(self._layers):
             return  # a checkpointed layer runs again during backward; it has spoken already
-        self._kept.setdefault(name, output[0] if isinstance(output, tuple) else output)
+        kept = output[0] if isinstance(output, tuple) else output
+        self._kept.setdefault(name, kept.clone() if self._copied else kept)
         if self._early_exit and len(self._kept) == len(self._layers):
             raise _EndOfPass(self)
 

@@ -40,7 +40,7 @@ def load_traj(folder: str | os.PathLike[str]) -> Scene:
 def save_traj(scene: Scene, folder: str | os.PathLike[str], num_frames: int = 14) -> Path:
     """Writes a scene as the published img.png and traj.npy (see `load_traj`) with `num_frames` centres a box.
 
-    Names, kinds, masks, prompt and fit have no place there and are left out; a changing scale is refused.
+    Names, kinds, masks, prompts and fit have no place there and are left out; a changing scale is refused.
     """
     if num_frames < 2:
         raise FieldError("num_frames", f"{num_frames} is too few", "give 2 or more")

@@ -51,6 +51,10 @@ class Video:
     """Frames a second."""
     run: Json | None = None
     """The JSON record of the run that made the clip, with its images embedded; None where there is none."""
+    noise: Float32[torch.Tensor, "n c y x"] | None = None
+    """Unit noise that the run began from, on the host; None for a clip that was read."""
+    latents: Float32[torch.Tensor, "n c y x"] | None = None
+    """Clean latents that the frames were decoded from, normalised as the network sees them, likewise."""
 
     def __post_init__(self) -> None:
         """Refuse what no container can hold."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -249,6 +249,21 @@ class Backbone(Model, Protocol[ConditionT]):
         ``frames`` are indices of latent frames in ``x``; of a latent frame that stands for several pictures the last
         is given. What they show may differ in details from the same frames of the whole clip.
         """
+
+
+ImageEdit = Callable[
+    [Float[torch.Tensor, "n c y x"], Float[torch.Tensor, "n m y x"]],
+    tuple[Float[torch.Tensor, "n c y x"], Float[torch.Tensor, "n m y x"]],
+]
+"""Given the latents of the picture and a grey clip, and the mask that says which of them are known, returns others."""
+
+
+@runtime_checkable
+class EditsImage(Protocol[ConditionT]):
+    """A backbone that is given its picture as latents of a whole clip with a mask, which a method may change."""
+
+    def with_image(self, condition: ConditionT, edit: ImageEdit, *, both: bool) -> ConditionT:
+        """The condition with edited latents and mask; ``both``: for the unconditional branch of guidance too."""
 
 
 @runtime_checkable

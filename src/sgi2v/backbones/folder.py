@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from sgi2v.errors import FieldError
+from sgi2v.files import cache_folder
+from sgi2v.writing import writing
 
 SETTINGS_FILE: Final = "sgi2v.json"
 CONFIGS: Final = ("model_index.json", SETTINGS_FILE, "*/config.json", "*/*_config.json")
@@ -16,6 +20,8 @@ CONFIGS: Final = ("model_index.json", SETTINGS_FILE, "*/config.json", "*/*_confi
 _PICKLES: Final = (".bin", ".pt", ".pth", ".ckpt")
 _LIBRARIES: Final = ("diffusers", "transformers")
 _MAX_CONFIG_BYTES: Final = 2**20
+_LARGE: Final = 2**28
+"""Bytes from which on a file's hash is kept: reading a model of 30 GB takes longer than many a run's steps."""
 
 
 def bundled_folder() -> Path:
@@ -76,7 +82,7 @@ def check_parts(folder: Path, configs: Sequence[str], what: str) -> None:
             )
         read_json(folder / name)
     for part, value in read_json(folder / "model_index.json").items():
-        if not isinstance(value, list):
+        if not isinstance(value, list) or value == [None, None]:  # diffusers' word for a part that is absent
             continue
         library = value[0] if value else "nowhere"
         # A list for what is no part names a class of the folder's own.
@@ -132,7 +138,28 @@ def weights_sha256(folder: Path, networks: Sequence[str]) -> str:
     """SHA-256 over names and contents of all weight files: says exactly which model made a video."""
     whole = hashlib.sha256()
     for file in weight_files(folder, networks):
-        with file.open("rb") as stream:
-            content = hashlib.file_digest(stream, "sha256").hexdigest()
+        content = _content_sha256(file)
         whole.update(f"{file.relative_to(folder).as_posix()} {content}\n".encode())
     return whole.hexdigest()
+
+
+def _content_sha256(file: Path) -> str:
+    """A file's hash; of a large one kept in the cache under its place, size and time of change."""
+    found = file.stat()
+    if found.st_size < _LARGE:
+        return _hashed(file)
+    place = f"{file.resolve()} {found.st_size} {found.st_mtime_ns}"
+    kept = cache_folder() / "hashes" / hashlib.sha256(place.encode()).hexdigest()
+    with suppress(OSError, UnicodeDecodeError):
+        known = kept.read_text(encoding="ascii")
+        if re.fullmatch("[0-9a-f]{64}", known):
+            return known
+    content = _hashed(file)
+    with suppress(ValueError, OSError), writing(kept) as temporary:  # where it cannot be kept it is made again
+        temporary.write_text(content, encoding="ascii")
+    return content
+
+
+def _hashed(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 from sgi2v.backbones.base import Memory, Outline, Settings
+from sgi2v.backbones.cogvideox.kind import COGVIDEOX_KIND
 from sgi2v.backbones.folder import CONFIGS, bundled_folder, fetch
+from sgi2v.backbones.ltx.kind import LTX_KIND
 from sgi2v.backbones.svd.kind import SVD_KIND
+from sgi2v.backbones.wan.kind import WAN_KIND
 from sgi2v.errors import FieldError
 from sgi2v.plugins import brought
 
@@ -46,7 +49,7 @@ class Kind(Protocol):
 
 def kinds() -> tuple[Kind, ...]:
     """Our own kinds, then those of installed packages in the order of their names."""
-    return (SVD_KIND, *(kind for _, kind in brought(GROUP)))
+    return (SVD_KIND, WAN_KIND, LTX_KIND, COGVIDEOX_KIND, *(kind for _, kind in brought(GROUP)))
 
 
 def names() -> Mapping[str, str]:

@@ -44,6 +44,7 @@ _ROOMS: Final = (
     ("report", "measuring", "Turn a benchmark's rows into tables and a page with all clips side by side."),
     ("features", "measuring", "Draw what the network's layers see in a scene, over frames and noise levels."),
     ("probe", "probing", "Find out which layers of a model know where a thing is."),
+    ("text", "text", "Encode prompts once, so that other runs or machines need no text encoder."),
     ("info", "info", "Say what is here: versions, devices, memory, models."),
     ("train", "training", "Train a model's part, autoencoder or denoiser, or the benchmark's clip features."),
 )

@@ -21,6 +21,7 @@ from sgi2v.controllers import (
     recommended,
 )
 from sgi2v.errors import FieldError
+from sgi2v.latents import check_takes_reference
 from sgi2v.opening import ModelChoice
 from sgi2v.planning import Sampling
 
@@ -36,6 +37,8 @@ class GenerateOptions:
     """A scene.json, a folder that holds one, or a folder with img.png and traj.npy."""
     prompt: str | None = None
     """Words, for a model that reads them, in place of the scene's own."""
+    negative_prompt: str | None = None
+    """Words that guidance leads away from, likewise."""
     reference: Path | None = None
     """A clip of what is wanted, for time-to-move, in place of the one that the scene makes or carries: an mp4, a gif,
     a picture, or a folder of pictures in the order of their names."""
@@ -44,6 +47,13 @@ class GenerateOptions:
     output: Path | None = None
     """The video (.mp4 or .gif), or a folder for PNG frames (a name without a suffix); replaced if it is there.
     Default: out/<name of the scene>.mp4."""
+    save_latents: Path | None = None
+    """A file (.safetensors) for the run's noise and its latents, beside the video; replaced if it is there."""
+    noise: Path | None = None
+    """A file (.safetensors) whose tensor noise the run begins from, in place of what the seed gives."""
+    reference_latents: Path | None = None
+    """A file (.safetensors) whose tensor latents stand for the reference clip as the model would encode it, for
+    time-to-move."""
     quiet: bool = False
     """Show no progress."""
     model: OmitArgPrefixes[ModelChoice]
@@ -98,13 +108,20 @@ def check_names(arguments: Sequence[str], settings: Settings) -> None:
 
 def check_heeded(options: GenerateOptions, outline: Outline, controller: Controller) -> None:
     """FieldError for what was typed and this run would not use."""
-    uses, name = controller.uses(), controller_name(controller)
-    if options.prompt and not outline.takes_text:
-        raise FieldError("prompt", f"{outline.name} takes no text", "leave --prompt out")
-    for option in ("reference", "reference_mask"):
-        if getattr(options, option) is not None and not uses.reference:
+    for option in ("prompt", "negative_prompt"):
+        if getattr(options, option) and not outline.takes_text:
             spelt = option.replace("_", "-")
-            raise FieldError(option, f"{name} uses no reference clip", f"leave --{spelt} out, or choose time-to-move")
+            raise FieldError(option, f"{outline.name} takes no text", f"leave --{spelt} out")
+    # The name under which models keep classifier-free guidance, where they have it.
+    if options.negative_prompt and getattr(outline.settings, "guidance_scale", 0) == 1:
+        raise FieldError(
+            "negative_prompt",
+            "without guidance nothing leads away from it",
+            "leave --negative-prompt out, or give --settings.guidance-scale above 1",
+        )
+    for option in ("reference", "reference_mask", "reference_latents"):
+        if getattr(options, option) is not None:
+            check_takes_reference(option, controller)
 
 
 def _options_for(settings: Settings) -> type[GenerateOptions]:

@@ -15,6 +15,7 @@ from sgi2v.errors import FieldError
 def generate(arguments: Sequence[str]) -> None:
     """Make a video of a scene."""
     from sgi2v.cli import generate_options as o
+    from sgi2v.latents import Given, check_latents_place, save_latents
     from sgi2v.pipeline import generate, plan
     from sgi2v.scene_io import load_scene, with_reference
     from sgi2v.video import check_writable
@@ -27,14 +28,17 @@ def generate(arguments: Sequence[str]) -> None:
         raise
     output = options.output or default_output(options.scene, ".mp4")
     check_writable(output)
+    if options.save_latents is not None:
+        check_latents_place(options.save_latents, "save_latents")
     scene = with_reference(load_scene(options.scene), options.reference, options.reference_mask)
-    if options.prompt is not None:
-        scene = replace(scene, prompt=options.prompt)
+    words = {name: getattr(options, name) for name in ("prompt", "negative_prompt")}
+    scene = replace(scene, **{name: text for name, text in words.items() if text is not None})
     begun = time.perf_counter()
     outline = options.model.outline(o.changed_settings(options, default))
     controller = o.chosen_controller(options, default, outline)
     planned = plan(scene, outline, controller=controller, sampling=options.sampling)
     o.check_heeded(options, outline, planned.controller)
+    given = Given.read(options.noise, options.reference_latents, planned.grid)
     say_plan(planned, outline.settings, quiet=options.quiet)
     with computing():
         backbone = opened(options.model, outline, options.sampling, quiet=options.quiet)
@@ -45,8 +49,12 @@ def generate(arguments: Sequence[str]) -> None:
                 controller=planned.controller,
                 sampling=options.sampling,
                 progress=bar,
+                noise=given.noise,
+                reference_latents=given.reference_latents,
             )
             video.save(output)
+            if options.save_latents is not None:
+                save_latents(options.save_latents, noise=video.noise, latents=video.latents)
     say(video, bar, begun, quiet=options.quiet)
     print(output)
 
@@ -109,6 +117,7 @@ def replay(arguments: Sequence[str]) -> None:
     output = options.output or source.with_name(f"{source.stem}-replay{source.suffix}")
     record = read_run(source)
     check_writable(output)
+    from sgi2v.latents import Given
     from sgi2v.opening import ModelChoice
     from sgi2v.pipeline import replay
     from sgi2v.planning import Sampling
@@ -123,10 +132,18 @@ def replay(arguments: Sequence[str]) -> None:
         memory=options.memory,
     )
     size: dict[str, Any] = {name: run.sampling.get(name) for name in ("width", "height", "num_frames")}
+    outline = model.outline()
+    given = Given.read(options.noise, options.reference_latents, outline.grid(**size))
     with computing():
-        backbone = opened(model, model.outline(), Sampling(**size), quiet=options.quiet)
+        backbone = opened(model, outline, Sampling(**size), quiet=options.quiet)
         with progress_bar(quiet=options.quiet) as bar:
-            video = replay(run, backbone=backbone, progress=bar)
+            video = replay(
+                run,
+                backbone=backbone,
+                progress=bar,
+                noise=given.noise,
+                reference_latents=given.reference_latents,
+            )
             video.save(output)
     say(video, bar, begun, quiet=options.quiet)
     print(output)

@@ -9,6 +9,7 @@ import tyro
 from tyro.conf import Positional
 
 from sgi2v.backbones.base import Memory
+from sgi2v.opening import DType
 
 T = TypeVar("T")
 
@@ -73,6 +74,10 @@ class ReplayOptions:
     """The model, where the record may not name it by itself: a folder or a hub id. Its weights must be the same."""
     output: Path | None = None
     """The video (.mp4 or .gif), or a folder for PNG frames. Default: <name>-replay beside the original."""
+    noise: Path | None = None
+    """The file of noise that the video began from, where it was given one. Its values must be the same."""
+    reference_latents: Path | None = None
+    """The file of the reference clip's latents, likewise."""
     device: str | None = None
     """cpu, cuda, cuda:1, mps …; default: the best that this machine has. Another device rounds differently."""
     memory: Memory = "auto"
@@ -80,6 +85,22 @@ class ReplayOptions:
     video is the same; the time is not."""
     quiet: bool = False
     """Show no progress."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextOptions:
+    """Encode prompts once, for a model that reads them; so that others, or other machines, need no text encoder."""
+
+    texts: Positional[tuple[str, ...]] = ()
+    """The prompts and negative prompts, each in quotes."""
+    backbone: str = "wan2.2-i2v-a14b"
+    """The model whose text encoder is used: a name, a folder or a hub id."""
+    dtype: DType | None = None
+    """Number format of the rows; default: the model's own on this machine's best device."""
+    output: Path | None = None
+    """A .safetensors file to be brought to another machine; default: they are only kept in this machine's cache."""
+    add: Path | None = None
+    """Takes such a file into this machine's cache; no prompts then."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """Ways of steering: one interface, one file each, and the registry that knows them by name."""
 
+from sgi2v.controllers.ati import ATI
 from sgi2v.controllers.base import Controller, Setup, State
 from sgi2v.controllers.drag_diffusion import DragDiffusion
 from sgi2v.controllers.freetraj import FreeTraj
@@ -15,8 +16,10 @@ from sgi2v.controllers.registry import (
 )
 from sgi2v.controllers.sg_i2v import SGI2V
 from sgi2v.controllers.time_to_move import TimeToMove
+from sgi2v.controllers.wan_move import WanMove
 
 __all__ = [
+    "ATI",
     "COMBINATIONS",
     "SGI2V",
     "Controller",
@@ -26,6 +29,7 @@ __all__ = [
     "Setup",
     "State",
     "TimeToMove",
+    "WanMove",
     "controller_class",
     "controller_from_dict",
     "controller_name",

@@ -35,6 +35,8 @@ class Setup:
     """The run's one random generator, after the model has drawn its noise from it."""
     text: Text = Text()  # noqa: RUF009  (frozen: one for all does no harm)
     """The person's words, for a method that encodes once more."""
+    reference_latents: Float[torch.Tensor, "n c y x"] | None = None
+    """The reference clip's latents, where the person gives them instead of having the model encode it."""
 
 
 @dataclass(kw_only=True)
@@ -42,6 +44,7 @@ class State:
     """Knowledge of one run of a method; a method with more to know extends it."""
 
     setup: Setup
+    """As it was given, or with a condition that the method has changed: the one the model is asked with."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,8 @@ from sgi2v.dragging import (
 from sgi2v.errors import FieldError
 from sgi2v.lazy import torch
 from sgi2v.planning import Schedule, Unit, Uses, check_numbers, positions, sigmas_of
-from sgi2v.step import Level, Step, euler
+from sgi2v.solvers import euler
+from sgi2v.step import Level, Step
 
 # The nearest step may be this many times noisier or cleaner than the one asked for; farther off is another method.
 _NEAR = 4.0

@@ -107,12 +107,9 @@ class InTurn(Controller["InTurnState"]):
 
     def prepare(self, setup: Setup) -> InTurnState:
         """Both states."""
-        return InTurnState(
-            setup=setup,
-            schedules=self.schedules(setup.levels),
-            first=self.first.prepare(setup),
-            second=self.second.prepare(setup),
-        )
+        first = self.first.prepare(setup)
+        second = self.second.prepare(first.setup)  # the first may have changed what the model is given
+        return InTurnState(setup=second.setup, schedules=self.schedules(setup.levels), first=first, second=second)
 
     def start(self, noise: Float[torch.Tensor, "n c y x"], state: InTurnState) -> Float[torch.Tensor, "n c y x"]:
         """The second's start from the first's; whoever leaves the start alone has no part in it.

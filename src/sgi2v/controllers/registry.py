@@ -7,12 +7,14 @@ import difflib
 from collections.abc import Mapping
 from typing import Final
 
+from sgi2v.controllers.ati import ATI
 from sgi2v.controllers.base import Controller
 from sgi2v.controllers.drag_diffusion import DragDiffusion
 from sgi2v.controllers.freetraj import FreeTraj
 from sgi2v.controllers.in_turn import InTurn
 from sgi2v.controllers.sg_i2v import SGI2V
 from sgi2v.controllers.time_to_move import TimeToMove
+from sgi2v.controllers.wan_move import WanMove
 from sgi2v.errors import FieldError, within
 from sgi2v.fitting import fitted
 from sgi2v.migrations import controller_from_1
@@ -22,7 +24,7 @@ from sgi2v.records import Json
 
 GROUP: Final = "sgi2v.controllers"
 """Entry points by which a package brings ways of steering; each names a class."""
-OWN: Final[tuple[type[Controller], ...]] = (Controller, SGI2V, FreeTraj, DragDiffusion, TimeToMove)
+OWN: Final[tuple[type[Controller], ...]] = (Controller, SGI2V, FreeTraj, DragDiffusion, TimeToMove, WanMove, ATI)
 COMBINATIONS: Final = ("time-to-move+sg-i2v", "freetraj+sg-i2v")
 """Pairs that make sense, for lists of choices; any names joined by + can be built."""
 MAX_JOINED: Final = 4

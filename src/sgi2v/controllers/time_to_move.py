@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -13,10 +13,12 @@ from sgi2v.checks import choice
 from sgi2v.controllers.base import Controller, Setup, State
 from sgi2v.cut_and_drag import DraggedClip, dragged_clip
 from sgi2v.errors import FieldError
-from sgi2v.grid import Tracks
+from sgi2v.grid import Grid, Tracks
 from sgi2v.lazy import torch
 from sgi2v.planning import Schedule, Unit, Uses, positions, sigmas_of
 from sgi2v.step import Level, Step
+
+MaskRule = Literal["coverage", "published"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +45,10 @@ class TimeToMove(Controller["TimeToMoveState"]):
     """Unit of t_weak and t_strong: sigma (noise to signal ratio), noise-level (s = noise / (signal + noise), 0 to 1,
     alike for every model), or step (steps still to go: num_steps at pure noise, 1 at the last)."""
     coverage: float = 0.5
-    """Share of a latent cell that the mask must cover for the cell to lie inside it."""
+    """Share of a latent cell that the mask must cover for the cell to lie inside it, under the rule coverage."""
+    mask_rule: MaskRule = "coverage"
+    """Cells that lie inside the mask: coverage (those of which it covers that share, by the mean over the video frames
+    that a latent frame stands for) or published (those whose top-left pixel it has in the first of these frames)."""
 
     def __post_init__(self) -> None:
         for name in ("t_weak", "t_strong"):
@@ -61,6 +66,9 @@ class TimeToMove(Controller["TimeToMoveState"]):
             raise FieldError("controller.unit", "share grows as noise falls", "use sigma, noise-level or step")
         if not 0 < self.coverage <= 1:
             raise FieldError("controller.coverage", f"must lie above 0 and at most at 1, got {self.coverage}")
+        choice("controller.mask_rule", self.mask_rule, MaskRule)
+        if self.mask_rule == "published" and self.coverage != TimeToMove.coverage:
+            raise FieldError("controller.coverage", "the rule published looks at one pixel of a cell", "leave it out")
 
     def uses(self) -> Uses:
         """Motions and their masks, or the scene's own clip in their place."""
@@ -92,14 +100,17 @@ class TimeToMove(Controller["TimeToMoveState"]):
         """The clip's latents and the mask at their size; FieldError for a mask of the scene that is empty."""
         backbone, grid = setup.backbone, setup.grid
         clip = _reference(setup.tracks) or dragged_clip(setup.tracks, grid.num_frames)
-        masks = clip.masks.numpy()
-        grouped = np.stack([masks[grid.group(k)].mean(axis=0) for k in range(grid.latent_frames)])
-        share = grid.coverage(np.ascontiguousarray(grouped))
+        latents = setup.reference_latents
+        if latents is None:
+            latents = backbone.encode_frames(clip.frames.to(backbone.device), grid)
+        held = held_cells(clip.masks.numpy(), grid, self.mask_rule, self.coverage)
+        # A frame that the model keeps is no variable; held, it would be lost all the same.
+        inside = torch.from_numpy(held)[:, None] & backbone.free(grid)[:, None, None, None]
         return TimeToMoveState(
             setup=setup,
             schedule=self.schedule(setup.levels),
-            latents=backbone.encode_frames(clip.frames.to(backbone.device), grid),
-            inside=torch.from_numpy(share >= self.coverage)[:, None].to(backbone.device),
+            latents=latents.to(backbone.device),
+            inside=inside.to(backbone.device),
         )
 
     def start(self, noise: Float[torch.Tensor, "n c y x"], state: TimeToMoveState) -> Float[torch.Tensor, "n c y x"]:
@@ -119,6 +130,23 @@ class TimeToMove(Controller["TimeToMoveState"]):
         if step.index >= state.schedule.overwrites:
             return x
         return torch.where(state.inside, state.noised(step.level), x)
+
+
+def held_cells(
+    masks: Float[np.ndarray, "f h w"], grid: Grid, rule: MaskRule, coverage: float = 0.5
+) -> Bool[np.ndarray, "n y x"]:
+    """Cells of each latent frame that lie inside a clip's masks (0..1), by a rule of :class:`TimeToMove`.
+
+    Published: above one half at the top-left pixel of a cell, in the first video frame of a latent frame's group
+    (Time-to-Move's code, which takes every fourth frame and samples to the nearest pixel). Other sizes than the grid's
+    are not looked for.
+    """
+    groups = [masks[grid.group(k)] for k in range(grid.latent_frames)]
+    if rule == "published":
+        corners = np.stack([group[0, :: grid.stride, :: grid.stride] for group in groups])
+        return corners[:, : grid.rows, : grid.columns] > 0.5
+    share = grid.coverage(np.stack([group.mean(axis=0) for group in groups]))
+    return share >= coverage
 
 
 @dataclass(kw_only=True)

@@ -149,7 +149,7 @@ def feature_sheet(
     reader = FeatureReader(layers=look.layers, remaining=steps, seen=kept.append)
     planned = plan(scene, backbone.outline, controller=reader, sampling=sampling)
     generator = torch.Generator().manual_seed(planned.sampling.seed)
-    text = Text(prompt=scene.prompt)
+    text = Text(prompt=scene.prompt, negative=scene.negative_prompt)
     condition = backbone.encode(planned.tracks.image, text, planned.grid, generator)
     noise = backbone.noise(planned.grid, generator)
     setup = Setup(

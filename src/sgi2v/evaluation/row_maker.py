@@ -42,7 +42,7 @@ MODEL_FREE: Final[tuple[ModelFree, ...]] = get_args(ModelFree)
 through the model's autoencoder (which needs the model, but not its denoiser)."""
 Method = Controller | ModelFree
 _OFF: Final[Mapping[str, object]] = MappingProxyType(
-    {"settled": 0.0, "reuse_deep": False, "shrink": 1, "guidance_interval": [0.0, 1.0]}
+    {"settled": 0.0, "reuse_deep": False, "shrink": 1, "guidance_interval": [0.0, 1.0], "solver": "euler"}
 )
 """Fields that rows were once without, and what says nothing about a clip: so those rows are still found."""
 

@@ -1,7 +1,6 @@
 """Memory modes of Stable Video Diffusion: what each does to its networks, and how much each needs."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
 from math import prod
@@ -10,13 +9,12 @@ from typing import Any
 
 import safetensors
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from sgi2v.backbones.arrangement import Arrangement
 from sgi2v.backbones.base import MODES, Mode
 from sgi2v.backbones.folder import read_json, weight_files
-from sgi2v.backbones.offloading import OffloadedWeights, checkpoint_blocks, uncheckpoint_blocks
 from sgi2v.backbones.svd.outline import NETWORKS, SVDOutline
-from sgi2v.checks import choice
 from sgi2v.device import has_own_memory
 from sgi2v.grid import Grid
 
@@ -29,65 +27,21 @@ _STAY = 0.15  # of the denoiser's weights, under low: what belongs to no block, 
 _SLACK = 1.1  # an allocator's rounding and fragments, and the workspace of kernels
 
 
-class Arrangement:
-    """A pipeline's networks under a mode: which blocks are checkpointed, and whose weights lie where."""
-
-    def __init__(self, mode: Mode, pipeline: Any, device: torch.device) -> None:
-        """Puts every weight in its place; FieldError for a mode that there is not."""
-        choice("memory", mode, Mode)
-        self.mode: Mode = mode
-        self._device = device
-        unet, vae = pipeline.unet, pipeline.vae
-        self._apart = mode != "fast" and has_own_memory(device)
-        self._staying: list[Tensor] = []
-        self._parts: dict[str, tuple[nn.Module, OffloadedWeights | None]] = {}
-        blocks: Mapping[Mode, Any] = {"fast": lambda _: [], "balanced": attention_blocks, "low": fine_blocks}
-        self._blocks: list[nn.Module] = blocks[mode](unet)
-        self._block_weights = OffloadedWeights(self._blocks, device) if self._apart and mode == "low" else None
-        checkpoint_blocks(self._blocks, self._block_weights)
-        self.add("image encoder", pipeline.image_encoder)
-        self.add("encoder", nn.ModuleList([vae.encoder, vae.quant_conv]))
-        self.add("decoder", vae.decoder)
-        offloaded = (self._block_weights, *(weights for _, weights in self._parts.values()))
-        away = {id(tensor) for weights in offloaded if weights for tensor in weights}
-        self._keep(t for n in (unet, vae, pipeline.image_encoder) for t in _tensors(n) if id(t) not in away)
-
-    def add(self, part: str, module: nn.Module) -> None:
-        """A part that runs once, or an adapter: under ``fast`` it stays on the device, else it comes when used."""
-        if part not in self._parts:
-            self._parts[part] = module, OffloadedWeights([module], self._device) if self._apart else None
-            if not self._apart:
-                self._keep(_tensors(module))
-
-    def _keep(self, tensors: Iterable[Tensor]) -> None:
-        known = {id(tensor) for tensor in self._staying}
-        for tensor in tensors:
-            if id(tensor) not in known:
-                tensor.data = tensor.data.to(self._device)
-                self._staying.append(tensor)
-
-    @property
-    def staying(self) -> Sequence[Tensor]:
-        """The weights that are on the device all the time."""
-        return self._staying
-
-    @contextmanager
-    def using(self, part: str) -> Iterator[None]:
-        """That part is on the device while the block runs; no block that an ended pass had fetched is."""
-        if self._block_weights is not None:
-            self._block_weights.release()
-        _, weights = self._parts[part]
-        with nullcontext() if weights is None else weights.fetched(0):
-            yield
-
-    def undo(self) -> None:
-        """The networks as they were, their weights wherever they lie."""
-        uncheckpoint_blocks(self._blocks)
-
-
-def _tensors(network: nn.Module) -> Iterator[Tensor]:
-    yield from network.parameters()
-    yield from network.buffers()
+def arranged(mode: Mode, pipeline: Any, device: torch.device) -> Arrangement:
+    """A pipeline's networks in a mode; FieldError for a mode that there is not."""
+    unet, vae, image_encoder = pipeline.unet, pipeline.vae, pipeline.image_encoder
+    blocks: Mapping[Mode, Any] = {"balanced": attention_blocks, "low": fine_blocks}
+    return Arrangement(
+        mode,
+        device,
+        networks=(unet, vae, image_encoder),
+        parts={
+            "image encoder": image_encoder,
+            "encoder": nn.ModuleList([vae.encoder, vae.quant_conv]),
+            "decoder": vae.decoder,
+        },
+        blocks=[blocks[mode](unet)] if mode in blocks else [],
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sgi2v.attention import AttentionEdit
 from sgi2v.backbones.adapters import Adapter
+from sgi2v.backbones.arrangement import Arrangement
 from sgi2v.backbones.base import CLEAN, Mode, Outlined, Text
 from sgi2v.backbones.folder import variant_of
 from sgi2v.backbones.svd.attention import LeanAttention, edited, self_attentions
@@ -18,7 +19,7 @@ from sgi2v.backbones.svd.compiling import any_compiled, check_memory, check_read
 from sgi2v.backbones.svd.decoding import decode_in_slices
 from sgi2v.backbones.svd.deep import last_deep_block, without_deep
 from sgi2v.backbones.svd.features import feature, tapped
-from sgi2v.backbones.svd.memory import Arrangement
+from sgi2v.backbones.svd.memory import arranged
 from sgi2v.backbones.svd.outline import SVDOutline
 from sgi2v.backbones.svd.parts import Networks, SVDCondition
 from sgi2v.checks import choice
@@ -62,8 +63,8 @@ class SVD(Outlined):
             pipeline.vae.encoder.float()
             pipeline.vae.quant_conv.float()
         place = device or next(pipeline.unet.parameters()).device
-        arranged = Arrangement(memory, pipeline, place)
-        self._networks = Networks(pipeline=pipeline, device=place, arranged=arranged)
+        places = arranged(memory, pipeline, place)
+        self._networks = Networks(pipeline=pipeline, device=place, arranged=places)
 
     @classmethod
     def of(
@@ -116,7 +117,7 @@ class SVD(Outlined):
         if any_compiled(self.denoiser):
             check_memory(memory)
         self._arranged.undo()
-        self._networks.arranged = Arrangement(memory, self._pipeline, self.device)
+        self._networks.arranged = arranged(memory, self._pipeline, self.device)
 
     @property
     def device(self) -> torch.device:

@@ -234,8 +234,14 @@ class SVDOutline:
 
     def check(self, scene: Scene, controller: Method, sampling: Sampling) -> tuple[str, ...]:
         """FieldError for a layer that the network does not have; says that a prompt is left unread."""
+        if controller.uses().image:
+            raise FieldError(
+                "controller", "changes the latents of the picture and a grey clip, which this model is not given",
+                "use a model of Wan 2.1 I2V-14B's kind",
+            )  # fmt: skip
         self._check_layers(controller.uses())
-        return ("prompt (Stable Video Diffusion takes no text)",) if scene.prompt else ()
+        said = " and ".join(name for name in ("prompt", "negative_prompt") if getattr(scene, name)).replace("_", " ")
+        return (f"{said} (Stable Video Diffusion takes no text)",) if said else ()
 
     def layers(self) -> Mapping[str, tuple[str, ...]]:
         """Levels and their blocks; those with attention have all sources, the others their output."""

@@ -7,7 +7,7 @@ from diffusers import StableVideoDiffusionPipeline
 from jaxtyping import Float
 from torch import Tensor
 
-from sgi2v.backbones.svd.memory import Arrangement
+from sgi2v.backbones.arrangement import Arrangement
 
 
 @dataclass(frozen=True, kw_only=True)

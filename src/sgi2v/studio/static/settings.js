@@ -136,13 +136,23 @@ export function makeSettings(app) {
     return h("div", { class: "setting" }, h("label", { for: id }, label), h("div", { class: "control" }, made));
   }
 
+  /** A field for words: where the model reads them, and where a scene holds some, to be seen and taken out. */
+  function words(name, label, help) {
+    if (!app.backbone.takes_text && !app.doc[name]) return [];
+    const id = `set-${name}`;
+    const area = h("textarea", { id, "rows": 2, "maxlength": 10000, "data-focus": id, "onchange": () => app.dispatch({ type: "scene", changes: { [name]: area.value } }) }, app.doc[name]);
+    return [
+      h("div", { class: "setting" }, h("label", { for: id }, label), h("div", { class: "control" }, area)),
+      h("p", { class: "help" }, app.backbone.takes_text ? help : "This model reads no text and leaves it unread."),
+    ];
+  }
+
   function sceneFields() {
-    const prompt = h("textarea", { "id": "set-prompt", "rows": 2, "maxlength": 10000, "data-focus": "set-prompt", "onchange": () => app.dispatch({ type: "scene", changes: { prompt: prompt.value } }) }, app.doc.prompt);
     return [
       select("Fit", "set-fit", [["stretch", "stretch"], ["cover", "cover: cut"], ["contain", "contain: pad"]], app.doc.fit, (fit) => app.dispatch({ type: "scene", changes: { fit } })),
       h("p", { class: "help" }, "How a photo of another shape meets the model's."),
-      h("div", { class: "setting" }, h("label", { for: "set-prompt" }, "Prompt"), h("div", { class: "control" }, prompt)),
-      h("p", { class: "help" }, "For models that read text; others leave it unread."),
+      ...words("prompt", "Prompt", "Words on what the video shows."),
+      ...words("negative_prompt", "Negative prompt", "Words on what it should not show: guidance leads away from them."),
       h("div", { class: "setting" }, h("span", {}, "Reference clip"), h("div", { class: "control" },
         app.doc.reference ? h("span", {}, `${app.doc.reference.frames?.length ?? 0} pictures`) : null,
         button("load", app.doc.reference ? "Another" : "Choose", () => clip.click(), { text: true, kind: "small", disabled: !app.doc.image }),
@@ -202,7 +212,7 @@ export function makeSettings(app) {
 
   function update() {
     check();
-    const now = JSON.stringify([app.choices, app.doc.fit, app.doc.prompt, app.doc.reference?.frames?.length]);
+    const now = JSON.stringify([app.choices, app.doc.fit, app.doc.prompt, app.doc.negative_prompt, app.doc.reference?.frames?.length]);
     if (now === shown) return;
     shown = now;
     draw();

@@ -1,7 +1,7 @@
 // The document (a scene and what the editor adds to it), its reducer and the undo stack: pure, no page needed.
 
 export const FORMAT = "sgi2v-scene";
-export const NEWEST = 2; // it knows a reference clip; a scene without one is written as 1 (docs/records.md)
+export const NEWEST = 2; // it knows a reference clip, 2.1 a negative prompt; without them 1 is written (docs/records.md)
 export const MAX_MOTIONS = 256;
 const MAX_UNDO = 200;
 
@@ -11,7 +11,7 @@ export const CAMERA_COLOR = "#ffffff";
 
 /** `opened` is another for every photo or scene that is opened: motions' numbers begin at 1 in each. */
 export function emptyDoc() {
-  return { opened: null, image: null, fit: "stretch", prompt: "", reference: null, motions: [], nextId: 1 };
+  return { opened: null, image: null, fit: "stretch", prompt: "", negative_prompt: "", reference: null, motions: [], nextId: 1 };
 }
 
 /** The document after an action; the same object where nothing changes. Locked motions change by `flags` only. */
@@ -22,7 +22,7 @@ export function reduce(doc, action) {
     case "image":
       return { ...doc, image: action.image };
     case "scene":
-      return { ...doc, ...pick(action.changes, ["fit", "prompt", "reference"]) };
+      return { ...doc, ...pick(action.changes, ["fit", "prompt", "negative_prompt", "reference"]) };
     case "add":
       return added(doc, [action.motion], action.at);
     case "replace":
@@ -130,8 +130,9 @@ export function toScene(doc, image) {
     if (motion.mask) data.mask = motion.mask;
     return data;
   });
-  const extras = { ...(doc.prompt ? { prompt: doc.prompt } : {}), ...(doc.reference ? { reference: doc.reference } : {}) };
-  return { format: FORMAT, version: doc.reference ? 2 : 1, image, fit: doc.fit, ...extras, motions };
+  const words = Object.fromEntries(["prompt", "negative_prompt"].filter((name) => doc[name]).map((name) => [name, doc[name]]));
+  const extras = { ...words, ...(doc.reference ? { reference: doc.reference } : {}) };
+  return { format: FORMAT, version: doc.negative_prompt ? "2.1" : doc.reference ? 2 : 1, image, fit: doc.fit, ...extras, motions };
 }
 
 function keyToJSON({ time, x, y, scale, easing }) {
@@ -159,7 +160,7 @@ export function fromScene(scene, image) {
       curve: motion.curve ?? "polyline", path, mask: motion.mask ?? null,
     };
   });
-  return { image, fit: scene.fit ?? "stretch", prompt: scene.prompt ?? "", reference: scene.reference ?? null, motions, nextId: motions.length + 1 };
+  return { image, fit: scene.fit ?? "stretch", prompt: scene.prompt ?? "", negative_prompt: scene.negative_prompt ?? "", reference: scene.reference ?? null, motions, nextId: motions.length + 1 };
 }
 
 function numbers(field, data, names) {

@@ -1,0 +1,316 @@
+"""Video transformers as their folders tell them: settings, sizes, layers, checks; no weight read, no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
+
+from sgi2v.backbones.base import CLEAN, Method, Mode, Settings, check_range, settings_with
+from sgi2v.backbones.dit.schedules import flow_levels
+from sgi2v.backbones.dit.text import TextRules, check_length, check_there, has_encoder
+from sgi2v.backbones.folder import (
+    CONFIGS,
+    SETTINGS_FILE,
+    check_parts,
+    check_weights,
+    fetch,
+    read_json,
+    weights_sha256,
+)
+from sgi2v.errors import FieldError
+from sgi2v.grid import Grid
+from sgi2v.lazy import torch
+from sgi2v.planning import Sampling
+from sgi2v.records import Json
+from sgi2v.scene import Scene
+from sgi2v.step import Level
+
+if TYPE_CHECKING:
+    from sgi2v.backbones.dit.model import VideoTransformer
+
+SOURCES: Final = ("first-frame", "self", "output", "match", "match-rope")
+"""Features of a block: what each place looks like in the first frame, the attention, the block's output, and where in
+the first frame its queries find it, before and after rotary embedding."""
+_FILES: Final = ("*.safetensors*", "*.json", "*.model")
+SettingsT = TypeVar("SettingsT", bound="DiTSettings")
+OutlineT = TypeVar("OutlineT", bound="DiTOutline")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiTSettings(Settings):
+    """Conditions of a video transformer besides image and prompt."""
+
+    guidance_scale: float = 5.0
+    """Classifier-free guidance away from the negative prompt; 1: none, which halves a step's cost."""
+    negative_prompt: str = ""
+    """Words that guidance leads away from where the scene says none."""
+
+    def __post_init__(self) -> None:
+        check_range("settings", self, {"fps": (1, 240), "guidance_scale": (0, 100)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiTOutline:
+    """A folder's configuration: enough to refuse a run that cannot work before weights are read."""
+
+    folder: Path
+    name: str
+    """The model in a record."""
+    settings: DiTSettings
+    transformer: Json
+    """The denoiser's configuration."""
+    vae: Json
+    scheduler: Json
+    hub_id: str | None = None
+    """Source of the weights when they are wanted; None where they lie in the folder."""
+
+    KIND: ClassVar[str]
+    BLOCKS: ClassVar[str] = "blocks"
+    """Name of the denoiser's list of blocks."""
+    TEXT: ClassVar[TextRules]
+    """Its way to make rows of a prompt."""
+
+    @property
+    def kind(self) -> str:
+        """Name of the kind of model."""
+        return self.KIND
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """Folders of the parts that have weights."""
+        return "transformer", "vae", "text_encoder"
+
+    @property
+    def takes_text(self) -> bool:
+        """A prompt changes every video."""
+        return True
+
+    @property
+    def stride(self) -> int:
+        """Pixels of a latent cell, both ways."""
+        raise NotImplementedError
+
+    @property
+    def frame_stride(self) -> int:
+        """Video frames of a latent frame after the first."""
+        raise NotImplementedError
+
+    @property
+    def channels(self) -> int:
+        """Channels of the latents."""
+        raise NotImplementedError
+
+    @property
+    def patch(self) -> int:
+        """Latent cells of a token, both ways."""
+        raise NotImplementedError
+
+    @property
+    def edits_image(self) -> bool:
+        """True where the picture enters as latents of a whole clip with a mask, which a method may change."""
+        return False
+
+    @property
+    def trained_for(self) -> str:
+        """Name of the method that the weights were trained for; empty where nobody says."""
+        return ""
+
+    @property
+    def frames_every(self) -> int:
+        """A clip's frames are this many times some number, and one."""
+        return self.frame_stride
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks of the denoiser."""
+        count = self.transformer["num_layers"]
+        assert isinstance(count, int)
+        return count
+
+    @property
+    def weighed(self) -> tuple[str, ...]:
+        """Folders whose weights decide a video, of those that are there."""
+        return tuple(part for part in self.networks if part != "text_encoder" or has_encoder(self.folder))
+
+    def hash_weights(self) -> str:
+        """SHA-256 over the weight files; a text encoder counts through its texts' cache, so that it may be absent."""
+        return weights_sha256(self.folder, [part for part in self.networks if part != "text_encoder"])
+
+    def with_settings(self: OutlineT, settings: DiTSettings) -> OutlineT:
+        """The same model under other settings."""
+        return dataclasses.replace(self, settings=settings)
+
+    def num_tokens(self, grid: Grid) -> int:
+        """Tokens of a clip."""
+        return grid.latent_frames * (grid.rows // self.patch) * (grid.columns // self.patch)
+
+    def levels(self, num_steps: int, grid: Grid) -> Sequence[Level]:
+        """The folder's own schedule."""
+        return flow_levels(self.scheduler, num_steps, self.num_tokens(grid))
+
+    def grid(self, width: int, height: int, num_frames: int) -> Grid:
+        """Latent grid of a size in pixels; FieldError naming the nearest sizes when the model cannot make it."""
+        multiple, every = self.stride * self.patch, self.frames_every
+        for name, size in (("width", width), ("height", height)):
+            if not 2 * multiple <= size <= 4096:
+                raise FieldError(name, f"must lie in {2 * multiple}..4096 pixels, got {size}")
+            if size % multiple:
+                below = size // multiple * multiple
+                raise FieldError(
+                    name, f"must be a multiple of {multiple}, got {size}", f"nearest are {below} and {below + multiple}"
+                )
+        if not every < num_frames <= 1025:
+            raise FieldError("num_frames", f"must lie in {every + 1}..1025, got {num_frames}")
+        if num_frames % every != 1:
+            below = (num_frames - 1) // every * every + 1
+            nearest = [f"{count}" for count in (below, below + every) if count > every]
+            raise FieldError(
+                "num_frames", f"must be {every}k + 1, got {num_frames}", f"nearest are {' and '.join(nearest)}"
+            )
+        return Grid(
+            width=width,
+            height=height,
+            num_frames=num_frames,
+            stride=self.stride,
+            frame_stride=self.frame_stride,
+            channels=self.channels,
+        )
+
+    def check(self, scene: Scene, controller: Method, sampling: Sampling) -> tuple[str, ...]:
+        """FieldError for a layer that is not there, an edit of attention, a prompt that is too long."""
+        uses = controller.uses()
+        if uses.edits:
+            raise FieldError(
+                "controller",
+                "changes attention within frames or over time, but this model mixes frames and places at once",
+                "turn that part of the method off",
+            )
+        if uses.image and not self.edits_image:
+            raise FieldError(
+                "controller", "changes the latents of the picture and a grey clip, which this model is not given",
+                "use a model of Wan 2.1 I2V-14B's kind",
+            )  # fmt: skip
+        if uses.weights and uses.weights != self.trained_for:
+            raise FieldError(
+                "controller",
+                f"is for weights that were trained for {uses.weights}, and {self.name} says nothing of it",
+                f'name such weights, put "trained_for": "{uses.weights}" into their sgi2v.json, or allow '
+                "--controller.any-weights",
+            )
+        if uses.reuses_deep:
+            raise FieldError("controller.reuse_deep", "this model has no deep blocks to leave out", "leave it out")
+        for feature in uses.features:
+            self.block_of(feature)
+        negative = getattr(scene, "negative_prompt", "") or self.settings.negative_prompt
+        texts = {"prompt": scene.prompt}
+        if self.settings.guidance_scale > 1:
+            texts["negative_prompt"] = negative
+        for field, text in texts.items():
+            check_length(self.folder, field, text, self.TEXT.length)
+            if self.hub_id is None:
+                check_there(self.folder, field, text, self.TEXT)
+        return ()
+
+    def layers(self) -> Mapping[str, tuple[str, ...]]:
+        """All blocks, each with all sources."""
+        return {f"{self.BLOCKS}.{index}": SOURCES for index in range(self.num_blocks)}
+
+    def block_of(self, feature: str) -> str:
+        """The block of a feature's name, dotted; FieldError where the network has none such."""
+        block, _, source = feature.partition(":")
+        if feature == CLEAN:
+            return ""
+        if source not in SOURCES:
+            raise FieldError(
+                "controller.layers", f"{feature!r} must be <block>:<source> with source one of {', '.join(SOURCES)}"
+            )
+        names = [*self.layers()]
+        if block not in names:
+            near = difflib.get_close_matches(block, names, 3) or [names[0], names[-1]]
+            raise FieldError(
+                "controller.layers", f"the denoiser has no layer {block!r}", f"nearest are {', '.join(near)}"
+            )
+        return block
+
+    def live_bytes(self, grid: Grid) -> Mapping[str, float]:
+        """Bytes in 16 bits that a pass keeps: ``guided`` half way with gradients, ``checkpointed`` so, ``decode``, and
+        ``tiled`` where decoding in tiles was counted."""
+        heads, channels = self.transformer["num_attention_heads"], self.transformer["attention_head_dim"]
+        width = self.num_tokens(grid) * heads * channels
+        kept, again, pixel = self.live
+        deep = self.num_blocks / 2
+        return {
+            "guided": width * kept * deep,
+            "checkpointed": width * (2 * deep + again),
+            "decode": grid.width * grid.height * pixel,
+        }
+
+    @property
+    def live(self) -> tuple[float, float, float]:
+        """Bytes that a block keeps for its gradient, and takes besides when it is computed twice, both of a token's
+        channel; bytes that decoding takes of a pixel."""
+        raise NotImplementedError
+
+    def memory_needed(self, grid: Grid, device: torch.device, dtype: torch.dtype) -> Mapping[Mode, int]:
+        """Bytes at the peak of a guided run for every mode; weights are fetched first, if they are not there."""
+        from sgi2v.backbones.dit.memory import memory_needed
+
+        outline = self.fetched()
+        check_weights(outline.folder, outline.weighed)
+        return memory_needed(outline, grid, device, dtype)
+
+    def choose_dtype(self, name: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+        """The named number format; without a name bfloat16, which these models were trained in, or on a CPU float32."""
+        from sgi2v.device import choose_dtype
+
+        if isinstance(name, torch.dtype):
+            return name
+        return choose_dtype(name or ("float32" if device.type == "cpu" else "bfloat16"), device)
+
+    def fetched(self: OutlineT) -> OutlineT:
+        """The outline with its weights on this machine, from the hub where they come from there."""
+        if self.hub_id is None:
+            return self
+        parts = [*self.networks, "tokenizer", "image_processor"]
+        wanted = [f"{part}/{pattern}" for part in parts for pattern in _FILES]
+        return dataclasses.replace(self, folder=fetch(self.hub_id, [*CONFIGS, *wanted]), hub_id=None)
+
+    def with_texts(self: OutlineT) -> OutlineT:
+        """The outline with its text encoder alone on this machine."""
+        if self.hub_id is None:
+            return self
+        wanted = [f"{part}/{pattern}" for part in ("text_encoder", "tokenizer") for pattern in _FILES]
+        return dataclasses.replace(self, folder=fetch(self.hub_id, [*CONFIGS, *wanted]), hub_id=None)
+
+    def load(
+        self, *, device: torch.device, dtype: torch.dtype, memory: Mode, compiled: bool = False
+    ) -> VideoTransformer:
+        """The model with its weights; FieldError where these are damaged or not what the configuration says."""
+        if compiled:
+            raise FieldError("compile", f"is not tried for {self.KIND} yet", "leave it out")
+        outline = self.fetched()
+        check_weights(outline.folder, outline.weighed)
+        return outline.opened(device, dtype, memory)
+
+    def opened(self, device: torch.device, dtype: torch.dtype, memory: Mode) -> VideoTransformer:
+        """The model of weights that are there."""
+        raise NotImplementedError
+
+
+def read_parts(folder: Path, what: str) -> tuple[Json, Json, Json]:
+    """Configurations of denoiser, autoencoder and scheduler; FieldError naming a file that is absent or damaged."""
+    files = ("transformer/config.json", "vae/config.json", "scheduler/scheduler_config.json")
+    check_parts(folder, ("model_index.json", *files), what)
+    transformer, vae, scheduler = (read_json(folder / file) for file in files)
+    return transformer, vae, scheduler
+
+
+def folder_settings(folder: Path, published: SettingsT) -> SettingsT:
+    """The published settings, with what a folder's own file of settings says laid over them."""
+    file = folder / SETTINGS_FILE
+    found: SettingsT = settings_with(published, read_json(file), str(file)) if file.is_file() else published
+    return found
