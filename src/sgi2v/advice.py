@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 from sgi2v.backbones.base import Advice, Outline
 from sgi2v.controllers import recommended
 from sgi2v.errors import FieldError, within
+from sgi2v.listing import listed
 from sgi2v.records import Json
 from sgi2v.writing import reason, writing
 
@@ -81,7 +82,7 @@ def advice_on(outline: Outline) -> OwnAdvice | None:
     if not files:
         return None
     sizes = {name: size for name, (size, _) in files.items()}
-    found = [_read(file) for file in sorted(folder.glob("*.json"))]
+    found = [_read(file) for file in listed(folder, {".json"})]
     near = [one for one in found if {name: size for name, (size, _) in one.files.items()} == sizes]
     same = next((one for one in near if dict(one.files) == files), None)
     if same is None and near:

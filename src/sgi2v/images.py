@@ -4,6 +4,7 @@ import base64
 import io
 import os
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -12,13 +13,14 @@ from PIL import Image, ImageOps
 
 from sgi2v.checks import shown
 from sgi2v.errors import FieldError
+from sgi2v.signatures import Kind, is_clip, is_clip_file, kind_of
 
 MAX_PIXELS: Final = 64_000_000
 """Of an image, as its header declares them: checked before anything is decoded."""
 MAX_URI: Final = 64 * 2**20
 """Characters of a `data:` URI."""
-IMAGE_FORMATS: Final = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
-"""Formats that are read; of a GIF or TIFF the first frame."""
+IMAGE_FORMATS: Final = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
+"""Formats that are read, of several pictures the first; HEIC besides where pillow-heif is installed."""
 
 Source = str | os.PathLike[str] | bytes
 
@@ -55,7 +57,7 @@ def _open(field: str, source: Source, size: tuple[int, int] | None = None) -> Im
         if not isinstance(source, bytes) and not Path(source).is_file():
             raise FieldError(field, f"{name} is no file", "give the path of a picture")
         file = io.BytesIO(source) if isinstance(source, bytes) else source
-        with Image.open(file, formats=IMAGE_FORMATS) as image:
+        with Image.open(file, formats=(*IMAGE_FORMATS, *_heic(field, name, source))) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 limit = MAX_PIXELS // 1_000_000
@@ -77,6 +79,30 @@ def _open(field: str, source: Source, size: tuple[int, int] | None = None) -> Im
     except Exception as error:  # Pillow's readers raise almost anything on a corrupt file
         kinds = ", ".join(IMAGE_FORMATS)
         raise FieldError(field, f"{name} cannot be read as a picture", f"give one of {kinds}") from error
+
+
+def _heic(field: str, name: str, source: Source) -> tuple[str, ...]:
+    """The format of a HEIC file, which phones write and Pillow alone cannot read; FieldError without the library."""
+    if _kind(source) != "HEIC":
+        return ()
+    if find_spec("pillow_heif") is None:
+        raise FieldError(field, f"{name} is HEIC: it needs pillow-heif", "pip install 'sgi2v[heic]' or save it as JPEG")
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    return ("HEIF",)
+
+
+def _kind(source: Source) -> Kind:
+    with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
+        return kind_of(file)
+
+
+def several(source: Source) -> bool:
+    """True for an animated WebP, PNG or AVIF, or a video; a GIF is taken for its first picture, as it always was."""
+    if isinstance(source, bytes):
+        return kind_of(io.BytesIO(source)) != "GIF" and is_clip(io.BytesIO(source))
+    return is_clip_file(Path(source)) and _kind(source) != "GIF"
 
 
 def _bare(image: Image.Image) -> Image.Image:

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, TypeVar
@@ -16,7 +17,7 @@ from sgi2v.errors import FieldError, joined, within
 from sgi2v.files import MAX_BYTES, read_file
 from sgi2v.images import Source, data_bytes, data_uri, load_image, load_mask, png_bytes
 from sgi2v.records import Json, RecordReader, version_text
-from sgi2v.reference import MAX_FRAMES, Reference, check_pixels, files_of, load_reference, read_clip
+from sgi2v.reference import MAX_FRAMES, Reference, check_pixels, files_of, frame_in, load_reference, read_clip
 from sgi2v.scene import MAX_KEYS, MAX_MOTIONS, Box, Key, Motion, Scene
 from sgi2v.traj import load_traj, save_traj
 from sgi2v.writing import write_files
@@ -209,7 +210,7 @@ def _clip(field: str, value: object, base_dir: str | os.PathLike[str] | None, *,
     parts = [value] if isinstance(value, str) else _list(field, value, MAX_FRAMES)
     made: list[Image.Image] = []
     for index, part in enumerate(parts):
-        made.append(_picture(f"{field}[{index}]", part, base_dir, _any_mask if mask else load_image))
+        made.append(_picture(f"{field}[{index}]", part, base_dir, partial(frame_in, mask=mask)))
         check_pixels(field, len(parts), made[0].size)
     return tuple(made)
 
@@ -258,10 +259,6 @@ def _picture(
     embedded = value.startswith("data:")
     source = data_bytes(field, value) if embedded else _inside(field, value, base_dir)
     return load(source, field)
-
-
-def _any_mask(source: Source, field: str) -> Image.Image:
-    return load_mask(source, field=field)
 
 
 def _inside(field: str, value: str, base_dir: str | os.PathLike[str] | None) -> Path:

@@ -19,8 +19,9 @@ from sgi2v.writing import write_files
 def load_traj(folder: str | os.PathLike[str]) -> Scene:
     """A scene as published with SG-I2V (arXiv 2411.04989): a folder of img.png and traj.npy.
 
-    traj.npy: float64 [N, 2+F, 2], (x, y) in pixels of img.png: rows 0-1 the top-left and bottom-right corners of
-    the box on frame 0, then its centre at each of F frames. Every frame becomes a key, so nothing is lost.
+    traj.npy: float64 [N, 2+F, 2], or numbers of another real type that float64 holds; (x, y) in pixels of img.png:
+    rows 0-1 the top-left and bottom-right corners of the box on frame 0, then its centre at each of F frames. Every
+    frame becomes a key, so nothing is lost.
     Raises ValueError for another shape or type, pickled objects, and boxes that no scene may have.
     """
     folder = Path(folder)
@@ -58,7 +59,7 @@ def save_traj(scene: Scene, folder: str | os.PathLike[str], num_frames: int = 14
 
 def _read_traj(path: Path) -> Float64[np.ndarray, "motions rows 2"]:
     data = read_file(path, "traj.npy")
-    wanted = "give float64 [boxes, 2 + frames, 2], saved with numpy.save"
+    wanted = "give numbers [boxes, 2 + frames, 2], saved with numpy.save"
     try:
         file = io.BytesIO(data)
         version = np.lib.format.read_magic(file)
@@ -70,13 +71,24 @@ def _read_traj(path: Path) -> Float64[np.ndarray, "motions rows 2"]:
         shape, _, dtype = read_header[version](file)
     except (ValueError, KeyError, EOFError, SyntaxError, TypeError, tokenize.TokenError) as error:
         raise FieldError("traj.npy", f"{path} is not a NumPy array file", wanted) from error
-    if dtype != np.float64:
+    if dtype.kind not in "fiu":
         raise FieldError("traj.npy", f"its type is {shown(str(dtype))}", wanted)
     if len(shape) != 3 or shape[0] < 0 or shape[1] < 4 or shape[2] != 2:
         raise FieldError("traj.npy", f"its shape is {shown(shape)}", f"{wanted}, with 2 frames or more")
     if shape[0] > MAX_MOTIONS or shape[1] - 2 > MAX_KEYS:
         raise FieldError("traj.npy", f"its shape is {shape}", f"give at most {MAX_MOTIONS} boxes and {MAX_KEYS} frames")
-    if len(data) - file.tell() != 8 * shape[0] * shape[1] * shape[2]:
+    if len(data) - file.tell() != dtype.itemsize * shape[0] * shape[1] * shape[2]:
         raise FieldError("traj.npy", f"{len(data)} bytes are not what its shape {shape} needs", "copy the file again")
     array: np.ndarray = np.load(io.BytesIO(data), allow_pickle=False)
-    return array
+    with np.errstate(over="ignore"):
+        exact = array.astype(np.float64)
+    if not _is_exact(array, exact):
+        raise FieldError("traj.npy", f"it holds numbers of type {array.dtype} that float64 cannot hold", wanted)
+    return exact
+
+
+def _is_exact(array: np.ndarray, converted: Float64[np.ndarray, "motions rows 2"]) -> bool:
+    """True where float64 holds the very numbers; what is no finite number is found with its field."""
+    if array.dtype.kind in "iu":
+        return not array.size or (int(array.min()) >= -(2**53) and int(array.max()) <= 2**53)
+    return bool(((converted == array) | np.isnan(array)).all())

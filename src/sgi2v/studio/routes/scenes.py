@@ -1,5 +1,6 @@
 """Routes for pictures and scenes: taken in, checked, imported and given back; no model runs here."""
 
+import io
 import json
 import re
 import shutil
@@ -22,6 +23,7 @@ from sgi2v.records import Json
 from sgi2v.reference import read_clip
 from sgi2v.scene import MAX_KEYS, MAX_MOTIONS, Curve, Easing, Fit, Kind, Scene
 from sgi2v.scene_io import FORMAT, load_scene, scene_to_dict
+from sgi2v.signatures import kind_of
 from sgi2v.studio.pictures import PREFIX, picture_json
 from sgi2v.studio.problems import Problem
 from sgi2v.studio.routes import PICTURE_ID, PictureId, TheStudio, may_say, name_of, raw
@@ -147,7 +149,7 @@ def mask(asked: MaskAsked, studio: TheStudio) -> Picture:
 async def import_clip(
     request: Request, studio: TheStudio, masks: Annotated[bool, Query(description="read as masks")] = False
 ) -> Clip:
-    """The frames of an mp4 or gif, or one picture, for a scene's reference: its frames, or its masks."""
+    """The frames of a video or gif, or one picture, for a scene's reference: its frames, or its masks."""
     return Clip.model_validate(await _imported(request, studio, partial(_clip, masks=masks)))
 
 
@@ -212,10 +214,9 @@ def _traj(studio: Studio, data: bytes, image: str) -> Json:
 
 
 def _clip(studio: Studio, data: bytes, masks: bool) -> Json:
-    name = f"clip{_kind(data) or '.png'}"
     with _beside(studio) as folder:
-        (folder / name).write_bytes(data)
-        pictures = read_clip("clip", [folder / name], mask=masks)
+        (folder / "clip").write_bytes(data)
+        pictures = read_clip("clip", [folder / "clip"], mask=masks)
     width, height = pictures[0].size
     return {
         "pictures": [PREFIX + studio.pictures.add_pixels(p)[0] for p in pictures],
@@ -224,20 +225,14 @@ def _clip(studio: Studio, data: bytes, masks: bool) -> Json:
     }
 
 
-def _kind(data: bytes) -> str | None:
-    """The ending of a video file's name, by what it begins with."""
-    return ".gif" if data[:4] == b"GIF8" else ".mp4" if data[4:8] == b"ftyp" else None
-
-
 def _record(studio: Studio, data: bytes) -> Json:
     from sgi2v.video import read_run  # loads torch
 
-    suffix = _kind(data)
-    if suffix is None:
+    if kind_of(io.BytesIO(data)) not in ("mov", "GIF"):
         raise FieldError("video", "this is neither an mp4 nor a gif", "give one that sgi2v wrote")
     with _beside(studio) as folder:
-        (folder / f"video{suffix}").write_bytes(data)
-        record = read_run(folder / f"video{suffix}")
+        (folder / "video").write_bytes(data)
+        record = read_run(folder / "video")
     found = studio.engine.read_record(record)
     # A record's scene has its pictures in it; a path in there is never followed.
     return {**found, **_with_image(studio, *studio.pictures.checked(found["scene"]))}
