@@ -112,7 +112,7 @@ MISTAKES = {
     ),
     "no motions": (
         "still.json",
-        r"motions: the scene has none, and sg-i2v steers by them; draw one, or choose controller:none",
+        r"motions: the scene has none, and time-to-move steers by them; draw one, or choose controller:none",
     ),
     "unknown controller": ("scene.json controller:magic", r"controller: unknown 'magic'; known are none, sg-i2v"),
     "unknown setting": (

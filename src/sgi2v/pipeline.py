@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from sgi2v.backbones.base import Backbone, Outline, Text, settings_with
 from sgi2v.backbones.registry import load_backbone
-from sgi2v.controllers import Controller, Setup, controller_from_dict, controller_name, recommended
+from sgi2v.controllers import Controller, Setup, controller_from_dict, controller_name, default_controller
 from sgi2v.errors import FieldError
 from sgi2v.fitting import fitted
 from sgi2v.grid import Grid, Tracks, tracks_of
@@ -154,7 +154,7 @@ def plan(
         sampling.num_steps,
     )
     assert width is not None and height is not None and num_frames is not None and num_steps is not None
-    controller = controller or recommended("sg-i2v", settings.recommended)
+    controller = controller or default_controller(settings)
     uses = controller.uses()
     if uses.motions and not scene.motions and not (uses.reference and scene.reference):
         raise FieldError(
@@ -200,7 +200,8 @@ def generate(
 ) -> Video:
     """A video of the scene's image in which its motions are followed.
 
-    ``backbone`` defaults to the bundled model, ``controller`` to SG-I2V with what the backbone recommends.
+    ``backbone`` defaults to the bundled model, ``controller`` to the method that the backbone names for
+    whoever names none (``settings.default``), with what it recommends.
     ``adapters`` take part in every pass (:mod:`sgi2v.backbones.adapters`). ``progress`` is called at every step and
     guided iteration; ``cancelled`` is asked as often, and the run raises :class:`Cancelled` when it answers True.
     ``preview`` is shown what the middle frame looks like so far, in 0..1, at up to six of the steps, decoded by

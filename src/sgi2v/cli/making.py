@@ -35,11 +35,11 @@ def generate(arguments: Sequence[str]) -> None:
     scene = replace(scene, **{name: text for name, text in words.items() if text is not None})
     begun = time.perf_counter()
     outline = options.model.outline(o.changed_settings(options, default))
-    controller = o.chosen_controller(options, default, outline)
+    controller = o.chosen_controller(options, default, outline, named=o.names_controller(arguments))
     planned = plan(scene, outline, controller=controller, sampling=options.sampling)
     o.check_heeded(options, outline, planned.controller)
     given = Given.read(options.noise, options.reference_latents, planned.grid)
-    say_plan(planned, outline.settings, quiet=options.quiet)
+    say_plan(planned, outline.settings, quiet=options.quiet, chosen=controller is not None)
     with computing():
         backbone = opened(options.model, outline, options.sampling, quiet=options.quiet)
         with progress_bar(quiet=options.quiet) as bar:
