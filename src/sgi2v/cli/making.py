@@ -15,10 +15,6 @@ from sgi2v.errors import FieldError
 def generate(arguments: Sequence[str]) -> None:
     """Make a video of a scene."""
     from sgi2v.cli import generate_options as o
-    from sgi2v.latents import Given, check_latents_place, save_latents
-    from sgi2v.pipeline import generate, plan
-    from sgi2v.scene_io import load_scene, with_reference
-    from sgi2v.video import check_writable
 
     default = o.default_options(arguments)
     try:
@@ -26,6 +22,11 @@ def generate(arguments: Sequence[str]) -> None:
     except ValueError:
         o.check_names(arguments, default.settings)
         raise
+    from sgi2v.latents import Given, check_latents_place, save_latents
+    from sgi2v.pipeline import generate, plan
+    from sgi2v.scene_io import load_scene, with_reference
+    from sgi2v.video import check_writable
+
     output = options.output or default_output(options.scene, ".mp4")
     check_writable(output)
     if options.save_latents is not None:
