@@ -13,13 +13,15 @@ from jaxtyping import Float
 
 from sgi2v.backbones.base import Backbone, Outline, Text, settings_with
 from sgi2v.backbones.registry import load_backbone
-from sgi2v.controllers import Controller, Setup, controller_from_dict, controller_name, recommended
+from sgi2v.controllers import Controller, Setup, controller_from_dict, controller_name, default_controller
+from sgi2v.device import device_name
 from sgi2v.errors import FieldError
 from sgi2v.fitting import fitted
 from sgi2v.grid import Grid, Tracks, tracks_of
 from sgi2v.latents import Given
 from sgi2v.lazy import torch
 from sgi2v.migrations import generator_of_1
+from sgi2v.pace import keep_pace, pace_of
 from sgi2v.planning import Sampling, Schedule
 from sgi2v.run import Run, public_name, trusted_source
 from sgi2v.sampling import sample
@@ -54,7 +56,8 @@ class Progress:
     fraction: float = 0.0
     """Share of the sampling that is done, 0 to 1."""
     seconds_left: float | None = None
-    """Estimate for the sampling; None until there is something to go by."""
+    """Estimate for the sampling, at its first step from the last run of the same kind (:mod:`sgi2v.pace`); None until
+    there is something to go by."""
 
 
 @dataclass
@@ -71,19 +74,28 @@ class _Progress(Reporter):
     """Index of the run's first step: a controller may leave out those before it."""
     pending: torch.Tensor | None = None
     loss: float | None = None
+    pace: float | None = None
+    """Seconds of a plain step in an earlier run; counts as much as one step of this run."""
 
     def planned(self, num_iterations: Sequence[int]) -> None:
         self.num_iterations = num_iterations
         self.begun = time.perf_counter()
 
-    def _tell(self, step: Step, iteration: int, num_iterations: int) -> None:
-        def cost(steps: int) -> float:
-            left_out = self.first or 0
-            return steps - left_out + _ITERATION_COST * sum(self.num_iterations[left_out:steps])
+    def _cost(self, steps: int) -> float:
+        """Cost of that many steps of the schedule, in plain steps."""
+        left_out = self.first or 0
+        return steps - left_out + _ITERATION_COST * sum(self.num_iterations[left_out:steps])
 
-        done = cost(step.index) + _ITERATION_COST * iteration
-        total = cost(step.count)
+    def measured(self) -> float:
+        """Seconds of a plain step in this run, whose sampling is over."""
+        return (time.perf_counter() - self.begun) / max(self._cost(len(self.num_iterations)), 1)
+
+    def _tell(self, step: Step, iteration: int, num_iterations: int) -> None:
+        done = self._cost(step.index) + _ITERATION_COST * iteration
+        total = self._cost(step.count)
         elapsed = time.perf_counter() - self.begun
+        before = 0.0 if self.pace is None else 1.0
+        known = before + done
         self.progress(
             Progress(
                 phase="sample",
@@ -93,7 +105,7 @@ class _Progress(Reporter):
                 num_iterations=num_iterations,
                 loss=self.loss,
                 fraction=done / total,
-                seconds_left=elapsed / done * (total - done) if done > 0 else None,
+                seconds_left=(elapsed + before * (self.pace or 0)) / known * (total - done) if known > 0 else None,
             )
         )
 
@@ -154,7 +166,7 @@ def plan(
         sampling.num_steps,
     )
     assert width is not None and height is not None and num_frames is not None and num_steps is not None
-    controller = controller or recommended("sg-i2v", settings.recommended)
+    controller = controller or default_controller(settings)
     uses = controller.uses()
     if uses.motions and not scene.motions and not (uses.reference and scene.reference):
         raise FieldError(
@@ -200,7 +212,8 @@ def generate(
 ) -> Video:
     """A video of the scene's image in which its motions are followed.
 
-    ``backbone`` defaults to the bundled model, ``controller`` to SG-I2V with what the backbone recommends.
+    ``backbone`` defaults to the bundled model, ``controller`` to the method that the backbone names for
+    whoever names none (``settings.default``), with what it recommends.
     ``adapters`` take part in every pass (:mod:`sgi2v.backbones.adapters`). ``progress`` is called at every step and
     guided iteration; ``cancelled`` is asked as often, and the run raises :class:`Cancelled` when it answers True.
     ``preview`` is shown what the middle frame looks like so far, in 0..1, at up to six of the steps, decoded by
@@ -243,6 +256,11 @@ def _generate(
     sampling, grid = planned.sampling, planned.grid
     given.check(planned.controller, grid)
     number = str(backbone.dtype).removeprefix("torch.")
+    method = controller_name(planned.controller)
+    kind = f"{backbone.weights_sha256[:16]} {device_name(backbone.device)} {number} {backbone.memory} {method}"
+    pixels = grid.width * grid.height * grid.num_frames
+    if (pace := pace_of(kind)) is not None:
+        reporter.pace = pace * pixels
     run = Run.of(
         scene,
         backbone,
@@ -281,6 +299,7 @@ def _generate(
             )
             solver = SOLVERS[sampling.solver]
             latents = sample(planned.controller, setup, noise=noise, reporter=reporter, solver=solver)
+            keep_pace(kind, reporter.measured() / pixels)
             reporter.progress(Progress(phase="decode", fraction=1.0))
             frames = backbone.decode(latents).cpu()
     except (torch.OutOfMemoryError, RuntimeError) as error:

@@ -3,11 +3,11 @@
 from dataclasses import replace
 from typing import Final
 
-import cv2
 import numpy as np
 from PIL import Image
 
 from sgi2v.errors import FieldError, within
+from sgi2v.lazy import cv2
 from sgi2v.scene import Box, Scene
 
 _AROUND: Final = 0.5

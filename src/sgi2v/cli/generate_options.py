@@ -18,6 +18,7 @@ from sgi2v.controllers import (
     InTurn,
     controller_name,
     controllers,
+    default_controller,
     recommended,
 )
 from sgi2v.errors import FieldError
@@ -88,7 +89,7 @@ def default_options(arguments: Sequence[str]) -> GenerateOptions:
         settings=vars(kind)[
             "settings"
         ],  # of the class without advice: of its parent, tyro would ask which of two is meant
-        controller=recommended("sg-i2v", settings.recommended),
+        controller=default_controller(settings),
     )
     return to_be_said(default, "scene")
 
@@ -196,12 +197,20 @@ def changed_settings(options: GenerateOptions, default: GenerateOptions) -> dict
     return {name: value for name, value in dataclasses.asdict(options.settings).items() if value != before[name]}
 
 
-def chosen_controller(options: GenerateOptions, default: GenerateOptions, outline: Outline) -> Controller | None:
+def names_controller(arguments: Sequence[str]) -> bool:
+    """True where a method is typed, so that it is not the model's to choose."""
+    return any(argument.startswith("controller:") for argument in arguments)
+
+
+def chosen_controller(
+    options: GenerateOptions, default: GenerateOptions, outline: Outline, *, named: bool = False
+) -> Controller | None:
     """The controller as it was typed, None where it is left to the model.
 
-    What was not typed is what the model recommends, which of a hub's may be known only now.
+    What was not typed is what the model recommends, which of a hub's may be known only now. ``named``: a method was
+    typed, be it the default.
     """
-    if options.controller == default.controller:
+    if not named and options.controller == default.controller:
         return None
     shown, now = default.settings.recommended, outline.settings.recommended
     if shown == now:

@@ -15,11 +15,6 @@ from sgi2v.errors import FieldError
 def generate(arguments: Sequence[str]) -> None:
     """Make a video of a scene."""
     from sgi2v.cli import generate_options as o
-    from sgi2v.latents import Given, check_latents_place, save_latents
-    from sgi2v.opening import check_loras, loras
-    from sgi2v.pipeline import generate, plan
-    from sgi2v.scene_io import load_scene, with_reference
-    from sgi2v.video import check_writable
 
     default = o.default_options(arguments)
     try:
@@ -27,6 +22,12 @@ def generate(arguments: Sequence[str]) -> None:
     except ValueError:
         o.check_names(arguments, default.settings)
         raise
+    from sgi2v.latents import Given, check_latents_place, save_latents
+    from sgi2v.opening import check_loras, loras
+    from sgi2v.pipeline import generate, plan
+    from sgi2v.scene_io import load_scene, with_reference
+    from sgi2v.video import check_writable
+
     output = options.output or default_output(options.scene, ".mp4")
     check_writable(output)
     if options.save_latents is not None:
@@ -37,11 +38,11 @@ def generate(arguments: Sequence[str]) -> None:
     begun = time.perf_counter()
     outline = options.model.outline(o.changed_settings(options, default))
     check_loras(outline, options.lora)
-    controller = o.chosen_controller(options, default, outline)
+    controller = o.chosen_controller(options, default, outline, named=o.names_controller(arguments))
     planned = plan(scene, outline, controller=controller, sampling=options.sampling)
     o.check_heeded(options, outline, planned.controller)
     given = Given.read(options.noise, options.reference_latents, planned.grid)
-    say_plan(planned, outline.settings, quiet=options.quiet)
+    say_plan(planned, outline.settings, quiet=options.quiet, chosen=controller is not None)
     with computing():
         backbone = opened(options.model, outline, options.sampling, quiet=options.quiet)
         with progress_bar(quiet=options.quiet) as bar:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from sgi2v.controllers.ati import ATI
 from sgi2v.controllers.base import Controller
@@ -144,3 +144,15 @@ def recommended(name: str, values: Mapping[str, Mapping[str, object]]) -> Contro
         return controller_from_dict(own)
     first, second = (recommended(part, values) for part in name.rsplit("+", 1))
     return controller_from_dict(own, over=InTurn(first=first, second=second))
+
+
+def default_controller(settings: Any) -> Controller:
+    """The method of a model for whoever names none (``Settings.default``), with the values that it recommends.
+
+    FieldError where the model's folder names one that there is not.
+    """
+    try:
+        controller_class(settings.default)
+    except FieldError as error:
+        raise FieldError("default (in the model's sgi2v.json)", error.problem, error.remedy) from error
+    return recommended(settings.default, settings.recommended)

@@ -29,7 +29,6 @@ from sgi2v.scene import Scene, frame_times
 from sgi2v.studio.fields import describe
 from sgi2v.studio.settings import StudioSettings
 
-DEFAULT_CONTROLLER: Final = "sg-i2v"
 MAX_SPEED: Final = 0.1
 """Of a frame's shorter side, a frame: a thing that moves faster is seldom followed (a rule of thumb)."""
 _ELSEWHERE: Final = frozenset({*Settings.SIZE, *Settings.ADVICE, "bfloat16_on_cpu"})
@@ -54,7 +53,7 @@ class LibraryEngine:
             "version": version("sgi2v"),
             "backbones": [_backbone_info(name, outline, recipe) for name, outline in self._outlines.items()],
             "default_backbone": next(iter(self._names)),
-            "default_controller": DEFAULT_CONTROLLER,
+            "default_controller": next(iter(self._outlines.values())).settings.default,
         }
 
     def plan(self, request: Mapping[str, Any], scene: Scene) -> dict[str, Any]:
@@ -133,7 +132,7 @@ def _sampling(values: Mapping[str, Any], where: str = "sampling") -> dict[str, A
 
 def _controller(given: Mapping[str, Any], settings: Settings) -> Controller:
     """The controller asked for, with the model's recommendation wherever nothing is said."""
-    name = given.get("name") or DEFAULT_CONTROLLER
+    name = given.get("name") or settings.default
     if not isinstance(name, str):
         raise FieldError("controller.name", "is not a text", "give the name of a method")
     base = recommended(name, settings.recommended)
@@ -173,6 +172,7 @@ def _backbone_info(name: str, outline: Outline, recipe: str | None) -> dict[str,
         "stride": outline.grid(settings.width, settings.height, settings.num_frames).stride,
         "max_speed": MAX_SPEED * min(settings.width, settings.height),
         "recipes": list(settings.recipes),
+        "default_controller": settings.default,
         "controllers": [_controller_info(kind, settings) for kind in (*controllers(), *COMBINATIONS)],
         "sampling": describe(Sampling, size),
         "settings": describe(type(settings), own, _ELSEWHERE),
