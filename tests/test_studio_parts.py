@@ -175,7 +175,7 @@ def test_a_form_is_made_from_a_dataclass() -> None:
     assert list(fields) == ["lr", "count", "mode", "pair", "names", "on"]  # no form can hold a dictionary
     assert fields["lr"] == {
         "name": "lr", "type": "number", "optional": False, "default": 0.1, "published": 0.5, "help": "A step size.",
-        "simple": True,
+        "simple": True, "low": -1e6, "high": 1e6,
     }  # fmt: skip
     assert fields["count"]["type"] == "integer" and fields["count"]["optional"] and not fields["count"]["simple"]
     assert fields["mode"]["choices"] == ["a", "b"] and fields["on"]["type"] == "boolean"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from types import MappingProxyType
+from typing import ClassVar, Final, Literal
 
-from sgi2v.checks import choice
+from sgi2v.checks import Bounds, choice, own_bounds
 from sgi2v.errors import FieldError
 from sgi2v.step import Level
 
@@ -17,6 +18,8 @@ alike for every model), step (steps still to go: num_steps at pure noise, 1 at t
 noise to 1)."""
 SolverName = Literal["euler", "dpm2m"]
 """Steps from level to level (:mod:`sgi2v.solvers`)."""
+SIZES: Final[Bounds] = MappingProxyType({"width": (1, 8192), "height": (1, 8192), "num_frames": (1, 1024)})
+"""Sizes of a video that anybody may ask for; a model makes fewer."""
 
 
 def position(unit: Unit, level: Level, index: int, count: int) -> float:
@@ -160,20 +163,34 @@ class Sampling:
     """Step from level to level: euler (first order, as published), or dpm2m (DPM-Solver++(2M), second order: as near
     to the model's own path in fewer steps; of first order at and after every step at which a method steers)."""
 
+    BOUNDS: ClassVar[Bounds] = MappingProxyType({"seed": (0, 2**63 - 1), "num_steps": (1, 1000), **SIZES})
+
     def __post_init__(self) -> None:
         choice("solver", self.solver, SolverName)
         if not 0 <= self.seed < 2**63:
             raise FieldError("seed", f"must lie in 0..2^63-1, got {self.seed}")
-        if self.num_steps is not None and not 1 <= self.num_steps <= 1000:
-            raise FieldError("num_steps", f"must lie in 1..1000, got {self.num_steps}")
+        for name in ("num_steps", *SIZES):
+            (low, high), value = self.BOUNDS[name], getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise FieldError(name, f"must lie in {low}..{high}, got {value}")
 
 
-def check_numbers(controller: object, smallest: Mapping[str, int | float], *, above: Sequence[str] = ()) -> None:
-    """FieldError for a field that is not finite, below its smallest value, or not above 0 where ``above`` names it."""
-    for name, low in smallest.items():
+def check_numbers(
+    controller: object,
+    smallest: Mapping[str, int | float] = MappingProxyType({}),
+    *,
+    above: Sequence[str] = (),
+) -> None:
+    """FieldError for a field that is not finite or lies outside what its class says as ``BOUNDS``, that is below its
+    smallest value where ``smallest`` names it, or not above 0 where ``above`` does."""
+    own = own_bounds(type(controller))
+    for name, low in {**{name: low for name, (low, _) in own.items()}, **smallest}.items():
         value = getattr(controller, name)
         if not low <= value < math.inf:
             raise FieldError(f"controller.{name}", f"must be a finite number >= {low:g}, got {value}")
+    for name, (_, high) in own.items():
+        if getattr(controller, name) > high:
+            raise FieldError(f"controller.{name}", f"must be at most {high:g}, got {getattr(controller, name)}")
     for name in above:
         value = getattr(controller, name)
         if not 0 < value < math.inf:

@@ -10,6 +10,7 @@ import numpy as np
 
 from sgi2v.backbones import Outline, outline_of
 from sgi2v.backbones.base import Settings, settings_with, settings_with_recipe
+from sgi2v.checks import check_bounds
 from sgi2v.controllers import (
     COMBINATIONS,
     Controller,
@@ -20,7 +21,7 @@ from sgi2v.controllers import (
     controllers,
     recommended,
 )
-from sgi2v.errors import FieldError
+from sgi2v.errors import FieldError, within
 from sgi2v.fitting import fitted
 from sgi2v.pipeline import plan
 from sgi2v.planning import Sampling
@@ -42,6 +43,8 @@ class LibraryEngine:
         """Reads the models' folders, not their weights; ValueError for one that is none."""
         self._names = {public_name(name): name for name in settings.backbones}
         self._outlines = {shown: outline_of(name) for shown, name in self._names.items()}
+        for shown, outline in self._outlines.items():  # a kind of somebody else's may not look at its own numbers
+            check_bounds(f"{shown}.settings", outline.settings)
         self._limits = settings.limits
 
     def info(self, recipe: str | None = None) -> dict[str, Any]:
@@ -69,6 +72,8 @@ class LibraryEngine:
         settings = settings_with(settings, changed, "settings")
         sampling = Sampling(**_sampling(request.get("sampling") or {}))
         controller = _controller(request.get("controller") or {}, settings)
+        check_bounds("settings", settings)
+        check_bounds("controller", controller)
         self._check_size(sampling, settings)
         planned = plan(scene, outline.with_settings(settings), controller=controller, sampling=sampling)
         limit = MAX_SPEED * min(planned.grid.width, planned.grid.height)
@@ -88,25 +93,41 @@ class LibraryEngine:
         """Scene JSON (pictures embedded) and settings of a run's record."""
         run = Run.from_dict(record)
         values = {name: value for name, value in run.sampling.items() if name != "dtype"}
-        sampling = Sampling(**_sampling(values, "run.sampling"))
+        known = _sampling(values, "run.sampling")
+        with within("run.sampling"):
+            sampling = Sampling(**known)
         name = str(run.backbone.get("name"))
         here = name in self._outlines and self._hashes[name] == run.backbone.get("weights_sha256")
-        settings = run.backbone.get("settings")
+        with within("run"):
+            controller = controller_from_dict(run.controller)
+            check_bounds("controller", controller)
         return {
             "scene": dict(run.scene),
-            "controller": controller_to_dict(controller_from_dict(run.controller)),
+            "controller": controller_to_dict(controller),
             "sampling": dataclasses.asdict(sampling),
-            "settings": {
-                key: value
-                for key, value in (settings.items() if isinstance(settings, Mapping) else ())
-                if key not in _ELSEWHERE
-            },
+            "settings": self._settings_of(run.backbone.get("settings"), name),
             "backbone": {
                 "name": name,
                 "weights_sha256": str(run.backbone.get("weights_sha256")),
                 "here": here,
             },
         }
+
+    def _settings_of(self, given: Any, name: str) -> dict[str, Any]:
+        """A record's settings; those of a model that is not here only where the default model would take them."""
+        own = self._outlines.get(name) or next(iter(self._outlines.values()))
+        known = {f.name for f in dataclasses.fields(own.settings)} - _ELSEWHERE
+        values = {k: v for k, v in given.items() if k in known} if isinstance(given, Mapping) else {}
+        where = "run.backbone.settings"
+        try:
+            fitting = fitted(type(own.settings), values, where)
+            with within("run.backbone"):
+                check_bounds("settings", dataclasses.replace(own.settings, **fitting))
+        except FieldError:
+            if name in self._outlines:
+                raise
+            return {}
+        return values
 
     @cached_property
     def _hashes(self) -> Mapping[str, str]:

@@ -1,10 +1,12 @@
 """The JSON that goes in and out of the studio's API, as its OpenAPI schema shows it."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sgi2v.planning import SolverName
+from sgi2v.camera import Camera
+from sgi2v.checks import bounds_of
+from sgi2v.planning import Sampling, SolverName
 from sgi2v.records import Json
 from sgi2v.studio.jobs import Live, progress_json
 from sgi2v.studio.pictures import PREFIX
@@ -17,14 +19,20 @@ class Asked(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+def _within(kind: type, name: str, default: float | None = None) -> Any:
+    """A number within the bounds that the library itself says."""
+    low, high = bounds_of(kind, name)
+    return Field(default=default, ge=low, le=high)
+
+
 class SamplingAsked(Asked):
     """Settings of sampling; those left out are as the model recommends."""
 
-    seed: int | None = Field(default=None, ge=0, lt=2**63)
-    num_steps: int | None = Field(default=None, ge=1, le=1000)
-    width: int | None = Field(default=None, ge=1, le=4096)
-    height: int | None = Field(default=None, ge=1, le=4096)
-    num_frames: int | None = Field(default=None, ge=1, le=256)
+    seed: int | None = _within(Sampling, "seed")
+    num_steps: int | None = _within(Sampling, "num_steps")
+    width: int | None = _within(Sampling, "width")
+    height: int | None = _within(Sampling, "height")
+    num_frames: int | None = _within(Sampling, "num_frames")
     solver: SolverName | None = None
 
 
@@ -43,10 +51,10 @@ class JobAsked(Asked):
 class CameraAsked(Asked):
     """A motion of the camera over the picture; see sgi2v.camera."""
 
-    dx: float = 0.0
-    dy: float = 0.0
-    zoom: float = 1.0
-    roll: float = 0.0
+    dx: float = _within(Camera, "dx", 0.0)
+    dy: float = _within(Camera, "dy", 0.0)
+    zoom: float = _within(Camera, "zoom", 1.0)
+    roll: float = _within(Camera, "roll", 0.0)
     easing: Literal["linear", "ease-in", "ease-out", "ease-in-out"] = "linear"
 
 
@@ -239,6 +247,7 @@ class Info(BaseModel):
     default_backbone: str
     default_controller: str
     limits: dict[str, int]
+    camera: list[Json]
     easings: list[str]
     curves: list[str]
     kinds: list[str]

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypeVar
 
 from sgi2v.backbones.base import CLEAN, Method, Mode, Settings, check_range, settings_with
@@ -27,6 +28,7 @@ from sgi2v.backbones.folder import (
     weight_files,
     weights_sha256,
 )
+from sgi2v.checks import Bounds, check_text
 from sgi2v.errors import FieldError
 from sgi2v.grid import Grid
 from sgi2v.lazy import torch
@@ -57,8 +59,11 @@ class DiTSettings(Settings):
     negative_prompt: str = ""
     """Words that guidance leads away from where the scene says none."""
 
+    BOUNDS: ClassVar[Bounds] = MappingProxyType({"guidance_scale": (0, 100)})
+
     def __post_init__(self) -> None:
-        check_range("settings", self, {"fps": (1, 240), "guidance_scale": (0, 100)})
+        check_range("settings", self)
+        check_text("settings.negative_prompt", self.negative_prompt)
 
 
 @dataclass(frozen=True, kw_only=True)

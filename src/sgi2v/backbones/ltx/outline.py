@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
-from sgi2v.backbones.base import Advice, Mode, check_range
+from sgi2v.backbones.base import Advice, Mode
 from sgi2v.backbones.dit.outline import DiTOutline, DiTSettings, folder_settings, read_parts
 from sgi2v.backbones.dit.schedules import check_class, check_flow_schedule, number
 from sgi2v.backbones.dit.text import TextRules
+from sgi2v.checks import Bounds
 from sgi2v.errors import FieldError
 from sgi2v.grid import Grid
 from sgi2v.lazy import torch
@@ -59,9 +61,7 @@ class LTXSettings(DiTSettings):
     recommended: Advice = field(default_factory=_advice)
     """Controller name -> the values of its fields that suit this model."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range("settings", self, {"decode_timestep": (0, 1), "decode_noise": (0, 1)})
+    BOUNDS: ClassVar[Bounds] = MappingProxyType({"decode_timestep": (0, 1), "decode_noise": (0, 1)})
 
 
 @dataclass(frozen=True, kw_only=True)

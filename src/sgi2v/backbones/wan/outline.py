@@ -14,6 +14,7 @@ from sgi2v.backbones.dit.outline import DiTOutline, DiTSettings, folder_settings
 from sgi2v.backbones.dit.schedules import check_flow_schedule, number
 from sgi2v.backbones.dit.text import TextRules
 from sgi2v.backbones.folder import check_parts, read_json
+from sgi2v.checks import Bounds
 from sgi2v.errors import FieldError
 from sgi2v.lazy import torch
 from sgi2v.records import Json
@@ -68,10 +69,7 @@ class WanSettings(DiTSettings):
     recommended: Advice = field(default_factory=_of_14b)
     """Controller name -> the values of its fields that suit this model."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.guidance_scale_2 is not None and not 0 <= self.guidance_scale_2 <= 100:
-            raise FieldError("settings.guidance_scale_2", f"must lie in 0..100, got {self.guidance_scale_2}")
+    BOUNDS: ClassVar[Bounds] = MappingProxyType({"guidance_scale_2": (0, 100)})
 
 
 def _a14b() -> WanSettings:

@@ -24,6 +24,7 @@ from sgi2v.reference import read_clip
 from sgi2v.scene import MAX_KEYS, MAX_MOTIONS, Curve, Easing, Fit, Kind, Scene
 from sgi2v.scene_io import FORMAT, load_scene, scene_to_dict
 from sgi2v.signatures import kind_of
+from sgi2v.studio.fields import describe
 from sgi2v.studio.pictures import PREFIX, picture_json
 from sgi2v.studio.problems import Problem
 from sgi2v.studio.routes import PICTURE_ID, PictureId, TheStudio, may_say, name_of, raw
@@ -68,6 +69,7 @@ def info(studio: TheStudio, recipe: Annotated[str | None, Query(max_length=100)]
             "motions": MAX_MOTIONS,
             "keys": MAX_KEYS,
         },
+        camera=describe(Camera, {}),
         easings=list(get_args(Easing)),
         curves=list(get_args(Curve)),
         kinds=list(get_args(Kind)),

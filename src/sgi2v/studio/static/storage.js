@@ -1,6 +1,7 @@
 // The page's work, kept in the browser: a reload, or the next visit, finds it again. Pictures lie on the server.
 
 const PREFIX = "sgi2v-work-";
+const ASIDE = "sgi2v-aside";
 const MOST = 8; // works kept, newest first; each page has its own, so that two never overwrite each other
 
 let name = null;
@@ -48,6 +49,16 @@ function holds(page) {
       return lock ? new Promise(() => {}) : undefined;
     });
   });
+}
+
+/** Keep what this page had under another name, of which the page never reads: a person may still want it. */
+export function setAside() {
+  try {
+    const found = entries().find((entry) => entry.key === PREFIX + pageName()) ?? entries().find((entry) => entry.saved > 0);
+    if (!found) return;
+    localStorage.setItem(ASIDE, localStorage.getItem(found.key));
+    localStorage.removeItem(found.key);
+  } catch { /* a browser that keeps nothing */ }
 }
 
 export function saveWork(app) {
