@@ -127,8 +127,8 @@ class Uses:
     """True where it looks at the motions' masks."""
     image: bool = False
     """True where it changes what the model is given of the picture."""
-    weights: str = ""
-    """The training that the model's weights must have had; empty for any."""
+    weights: tuple[str, ...] = ()
+    """Methods that the model's weights must have been trained for; none for any weights."""
 
     def __or__(self, other: Uses) -> Uses:
         """Parts that two methods use together."""
@@ -141,7 +141,7 @@ class Uses:
             reference=self.reference or other.reference,
             masks=self.masks or other.masks,
             image=self.image or other.image,
-            weights=self.weights or other.weights,
+            weights=tuple(dict.fromkeys((*self.weights, *other.weights))),
         )
 
 

@@ -229,11 +229,11 @@ class DiTOutline:
                 "controller", "changes the latents of the picture and a grey clip, which this model is not given",
                 "use a model of Wan 2.1 I2V-14B's kind",
             )  # fmt: skip
-        if uses.weights and uses.weights != self.trained_for:
+        if foreign := [method for method in uses.weights if method != self.trained_for]:
             raise FieldError(
                 "controller",
-                f"is for weights that were trained for {uses.weights}, and {self.name} says nothing of it",
-                f'name such weights, put "trained_for": "{uses.weights}" into their sgi2v.json, or allow '
+                f"is for weights that were trained for {foreign[0]}, and {self.name} says nothing of it",
+                f'name such weights, put "trained_for": "{foreign[0]}" into their sgi2v.json, or allow '
                 "--controller.any-weights",
             )
         if uses.reuses_deep:
