@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from jaxtyping import Float
 
@@ -23,110 +22,20 @@ from sgi2v.lazy import torch
 from sgi2v.migrations import generator_of_1
 from sgi2v.pace import keep_pace, pace_of
 from sgi2v.planning import Sampling, Schedule
+from sgi2v.progress import Progress, RunProgress
+from sgi2v.remarks import cut, less_guided, too_fast
 from sgi2v.run import Run, public_name, trusted_source
 from sgi2v.sampling import sample
 from sgi2v.scene import Scene
 from sgi2v.scene_io import scene_from_dict
 from sgi2v.solvers import SOLVERS
-from sgi2v.step import Cancelled, Level, Reporter, Step
+from sgi2v.step import Level
 
 if TYPE_CHECKING:
     from sgi2v.backbones.adapters import Adapter
     from sgi2v.video import Video
 
-# A guided iteration (forward and backward, ending early) against a plain step (two forward passes): only the ratio
-# matters, and only to the time left.
-_ITERATION_COST = 1.2
-_PREVIEWS = 6  # at most, in one run: of the bundled model a decoded frame costs a quarter of a plain step
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """Place of a run on its way."""
-
-    phase: Literal["encode", "sample", "decode"]
-    step: int = 0
-    """Denoising steps begun."""
-    num_steps: int = 0
-    iteration: int = 0
-    """Guided iterations of this step begun; 0 in a plain step."""
-    num_iterations: int = 0
-    loss: float | None = None
-    """Alignment loss of the last guided step that is over."""
-    fraction: float = 0.0
-    """Share of the sampling that is done, 0 to 1."""
-    seconds_left: float | None = None
-    """Estimate for the sampling, at its first step from the last run of the same kind (:mod:`sgi2v.pace`); None until
-    there is something to go by."""
-
-
-@dataclass
-class _Progress(Reporter):
-    """Turns what the loop reports into Progress; reads losses when a step is over, so that no iteration waits."""
-
-    progress: Callable[[Progress], None]
-    cancelled: Callable[[], bool]
-    preview: Callable[[torch.Tensor], None] | None = None
-    """Shown the estimate of the clean latents, at some of the steps."""
-    num_iterations: Sequence[int] = ()
-    begun: float = field(default_factory=time.perf_counter)
-    first: int | None = None
-    """Index of the run's first step: a controller may leave out those before it."""
-    pending: torch.Tensor | None = None
-    loss: float | None = None
-    pace: float | None = None
-    """Seconds of a plain step in an earlier run; counts as much as one step of this run."""
-
-    def planned(self, num_iterations: Sequence[int]) -> None:
-        self.num_iterations = num_iterations
-        self.begun = time.perf_counter()
-
-    def _cost(self, steps: int) -> float:
-        """Cost of that many steps of the schedule, in plain steps."""
-        left_out = self.first or 0
-        return steps - left_out + _ITERATION_COST * sum(self.num_iterations[left_out:steps])
-
-    def measured(self) -> float:
-        """Seconds of a plain step in this run, whose sampling is over."""
-        return (time.perf_counter() - self.begun) / max(self._cost(len(self.num_iterations)), 1)
-
-    def _tell(self, step: Step, iteration: int, num_iterations: int) -> None:
-        done = self._cost(step.index) + _ITERATION_COST * iteration
-        total = self._cost(step.count)
-        elapsed = time.perf_counter() - self.begun
-        before = 0.0 if self.pace is None else 1.0
-        known = before + done
-        self.progress(
-            Progress(
-                phase="sample",
-                step=step.index + 1,
-                num_steps=step.count,
-                iteration=iteration,
-                num_iterations=num_iterations,
-                loss=self.loss,
-                fraction=done / total,
-                seconds_left=(elapsed + before * (self.pace or 0)) / known * (total - done) if known > 0 else None,
-            )
-        )
-
-    def step(self, step: Step) -> None:
-        self.check_cancelled()
-        self.first = step.index if self.first is None else self.first
-        if self.pending is not None:
-            self.loss, self.pending = float(self.pending), None
-        self._tell(step, 0, self.num_iterations[step.index])
-
-    def iteration(self, step: Step, index: int, count: int, loss: Float[torch.Tensor, ""]) -> None:
-        self.pending = loss
-        self._tell(step, index + 1, count)
-
-    def estimate(self, step: Step, x0: Float[torch.Tensor, "n c y x"]) -> None:
-        if self.preview is not None and step.index % -(-step.count // _PREVIEWS) == 0:
-            self.preview(x0)
-
-    def check_cancelled(self) -> None:
-        if self.cancelled():
-            raise Cancelled("cancelled before the video was finished; nothing was written")
+__all__ = ["Plan", "Progress", "generate", "plan", "replay"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +49,12 @@ class Plan:
     levels: Sequence[Level]
     schedule: Schedule
     warnings: tuple[str, ...]
-    """Remarks to the person, such as what of the scene is left unused."""
+    """Remarks to the person: what of the scene is left unused, what is guided less than it might be, which box cuts
+    its thing, what is too fast."""
+    unused: tuple[str, ...] = ()
+    """Those of them that the record keeps: what of the scene is left unused."""
+    too_fast: tuple[str, ...] = ()
+    """Those of them on speed."""
 
 
 def plan(
@@ -186,6 +100,9 @@ def plan(
         unused.append("masks")
     model = public_name(outline.name)  # a record holds the remark, and names no folder of this machine
     remark = f"not used by {controller_name(controller)} on {model}: {', '.join(unused)}"
+    kept = (remark,) if unused else ()
+    fast = too_fast(scene, tracks, grid) if uses.motions else ()
+    cut_off = cut(scene) if uses.motions else ()
     return Plan(
         sampling=sampling,
         controller=controller,
@@ -193,7 +110,9 @@ def plan(
         tracks=tracks,
         levels=levels,
         schedule=schedule,
-        warnings=(remark,) if unused else (),
+        warnings=(*kept, *less_guided(controller, settings, levels), *cut_off, *fast),
+        unused=kept,
+        too_fast=fast,
     )
 
 
@@ -230,7 +149,7 @@ def generate(
         controller=controller,
         sampling=sampling,
         adapters=adapters,
-        reporter=_Progress(progress=progress or (lambda _: None), cancelled=cancelled or (lambda: False)),
+        reporter=RunProgress(progress=progress or (lambda _: None), cancelled=cancelled or (lambda: False)),
         preview=preview,
         given=Given(noise=noise, reference_latents=reference_latents),
     )
@@ -243,7 +162,7 @@ def _generate(
     controller: Controller | None,
     sampling: Sampling | None,
     adapters: Sequence[Adapter],
-    reporter: _Progress,
+    reporter: RunProgress,
     given: Given,
     preview: Callable[[torch.Tensor], None] | None = None,
     drawn_from_noise: bool = False,
@@ -267,7 +186,7 @@ def _generate(
         planned.controller,
         {**dataclasses.asdict(sampling), "dtype": number},
         adapters=identities(adapters),
-        warnings=planned.warnings,
+        warnings=planned.unused,
         inputs=given.hashes,
         drawn_from_noise=drawn_from_noise,
     )
@@ -363,7 +282,7 @@ def replay(
         controller=controller,
         sampling=sampling,
         adapters=adapters,
-        reporter=_Progress(progress=progress or (lambda _: None), cancelled=cancelled or (lambda: False)),
+        reporter=RunProgress(progress=progress or (lambda _: None), cancelled=cancelled or (lambda: False)),
         given=given,
         drawn_from_noise=run.version == 1,
     )

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Union, get_type_hints
+from typing import Annotated, Any, Final, Union, get_type_hints
 
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, Suppress
@@ -94,20 +94,8 @@ def default_options(arguments: Sequence[str]) -> GenerateOptions:
     return to_be_said(default, "scene")
 
 
-def check_names(arguments: Sequence[str], settings: Settings) -> None:
-    """FieldError for a method or a setting that there is not; for arguments that the parser has refused.
-
-    Unlike the parser it says what there is.
-    """
-    methods = (*controllers(), *COMBINATIONS)
-    unsaid = (*Settings.SIZE, *Settings.ADVICE)
-    known = [f.name for f in dataclasses.fields(settings) if f.name not in unsaid]
-    for argument in arguments:
-        kind, _, name = argument.partition("=")[0].partition(":" if ":" in argument else ".")
-        if kind == "controller" and name not in methods:
-            raise FieldError(kind, f"unknown {name!r}", f"known are {', '.join(methods)}")
-        if kind == "--settings" and name.removeprefix("no-").replace("-", "_") not in known:
-            raise FieldError("settings", f"unknown setting {name!r}", f"known are {', '.join(known)}")
+OPTIONS: Final = (GenerateOptions, ModelChoice, Sampling)
+"""Classes whose fields are options before the method."""
 
 
 def check_heeded(options: GenerateOptions, outline: Outline, controller: Controller) -> None:

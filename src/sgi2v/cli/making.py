@@ -1,6 +1,7 @@
 """Commands that make pictures: generate, preview, mask, convert, replay, demo."""
 
 import contextlib
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,8 +20,11 @@ def generate(arguments: Sequence[str]) -> None:
     default = o.default_options(arguments)
     try:
         options = parse(type(default), "generate", arguments, default)
-    except ValueError:
-        o.check_names(arguments, default.settings)
+    except ValueError as error:
+        from sgi2v.cli.mistakes import explain, explain_missing
+
+        explain(arguments, default.settings, o.OPTIONS)
+        explain_missing(str(error))
         raise
     from sgi2v.latents import Given, check_latents_place, save_latents
     from sgi2v.opening import check_loras, loras
@@ -87,29 +91,38 @@ def preview(arguments: Sequence[str]) -> None:
 def mask(arguments: Sequence[str]) -> None:
     """Make masks from a scene's boxes."""
     options = parse(MaskOptions, "mask", arguments)
-    from sgi2v.scene_io import load_scene, save_scene
-    from sgi2v.segmentation import with_masks
+    from sgi2v.scene_io import load_scene, pictures_of, save_scene
+    from sgi2v.segmentation import touching, with_masks
     from sgi2v.writing import check_place
 
     output = options.output or default_output(options.scene, "-masks")
     check_place(output if output.suffix == ".json" else output / "scene.json")
-    print(save_scene(with_masks(load_scene(options.scene), anew=options.anew), output))
+    scene = load_scene(options.scene)
+    failed: list[FieldError] = []
+    masked = with_masks(scene, anew=options.anew, failed=failed.append)
+    if failed and masked == scene:
+        raise failed[0]
+    for error in failed:
+        print(f"sgi2v: warning: {error}", file=sys.stderr)
+    for remark in touching(masked, scene):
+        print(f"sgi2v: warning: {remark}", file=sys.stderr)
+    print(save_scene(masked, output, keep=pictures_of(options.scene)))
 
 
 def convert(arguments: Sequence[str]) -> None:
     """Write a scene as JSON, or as the published img.png and traj.npy."""
     options = parse(ConvertOptions, "convert", arguments)
-    from sgi2v.scene_io import load_scene, save_scene, save_traj
+    from sgi2v.scene_io import load_scene, pictures_of, save_scene, save_traj
 
-    scene = load_scene(options.scene)
+    scene, keep = load_scene(options.scene), pictures_of(options.scene)
     if options.output.suffix.lower() == ".json":
-        print(save_scene(scene, options.output, embed=options.embed))
+        print(save_scene(scene, options.output, embed=options.embed, keep=keep))
     elif options.output.suffix:
         raise FieldError(
             "output", f"{str(options.output)!r} is neither", "end it in .json, or name a folder for traj.npy"
         )
     else:
-        print(save_traj(scene, options.output, options.num_frames))
+        print(save_traj(scene, options.output, options.num_frames, keep=keep))
 
 
 def replay(arguments: Sequence[str]) -> None:

@@ -6,8 +6,6 @@ from functools import cached_property
 from importlib.metadata import version
 from typing import Any, Final
 
-import numpy as np
-
 from sgi2v.backbones import Outline, outline_of
 from sgi2v.backbones.base import Settings, settings_with, settings_with_recipe
 from sgi2v.checks import check_bounds
@@ -25,13 +23,12 @@ from sgi2v.errors import FieldError, within
 from sgi2v.fitting import fitted
 from sgi2v.pipeline import plan
 from sgi2v.planning import Sampling
+from sgi2v.remarks import MAX_SPEED, max_speed, speeds
 from sgi2v.run import Run, public_name
 from sgi2v.scene import Scene, frame_times
 from sgi2v.studio.fields import describe
 from sgi2v.studio.settings import StudioSettings
 
-MAX_SPEED: Final = 0.1
-"""Of a frame's shorter side, a frame: a thing that moves faster is seldom followed (a rule of thumb)."""
 _ELSEWHERE: Final = frozenset({*Settings.SIZE, *Settings.ADVICE, "bfloat16_on_cpu"})
 """Settings that are no part of a job's own: sizes are its sampling's, advice changes no video."""
 
@@ -76,7 +73,7 @@ class LibraryEngine:
         check_bounds("controller", controller)
         self._check_size(sampling, settings)
         planned = plan(scene, outline.with_settings(settings), controller=controller, sampling=sampling)
-        limit = MAX_SPEED * min(planned.grid.width, planned.grid.height)
+        limit = max_speed(planned.grid)
         return {
             "backbone": name,
             "controller": controller_to_dict(planned.controller),
@@ -85,7 +82,8 @@ class LibraryEngine:
             "recipe": request.get("recipe"),
             "guided_iterations": sum(planned.schedule.iterations),
             "max_speed": limit,
-            "warnings": list(planned.warnings),
+            # The page shows speeds where they are.
+            "warnings": [one for one in planned.warnings if one not in planned.too_fast],
             "motions": _motions(scene, planned.tracks.tracks, planned.grid.num_frames, limit),
         }
 
@@ -165,15 +163,14 @@ def _motions(scene: Scene, tracks: Any, num_frames: int, limit: float) -> list[d
     shown = []
     times = [float(time) for time in frame_times(num_frames)]
     for motion, track in zip(scene.motions, tracks, strict=True):
-        centers = np.asarray(track.centers, dtype=np.float64)
-        speeds = np.hypot(*np.diff(centers, axis=0).T)
-        fastest = float(speeds.max(initial=0.0))
+        way = speeds(track)
+        fastest = float(way.max(initial=0.0))
         shown.append(
             {
                 "name": motion.name,
                 "kind": motion.kind,
                 "boxes": [[box.left, box.top, box.right, box.bottom] for box in motion.boxes_at(times)],
-                "speeds": [round(float(speed), 4) for speed in speeds],
+                "speeds": [round(float(speed), 4) for speed in way],
                 "max_speed": fastest,
                 "too_fast": fastest > limit,
             }
