@@ -58,8 +58,8 @@ def test_settings_of_somebody_elses_model_are_looked_at_too() -> None:
 
     fine = Theirs(width=64, height=64, num_frames=8, num_steps=4, fps=8.0)
     check_bounds("settings", fine)
-    values: dict[str, Any] = {"num_frames": 10**9, "fps": 1e9, "strength": 2 * LARGEST, "pair": (0.0, 1e9)}
-    for name, value in values.items():
+    wrong: dict[str, Any] = {"num_frames": 10**9, "fps": 1e9, "strength": 2 * LARGEST, "pair": (0.0, 1e9)}
+    for name, value in wrong.items():
         with pytest.raises(FieldError, match=f"settings.{name}"):
             check_bounds("settings", dataclasses.replace(fine, **{name: value}))
 

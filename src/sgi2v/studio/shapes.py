@@ -252,18 +252,20 @@ class Info(BaseModel):
     curves: list[str]
     kinds: list[str]
     fits: list[str]
+    notice: str
+    """A sentence about this start of the studio, such as that a damaged list of jobs was set aside; mostly empty."""
 
 
 class Health(BaseModel):
     """A sign that the studio answers."""
 
     ok: bool
+    message: str | None = None
 
 
 def summary_json(row: Row, live: Live | None) -> Json:
     """A job as lists and events show it."""
-    request, plan = row["request"], row["plan"]
-    job_id, sampling = row["id"], plan["sampling"]
+    job_id = row["id"]
     base = f"/api/jobs/{job_id}/"
     files = {
         "frames": f"{base}frames/",
@@ -287,11 +289,8 @@ def summary_json(row: Row, live: Live | None) -> Json:
     )
     return {
         **{name: row[name] for name in own},
-        "group": request.get("group"),
-        "backbone": plan["backbone"],
-        "controller": plan["controller"]["name"],
-        **{name: sampling[name] for name in ("seed", "num_steps", "width", "height", "num_frames")},
-        "image": request["scene"].get("image", PREFIX),
+        **row["summary"],
+        "image": row["summary"]["image"] or PREFIX,
         "progress": progress_json(live) if live is not None and row["state"] == "running" else None,
         "result": {**row["result"], **files} if row["result"] is not None else None,
     }

@@ -69,6 +69,7 @@ def info(studio: TheStudio, recipe: Annotated[str | None, Query(max_length=100)]
             "motions": MAX_MOTIONS,
             "keys": MAX_KEYS,
         },
+        notice=studio.table.notice,
         camera=describe(Camera, {}),
         easings=list(get_args(Easing)),
         curves=list(get_args(Curve)),

@@ -221,6 +221,7 @@ async function start() {
   app.choose({}); // what does not fit is left out, and said
   app.jobsPanel.connect();
   app.redraw();
+  if (app.info.notice) app.say(app.info.notice, "error");
   document.body.dataset.ready = "true";
 }
 
