@@ -296,8 +296,10 @@ def test_a_recipe_that_names_layers_and_what_is_typed_win() -> None:
     found = {recipe: (one.loss, one.layers[0]) for recipe, one in layers.items() if isinstance(one, SGI2V)}
     assert found[None] == found["study"] == ("matching", "up_blocks.1.attentions.0:match")
     assert found["paper"] == ("alignment", "up_blocks.2.attentions.1:first-frame")
-    assert getattr(default_options([]).controller, "loss", None) == "matching"
-    assert getattr(default_options(["--no-probed"]).controller, "loss", None) == "alignment"
+    for arguments, loss in ([], "matching"), (["--no-probed"], "alignment"):
+        default = default_options(arguments)
+        typed = parse(type(default), "generate", ["a.json", *arguments, "controller:sg-i2v"], default)
+        assert getattr(typed.controller, "loss", None) == loss
 
 
 @pytest.mark.parametrize("pair", [False, True])
