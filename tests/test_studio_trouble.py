@@ -40,6 +40,10 @@ def studio(data: Path, **changed: Any) -> TestClient:
     return TestClient(app, base_url="http://127.0.0.1:7860", raise_server_exceptions=False)
 
 
+def state(client: TestClient, job_id: str, wanted: str) -> None:
+    until(lambda: client.get(f"/api/jobs/{job_id}").json()["state"] == wanted)
+
+
 def over(client: TestClient, job_id: str) -> Any:
     return until(lambda: job if (job := client.get(f"/api/jobs/{job_id}").json())["state"] == "done" else None)
 
@@ -64,6 +68,10 @@ def junk(path: Path, start: int, size: int) -> None:
         file.write(os.urandom(size))
 
 
+def replaced(path: Path) -> None:
+    path.write_bytes(b"not a database" * 1000)
+
+
 def another(path: Path) -> None:
     path.unlink()
     with closing(sqlite3.connect(path)) as connection:
@@ -71,7 +79,7 @@ def another(path: Path) -> None:
 
 
 DAMAGES: dict[str, Callable[[Path], None]] = {
-    "no database at all": lambda path: path.write_bytes(b"not a database" * 1000) and None,
+    "no database at all": lambda path: replaced(path),
     "cut in the middle": lambda path: os.truncate(path, path.stat().st_size // 2),
     "its header": lambda path: junk(path, 0, 100),
     "its first page": lambda path: junk(path, 100, 3000),
@@ -118,10 +126,7 @@ def test_a_list_that_is_damaged_while_it_is_used_is_told_everywhere(tmp_path: Pa
         until(lambda: client.get("/health").status_code == 200)
 
 
-@pytest.mark.parametrize("error", [sqlite3.DatabaseError("malformed"), RuntimeError("a bug"), SystemExit(3)])
-def test_the_queue_goes_on_after_anything(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
-) -> None:
+def test_the_queue_goes_on_after_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
     left = [SystemExit(3), RuntimeError("a bug"), sqlite3.DatabaseError("malformed")]
     claim = JobTable.claim
@@ -221,10 +226,10 @@ def test_a_cancel_starts_no_thread(tmp_path: Path) -> None:
         before = None
         for number in range(4):
             job_id = client.post("/api/jobs", json=asked(60_000)).json()["id"]
-            until(lambda job_id=job_id: client.get(f"/api/jobs/{job_id}").json()["state"] == "running")
+            state(client, job_id, "running")
             for _ in range(5):
                 client.post(f"/api/jobs/{job_id}/cancel")
-            until(lambda job_id=job_id: client.get(f"/api/jobs/{job_id}").json()["state"] == "cancelled")
+            state(client, job_id, "cancelled")
             if number == 1:
                 before = {thread.name for thread in threading.enumerate() if "AnyIO" not in thread.name}
         assert {thread.name for thread in threading.enumerate() if "AnyIO" not in thread.name} == before
