@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from sgi2v.backbones.base import Advice, Outline
+from sgi2v.backbones.weights import weight_files
 from sgi2v.controllers import recommended
 from sgi2v.errors import FieldError, within
 from sgi2v.listing import listed
@@ -114,7 +115,8 @@ def advised(outline: OutlineT, recipe: str | None = None) -> OutlineT:
 def _files(outline: Outline) -> Sizes:
     """Bytes and time of change of the weight files that lie in the outline's folder."""
     found = {}
-    for file in sorted(outline.folder.glob("*/*.safetensors")):
+    parts = [place.name for place in listed(outline.folder) if place.is_dir()]
+    for file in weight_files(outline.folder, parts):
         about = file.stat()
         found[file.relative_to(outline.folder).as_posix()] = (about.st_size, about.st_mtime_ns)
     return found
