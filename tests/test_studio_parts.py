@@ -141,7 +141,7 @@ def test_a_quiet_stream_shows_that_it_lives_and_too_many_are_refused(monkeypatch
         with pytest.raises(Problem) as problem:
             hub.listen(lambda: {})
         assert problem.value.status_code == 429
-        await stream.aclose()  # type: ignore[attr-defined]
+        await stream.aclose()
         await anext(hub.listen(lambda: {}))
 
     asyncio.run(listen())

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from sgi2v.backbones.base import Advice, Outline
+from sgi2v.backbones.weights import weight_files
 from sgi2v.controllers import recommended
 from sgi2v.errors import FieldError, within
 from sgi2v.listing import listed
@@ -117,9 +118,10 @@ def _files(outline: Outline) -> Sizes:
     That one may come and go: a model's texts are encoded once, and its hash does without it too.
     """
     found = {}
-    for file in sorted(outline.folder.glob("*/*.safetensors")):
-        if file.parent.name.startswith("text_encoder"):
-            continue
+    parts = [
+        place.name for place in listed(outline.folder) if place.is_dir() and not place.name.startswith("text_encoder")
+    ]
+    for file in weight_files(outline.folder, parts):
         about = file.stat()
         found[file.relative_to(outline.folder).as_posix()] = (about.st_size, about.st_mtime_ns)
     return found

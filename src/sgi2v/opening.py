@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -84,14 +83,9 @@ class ModelChoice:
 
     def load(self, outline: Outline, *, memory: Memory | None = None) -> Backbone:
         """The outline's model with its weights, in silence; ``memory`` as planned, by default as chosen."""
-        with quiet_libraries():
-            return loaded(
-                outline,
-                device=self.device,
-                dtype=self.dtype,
-                memory=memory or self.memory,
-                compiled=self.compile,
-            )
+        return loaded(
+            outline, device=self.device, dtype=self.dtype, memory=memory or self.memory, compiled=self.compile
+        )
 
 
 def check_transformer(outline: Outline, field: str) -> None:
@@ -117,18 +111,3 @@ def loras(backbone: Backbone, files: Sequence[str]) -> tuple[Adapter, ...]:
 
     assert isinstance(backbone, VideoTransformer), "its outline has been checked"
     return tuple(load_lora(backbone, one) for one in files)
-
-
-@contextmanager
-def quiet_libraries() -> Iterator[None]:
-    """Keeps the libraries that load a model from drawing bars of their own."""
-    import diffusers.utils.logging as of_diffusers
-    import transformers.utils.logging as of_transformers
-
-    for logging in (of_diffusers, of_transformers):
-        logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for logging in (of_diffusers, of_transformers):
-            logging.enable_progress_bar()

@@ -20,9 +20,9 @@ def text(arguments: Sequence[str]) -> None:
         return
     if not options.texts:
         raise FieldError("texts", "there are none", 'give prompts in quotes: sgi2v text "a cat walks" ""')
+    from sgi2v.backbones.quiet import quiet_libraries
     from sgi2v.backbones.registry import outline_of
     from sgi2v.device import choose_device
-    from sgi2v.opening import quiet_libraries
 
     outline = outline_of(options.backbone)
     if not isinstance(outline, DiTOutline):

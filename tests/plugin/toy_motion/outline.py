@@ -11,7 +11,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from sgi2v.backbones.base import CLEAN, MODES, Method, Mode, Settings, check_range, settings_with
-from sgi2v.backbones.folder import SETTINGS_FILE, check_weights_there, class_in, read_json, weights_sha256
+from sgi2v.backbones.folder import SETTINGS_FILE, class_in, read_json, weights_sha256
+from sgi2v.backbones.weights import check_weights_there
 from sgi2v.checks import Bounds
 from sgi2v.errors import FieldError
 from sgi2v.grid import Grid

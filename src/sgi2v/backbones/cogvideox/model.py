@@ -15,8 +15,9 @@ from torch import Tensor
 from sgi2v.backbones.base import Mode
 from sgi2v.backbones.cogvideox.outline import CogVideoXOutline
 from sgi2v.backbones.cogvideox.schedule import DDIMLevel, timestep_of
-from sgi2v.backbones.dit.loading import denoiser, network
+from sgi2v.backbones.dit.loading import denoiser
 from sgi2v.backbones.dit.model import DiTCondition, Networks, VideoTransformer
+from sgi2v.backbones.loading import network
 from sgi2v.grid import Grid
 from sgi2v.step import Level
 

@@ -11,7 +11,7 @@ import torch
 
 from sgi2v.backbones.base import MODES, Mode
 from sgi2v.backbones.dit.outline import DiTOutline
-from sgi2v.backbones.folder import weight_files
+from sgi2v.backbones.weights import weight_files
 from sgi2v.device import has_own_memory
 from sgi2v.grid import Grid
 

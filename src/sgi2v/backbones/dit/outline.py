@@ -16,18 +16,9 @@ from sgi2v.backbones.base import CLEAN, Method, Mode, Settings, check_range, set
 from sgi2v.backbones.dit.schedules import flow_levels
 from sgi2v.backbones.dit.single_file import check_file, check_unfused
 from sgi2v.backbones.dit.text import TextRules, check_length, check_there, has_encoder
-from sgi2v.backbones.folder import (
-    CONFIGS,
-    SETTINGS_FILE,
-    check_parts,
-    check_weights,
-    check_weights_there,
-    content_sha256,
-    fetch,
-    read_json,
-    weight_files,
-    weights_sha256,
-)
+from sgi2v.backbones.fields import number, wrong
+from sgi2v.backbones.folder import CONFIGS, SETTINGS_FILE, check_parts, content_sha256, fetch, read_json, weights_sha256
+from sgi2v.backbones.weights import check_weights, check_weights_there, weight_files
 from sgi2v.checks import Bounds, check_text
 from sgi2v.errors import FieldError
 from sgi2v.grid import Grid
@@ -353,6 +344,15 @@ def read_parts(folder: Path, what: str) -> tuple[Json, Json, Json]:
             f"pip install {method}",
         )
     return transformer, vae, scheduler
+
+
+def check_text_width(folder: Path, name: str, width: int) -> None:
+    """FieldError where there is a text encoder whose rows are not as wide as the transformer's field asks for."""
+    file = folder / "text_encoder" / "config.json"
+    if not file.is_file():
+        return
+    if number(read_json(file), "d_model", file) != width:
+        raise wrong(file, "d_model", f"be the transformer's {name}, {width}", read_json(file)["d_model"])
 
 
 def folder_settings(folder: Path, published: SettingsT) -> SettingsT:

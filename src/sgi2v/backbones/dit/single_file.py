@@ -62,6 +62,8 @@ def network_of(made: Any, file: Path, folder: Path, part: str, dtype: torch.dtyp
 
     Keys are turned by diffusers' own converter. Raises FieldError where they do not fit that configuration.
     """
+    from sgi2v.backbones.quiet import quiet_libraries
+
     given: dict[str, Any] = {"config": str(folder), "subfolder": part, "dtype": dtype, "local_files_only": True}
     source: Any
     if file.suffix == ".gguf":
@@ -74,7 +76,8 @@ def network_of(made: Any, file: Path, folder: Path, part: str, dtype: torch.dtyp
 
         source = unscaled(load_file(file), dtype)
     try:
-        network: nn.Module = made.from_single_file(source, **given)
+        with quiet_libraries():
+            network: nn.Module = made.from_single_file(source, **given)
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise FieldError(

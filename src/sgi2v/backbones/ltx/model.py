@@ -14,9 +14,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sgi2v.backbones.base import Mode
-from sgi2v.backbones.dit.loading import denoiser, network
+from sgi2v.backbones.dit.loading import denoiser
 from sgi2v.backbones.dit.model import DiTCondition, Networks, VideoTransformer
 from sgi2v.backbones.dit.schedules import flow_timestep
+from sgi2v.backbones.loading import network
 from sgi2v.backbones.ltx.outline import LTXOutline
 from sgi2v.grid import Grid
 from sgi2v.step import Level

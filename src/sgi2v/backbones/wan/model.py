@@ -12,9 +12,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sgi2v.backbones.base import ImageEdit, Mode
-from sgi2v.backbones.dit.loading import denoiser, image_encoder, network
+from sgi2v.backbones.dit.loading import denoiser, image_encoder
 from sgi2v.backbones.dit.model import DiTCondition, Networks, VideoTransformer
 from sgi2v.backbones.dit.schedules import flow_timestep
+from sgi2v.backbones.loading import network
 from sgi2v.backbones.wan.outline import WanOutline
 from sgi2v.grid import Grid
 from sgi2v.step import Level

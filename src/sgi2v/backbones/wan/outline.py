@@ -10,9 +10,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
 from sgi2v.backbones.base import Advice, Mode
-from sgi2v.backbones.dit.outline import DiTOutline, DiTSettings, folder_settings, read_parts
-from sgi2v.backbones.dit.schedules import check_flow_schedule, number
+from sgi2v.backbones.dit.outline import DiTOutline, DiTSettings, check_text_width, folder_settings, read_parts
+from sgi2v.backbones.dit.schedules import check_flow_schedule
 from sgi2v.backbones.dit.text import TextRules
+from sgi2v.backbones.fields import number, numbers, positive, wrong
 from sgi2v.backbones.folder import check_parts, read_json
 from sgi2v.checks import Bounds
 from sgi2v.errors import FieldError
@@ -114,15 +115,15 @@ class WanOutline(DiTOutline):
         extra: tuple[str, ...] = ()
         if variant == "a14b":
             extra = ("transformer_2/config.json",)
-            ratio = index.get("boundary_ratio")
-            if not isinstance(ratio, int | float) or not 0 < ratio < 1:
-                raise FieldError(
-                    "backbone", f"{folder / 'model_index.json'}: boundary_ratio must lie between 0 and 1, got {ratio!r}"
-                )
+            ratio = positive(index, "boundary_ratio", folder / "model_index.json")
+            if ratio >= 1:
+                raise wrong(folder / "model_index.json", "boundary_ratio", "be below 1", ratio)
             boundary = 1000.0 * ratio
         if variant == "i2v-14b":
             extra = ("image_encoder/config.json", "image_processor/preprocessor_config.json")
         check_parts(folder, extra, "a Wan model")
+        if variant == "i2v-14b":
+            _check_image_encoder(folder / extra[0], number(transformer, "image_dim", folder / files[1]))
         if variant == "a14b":
             second = read_json(folder / "transformer_2" / "config.json")
             _check_transformer(folder / "transformer_2" / "config.json", second)
@@ -214,9 +215,19 @@ def _variant(folder: Path, transformer: Json, index: Json) -> Variant:
 def _check_transformer(file: Path, config: Json) -> None:
     for name in ("num_layers", "num_attention_heads", "attention_head_dim", "text_dim"):
         number(config, name, file)
-    patch = config.get("patch_size")
-    if not (isinstance(patch, list) and len(patch) == 3 and patch[0] == 1 and patch[1] == patch[2]):
-        raise FieldError("backbone", f"{file}: patch_size must be [1, p, p], got {patch!r}")
+    patch = numbers(config, "patch_size", file, count=3)
+    if patch[0] != 1 or patch[1] != patch[2]:
+        raise wrong(file, "patch_size", "be [1, p, p]", patch)
+    for name, default in (("ffn_dim", 13824), ("freq_dim", 256), ("rope_max_seq_len", 1024)):
+        number(config, name, file, default)
+    check_text_width(file.parents[1], "text_dim", config["text_dim"])
+
+
+def _check_image_encoder(file: Path, width: int) -> None:
+    config = read_json(file)
+    number(config, "image_size", file, 224)
+    if number(config, "hidden_size", file, 768) != width:
+        raise wrong(file, "hidden_size", f"be the transformer's image_dim, {width}", config.get("hidden_size"))
 
 
 def _check_vae(file: Path, config: Json, transformer: Json) -> None:
@@ -231,6 +242,6 @@ def _check_vae(file: Path, config: Json, transformer: Json) -> None:
             "backbone", f"{file}: z_dim is {channels}, and the transformer puts out {transformer.get('out_channels')}"
         )
     for name in ("latents_mean", "latents_std"):
-        values = config.get(name)
-        if not (isinstance(values, list) and len(values) == channels):
-            raise FieldError("backbone", f"{file}: {name} must hold {channels} numbers")
+        values = numbers(config, name, file, count=channels, real=True)
+        if name == "latents_std" and min(values) <= 0:
+            raise wrong(file, name, "hold numbers above 0", min(values))
