@@ -117,6 +117,8 @@ class Uses:
     """Blocks whose attention it changes, by name."""
     edits: bool = False
     """True where it changes attention at all."""
+    edited_by: tuple[str, ...] = ()
+    """Its fields that do: with these off it changes none."""
     reuses_deep: bool = False
     """True where it skips a U-Net's deep blocks."""
     motions: bool = False
@@ -136,6 +138,7 @@ class Uses:
             features=tuple(dict.fromkeys((*self.features, *other.features))),
             blocks=tuple(dict.fromkeys((*self.blocks, *other.blocks))),
             edits=self.edits or other.edits,
+            edited_by=(*self.edited_by, *other.edited_by),
             reuses_deep=self.reuses_deep or other.reuses_deep,
             motions=self.motions or other.motions,
             reference=self.reference or other.reference,

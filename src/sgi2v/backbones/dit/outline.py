@@ -210,10 +210,11 @@ class DiTOutline:
         """FieldError for a layer that is not there, an edit of attention, a prompt that is too long."""
         uses = controller.uses()
         if uses.edits:
+            off = " ".join(_turned_off(name) for name in uses.edited_by)
             raise FieldError(
                 "controller",
                 "changes attention within frames or over time, but this model mixes frames and places at once",
-                "turn that part of the method off",
+                off or "choose another method",
             )
         if uses.image and not self.edits_image:
             raise FieldError(
@@ -328,6 +329,12 @@ class DiTOutline:
     def opened(self, device: torch.device, dtype: torch.dtype, memory: Mode) -> VideoTransformer:
         """The model of weights that are there."""
         raise NotImplementedError
+
+
+def _turned_off(field: str) -> str:
+    """The option that turns off a controller's field."""
+    owner, _, name = f"controller.{field}".rpartition(".")
+    return f"--{owner}.no-{name.replace('_', '-')}"
 
 
 def read_parts(folder: Path, what: str) -> tuple[Json, Json, Json]:

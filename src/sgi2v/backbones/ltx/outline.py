@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
 from sgi2v.backbones.base import Advice, Mode
+from sgi2v.backbones.dit.advice import without_attention
 from sgi2v.backbones.dit.outline import DiTOutline, DiTSettings, check_text_width, folder_settings, read_parts
 from sgi2v.backbones.dit.schedules import check_flow_schedule
 from sgi2v.backbones.dit.text import TextRules
@@ -36,6 +37,7 @@ def _advice() -> Advice:
             "weight_decay": 0.0,
         },
         "time-to-move": {"t_weak": 0.979, "t_strong": 0.949, "unit": "noise-level"},
+        **without_attention(0.98, "transformer_blocks.13:output", 32, keeps_first=True),
     }
 
 

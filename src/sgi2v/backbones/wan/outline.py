@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
 from sgi2v.backbones.base import Advice, Mode
+from sgi2v.backbones.dit.advice import without_attention
 from sgi2v.backbones.dit.outline import DiTOutline, DiTSettings, check_text_width, folder_settings, read_parts
 from sgi2v.backbones.dit.schedules import check_flow_schedule
 from sgi2v.backbones.dit.text import TextRules
@@ -28,7 +29,7 @@ Variant = Literal["a14b", "i2v-14b", "ti2v-5b"]
 a clean first latent frame."""
 
 
-def _recommended(layers: tuple[str, ...], t_weak: float, t_strong: float) -> Advice:
+def _recommended(layers: tuple[str, ...], t_weak: float, t_strong: float, others: Advice) -> Advice:
     """Values of other people's methods on these models (shared notes of the project); none was measured here."""
     return {
         "sg-i2v": {
@@ -37,15 +38,18 @@ def _recommended(layers: tuple[str, ...], t_weak: float, t_strong: float) -> Adv
             "weight_decay": 0.0,
         },
         "time-to-move": {"t_weak": t_weak, "t_strong": t_strong, "unit": "noise-level"},
+        **others,
     }
 
 
 def _of_14b() -> Advice:
-    return _recommended(("blocks.16:first-frame", "blocks.18:first-frame"), 0.979, 0.949)
+    others = without_attention(0.875, "blocks.18:output", 8)
+    return _recommended(("blocks.16:first-frame", "blocks.18:first-frame"), 0.979, 0.949, others)
 
 
 def _of_5b() -> Advice:
-    return _recommended(("blocks.12:first-frame", "blocks.14:first-frame"), 0.98, 0.95)
+    others = without_attention(0.921, "blocks.14:output", 16, keeps_first=True)
+    return _recommended(("blocks.12:first-frame", "blocks.14:first-frame"), 0.98, 0.95, others)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +127,9 @@ class WanOutline(DiTOutline):
             extra = ("image_encoder/config.json", "image_processor/preprocessor_config.json")
         check_parts(folder, extra, "a Wan model")
         if variant == "i2v-14b":
-            _check_image_encoder(folder / extra[0], number(transformer, "image_dim", folder / files[1]))
+            _check_image_encoder(
+                folder / extra[0], number(transformer, "image_dim", folder / "transformer" / "config.json")
+            )
         if variant == "a14b":
             second = read_json(folder / "transformer_2" / "config.json")
             _check_transformer(folder / "transformer_2" / "config.json", second)
