@@ -1,4 +1,4 @@
-"""Wan, LTX-Video and CogVideoX at full size, counted on the meta device: operations, and live tensors by memory mode."""
+"""Wan, LTX-Video and CogVideoX at full size, counted on the meta device: operations and live tensors by memory mode."""
 
 import dataclasses
 import gc
@@ -182,7 +182,7 @@ def full_size(name: str) -> VideoTransformer:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """Counts of one model at one size; bytes are those of tensors alive, operations are multiplications and additions."""
+    """Counts of one model at one size; bytes are those of live tensors, operations multiplications and additions."""
 
     model: str
     size: Size

@@ -1,4 +1,4 @@
-"""Memory modes of video transformers: the same video and gradients, weights really away, nothing left; half precision."""
+"""Memory modes of video transformers: same video and gradients, weights really away, nothing left; half precision."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

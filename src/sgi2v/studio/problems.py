@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from sgi2v.errors import FieldError
 from sgi2v.studio.database import damaged, full
@@ -86,6 +87,10 @@ def install(app: FastAPI) -> None:
         if isinstance(cause, OSError) and (_no_room(cause) or field == "output"):  # nothing that the person gave
             return await system(request, cause)
         return answer(HTTPStatus.UNPROCESSABLE_ENTITY, words(error), field)
+
+    @app.exception_handler(ClientDisconnect)
+    async def left(request: Request, error: ClientDisconnect) -> JSONResponse:
+        return answer(HTTPStatus.BAD_REQUEST, "body: it broke off; send it again", "body")
 
     @app.exception_handler(OSError)
     async def system(request: Request, error: OSError) -> JSONResponse:

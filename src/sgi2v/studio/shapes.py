@@ -1,6 +1,6 @@
 """The JSON that goes in and out of the studio's API, as its OpenAPI schema shows it."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -117,6 +117,13 @@ class Imported(SceneGiven):
     sampling: Json
     settings: Json
     backbone: Json
+
+
+class KeepAsked(Asked):
+    """Pictures that a page's work needs."""
+
+    page: str = Field(min_length=1, max_length=100, description="a name of the page's own choosing")
+    pictures: list[Annotated[str, Field(pattern="^[0-9a-f]{64}$")]] = Field(max_length=20_000, description="their ids")
 
 
 class MaskAsked(Asked):

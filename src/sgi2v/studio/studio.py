@@ -47,6 +47,7 @@ class Studio:
         self.hub = Hub(settings.limits.streams)
         self.table = JobTable(settings.data / "jobs.sqlite")
         self.jobs = Jobs(settings, self.table, self._lock, self._tell)
+        self.importing = threading.Lock()  # one file at a time is read: some take a gigabyte while they are
         self._make_engine = engine or _library
         self._engine: Engine | None = None
         self._engine_lock = threading.Lock()

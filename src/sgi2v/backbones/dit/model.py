@@ -128,7 +128,7 @@ class VideoTransformer(Outlined):
         return level.signal + level.noise
 
     def _rotary(self, expert: Any, grid: Grid) -> tuple[Tensor, Tensor]:
-        """Cosines and sines of the asked network's rotary embedding, ``[1, places, heads or 1, channels of a head]``."""
+        """Cosines and sines of a network's rotary embedding, ``[1, places, heads or 1, channels of a head]``."""
         raise NotImplementedError
 
     def _tokens(self, kept: Tensor) -> Float[Tensor, "1 p d"]:

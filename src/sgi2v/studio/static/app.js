@@ -17,7 +17,7 @@ import { makeResults } from "./results.js";
 import { makeSettings } from "./settings.js";
 import * as states from "./state.js";
 import * as edits from "./edits.js";
-import { loadWork, saveWork, setAside } from "./storage.js";
+import { keptElsewhere, loadWork, pageName, saveWork, setAside } from "./storage.js";
 import { makeTimeline } from "./timeline.js";
 import { makeShell } from "./shell.js";
 
@@ -158,6 +158,23 @@ const app = {
       return undefined;
     }
   },
+  /** Show how far a file is on its way while `work(told)` sends it; small ones have gone before it is seen. */
+  async sending(file, work) {
+    const bar = h("progress", { "max": 1, "value": 0, "aria-label": `${file.name} on its way` });
+    const words = h("p", {}, `Sending ${file.name} …`);
+    const toast = h("div", { class: "toast sending" }, words, bar);
+    const timer = setTimeout(() => document.getElementById("toasts").append(toast), 300);
+    try {
+      return await work((share) => {
+        bar.value = share;
+        words.textContent = share < 1 ? `Sending ${file.name}: ${Math.floor(100 * share)} %` : `Reading ${file.name} …`;
+        if (share >= 1) bar.removeAttribute("value");
+      });
+    } finally {
+      clearTimeout(timer);
+      toast.remove();
+    }
+  },
   byId: (id) => document.getElementById(id),
   newKey: randomName,
 };
@@ -186,6 +203,24 @@ function save() {
   clearTimeout(saving);
   saving = null;
   saveWork(app);
+  claim();
+}
+
+const named = new WeakMap(); // document -> the pictures it needs
+let claimed = "";
+
+/** Tell the server which pictures the page needs, undo included, so that it keeps them; again once a day. */
+function claim() {
+  const { past, present, future } = app.history;
+  const all = new Set();
+  for (const doc of [...past, present, ...future]) {
+    if (!named.has(doc)) named.set(doc, JSON.stringify(doc).match(/(?<="upload:)[0-9a-f]{64}(?=")/g) ?? []);
+    for (const name of named.get(doc)) all.add(name);
+  }
+  const now = JSON.stringify([new Date().toDateString(), ...[...all].sort()]);
+  if (now === claimed) return;
+  claimed = now;
+  api.keep(pageName(), [...all]).catch(() => { claimed = ""; });
 }
 
 async function start() {
@@ -221,6 +256,9 @@ async function start() {
   app.choose({}); // what does not fit is left out, and said
   app.jobsPanel.connect();
   app.redraw();
+  for (const [page, pictures] of keptElsewhere()) api.keep(page, pictures).catch(() => {});
+  claim();
+  setInterval(claim, 3_600_000);
   if (app.info.notice) app.say(app.info.notice, "error");
   document.body.dataset.ready = "true";
 }

@@ -14,7 +14,7 @@ export function makeSettings(app) {
 
   const clip = h("input", { type: "file", accept: ".mp4,.mov,.webm,.mkv,.avi,.gif,.webp,video/*,image/gif,image/webp,image/apng", onchange: async () => {
     const { opened } = app.doc;
-    const made = clip.files.length && await app.attempt(() => api.importClip(clip.files[0]));
+    const made = clip.files.length && await app.attempt(() => app.sending(clip.files[0], (told) => api.importClip(clip.files[0], told)));
     clip.value = "";
     if (!made || app.doc.opened !== opened) return;
     app.dispatch({ type: "scene", changes: { reference: { frames: made.pictures } } });

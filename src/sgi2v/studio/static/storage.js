@@ -6,7 +6,7 @@ const MOST = 8; // works kept, newest first; each page has its own, so that two 
 
 let name = null;
 
-function pageName() {
+export function pageName() {
   if (name) return name;
   name = sessionStorage.getItem("sgi2v-page");
   if (!name) {
@@ -49,6 +49,16 @@ function holds(page) {
       return lock ? new Promise(() => {}) : undefined;
     });
   });
+}
+
+/** What other pages have kept in this browser, open or not: [page, ids of its pictures]. */
+export function keptElsewhere() {
+  try {
+    return entries().slice(0, MOST).map(({ key, doc }) => [key.slice(PREFIX.length, PREFIX.length + 100), JSON.stringify(doc ?? "").match(/(?<="upload:)[0-9a-f]{64}(?=")/g) ?? []])
+      .filter(([page]) => page && page !== pageName());
+  } catch {
+    return [];
+  }
 }
 
 /** Keep what this page had under another name, of which the page never reads: a person may still want it. */
