@@ -26,7 +26,7 @@ ROOMS = (
     "dragging cut_and_drag device migrations",
     "backbones",
     "controllers",
-    "run pace progress remarks latents sampling video video_tag draw pipeline advice opening",
+    "run light pace progress remarks latents sampling video video_tag draw pipeline advice opening",
     "world",
     "evaluation",
     "training",
