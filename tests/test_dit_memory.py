@@ -87,7 +87,8 @@ def test_a_mode_changes_no_bit(name: str, mode: Mode, apart: None) -> None:
     expected, value, gradient = right(name)
     backbone = model(name)
     backbone.use_memory(mode)
-    away = backbone._networks.vae.decoder.conv_in
+    vae: Any = backbone._networks.vae
+    away = vae.decoder.conv_in
     assert bool(next(away.parameters()).isnan().all()), "the autoencoder is not on the device"
     found = video(name, backbone)
     assert found.latents is not None and expected.latents is not None
@@ -179,7 +180,7 @@ def test_modes_change_between_runs_and_leave_nothing(name: str, monkeypatch: pyt
     assert expected is not None
     with nothing_is_left(backbone.denoiser), weights_apart(OffloadedWeights):
         for mode in ("low", "balanced", "low", "fast"):
-            backbone.use_memory(mode)  # type: ignore[arg-type]
+            backbone.use_memory(mode)
             found = video(name, backbone).latents
             assert found is not None and torch.equal(found, expected)
         assert backbone.memory == "fast"
@@ -204,7 +205,7 @@ def test_low_decodes_in_tiles_of_the_right_size_and_asks_with_the_same_picture(n
     grid, draws = backbone.grid(width, height, num_frames), torch.Generator()
     pictures, conditions = [], []
     for mode in ("fast", "low"):
-        backbone.use_memory(mode)  # type: ignore[arg-type]
+        backbone.use_memory(mode)
         pictures.append(backbone.decode(latents))
         draws.manual_seed(0)
         conditions.append(backbone.encode(picture(size=(width, height)), Text(prompt="a red ball"), grid, draws).image)

@@ -19,6 +19,7 @@ from sgi2v.fitting import fitted
 from sgi2v.grid import Grid, Tracks, tracks_of
 from sgi2v.latents import Given
 from sgi2v.lazy import torch
+from sgi2v.light import tracks_seen
 from sgi2v.migrations import generator_of_1
 from sgi2v.pace import keep_pace, pace_of
 from sgi2v.planning import Sampling, Schedule
@@ -30,6 +31,7 @@ from sgi2v.scene import Scene
 from sgi2v.scene_io import scene_from_dict
 from sgi2v.solvers import SOLVERS
 from sgi2v.step import Level
+from sgi2v.video_tag import Recording
 
 if TYPE_CHECKING:
     from sgi2v.backbones.adapters import Adapter
@@ -63,8 +65,11 @@ def plan(
     *,
     controller: Controller | None = None,
     sampling: Sampling | None = None,
+    tracks: Tracks | None = None,
 ) -> Plan:
     """The run that `generate` would make of these arguments, from what is known before any weight is read.
+
+    ``tracks`` stand for what the scene becomes at the model's size, as a light record keeps it.
 
     Raises FieldError for a size the model cannot make, a first box outside the picture, a range without a step, a
     layer the model does not have, or a scene in which there is nothing to steer by.
@@ -89,7 +94,7 @@ def plan(
             "draw one, or choose controller:none",
         )
     grid = outline.grid(width, height, num_frames)
-    tracks = tracks_of(scene, grid)
+    tracks = tracks or tracks_of(scene, grid)
     tracks.check_first_boxes()
     levels = outline.levels(num_steps, grid)
     schedule = controller.schedule(levels)
@@ -128,6 +133,7 @@ def generate(
     preview: Callable[[Float[torch.Tensor, "3 h w"]], None] | None = None,
     noise: torch.Tensor | None = None,
     reference_latents: torch.Tensor | None = None,
+    record: Recording = "light",
 ) -> Video:
     """A video of the scene's image in which its motions are followed.
 
@@ -138,7 +144,8 @@ def generate(
     ``preview`` is shown what the middle frame looks like so far, in 0..1, at up to six of the steps, decoded by
     itself; it changes nothing. ``noise`` stands instead of what the seed would give, ``reference_latents`` instead of
     the reference clip as the model encodes it: both latents of the video's grid, [frames, channels, rows, columns],
-    float32, normalised as the network sees them. The video carries its :class:`Run`, its noise and its latents.
+    float32, normalised as the network sees them. The video carries its :class:`Run`, its noise and its latents;
+    ``record`` is what of the run a file of it will carry (:meth:`sgi2v.Video.recorded`).
 
     Raises FieldError, before any compute, for what :func:`plan` refuses; MemoryError, saying what would lower it, when
     the device is too small.
@@ -152,6 +159,7 @@ def generate(
         reporter=RunProgress(progress=progress or (lambda _: None), cancelled=cancelled or (lambda: False)),
         preview=preview,
         given=Given(noise=noise, reference_latents=reference_latents),
+        record=record,
     )
 
 
@@ -165,13 +173,16 @@ def _generate(
     reporter: RunProgress,
     given: Given,
     preview: Callable[[torch.Tensor], None] | None = None,
-    drawn_from_noise: bool = False,
+    repeated: Run | None = None,
+    record: Recording = "light",
 ) -> Video:
-    """As :func:`generate`; ``drawn_from_noise`` repeats a run whose record is of version 1."""
+    """As :func:`generate`; ``repeated`` is the run that is made again, if one is."""
     from sgi2v.backbones.adapters import identities
     from sgi2v.video import Video
 
-    planned = plan(scene, backbone.outline, controller=controller, sampling=sampling)
+    drawn_from_noise = repeated is not None and repeated.version == 1
+    tracks = None if repeated is None else tracks_seen(scene, repeated)
+    planned = plan(scene, backbone.outline, controller=controller, sampling=sampling, tracks=tracks)
     sampling, grid = planned.sampling, planned.grid
     given.check(planned.controller, grid)
     number = str(backbone.dtype).removeprefix("torch.")
@@ -190,6 +201,8 @@ def _generate(
         inputs=given.hashes,
         drawn_from_noise=drawn_from_noise,
     )
+    if repeated is not None and repeated.seen is not None:
+        run = dataclasses.replace(run, scene=repeated.scene, seen=repeated.seen)
     if preview is not None:
         shown = preview
         reporter.preview = lambda x0: shown(backbone.decode(x0, [len(x0) // 2])[0])
@@ -226,7 +239,12 @@ def _generate(
             raise MemoryError(_memory_advice(backbone, sampling)) from error
         raise
     return Video(
-        frames=frames, fps=float(backbone.settings.fps), run=run.to_dict(), noise=noise.cpu(), latents=latents.cpu()
+        frames=frames,
+        fps=float(backbone.settings.fps),
+        run=run.to_dict(),
+        noise=noise.cpu(),
+        latents=latents.cpu(),
+        record=record,
     )
 
 
@@ -247,6 +265,7 @@ def replay(
     cancelled: Callable[[], bool] | None = None,
     noise: torch.Tensor | None = None,
     reference_latents: torch.Tensor | None = None,
+    record: Recording = "light",
 ) -> Video:
     """The run's video, made again from its record alone.
 
@@ -284,7 +303,8 @@ def replay(
         adapters=adapters,
         reporter=RunProgress(progress=progress or (lambda _: None), cancelled=cancelled or (lambda: False)),
         given=given,
-        drawn_from_noise=run.version == 1,
+        repeated=run,
+        record=record,
     )
 
 

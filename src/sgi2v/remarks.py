@@ -91,13 +91,13 @@ def less_guided(controller: Controller, settings: Any, levels: Sequence[Level]) 
 
 def _left_out(controller: Controller, advised: Controller) -> list[str]:
     """Fields that the model recommends a value for and that hold the class's own."""
-    plain: Any = type(controller)()
     found = []
     for field in dataclasses.fields(controller):
         ours, theirs = getattr(controller, field.name), getattr(advised, field.name)
+        factory = field.default_factory
         if isinstance(ours, Controller):
             found += [f"{field.name}.{name}" for name in _left_out(ours, theirs)]
-        elif ours != theirs and ours == getattr(plain, field.name):
+        elif ours != theirs and ours == (field.default if factory is dataclasses.MISSING else factory()):
             found.append(field.name)
     return found
 

@@ -25,6 +25,7 @@ from sgi2v.errors import FieldError
 from sgi2v.latents import check_takes_reference
 from sgi2v.opening import ModelChoice
 from sgi2v.planning import Sampling
+from sgi2v.video_tag import Recording
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,9 @@ class GenerateOptions:
     output: Path | None = None
     """The video (.mp4 or .gif), or a folder for PNG frames (a name without a suffix); replaced if it is there.
     Default: out/<name of the scene>.mp4."""
+    record: Recording = "light"
+    """Record in the video's file, from which sgi2v replay makes it again: light (with the picture as the model saw it),
+    full (as it was given), or none."""
     save_latents: Path | None = None
     """A file (.safetensors) for the run's noise and its latents, beside the video; replaced if it is there."""
     noise: Path | None = None

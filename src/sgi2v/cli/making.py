@@ -60,7 +60,7 @@ def generate(arguments: Sequence[str]) -> None:
                 noise=given.noise,
                 reference_latents=given.reference_latents,
             )
-            video.save(output)
+            video.save(output, record=options.record)
             if options.save_latents is not None:
                 save_latents(options.save_latents, noise=video.noise, latents=video.latents)
     say(video, bar, begun, quiet=options.quiet)
@@ -166,7 +166,7 @@ def replay(arguments: Sequence[str]) -> None:
                 noise=given.noise,
                 reference_latents=given.reference_latents,
             )
-            video.save(output)
+            video.save(output, record=options.record)
     say(video, bar, begun, quiet=options.quiet)
     print(output)
 
