@@ -277,3 +277,17 @@ def test_the_page_works_in_a_browser(measured: Path, tmp_path: Path) -> None:
     values = [float(value) for value in captions]
     assert values == sorted(values)
     assert "frame 3 of 4" in found.stdout and len(chosen) == 6
+
+
+def test_rows_of_before_the_match_was_kept_are_reported_as_they_were(tmp_path: Path) -> None:
+    """And rows with it have a column more."""
+    heads = {}
+    for name in ("old", "new"):
+        rows = [row(f"s{k}", method, 3.0 + k) for k in range(3) for method in ("none", "ours")]
+        for one in rows:
+            one["metrics"].pop("match")
+            one["metrics"] |= {"match": 0.5} if name == "new" else {}
+        file = tmp_path / f"{name}.jsonl"
+        file.write_text("".join(json.dumps(one) + "\n" for one in rows))
+        heads[name] = tables(make_report(read_for_report(file)), [])[0].head
+    assert set(heads["new"]) - set(heads["old"]) == {"still there, %"} and len(heads["new"]) == len(heads["old"]) + 1

@@ -281,3 +281,24 @@ def test_a_mask_of_another_place_or_number_is_refused() -> None:
         TRACKER.track(frames, box, [mask.roll(50, dims=1)])
     with pytest.raises(ValueError, match="masks: 2 for 1 boxes"):
         TRACKER.track(frames, box, [mask, mask])
+
+
+def test_the_match_says_how_much_of_the_thing_is_still_there() -> None:
+    """A thing of which half is gone is still followed, and matches worse; one that is lost does not match at all."""
+    path = [(20 + 4 * k, 20) for k in range(6)]
+    frames, box = square_clip(path)
+    whole = TRACKER.track(frames, box)
+    assert whole.match is not None and whole.match.shape == whole.lost.shape and whole.match.min() > 0.95
+    ground = square_clip([(0, 0)] * 6, seed=0)[0][:, :, 62:, 94:].mean((2, 3))[..., None, None]
+    broken = frames.clone()
+    for index, (left, top) in enumerate(path[1:], start=1):
+        broken[index, :, top : top + 14, left : left + 5] = ground[index]
+    half = TRACKER.track(broken, box)
+    assert half.match is not None and not half.lost.any()
+    assert half.match[:, 1:].mean() < 0.85 * whole.match[:, 1:].mean()
+    gone = frames.clone()
+    gone[3:] = ground[3:]
+    lost = TRACKER.track(gone, box)
+    assert lost.match is not None and lost.lost[0, 3:].all() and not lost.match[0, 3:].any()
+    error = motion_error(torch.tensor(path, dtype=torch.float64)[None] + 7, half, width=96, height=64)
+    assert error.match is not None and torch.allclose(error.match, half.match[:, 1:].mean(1))

@@ -48,6 +48,7 @@ _ROOMS: Final = (
     ("text", "text", "Encode prompts once, so that other runs or machines need no text encoder."),
     ("probe", "probing", "Find out which layers of a model know where a thing is."),
     ("info", "info", "Say what is here: versions, devices, memory, models."),
+    ("doctor", "doctor", "Try out this installation, and say what to do where something is amiss."),
     ("train", "training", "Train a model's part, autoencoder or denoiser, or the benchmark's clip features."),
 )
 COMMANDS: Final = MappingProxyType(

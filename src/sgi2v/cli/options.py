@@ -120,6 +120,18 @@ class InfoOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DoctorOptions:
+    """Try out this installation: versions, devices, folders, a clip of two steps, the studio's port, a browser."""
+
+    output: Path = Path("out")
+    """Folder in which clips are meant to lie."""
+    port: int = 7860
+    """Port that the studio is meant to have."""
+    device: str | None = None
+    """Device for the clip: cpu, cuda, mps …; default: the best that this machine has."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DemoOptions:
     """Make a shipped scene move on the bundled model, without control and with it, and compare the two."""
 

@@ -11,7 +11,8 @@ from sgi2v.cli.common import parse
 from sgi2v.errors import FieldError
 
 
-def _data() -> Path:
+def data_folder() -> Path:
+    """Folder of the studio's jobs, results and pictures, unless another is named; XDG_DATA_HOME moves it."""
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "sgi2v" / "studio"
 
 
@@ -55,7 +56,7 @@ def studio(arguments: Sequence[str]) -> None:
         raise FieldError("studio", f"{error.name} is not installed", "pip install 'sgi2v[studio]'") from None
 
     settings = StudioSettings(
-        data=options.data or _data(),
+        data=options.data or data_folder(),
         host=options.host,
         port=options.port,
         backbones=options.backbone,

@@ -43,7 +43,7 @@ def measure(
     where they are known (`masks`, 0..1, None where not), the things' own pixels in them.
     """
     height, width = frames.shape[-2:]
-    figures: Json = dict.fromkeys(("objmc", "objmc_with_first", "objmc_of_diagonal", "path_end", "lost", "iou"), None)
+    figures: Json = dict.fromkeys(("objmc", "objmc_with_first", "objmc_of_diagonal", "path_end", "lost", "iou", "match"), None)
     per_track: list[Json] = []
     boxes = torch.from_numpy(tracks.boxes(range(len(frames))))
     if tracks.tracks:
@@ -52,6 +52,7 @@ def measure(
         result = tracker.track(torch.cat([picture, frames[1:]]), boxes[:, 0], None if masks is None else list(masks))
         centers = torch.from_numpy(np.stack([track.centers for track in tracks.tracks]))
         error = motion_error(centers, result, width=width, height=height)
+        has_match = error.match is not None
         overlap = iou_over_time(boxes, result)[:, 1:].mean(1)
         per_track = [
             {
@@ -62,13 +63,14 @@ def measure(
                 "path_end": float(error.path_end[index]),
                 "lost": float(error.lost[index]),
                 "iou": float(overlap[index]),
+                **({} if error.match is None else {"match": float(error.match[index])}),
                 "centers": [[round(v, 2) for v in place] for place in result.centers[index].tolist()],
             }
             for index, track in enumerate(tracks.tracks)
         ]
         figures |= {
             name: float(np.mean([one[name] for one in per_track]))
-            for name in ("objmc", "objmc_with_first", "path_end", "lost", "iou")
+            for name in ("objmc", "objmc_with_first", "path_end", "lost", "iou", *(["match"] if has_match else []))
         }
         figures["objmc_of_diagonal"] = error.scene_of_diagonal
     figures["background_motion"] = background_motion(frames, boxes) if still_camera else None

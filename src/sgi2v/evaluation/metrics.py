@@ -38,6 +38,9 @@ class MotionError:
     """Share of frames 1 and later in which the object was not found; there it is held where it last was."""
     diagonal: float
     """Diagonal of the frame in pixels: ObjMC depends on the size of the frame."""
+    match: Float64[Tensor, " n"] | None = None
+    """Mean of the tracker's own match over frames 1 and later, 0..1, where it has one: how much of the object is still
+    there. A thing that breaks in two may be followed well and match badly."""
 
     @property
     def scene(self) -> float:
@@ -72,6 +75,7 @@ def motion_error(wanted: Float[Tensor, "n f 2"], result: TrackResult, *, width: 
         path_end=distances[:, -1],
         lost=result.lost[:, 1:].double().mean(1),
         diagonal=math.hypot(width, height),
+        match=None if result.match is None else result.match[:, 1:].double().mean(1),
     )
 
 

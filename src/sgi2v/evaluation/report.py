@@ -51,6 +51,8 @@ COLUMNS: Final[tuple[Column, ...]] = (
     ),
     Column(name="path_end", title="end, px", digits=2, better=-1, order=(("true", "still"), ("paste", "still"))),
     Column(name="lost", title="lost, %", digits=1, better=-1, factor=100.0),
+    # Rows of before have none, and a report of such rows alone has no such column.
+    Column(name="match", title="still there, %", digits=0, better=1, factor=100.0),
     Column(name="iou", title="box IoU", digits=3, better=1, order=(("true", "still"), ("paste", "still"))),
     Column(
         name="background_motion",

@@ -32,7 +32,8 @@ def tables(report: Report, sets: Sequence[SetColumn]) -> list[Table]:
     """All tables of a report. A metric that may not be used has an exclamation mark in its head."""
     marked = {c.name: c.title + (" (!)" if c.name in report.untrusted else "") for c in COLUMNS}
     first = ("objmc", "lost")
-    others = [column for column in COLUMNS if column.name not in first]
+    unknown = {"match"} if all(line.cells["match"] is None for line in report.lines) else set()
+    others = [column for column in COLUMNS if column.name not in (*first, *unknown)]
     head = [
         "method",
         "scenes",

@@ -29,6 +29,9 @@ class TrackResult:
     """True where the object was not found; False in frame 0."""
     points: Float64[Tensor, "n f"] | None = None
     """Share of a track's points that survived so far, 0..1, where the tracker follows points."""
+    match: Float64[Tensor, "n f"] | None = None
+    """Match of what was found with the first frame's, 0..1 and 0 where lost, where the tracker compares pictures: how
+    much of the object is still there."""
 
     @property
     def share_lost(self) -> float:
@@ -120,13 +123,16 @@ class TemplateTracker:
         clip = _Clip.of(frames, self.working_side)
         centers = np.empty((len(boxes), len(frames), 2))
         lost = np.zeros((len(boxes), len(frames)), dtype=bool)
+        match = np.ones((len(boxes), len(frames)))
         for index, box in enumerate(boxes.double().numpy(force=True)):
             size = (box[2:] - box[:2]) * clip.factor
             start = (box[:2] + box[2:]) / 2 * clip.factor
             mask = clip.mask(masks[index], start, size, f"masks[{index}]")
-            found, lost[index] = self._follow(clip, start, size, mask)
+            found, lost[index], match[index] = self._follow(clip, start, size, mask)
             centers[index] = found / clip.factor
-        return TrackResult(centers=torch.from_numpy(centers), lost=torch.from_numpy(lost))
+        return TrackResult(
+            centers=torch.from_numpy(centers), lost=torch.from_numpy(lost), match=torch.from_numpy(match)
+        )
 
     def _follow(
         self,
@@ -134,7 +140,7 @@ class TemplateTracker:
         start: Float64[np.ndarray, "2"],
         size: Float64[np.ndarray, "2"],
         mask: Float32[np.ndarray, "h w"] | None,
-    ) -> tuple[Float64[np.ndarray, "f 2"], np.ndarray]:
+    ) -> tuple[Float64[np.ndarray, "f 2"], np.ndarray, np.ndarray]:
         poses = (
             Pose(),
             *(Pose(scale=scale) for scale in self.scales),
@@ -145,7 +151,7 @@ class TemplateTracker:
         threshold = max(self.threshold, min(_CERTAIN, _elsewhere(score, clip.smooth[0], start, size)))
         # Nodes of the Viterbi recursion: place, whether lost, value of the best chain that ends here, its last link.
         places, lost, value = start[None], np.zeros(1, dtype=bool), np.zeros(1)
-        trellis = [(places, lost, np.zeros(1, dtype=np.int64))]
+        trellis = [(places, lost, np.zeros(1, dtype=np.int64), np.ones(1))]
         carried = [start, start]
         for index in range(1, len(clip.smooth)):
             match = best_scores(score, clip.smooth[index])
@@ -164,16 +170,18 @@ class TemplateTracker:
             rest = value + threshold
             keep = np.argsort(-rest, kind="stable")[: self.num_candidates]
             value = np.concatenate([total.max(0) + scores, rest[keep]])
+            matches = np.concatenate([np.clip(scores, 0, 1), np.zeros(len(keep))])
             places = np.concatenate([found, places[keep]])
             lost = np.concatenate([np.zeros(len(found), dtype=bool), np.ones(len(keep), dtype=bool)])
-            trellis.append((places, lost, np.concatenate([link, keep])))
+            trellis.append((places, lost, np.concatenate([link, keep]), matches))
         node = int(value.argmax())
-        way, gone = [], []
-        for places, lost, link in reversed(trellis):
+        way, gone, there = [], [], []
+        for places, lost, link, matches in reversed(trellis):
             way.append(places[node])
             gone.append(lost[node])
+            there.append(matches[node])
             node = int(link[node])
-        return np.array(way[::-1]), np.array(gone[::-1])
+        return np.array(way[::-1]), np.array(gone[::-1]), np.array(there[::-1])
 
     def _price(
         self,
