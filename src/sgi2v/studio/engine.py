@@ -23,6 +23,7 @@ from sgi2v.controllers import (
 )
 from sgi2v.errors import FieldError, within
 from sgi2v.fitting import fitted
+from sgi2v.grid import Grid
 from sgi2v.pipeline import plan
 from sgi2v.planning import Sampling
 from sgi2v.run import Run, public_name
@@ -78,6 +79,9 @@ class LibraryEngine:
         self._check_size(sampling, settings)
         planned = plan(scene, outline.with_settings(settings), controller=controller, sampling=sampling)
         limit = MAX_SPEED * min(planned.grid.width, planned.grid.height)
+        motions = _motions(scene, planned.tracks.tracks, planned.grid, limit)
+        out = sum(motion["leaves_frame"] for motion in motions if motion["kind"] == "camera")
+        outside = [f"{out} camera boxes leave the frame on their way; make the camera's move smaller"] if out else []
         return {
             "backbone": name,
             "controller": controller_to_dict(planned.controller),
@@ -86,8 +90,8 @@ class LibraryEngine:
             "recipe": request.get("recipe"),
             "guided_iterations": sum(planned.schedule.iterations),
             "max_speed": limit,
-            "warnings": list(planned.warnings),
-            "motions": _motions(scene, planned.tracks.tracks, planned.grid.num_frames, limit),
+            "warnings": [*planned.warnings, *outside],
+            "motions": motions,
         }
 
     def read_record(self, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,10 +165,11 @@ def _controller(given: Mapping[str, Any], settings: Settings) -> Controller:
     return controller_from_dict({**given, "name": name}, over=base)
 
 
-def _motions(scene: Scene, tracks: Any, num_frames: int, limit: float) -> list[dict[str, Any]]:
+def _motions(scene: Scene, tracks: Any, grid: Grid, limit: float) -> list[dict[str, Any]]:
     """Every motion's boxes in pixels of the picture, and how far it goes from frame to frame in those of the video."""
     shown = []
-    times = [float(time) for time in frame_times(num_frames)]
+    times = [float(time) for time in frame_times(grid.num_frames)]
+    size = np.array([grid.width, grid.height])
     for motion, track in zip(scene.motions, tracks, strict=True):
         centers = np.asarray(track.centers, dtype=np.float64)
         speeds = np.hypot(*np.diff(centers, axis=0).T)
@@ -177,6 +182,7 @@ def _motions(scene: Scene, tracks: Any, num_frames: int, limit: float) -> list[d
                 "speeds": [round(float(speed), 4) for speed in speeds],
                 "max_speed": fastest,
                 "too_fast": fastest > limit,
+                "leaves_frame": bool(((centers < 0) | (centers > size)).any()),
             }
         )
     return shown
