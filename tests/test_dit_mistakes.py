@@ -55,6 +55,28 @@ SPOILT: Mapping[str, tuple[str, Spoil, tuple[str, ...]]] = {
     "ltx part": ("ltx", gone(VAE), (VAE, "missing")),
     "ltx weights": ("ltx", gone(WEIGHTS), ("transformer", "safetensors")),
     "cogvideox vae class": ("cogvideox", changed(VAE, _class_name="AutoencoderKL"), (VAE, "AutoencoderKLCogVideoX")),
+    "ltx vae factor": ("ltx", changed(VAE, scaling_factor="big"), (VAE, "scaling_factor")),
+    "ltx vae noise": ("ltx", changed(VAE, decoder_inject_noise=None), (VAE, "decoder_inject_noise")),
+    "ltx vae told": ("ltx", changed(VAE, timestep_conditioning="yes"), (VAE, "timestep_conditioning")),
+    "ltx out": ("ltx", changed(DENOISER, out_channels=64), (DENOISER, "out_channels")),
+    "ltx text": ("ltx", changed(DENOISER, caption_channels=77), ("text_encoder/config.json", "d_model")),
+    "ltx shift from": ("ltx", changed(STEPS, base_image_seq_len=4096), (STEPS, "max_image_seq_len")),
+    "ltx terminal": ("ltx", changed(STEPS, shift_terminal=1.5), (STEPS, "shift_terminal")),
+    "ltx steps": ("ltx", changed(STEPS, num_train_timesteps=None), (STEPS, "num_train_timesteps")),
+    "ltx true": ("ltx", changed(STEPS, max_shift=True), (STEPS, "max_shift")),
+    "cogvideox levels": ("cogvideox", changed(VAE, block_out_channels=[]), (VAE, "block_out_channels")),
+    "cogvideox inverse": ("cogvideox", changed(VAE, invert_scale_latents=None), (VAE, "invert_scale_latents")),
+    "cogvideox text": ("cogvideox", changed(DENOISER, text_embed_dim=77), ("text_encoder/config.json", "d_model")),
+    "cogvideox beta": ("cogvideox", changed(STEPS, beta_end=3), (STEPS, "beta_end")),
+    "cogvideox steps": ("cogvideox", changed(STEPS, num_train_timesteps=1), (STEPS, "num_train_timesteps")),
+    "wan patch": ("i2v-14b", changed(DENOISER, patch_size=[1, None, None]), (DENOISER, "patch_size")),
+    "wan ffn": ("i2v-14b", changed(DENOISER, ffn_dim=None), (DENOISER, "ffn_dim")),
+    "wan text": ("i2v-14b", changed(DENOISER, text_dim=77), ("text_encoder/config.json", "d_model")),
+    "wan mean": ("i2v-14b", changed(VAE, latents_mean=[None] * 16), (VAE, "latents_mean")),
+    "wan deviation": ("i2v-14b", changed(VAE, latents_std=[0.0] * 16), (VAE, "latents_std")),
+    "wan image": ("i2v-14b", changed("image_encoder/config.json", hidden_size=48), ("image_encoder", "hidden_size")),
+    "wan shift": ("i2v-14b", changed(STEPS, flow_shift=True), (STEPS, "flow_shift")),
+    "wan terminal": ("i2v-14b", changed(STEPS, shift_terminal="low"), (STEPS, "shift_terminal")),
     "cogvideox vae scale": ("cogvideox", changed(VAE, scaling_factor=None), (VAE, "scaling_factor")),
     "cogvideox text alone": ("cogvideox", changed(DENOISER, in_channels=16), (DENOISER, "no video of a picture")),
     "cogvideox 1.5": ("cogvideox", changed(DENOISER, patch_size_t=2), (DENOISER, "patch_size_t")),
@@ -80,10 +102,11 @@ SPOILT: Mapping[str, tuple[str, Spoil, tuple[str, ...]]] = {
 def test_a_folder_that_is_none_is_refused(spoilt: str, tmp_path: Path) -> None:
     name, spoil, said = SPOILT[spoilt]
     folder = Path(shutil.copytree(tiny_dit(name), tmp_path / "model"))
-    assert outline_of(folder).kind == name
+    assert outline_of(folder).kind == ("wan" if name == "i2v-14b" else name)
     spoil(folder)
+    size: dict[str, Any] = {"width": 96, "height": 64, "num_frames": 17} if name == "ltx" else {}
     with no_weights_opened(), pytest.raises(FieldError) as caught:
-        outline_of(folder)
+        plan(scene(), outline_of(folder), controller=Controller(), sampling=Sampling(**size))
     text = str(caught.value)
     assert caught.value.field == "backbone" and "\n" not in text
     for word in said:

@@ -70,8 +70,8 @@ def test_a_folder_of_svd_is_fine_tuned_from_the_command_line(
     words += ["--dtype", "float32", "--pool-steps", "1", "--log-every", "1", "--num-frames", "3"]
     assert main(words) == 0
     assert capsys.readouterr().out.strip() == str(output / "model")
-    before = StableVideoDiffusionPipeline.from_pretrained(initial, torch_dtype=torch.float32)
-    after = StableVideoDiffusionPipeline.from_pretrained(output / "model", torch_dtype=torch.float32)
+    before = StableVideoDiffusionPipeline.from_pretrained(initial, dtype=torch.float32)
+    after = StableVideoDiffusionPipeline.from_pretrained(output / "model", dtype=torch.float32)
     changed = {
         name
         for name, value in before.unet.state_dict().items()

@@ -20,13 +20,14 @@ MAX_LINES = 400
 QUESTIONS = frozenset({"What", "How", "Whether", "Where", "Who", "Whose", "Whom", "Which", "When", "Why"})
 ROOMS = (
     "errors lazy plugins",
-    "checks files writing",
+    "checks files listing signatures writing",
     "scene scene_io images reference traj camera curves fitting records segmentation",
     "grid step solvers planning points attention taps alignment spectrum sparse sparse_product",
     "dragging cut_and_drag device migrations",
     "backbones",
     "controllers",
-    "run latents sampling video video_tag draw pipeline advice opening",
+    "run light pace progress remarks latents sampling video video_tag clip_time clip_colour clip_files",
+    "clip_pictures draw pipeline advice opening",
     "world",
     "evaluation",
     "training",

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from sgi2v.backbones import Text, load_backbone, outline_of, settings_of, settings_with_recipe
-from sgi2v.backbones.folder import variant_of
 from sgi2v.backbones.svd.model import SVD
 from sgi2v.backbones.svd.outline import SVDOutline, SVDSettings
+from sgi2v.backbones.weights import variant_of
 from sgi2v.controllers import SGI2V, Controller, recommended
 from sgi2v.pipeline import plan
 from sgi2v.planning import Sampling
@@ -250,7 +250,7 @@ def test_a_folder_that_is_incomplete_corrupt_or_pickled_is_refused_before_loadin
 
 def test_weights_of_another_network_are_refused(folder: Path) -> None:
     shutil.copy(folder / "vae" / "diffusion_pytorch_model.safetensors", folder / "unet")
-    with pytest.raises(ValueError, match="no Stable Video Diffusion model"):
+    with pytest.raises(ValueError, match="unet cannot be loaded"):
         load_svd(folder, device="cpu")
 
 
@@ -262,16 +262,16 @@ def test_a_scheduler_that_is_not_svds_is_refused(folder: Path) -> None:
 
 
 def test_fp16_files_are_taken_when_wanted_or_alone(folder: Path) -> None:
-    assert variant_of(folder, "unet", half=True) is None
+    assert variant_of(folder, "unet", "float16") is None
     for part in ("unet", "vae", "image_encoder"):
         (plain,) = (folder / part).glob("*.safetensors")
         shutil.copy(plain, plain.with_name(plain.name.replace(".safetensors", ".fp16.safetensors")))
-    assert variant_of(folder, "unet", half=False) is None and variant_of(folder, "unet", half=True) == "fp16"
+    assert variant_of(folder, "unet", "float32") is None and variant_of(folder, "unet", "float16") == "fp16"
     for part in ("unet", "vae", "image_encoder"):
         for file in (folder / part).glob("*.safetensors"):
             if ".fp16" not in file.name:
                 file.unlink()
-    assert variant_of(folder, "unet", half=False) == "fp16"
+    assert variant_of(folder, "unet", "float32") == "fp16"
     assert load_svd(folder, device="cpu").dtype == torch.float32
 
 

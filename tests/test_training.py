@@ -282,7 +282,7 @@ def test_an_export_is_a_pipeline_that_runs(training: DenoiserTraining, tmp_path:
     assert max(file.stat().st_size for file in folder.rglob("*.safetensors")) < 2_000_000
     assert len(list((folder / "unet").glob("*.safetensors"))) > 1
     assert vae.config._name_or_path and not any("_name_or_path" in file.read_text() for file in folder.rglob("*.json"))
-    pipeline = StableVideoDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    pipeline = StableVideoDiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     assert pipeline.scheduler.config.sigma_max == 50.0
     image = Image.new("RGB", (64, 64), (200, 40, 90))
@@ -297,7 +297,7 @@ def test_the_image_encoder_sees_what_the_pipeline_shows_it(training: DenoiserTra
     models = build(training)
     vae = AutoencoderKLTemporalDecoder.from_pretrained(training.autoencoder)
     folder = export(tmp_path / "model", models, vae, {})
-    pipeline = StableVideoDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    pipeline = StableVideoDiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
     for height, width in ((64, 128), (256, 320)):
         pixels = torch.randint(0, 256, (height, width, 3), dtype=torch.uint8)
         theirs = pipeline._encode_image(Image.fromarray(pixels.numpy()), "cpu", 1, False)

@@ -72,6 +72,20 @@ def test_published_centres_become_keys_verbatim(tmp_path: Path) -> None:
     assert motion.centers(5)[1].tolist() == [6.5, 6.25]
 
 
+@pytest.mark.parametrize("kind", ["i2", "i4", "<i8", ">i8", "u1", "u8", "f2", "f4", ">f4", ">f8", "g"])
+def test_every_real_type_is_read_exactly(kind: str, tmp_path: Path) -> None:
+    tracks = TRACKS.clip(0).astype(kind)
+    scene = load_scene(folder_with(tmp_path, npy(tracks)))
+    assert scene == load_scene(folder_with(tmp_path, npy(np.array(tracks.tolist(), dtype=np.float64))))
+    assert [key.x for key in scene.motions[0].path] == [5, 7.5 if tracks.dtype.kind == "f" else 7, 39]
+
+
+def test_single_precision_is_kept_to_the_bit(tmp_path: Path) -> None:
+    tracks = (TRACKS + 0.1).astype(np.float32)
+    (motion,) = load_scene(folder_with(tmp_path, npy(tracks))).motions
+    assert motion.path[0].x == float(tracks[0, 2, 0]) != 5.1
+
+
 def lying_header(shape: str) -> bytes:
     header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}"
     header = header.ljust(117) + "\n"
@@ -81,9 +95,11 @@ def lying_header(shape: str) -> bytes:
 @pytest.mark.parametrize(
     ("traj", "message"),
     [
-        (npy(TRACKS.astype(np.float32)), r"traj.npy: its type is 'float32'; give float64"),
-        (npy(TRACKS.astype(np.int64)), r"traj.npy: its type is 'int64'"),
-        (npy(TRACKS.astype(">f8")), r"traj.npy: its type is '>f8'"),
+        (npy(TRACKS.astype(np.complex128)), r"traj.npy: its type is 'complex128'; give numbers \[boxes"),
+        (npy(TRACKS.astype("U4")), r"traj.npy: its type is '<U4'"),
+        (npy(TRACKS > 5), r"traj.npy: its type is 'bool'"),
+        (npy((TRACKS + 2**53 + 1).astype(np.int64) + 1), r"traj.npy: it holds numbers of type int64 that float64"),
+        (npy(TRACKS.astype(np.longdouble) + np.longdouble("1e-18")), r"traj.npy: it holds numbers of type"),
         (npy(TRACKS[0]), r"traj.npy: its shape is \(5, 2\)"),
         (npy(TRACKS[..., :1]), r"traj.npy: its shape is \(1, 5, 1\)"),
         (npy(TRACKS[:, :3]), r"traj.npy: its shape is \(1, 3, 2\).* with 2 frames or more"),

@@ -12,7 +12,7 @@ from PIL import Image
 from sgi2v.evaluation.datasets import Cases
 from sgi2v.evaluation.vipseg import Protocol, load_vipseg
 from sgi2v.evaluation.vipseg_list import load_list, save_list
-from sgi2v.grid import Grid, tracks_of
+from sgi2v.grid import Grid, fit_image, tracks_of
 
 SIZE: dict[str, Any] = {"width": 64, "height": 32, "num_frames": 4}
 WIDTH, HEIGHT = 128, 64
@@ -167,6 +167,63 @@ def test_faults_are_named_and_the_rest_goes_on(root: Path) -> None:
         for file in sorted(folder.iterdir())[1:]:
             file.unlink()
     assert "imgs/a_1: 1 frames are too short a clip; it needs 4" in load_vipseg(root, **SIZE).left_out[0]
+
+
+def test_names_are_read_as_cameras_and_editors_write_them(root: Path) -> None:
+    wanted = load_vipseg(root, **SIZE)
+    (root / "val.txt").write_bytes(b"\xef\xbb\xbfa_1\r\nb_2\r\n")
+    endings = (".JPG", ".jpeg", ".JPEG", ".jpg", ".Jpg")
+    for name in ("a_1", "b_2"):
+        for k, ending in enumerate(endings):
+            frame = root / "imgs" / name / f"{k:08d}.jpg"
+            frame.rename(frame.with_suffix(ending))
+            mask = root / "panomasks" / name / f"{k:08d}.png"
+            mask.rename(mask.with_suffix(".PNG" if k % 2 else ".png"))
+            for file in (frame, mask):
+                (file.parent / f"._{file.name}").write_bytes(b"\x00\x05\x16\x07")
+        (root / "imgs" / name / ".DS_Store").write_bytes(b"Bud1")
+    (root / "imgs" / "._a_1").write_bytes(b"\x00\x05\x16\x07")
+    found = load_vipseg(root, **SIZE)
+    assert found.clips == wanted.clips and not found.left_out
+    assert torch.equal(found[1].truth, wanted_truth(found))  # type: ignore[arg-type]
+    (root / "val.txt").unlink()
+    assert [clip.video for clip in load_vipseg(root, **SIZE).clips] == ["a_1", "b_2", "in_training"]
+    (root / "imgs" / "a_1" / f"{0:08d}.jpg").write_bytes(b"another")
+    assert "has the same name; keep one" in load_vipseg(root, **SIZE).left_out[0]
+
+
+def wanted_truth(data: Any) -> torch.Tensor:
+    """The second clip's frames, each found by its number alone."""
+    frames = [next((data.root / "imgs" / "b_2").glob(f"{k:08d}.*")) for k in range(4)]
+    small = [fit_image(Image.open(file).convert("RGB"), 64, 32, "stretch") for file in frames]
+    return torch.from_numpy(np.stack([np.asarray(s) for s in small])).permute(0, 3, 1, 2).float() / 255
+
+
+def test_frames_are_taken_by_their_numbers(root: Path) -> None:
+    wanted = [clip.things for clip in load_vipseg(root, **SIZE).clips]
+    for place in (root / "imgs" / "a_1", root / "panomasks" / "a_1"):
+        for k, file in enumerate(sorted(place.iterdir())):
+            file.rename(place / f"f{k + 8}{file.suffix}")
+    clip = load_vipseg(root, **SIZE).clips[0]
+    assert clip.frames == ("f8", "f9", "f10", "f11") and clip.things == wanted[0]
+
+
+@pytest.mark.parametrize(
+    ("value", "taken"), [(0, True), (124, True), (125, False), (200, False), (254, False), (255, True)]
+)
+def test_masks_cut_to_8_bits_are_left_out(root: Path, value: int, taken: bool) -> None:
+    """12501 becomes 213 where a tool saves 8 bits; 255 is void in masks of that depth."""
+    file = root / "panomasks" / "a_1" / f"{1:08d}.png"
+    ids = np.asarray(Image.open(file)).copy()
+    whole = ids.copy()
+    whole[whole == 200] = 0
+    Image.fromarray(np.where(whole > 255, 7, whole).astype(np.uint8)).save(file)
+    assert "seen in all 4 frames" in load_vipseg(root, **SIZE).left_out[0], "what is stuff and void alone is read"
+    spoilt = np.full(ids.shape, 7, np.uint8)
+    spoilt[20:36, 16:40] = value
+    Image.fromarray(spoilt).save(file)
+    said = load_vipseg(root, **SIZE).left_out[0]
+    assert ("a_1/00000001.png: 8 bits" in said and "give the 16-bit masks" in said) != taken
 
 
 def test_a_folder_that_is_no_vipseg(tmp_path: Path) -> None:

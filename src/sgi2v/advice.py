@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from sgi2v.backbones.base import Advice, Outline
+from sgi2v.backbones.weights import weight_files
 from sgi2v.controllers import recommended
 from sgi2v.errors import FieldError, within
+from sgi2v.listing import listed
 from sgi2v.records import Json
 from sgi2v.writing import reason, writing
 
@@ -81,7 +83,7 @@ def advice_on(outline: Outline) -> OwnAdvice | None:
     if not files:
         return None
     sizes = {name: size for name, (size, _) in files.items()}
-    found = [_read(file) for file in sorted(folder.glob("*.json"))]
+    found = [_read(file) for file in listed(folder, {".json"})]
     near = [one for one in found if {name: size for name, (size, _) in one.files.items()} == sizes]
     same = next((one for one in near if dict(one.files) == files), None)
     if same is None and near:
@@ -111,9 +113,15 @@ def advised(outline: OutlineT, recipe: str | None = None) -> OutlineT:
 
 
 def _files(outline: Outline) -> Sizes:
-    """Bytes and time of change of the weight files that lie in the outline's folder."""
+    """Bytes and time of change of the weight files that lie in the outline's folder, a text encoder's left out.
+
+    That one may come and go: a model's texts are encoded once, and its hash does without it too.
+    """
     found = {}
-    for file in sorted(outline.folder.glob("*/*.safetensors")):
+    parts = [
+        place.name for place in listed(outline.folder) if place.is_dir() and not place.name.startswith("text_encoder")
+    ]
+    for file in weight_files(outline.folder, parts):
         about = file.stat()
         found[file.relative_to(outline.folder).as_posix()] = (about.st_size, about.st_mtime_ns)
     return found

@@ -4,6 +4,8 @@ import base64
 import io
 import os
 import re
+from collections.abc import Collection
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -12,13 +14,14 @@ from PIL import Image, ImageOps
 
 from sgi2v.checks import shown
 from sgi2v.errors import FieldError
+from sgi2v.signatures import Kind, is_clip, is_clip_file, kind_of
 
 MAX_PIXELS: Final = 64_000_000
 """Of an image, as its header declares them: checked before anything is decoded."""
 MAX_URI: Final = 64 * 2**20
 """Characters of a `data:` URI."""
-IMAGE_FORMATS: Final = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
-"""Formats that are read; of a GIF or TIFF the first frame."""
+IMAGE_FORMATS: Final = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
+"""Formats that are read, of several pictures the first; HEIC besides where pillow-heif is installed."""
 
 Source = str | os.PathLike[str] | bytes
 
@@ -55,7 +58,7 @@ def _open(field: str, source: Source, size: tuple[int, int] | None = None) -> Im
         if not isinstance(source, bytes) and not Path(source).is_file():
             raise FieldError(field, f"{name} is no file", "give the path of a picture")
         file = io.BytesIO(source) if isinstance(source, bytes) else source
-        with Image.open(file, formats=IMAGE_FORMATS) as image:
+        with Image.open(file, formats=(*IMAGE_FORMATS, *_heic(field, name, source))) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 limit = MAX_PIXELS // 1_000_000
@@ -79,6 +82,30 @@ def _open(field: str, source: Source, size: tuple[int, int] | None = None) -> Im
         raise FieldError(field, f"{name} cannot be read as a picture", f"give one of {kinds}") from error
 
 
+def _heic(field: str, name: str, source: Source) -> tuple[str, ...]:
+    """The format of a HEIC file, which phones write and Pillow alone cannot read; FieldError without the library."""
+    if _kind(source) != "HEIC":
+        return ()
+    if find_spec("pillow_heif") is None:
+        raise FieldError(field, f"{name} is HEIC: it needs pillow-heif", "pip install 'sgi2v[heic]' or save it as JPEG")
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    return ("HEIF",)
+
+
+def _kind(source: Source) -> Kind:
+    with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
+        return kind_of(file)
+
+
+def several(source: Source) -> bool:
+    """True for an animated WebP, PNG or AVIF, or a video; a GIF is taken for its first picture, as it always was."""
+    if isinstance(source, bytes):
+        return kind_of(io.BytesIO(source)) != "GIF" and is_clip(io.BytesIO(source))
+    return is_clip_file(Path(source)) and _kind(source) != "GIF"
+
+
 def _bare(image: Image.Image) -> Image.Image:
     copy = image.copy()
     copy.info = {}
@@ -90,6 +117,20 @@ def png_bytes(picture: Image.Image) -> bytes:
     file = io.BytesIO()
     picture.save(file, "PNG")
     return file.getvalue()
+
+
+def stays(file: Path, picture: Image.Image, keep: Collection[Path]) -> bool:
+    """True where a picture about to be written is one of the files `keep`, and so need not be.
+
+    What a person has drawn may say more than is read of it (16 bits, EXIF data), so it is never written over:
+    ValueError where the file is to be kept and holds another picture.
+    """
+    if file.resolve() not in keep:
+        return False
+    found = load_mask(file) if picture.mode in ("1", "L") else load_image(file)
+    if found != picture:
+        raise FieldError("output", f"{file} is a picture of the scene that is read", "choose another name or folder")
+    return True
 
 
 def data_uri(picture: Image.Image) -> str:

@@ -117,6 +117,8 @@ class Uses:
     """Blocks whose attention it changes, by name."""
     edits: bool = False
     """True where it changes attention at all."""
+    edited_by: tuple[str, ...] = ()
+    """Its fields that do: with these off it changes none."""
     reuses_deep: bool = False
     """True where it skips a U-Net's deep blocks."""
     motions: bool = False
@@ -127,8 +129,8 @@ class Uses:
     """True where it looks at the motions' masks."""
     image: bool = False
     """True where it changes what the model is given of the picture."""
-    weights: str = ""
-    """The training that the model's weights must have had; empty for any."""
+    weights: tuple[str, ...] = ()
+    """Methods that the model's weights must have been trained for; none for any weights."""
 
     def __or__(self, other: Uses) -> Uses:
         """Parts that two methods use together."""
@@ -136,12 +138,13 @@ class Uses:
             features=tuple(dict.fromkeys((*self.features, *other.features))),
             blocks=tuple(dict.fromkeys((*self.blocks, *other.blocks))),
             edits=self.edits or other.edits,
+            edited_by=(*self.edited_by, *other.edited_by),
             reuses_deep=self.reuses_deep or other.reuses_deep,
             motions=self.motions or other.motions,
             reference=self.reference or other.reference,
             masks=self.masks or other.masks,
             image=self.image or other.image,
-            weights=self.weights or other.weights,
+            weights=tuple(dict.fromkeys((*self.weights, *other.weights))),
         )
 
 

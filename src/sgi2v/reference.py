@@ -10,14 +10,17 @@ from PIL import Image
 
 from sgi2v.checks import check_picture, plain, tuple_of
 from sgi2v.errors import FieldError
-from sgi2v.images import load_image, load_mask
+from sgi2v.images import Source, load_image, load_mask, several
+from sgi2v.listing import listed
+from sgi2v.signatures import CLIP_SUFFIXES, is_clip_file
 
 MAX_FRAMES: Final = 256
 """Of a reference."""
 MAX_PIXELS: Final = 64_000_000
 """Of all frames of a reference together."""
-PICTURES: Final = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+PICTURES: Final = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
 """Endings of the names of a folder's frames; other files are left alone."""
+_VIDEOS: Final = CLIP_SUFFIXES - {".webp"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +93,9 @@ def check_pixels(field: str, count: int, size: tuple[int, int]) -> None:
 
 
 def load_reference(frames: str | os.PathLike[str], masks: str | os.PathLike[str] | None = None) -> Reference:
-    """A reference of an mp4, a gif, a folder of pictures in the order of their names, or one picture.
+    """A reference of a video or gif, a folder of pictures in the order of their names, or one picture.
+
+    The kind of a file is told by its content; numbers in names count as numbers: frame2 comes before frame10.
 
     The masks come likewise. ValueError, one line naming the field, for whatever is wrong with them.
     """
@@ -106,7 +111,7 @@ def files_of(field: str, path: Path) -> list[Path]:
     """The pictures of a folder in the order of their names, or the file itself; ValueError naming `field`."""
     if not path.is_dir():
         return [path]
-    files = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in PICTURES)
+    files = listed(path, PICTURES)
     if not files:
         raise FieldError(field, f"{path} holds no pictures", f"their names end in one of {', '.join(PICTURES)}")
     return files
@@ -115,13 +120,21 @@ def files_of(field: str, path: Path) -> list[Path]:
 def read_clip(field: str, files: Sequence[Path], *, mask: bool = False) -> tuple[Image.Image, ...]:
     """RGB pictures, or grey ones of a mask, of some files or of one video; ValueError naming `field`."""
     check_count(field, len(files))
-    if len(files) == 1 and files[0].suffix.lower() in (".mp4", ".gif"):
+    if len(files) == 1 and (is_clip_file(files[0]) or files[0].suffix.lower() in _VIDEOS):
         return _video(field, files[0], "L" if mask else "RGB")
     made: list[Image.Image] = []
     for file in files:
-        made.append(load_mask(file, field=field) if mask else load_image(file, field))
+        made.append(frame_in(file, field, mask=mask))
         check_pixels(field, len(files), made[0].size)  # before the others are decoded
     return tuple(made)
+
+
+def frame_in(source: Source, field: str, *, mask: bool = False) -> Image.Image:
+    """One picture of a list of them; ValueError naming `field` for a clip, of which one frame would be taken."""
+    if several(source):
+        name = f"{len(source)} bytes" if isinstance(source, bytes) else Path(source).name
+        raise FieldError(field, f"{name} holds several pictures", "give the clip by itself, or one picture a frame")
+    return load_mask(source, field=field) if mask else load_image(source, field)
 
 
 def _video(field: str, path: Path, mode: str) -> tuple[Image.Image, ...]:

@@ -3,6 +3,7 @@
 import io
 import os
 import tokenize
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from jaxtyping import Float64
 from sgi2v.checks import shown
 from sgi2v.errors import FieldError, within
 from sgi2v.files import read_file
-from sgi2v.images import load_image, png_bytes
+from sgi2v.images import load_image, png_bytes, stays
 from sgi2v.scene import MAX_KEYS, MAX_MOTIONS, Box, Key, Motion, Scene, frame_times
 from sgi2v.writing import write_files
 
@@ -19,8 +20,9 @@ from sgi2v.writing import write_files
 def load_traj(folder: str | os.PathLike[str]) -> Scene:
     """A scene as published with SG-I2V (arXiv 2411.04989): a folder of img.png and traj.npy.
 
-    traj.npy: float64 [N, 2+F, 2], (x, y) in pixels of img.png: rows 0-1 the top-left and bottom-right corners of
-    the box on frame 0, then its centre at each of F frames. Every frame becomes a key, so nothing is lost.
+    traj.npy: float64 [N, 2+F, 2], or numbers of another real type that float64 holds; (x, y) in pixels of img.png:
+    rows 0-1 the top-left and bottom-right corners of the box on frame 0, then its centre at each of F frames. Every
+    frame becomes a key, so nothing is lost.
     Raises ValueError for another shape or type, pickled objects, and boxes that no scene may have.
     """
     folder = Path(folder)
@@ -37,10 +39,17 @@ def load_traj(folder: str | os.PathLike[str]) -> Scene:
     return Scene(image=load_image(folder / "img.png"), motions=tuple(motions))
 
 
-def save_traj(scene: Scene, folder: str | os.PathLike[str], num_frames: int = 14) -> Path:
+def save_traj(
+    scene: Scene,
+    folder: str | os.PathLike[str],
+    num_frames: int = 14,
+    *,
+    keep: Collection[Path] = frozenset(),
+) -> Path:
     """Writes a scene as the published img.png and traj.npy (see `load_traj`) with `num_frames` centres a box.
 
-    Names, kinds, masks, prompts and fit have no place there and are left out; a changing scale is refused.
+    Names, kinds, masks, prompts and fit have no place there and are left out; a changing scale is refused. An img.png
+    that is one of `keep`, the pictures of the scene itself, is not written anew (:func:`sgi2v.images.stays`).
     """
     if num_frames < 2:
         raise FieldError("num_frames", f"{num_frames} is too few", "give 2 or more")
@@ -52,13 +61,14 @@ def save_traj(scene: Scene, folder: str | os.PathLike[str], num_frames: int = 14
         tracks[index, 2:] = motion.centers(num_frames)
     file = io.BytesIO()
     np.save(file, tracks, allow_pickle=False)
-    write_files(Path(folder), {"img.png": png_bytes(scene.image), "traj.npy": file.getvalue()})
+    picture = {} if stays(Path(folder) / "img.png", scene.image, keep) else {"img.png": png_bytes(scene.image)}
+    write_files(Path(folder), {**picture, "traj.npy": file.getvalue()})
     return Path(folder)
 
 
 def _read_traj(path: Path) -> Float64[np.ndarray, "motions rows 2"]:
     data = read_file(path, "traj.npy")
-    wanted = "give float64 [boxes, 2 + frames, 2], saved with numpy.save"
+    wanted = "give numbers [boxes, 2 + frames, 2], saved with numpy.save"
     try:
         file = io.BytesIO(data)
         version = np.lib.format.read_magic(file)
@@ -70,13 +80,24 @@ def _read_traj(path: Path) -> Float64[np.ndarray, "motions rows 2"]:
         shape, _, dtype = read_header[version](file)
     except (ValueError, KeyError, EOFError, SyntaxError, TypeError, tokenize.TokenError) as error:
         raise FieldError("traj.npy", f"{path} is not a NumPy array file", wanted) from error
-    if dtype != np.float64:
+    if dtype.kind not in "fiu":
         raise FieldError("traj.npy", f"its type is {shown(str(dtype))}", wanted)
     if len(shape) != 3 or shape[0] < 0 or shape[1] < 4 or shape[2] != 2:
         raise FieldError("traj.npy", f"its shape is {shown(shape)}", f"{wanted}, with 2 frames or more")
     if shape[0] > MAX_MOTIONS or shape[1] - 2 > MAX_KEYS:
         raise FieldError("traj.npy", f"its shape is {shape}", f"give at most {MAX_MOTIONS} boxes and {MAX_KEYS} frames")
-    if len(data) - file.tell() != 8 * shape[0] * shape[1] * shape[2]:
+    if len(data) - file.tell() != dtype.itemsize * shape[0] * shape[1] * shape[2]:
         raise FieldError("traj.npy", f"{len(data)} bytes are not what its shape {shape} needs", "copy the file again")
     array: np.ndarray = np.load(io.BytesIO(data), allow_pickle=False)
-    return array
+    with np.errstate(over="ignore"):
+        exact = array.astype(np.float64)
+    if not _is_exact(array, exact):
+        raise FieldError("traj.npy", f"it holds numbers of type {array.dtype} that float64 cannot hold", wanted)
+    return exact
+
+
+def _is_exact(array: np.ndarray, converted: Float64[np.ndarray, "motions rows 2"]) -> bool:
+    """True where float64 holds the very numbers; what is no finite number is found with its field."""
+    if array.dtype.kind in "iu":
+        return not array.size or (int(array.min()) >= -(2**53) and int(array.max()) <= 2**53)
+    return bool(((converted == array) | np.isnan(array)).all())

@@ -1,10 +1,12 @@
-"""Frames to mp4, gif and png and back, with the record of the run that made them inside the file."""
+"""Frames to mp4, gif and png, with the record of the run that made them inside, and clips of any kind to frames."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Final
@@ -12,28 +14,29 @@ from typing import Final
 import av
 import av.error
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace, Interpolation
+from av.video.reformatter import ColorRange, Colorspace
 from jaxtyping import Float32, UInt8
 from PIL import Image, PngImagePlugin
 
+from sgi2v import clip_files, clip_pictures
+from sgi2v.checks import choice
+from sgi2v.clip_colour import EXACT
+from sgi2v.clip_files import RUN_KEY, SIZE_KEY
 from sgi2v.errors import FieldError
 from sgi2v.lazy import torch
+from sgi2v.listing import is_litter
 from sgi2v.records import Json
-from sgi2v.video_tag import NOTE, RUN_FILE, folder_tag, gif_tag, parsed, tag
+from sgi2v.signatures import CONTAINERS, Kind, is_clip, kind_of
+from sgi2v.video_tag import NOTE, RUN_FILE, Recording, folder_tag, gif_tag, tag
 from sgi2v.writing import cannot_write, check_place, reason, writing
 
-RUN_KEY: Final = "sgi2v"  # the metadata key under which an mp4 carries its run
-SIZE_KEY: Final = "sgi2v_size"  # "width x height" before the padding that yuv420p needs
 SUFFIXES: Final = (".mp4", ".gif", "")
 _BT709: Final = 1  # the number of BT.709 in H.264's tables of primaries, transfer and matrix
-_EXACT: Final = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT  # 51 dB, else 35
 _CRF: Final = 16  # x264's quality: visually lossless
-
-# Files that are read may come from anybody.
-MAX_PIXELS: Final = 64_000_000  # of one frame
-MAX_TOTAL_PIXELS: Final = 400_000_000  # of all frames: 4.8 GB as float32
-UNREADABLE: Final = (
-    OSError, av.error.FFmpegError, SyntaxError, EOFError, IndexError, Image.DecompressionBombError
+MAX_TOTAL_PIXELS: Final = 400_000_000  # of all frames of a clip that is read: 4.8 GB as float32
+_UNREADABLE: Final = (
+    OSError, av.error.FFmpegError, SyntaxError, EOFError, IndexError, ValueError, struct.error,
+    Image.DecompressionBombError,
 )  # fmt: skip
 
 
@@ -55,6 +58,8 @@ class Video:
     """Unit noise that the run began from, on the host; None for a clip that was read."""
     latents: Float32[torch.Tensor, "n c y x"] | None = None
     """Clean latents that the frames were decoded from, normalised as the network sees them, likewise."""
+    record: Recording = "light"
+    """Record that a file of it carries unless told otherwise; see :meth:`recorded`."""
 
     def __post_init__(self) -> None:
         """Refuse what no container can hold."""
@@ -63,8 +68,24 @@ class Video:
         if not 0 < self.fps <= 1000:
             raise FieldError("fps", f"{self.fps} is not a frame rate", "give a number above 0 and up to 1000")
 
-    def save(self, path: str | Path) -> Path:
+    def recorded(self, record: Recording) -> Video:
+        """The clip with no more of its run than a file shall carry.
+
+        `full`: the picture as it was given. `light`: the picture at the clip's size, as the model saw it, from which
+        a replay is equal all the same (:func:`sgi2v.light.lightened`). `none`: nothing.
+        """
+        choice("record", record, Recording)
+        run = None if record == "none" else self.run
+        if run is not None and record == "light":
+            from sgi2v.light import lightened
+
+            run = lightened(run)
+        return replace(self, run=run, record=record)
+
+    def save(self, path: str | Path, *, record: Recording | None = None) -> Path:
         """Write the clip to `path`: .mp4, .gif, or a folder of PNG frames (a name without a suffix).
+
+        Its run goes along as `record` has it, by default as the clip's own :attr:`record`, which is light.
 
         The file is made under a temporary name beside `path` and renamed when whole; after any error, Ctrl-C
         included, nothing is left. Missing parent folders are made. An mp4 of odd width or height is padded to
@@ -73,8 +94,9 @@ class Video:
         """
         path = Path(path)
         check_writable(path)
+        whole = self.recorded(record or self.record)
         with writing(path) as temporary:
-            _writer(path)(self, temporary)
+            _writer(path)(whole, temporary)
         return path
 
 
@@ -94,41 +116,40 @@ def check_writable(path: str | Path) -> None:
 
 
 def load_video(path: str | Path, *, max_pixels: int = MAX_TOTAL_PIXELS) -> Video:
-    """Read an mp4, a gif or a folder of frames, such as `Video.save` writes, with its run if it has one.
+    """Read a video (mp4, mov, webm, mkv, avi), an animated gif, WebP, PNG or AVIF, or a folder of frames.
 
+    A file's kind is told by its content. Its colours, rotation and times are as it says them (docs/clips.md); its run
+    comes with it if it has one, which mp4, gif and folders do that `Video.save` wrote.
     Returns: frames float32 `[frames, 3, height, width]`, RGB in 0..1, rounded to 8 bits by the file.
     Raises: ValueError naming the path when it is missing, broken, not a video, or too large (64 megapixels a
     frame, `max_pixels` in all, said before more than these are decoded).
     """
     path = Path(path)
-    try:
-        if path.is_dir():
-            return _load_folder(path, max_pixels)
-        if path.suffix.lower() == ".gif":
-            return _load_gif(path, max_pixels)
-        return _load_mp4(path, max_pixels)
-    except UNREADABLE as error:
-        raise FieldError("video", f"cannot read {path}: {_why(error)}") from error
+    with _readable(path):
+        kind = _kind(path)
+        if kind is None:
+            clip = clip_pictures.read_folder(path, max_pixels)
+        elif kind in CONTAINERS:
+            clip = clip_files.read(path, max_pixels)
+        else:
+            clip = clip_pictures.read(path, kind, max_pixels)
+    return Video(frames=from_uint8(np.stack(clip.pixels)), fps=clip.fps, run=clip.run)
 
 
 def check_video(path: str | Path, *, max_pixels: int = MAX_TOTAL_PIXELS) -> None:
     """Raise the ValueError that `load_video` would, in a fraction of its time.
 
-    Seen are the sizes and, of an mp4 or a gif, the first and the last picture; of a folder every file's checksums.
+    Seen are the sizes and, of a file, the first and the last picture; of a folder every file's checksums.
     """
     path = Path(path)
-    try:
-        if path.is_dir():
-            _check_folder(path, max_pixels)
-        elif path.suffix.lower() == ".gif":
-            with Image.open(path, formats=("GIF",)) as image:
-                _check_size(path, image.width, image.height, getattr(image, "n_frames", 1), max_pixels)
-                image.seek(getattr(image, "n_frames", 1) - 1)
-                image.load()
+    with _readable(path):
+        kind = _kind(path)
+        if kind is None:
+            clip_pictures.check_folder(path, max_pixels)
+        elif kind in CONTAINERS:
+            clip_files.check(path, max_pixels)
         else:
-            _check_mp4(path, max_pixels)
-    except UNREADABLE as error:
-        raise FieldError("video", f"cannot read {path}: {_why(error)}") from error
+            clip_pictures.check(path, kind, max_pixels)
 
 
 def read_run(path: str | Path) -> Json:
@@ -136,21 +157,46 @@ def read_run(path: str | Path) -> Json:
 
     Raises: ValueError naming the path when it cannot be read or carries no run.
     """
-    path = Path(path)
-    try:
-        if path.is_dir():
+    path, run = Path(path), None
+    with _readable(path):
+        kind = _kind(path)
+        if kind is None:
             run = folder_tag(path)["run"]
-        elif path.suffix.lower() == ".gif":
+        elif kind in CONTAINERS:
+            run = clip_files.read_run(path)
+        elif kind == "GIF":
             with Image.open(path, formats=("GIF",)) as image:
                 run = gif_tag(image)["run"]
-        else:
-            with path.open("rb") as file, av.open(file, "r", format="mp4") as container:
-                run = parsed(container.metadata.get(RUN_KEY, "null"))
-    except UNREADABLE as error:
-        raise FieldError("video", f"cannot read {path}: {_why(error)}") from error
     if not isinstance(run, dict):
         raise FieldError("video", f"{path} carries no sgi2v run", "give a file that sgi2v wrote")
     return run
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Whatever the readers of libraries raise on a file, as one line that names it."""
+    try:
+        yield
+    except FieldError as error:
+        if str(path) in error.problem:
+            raise
+        raise FieldError("video", f"cannot read {path}: {error.problem}", error.remedy) from error
+    except _UNREADABLE as error:
+        raise FieldError("video", f"cannot read {path}: {_why(error)}") from error
+
+
+def _kind(path: Path) -> Kind | None:
+    """The kind of a clip's file, None for a folder; FieldError for what is no clip."""
+    if path.is_dir():
+        return None
+    if path.exists() and not path.is_file():
+        raise FieldError("video", f"{path} is no file", "give one, or a folder of frames")  # a pipe would wait for ever
+    with path.open("rb") as file:
+        kind = kind_of(file)
+        if not is_clip(file):
+            what = "it holds one picture" if kind else "it is no video of a known kind, or it is damaged"
+            raise FieldError("video", f"cannot read {path}: {what}", "give an mp4, mov, webm, mkv, avi, gif or WebP")
+    return kind
 
 
 def to_uint8(frames: Float32[torch.Tensor, "f 3 h w"]) -> UInt8[np.ndarray, "f h w 3"]:
@@ -190,56 +236,13 @@ def _save_mp4(video: Video, path: Path) -> None:
                     frame.reformat(
                         format="yuv420p",
                         dst_colorspace=Colorspace.ITU709,
-                        interpolation=_EXACT,
+                        interpolation=EXACT,
                         src_color_range=ColorRange.JPEG,
                         dst_color_range=ColorRange.MPEG,
                     )
                 )
             )
         container.mux(stream.encode(None))
-
-
-def _load_mp4(path: Path, max_pixels: int) -> Video:
-    with path.open("rb") as file, av.open(file, "r", format="mp4") as container:
-        if not container.streams.video:
-            raise FieldError("video", f"{path} holds no pictures")
-        stream = container.streams.video[0]
-        rate = stream.average_rate or Fraction(7)
-        size = container.metadata.get(SIZE_KEY, "")
-        run = parsed(container.metadata.get(RUN_KEY, "null"))
-        images: list[UInt8[np.ndarray, "h w 3"]] = []
-        for frame in container.decode(stream):
-            _check_size(path, frame.width, frame.height, len(images) + 1, max_pixels)
-            images.append(
-                frame.to_ndarray(
-                    format="rgb24",
-                    src_colorspace=Colorspace.ITU709,
-                    interpolation=_EXACT,
-                    src_color_range=ColorRange.MPEG,
-                    dst_color_range=ColorRange.JPEG,
-                )
-            )
-    if not images:
-        raise FieldError("video", f"{path} holds no pictures")
-    pixels = np.stack(images)
-    height, width = pixels.shape[1:3]
-    if size in {f"{w}x{h}" for w in (width, width - 1) for h in (height, height - 1)}:  # else not padded by us
-        width, height = (int(side) for side in size.split("x"))
-    return Video(frames=from_uint8(pixels[:, :height, :width]), fps=float(rate), run=run)
-
-
-def _check_mp4(path: Path, max_pixels: int) -> None:
-    with path.open("rb") as file, av.open(file, "r", format="mp4") as container:
-        pictures = container.streams.video
-        first = next(container.decode(pictures[0]), None) if pictures else None
-        if first is None:
-            raise FieldError("video", f"{path} holds no pictures")
-        stream = pictures[0]
-        _check_size(path, first.width, first.height, max(stream.frames, 1), max_pixels)
-        if stream.duration:
-            container.seek((stream.start_time or 0) + stream.duration, stream=stream)
-            if next(container.decode(stream), None) is None:
-                raise FieldError("video", f"cannot read {path}: its end is missing")
 
 
 def _save_gif(video: Video, path: Path) -> None:
@@ -262,25 +265,6 @@ def _palette(pixels: UInt8[np.ndarray, "f h w 3"]) -> Image.Image:
     return Image.fromarray(sample[None]).quantize(colors=256, method=Image.Quantize.MEDIANCUT)
 
 
-def _load_gif(path: Path, max_pixels: int) -> Video:
-    with Image.open(path, formats=("GIF",)) as image:
-        said = gif_tag(image)
-        num_frames = getattr(image, "n_frames", 1)
-        _check_size(path, image.width, image.height, num_frames, max_pixels)
-        first = max(int(image.info.get("duration", 0)), 10)
-        fps = said["fps"] or 1000 / first
-        images: list[UInt8[np.ndarray, "h w 3"]] = []
-        end = 0
-        for index in range(num_frames):
-            image.seek(index)
-            end += max(int(image.info.get("duration", 0)), 10)
-            # Pillow joins equal neighbours into one long frame: count them out again.
-            copies = max(1, round(end * fps / 1000) - len(images))
-            _check_size(path, image.width, image.height, len(images) + copies, max_pixels)
-            images += [np.asarray(image.convert("RGB"))] * copies
-    return Video(frames=from_uint8(np.stack(images)), fps=fps, run=said["run"])
-
-
 def _save_folder(video: Video, path: Path) -> None:
     path.mkdir()
     note = PngImagePlugin.PngInfo()
@@ -290,45 +274,6 @@ def _save_folder(video: Video, path: Path) -> None:
     (path / RUN_FILE).write_text(
         json.dumps(tag(video.fps, video.run), allow_nan=False, indent=1) + "\n", encoding="utf-8"
     )
-
-
-def _load_folder(path: Path, max_pixels: int) -> Video:
-    said = folder_tag(path)
-    names = _frames_of(path)
-    images: list[UInt8[np.ndarray, "h w 3"]] = []
-    for name in names:
-        with Image.open(name, formats=("PNG",)) as image:
-            _check_size(path, image.width, image.height, len(names), max_pixels)
-            images.append(np.asarray(image.convert("RGB")))
-        if images[-1].shape != images[0].shape:
-            raise FieldError("video", f"{name} has another size than the frames before it")
-    return Video(frames=from_uint8(np.stack(images)), fps=said["fps"] or 7.0, run=said["run"])
-
-
-def _frames_of(path: Path) -> list[Path]:
-    if names := sorted(path.glob("frame_*.png")):
-        return names
-    raise FieldError("video", f"{path} holds no frames", "they are named frame_0000.png, frame_0001.png, …")
-
-
-def _check_folder(path: Path, max_pixels: int) -> None:
-    names, sizes = _frames_of(path), set()
-    for name in names:
-        with Image.open(name, formats=("PNG",)) as image:
-            _check_size(path, image.width, image.height, len(names), max_pixels)
-            sizes.add(image.size)
-            image.verify()
-        if len(sizes) > 1:
-            raise FieldError("video", f"{name} has another size than the frames before it")
-
-
-def _check_size(path: Path, width: int, height: int, num_frames: int, max_pixels: int) -> None:
-    if width * height > MAX_PIXELS or width * height * num_frames > max_pixels:
-        raise FieldError(
-            "video",
-            f"{path} is too large: {num_frames} frames of {width}×{height}",
-            f"at most {MAX_PIXELS // 1_000_000} megapixels a frame and {max_pixels // 1_000_000} in all",
-        )
 
 
 def _why(error: BaseException) -> str:
@@ -356,7 +301,8 @@ def _check_replaceable(path: Path) -> None:
     if not path.suffix and path.exists():
         if not path.is_dir():
             raise FieldError("output", f"{path} is a file", "name a folder, or a file ending in .mp4")
-        others = [p.name for p in path.iterdir() if p.name != RUN_FILE and not p.match("frame_*.png")]
+        ours = (p for p in path.iterdir() if not is_litter(p))
+        others = [p.name for p in ours if p.name != RUN_FILE and not clip_pictures.is_frame(p)]
         if others:
             raise FieldError(
                 "output",

@@ -79,10 +79,12 @@ class Settings:
     """Name of a recipe -> the settings it changes, such as num_steps; what it recommends is laid over the rest."""
     notes: Mapping[str, str] = field(default_factory=dict)
     """Controller name -> a sentence on how it fares with this model, for whoever chooses it; changes no video."""
+    default: str = "sg-i2v"
+    """Name of the controller for whoever names none."""
 
     BOUNDS: ClassVar[Bounds] = MappingProxyType({**SIZES, "num_steps": (1, 1000), "fps": (1, 240)})
     """Lowest and highest value of fields, for :func:`check_range` and for forms; a child says those of its own."""
-    ADVICE: ClassVar[tuple[str, ...]] = ("recommended", "recipes", "notes")
+    ADVICE: ClassVar[tuple[str, ...]] = ("recommended", "recipes", "notes", "default")
     """Fields that advise whoever chooses, and change no video by themselves."""
     SIZE: ClassVar[tuple[str, ...]] = ("width", "height", "num_frames", "num_steps")
     """Fields that a run says by its :class:`~sgi2v.planning.Sampling`."""
@@ -255,10 +257,13 @@ class Backbone(Model, Protocol[ConditionT]):
         """
 
 
-ImageEdit = Callable[
-    [Float[torch.Tensor, "n c y x"], Float[torch.Tensor, "n m y x"]],
-    tuple[Float[torch.Tensor, "n c y x"], Float[torch.Tensor, "n m y x"]],
-]
+if TYPE_CHECKING:
+    ImageEdit = Callable[
+        [Float[torch.Tensor, "n c y x"], Float[torch.Tensor, "n m y x"]],
+        tuple[Float[torch.Tensor, "n c y x"], Float[torch.Tensor, "n m y x"]],
+    ]
+else:
+    ImageEdit = Callable  # naming a tensor's type would import torch
 """Given the latents of the picture and a grey clip, and the mask that says which of them are known, returns others."""
 
 

@@ -10,14 +10,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from sgi2v.backbones.weights import PICKLES, weight_files
 from sgi2v.errors import FieldError
 from sgi2v.files import cache_folder
+from sgi2v.listing import is_litter, listed
 from sgi2v.writing import writing
 
 SETTINGS_FILE: Final = "sgi2v.json"
 CONFIGS: Final = ("model_index.json", SETTINGS_FILE, "*/config.json", "*/*_config.json")
 """Files that say what a model is, as patterns for a hub."""
-_PICKLES: Final = (".bin", ".pt", ".pth", ".ckpt")
 _LIBRARIES: Final = ("diffusers", "transformers")
 _MAX_CONFIG_BYTES: Final = 2**20
 _LARGE: Final = 2**28
@@ -50,12 +51,16 @@ def read_json(file: Path) -> dict[str, Any]:
     try:
         if file.stat().st_size > _MAX_CONFIG_BYTES:
             raise ValueError("larger than 1 MiB")
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = json.loads(file.read_text(encoding="utf-8-sig"), parse_constant=_no_number)
         if not isinstance(data, dict):
             raise ValueError("not a JSON object")
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise FieldError("backbone", f"{file} cannot be read ({error})", "fetch or export the model again") from None
     return data
+
+
+def _no_number(word: str) -> float:
+    raise ValueError(f"{word} is no number")
 
 
 def class_in(file: Path) -> str:
@@ -66,13 +71,27 @@ def class_in(file: Path) -> str:
         return ""
 
 
+def check_no_single_file(place: Path) -> None:
+    """FieldError for a model in one file, or a folder with nothing but such files, saying what is read instead."""
+    suffixes = (".safetensors", ".gguf", *PICKLES)
+    if place.is_dir() and not (place / "model_index.json").is_file() and not [*place.glob("*/config.json")]:
+        place = next((file for file in listed(place) if file.suffix in suffixes and file.is_file()), place)
+    if place.suffix in suffixes and place.is_file():
+        raise FieldError(
+            "backbone",
+            f"{place} is a model in one file, as Stability AI's own code and ComfyUI read it",
+            "give svd or svd-xt, which fetch the same weights as a folder in diffusers' layout, or such a folder; a "
+            "video transformer's file goes to --transformer, beside its folder",
+        )
+
+
 def check_parts(folder: Path, configs: Sequence[str], what: str) -> None:
     """FieldError naming the file when configurations are absent or damaged, or a part is a program.
 
     ``what`` names the kind of model. Reads JSON only.
     """
     # Some versions of diffusers run a file of a model's own instead of the library's class.
-    programs = sorted((*folder.glob("*.py"), *folder.glob("*/*.py")))
+    programs = [file for file in sorted((*folder.glob("*.py"), *folder.glob("*/*.py"))) if not is_litter(file)]
     if programs:
         raise FieldError("backbone", f"{programs[0]} is a program, which a model needs none of", "delete it")
     for name in configs:
@@ -82,8 +101,8 @@ def check_parts(folder: Path, configs: Sequence[str], what: str) -> None:
             )
         read_json(folder / name)
     for part, value in read_json(folder / "model_index.json").items():
-        if not isinstance(value, list) or value == [None, None]:  # diffusers' word for a part that is absent
-            continue
+        if not isinstance(value, list) or (value and all(one is None for one in value)):
+            continue  # diffusers' word for a part that is absent
         library = value[0] if value else "nowhere"
         # A list for what is no part names a class of the folder's own.
         if part.startswith("_") or library not in _LIBRARIES:
@@ -92,46 +111,6 @@ def check_parts(folder: Path, configs: Sequence[str], what: str) -> None:
                 f"{folder / 'model_index.json'} takes {part} from {library}",
                 f"{what} takes its parts from {' and '.join(_LIBRARIES)} alone",
             )
-
-
-def check_weights_there(folder: Path, networks: Sequence[str]) -> None:
-    """FieldError when a network's folder holds no safetensors file; no file is opened."""
-    for part in networks:
-        if list((folder / part).glob("*.safetensors")):
-            continue
-        pickles = [file.name for file in (folder / part).glob("*") if file.suffix in _PICKLES]
-        if pickles:
-            raise FieldError(
-                "backbone",
-                f"{folder / part} holds pickle weights only ({pickles[0]}), which can run code",
-                "convert them with diffusers' save_pretrained(..., safe_serialization=True)",
-            )
-        raise FieldError("backbone", f"{folder / part} holds no *.safetensors file", "fetch or export the model again")
-
-
-def check_weights(folder: Path, networks: Sequence[str]) -> None:
-    """FieldError naming a weight file that is damaged; headers are read, before anything is loaded."""
-    import safetensors
-
-    check_weights_there(folder, networks)
-    for file in weight_files(folder, networks):
-        try:
-            with safetensors.safe_open(file, framework="pt"):
-                pass
-        except (OSError, safetensors.SafetensorError) as error:
-            raise FieldError("backbone", f"{file} is corrupt ({error})", "fetch or export it again") from None
-
-
-def weight_files(folder: Path, networks: Sequence[str]) -> list[Path]:
-    """The safetensors files of some networks, in a fixed order."""
-    return sorted(file for part in networks for file in (folder / part).glob("*.safetensors"))
-
-
-def variant_of(folder: Path, network: str, *, half: bool) -> str | None:
-    """``fp16`` when those files are wanted, or the only ones there; None for the plain files."""
-    stems = [file.name for file in (folder / network).glob("*.safetensors")]
-    fp16 = [name for name in stems if ".fp16" in name]
-    return "fp16" if fp16 and (half or len(fp16) == len(stems)) else None
 
 
 def weights_sha256(folder: Path, networks: Sequence[str]) -> str:

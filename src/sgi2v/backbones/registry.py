@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 from sgi2v.backbones.base import Memory, Outline, Settings
 from sgi2v.backbones.cogvideox.kind import COGVIDEOX_KIND
-from sgi2v.backbones.folder import CONFIGS, bundled_folder, fetch
+from sgi2v.backbones.folder import CONFIGS, bundled_folder, check_no_single_file, fetch
 from sgi2v.backbones.ltx.kind import LTX_KIND
 from sgi2v.backbones.svd.kind import SVD_KIND
 from sgi2v.backbones.wan.kind import WAN_KIND
@@ -71,6 +71,7 @@ def outline_of(source: str | Path = BUNDLED, *, settings: Any = None) -> Outline
     source = str(source)
     if source == BUNDLED:
         return SVD_KIND.outline(bundled_folder(), name=source, settings=settings)
+    check_no_single_file(Path(source))
     hub_id = None if Path(source).is_dir() else _hub_id(source)
     folder = Path(source) if hub_id is None else fetch(hub_id, CONFIGS)
     return _kind_of(folder, source).outline(folder, name=source, hub_id=hub_id, settings=settings)
@@ -116,6 +117,7 @@ def loaded(
 ) -> Backbone:
     """The model of an outline with its weights; arguments and errors as for :func:`load_backbone`."""
     from sgi2v.backbones.memory import plan_memory
+    from sgi2v.backbones.quiet import quiet_libraries
     from sgi2v.device import choose_device
 
     place = choose_device(device)
@@ -123,7 +125,8 @@ def loaded(
     size = outline.settings
     grid = outline.grid(size.width, size.height, size.num_frames)
     mode = plan_memory(memory, outline, grid, place, number, must_fit=False).mode
-    return outline.load(device=place, dtype=number, memory=mode, compiled=compiled)
+    with quiet_libraries():
+        return outline.load(device=place, dtype=number, memory=mode, compiled=compiled)
 
 
 def _hub_id(source: str) -> str:

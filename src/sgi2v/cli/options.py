@@ -10,6 +10,7 @@ from tyro.conf import Positional
 
 from sgi2v.backbones.base import Memory
 from sgi2v.opening import DType
+from sgi2v.video_tag import Recording
 
 T = TypeVar("T")
 
@@ -74,6 +75,8 @@ class ReplayOptions:
     """The model, where the record may not name it by itself: a folder or a hub id. Its weights must be the same."""
     output: Path | None = None
     """The video (.mp4 or .gif), or a folder for PNG frames. Default: <name>-replay beside the original."""
+    record: Recording = "light"
+    """Record in the new file: light (with the picture as the model saw it), full (as the original has it), or none."""
     noise: Path | None = None
     """The file of noise that the video began from, where it was given one. Its values must be the same."""
     reference_latents: Path | None = None

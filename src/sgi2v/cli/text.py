@@ -8,7 +8,7 @@ from sgi2v.errors import FieldError
 
 
 def text(arguments: Sequence[str]) -> None:
-    """Encode prompts with a model's text encoder, or take encoded ones into the cache."""
+    """Encode prompts once, so that other runs or machines need no text encoder."""
     options = parse(TextOptions, "text", arguments)
     from sgi2v.backbones.dit.outline import DiTOutline
     from sgi2v.backbones.dit.text import Texts, add, check_length, texts_folder
@@ -20,9 +20,9 @@ def text(arguments: Sequence[str]) -> None:
         return
     if not options.texts:
         raise FieldError("texts", "there are none", 'give prompts in quotes: sgi2v text "a cat walks" ""')
+    from sgi2v.backbones.quiet import quiet_libraries
     from sgi2v.backbones.registry import outline_of
     from sgi2v.device import choose_device
-    from sgi2v.opening import quiet_libraries
 
     outline = outline_of(options.backbone)
     if not isinstance(outline, DiTOutline):

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
+from sgi2v.backbones.quiet import quiet_libraries
 from sgi2v.cli.common import computing, parse
 from sgi2v.cli.options import to_be_said
 from sgi2v.errors import FieldError
-from sgi2v.opening import quiet_libraries
 
 _USAGE = """usage: sgi2v train PART ...      --help after a part explains its options
 

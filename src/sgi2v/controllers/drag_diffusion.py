@@ -119,7 +119,8 @@ class DragDiffusion(Controller["DragState"]):
     def uses(self) -> Uses:
         """Its layers, those that attend to the first frame, and the motions."""
         edited = self.reference_layers if self._edits else ()
-        return Uses(features=self.layers, blocks=edited, edits=self._edits, motions=True)
+        by = ("reference_attention",) if self._edits else ()
+        return Uses(features=self.layers, blocks=edited, edits=self._edits, edited_by=by, motions=True)
 
     def dragged_step(self, levels: Sequence[Level]) -> int:
         """Index of the step at which is dragged; FieldError when none comes near to what is asked for."""

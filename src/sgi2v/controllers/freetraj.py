@@ -78,7 +78,8 @@ class FreeTraj(Controller["FreeTrajState"]):
 
     def uses(self) -> Uses:
         """Motions, and attention in the named blocks where it changes any."""
-        return Uses(blocks=self.layers, edits=self.edits, motions=True)
+        by = tuple(name for name in ("edit_spatial", "edit_temporal") if self.edits and getattr(self, name))
+        return Uses(blocks=self.layers, edits=self.edits, edited_by=by, motions=True)
 
     def schedule(self, levels: Sequence[Level]) -> Schedule:
         """The guided steps, unless attention is left as it is; FieldError when no step is guided."""

@@ -26,8 +26,8 @@ from sgi2v.step import Level, Step
 
 # Gradients of the loss are around 1e-7, below the smallest number of float16; its exponent range has this to spare.
 _FLOAT16_LOSS_SCALE = 2.0**16
-# Those of a loss in cells are larger by as much as a cell is than a feature; on their way down they must fit as well.
-_FLOAT16_MATCHING_SCALE = 2.0**8
+# Those of the loss in cells are some fifty times larger (measured on the bundled model), and must fit as well.
+_FLOAT16_MATCHING_SCALE = 2.0**10
 
 Loss = Literal["alignment", "matching"]
 Backward = Literal["network", "direct"]

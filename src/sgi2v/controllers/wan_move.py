@@ -46,7 +46,7 @@ class WanMove(Controller[State]):
 
     def uses(self) -> Uses:
         """Motions with their masks, and weights of its own."""
-        return Uses(motions=True, masks=True, image=True, weights="" if self.any_weights else self.name)
+        return Uses(motions=True, masks=True, image=True, weights=() if self.any_weights else (self.name,))
 
     def prepare(self, setup: Setup) -> State:
         """The run's condition with the latents copied."""

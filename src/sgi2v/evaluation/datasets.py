@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sgi2v.errors import FieldError
 from sgi2v.grid import Grid, Track, tracks_of
+from sgi2v.listing import listed
 from sgi2v.records import Json
 from sgi2v.scene import Scene
 from sgi2v.scene_io import load_scene
@@ -123,7 +124,7 @@ class SceneFolder:
             raise FieldError("limit", f"must be at least 1, got {self.limit}")
         found = [self.folder] if _holds_scene(self.folder) else []
         if not found:
-            places = sorted(self.folder.iterdir(), key=lambda place: (len(place.name), place.name))
+            places = sorted(listed(self.folder), key=lambda place: (len(place.name), place.name))
             found = [p for p in places if (p.suffix == ".json" and p.is_file()) or _holds_scene(p)]
         if not found:
             raise FieldError(

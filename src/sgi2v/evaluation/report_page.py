@@ -17,6 +17,7 @@ from sgi2v.evaluation.report_rows import Rows, read_for_report
 from sgi2v.evaluation.report_sets import comparable, set_columns
 from sgi2v.evaluation.report_text import Table, latex, markdown, remarks, tables
 from sgi2v.evaluation.store import Store
+from sgi2v.listing import is_litter
 from sgi2v.records import Json
 from sgi2v.writing import check_place, writing
 
@@ -54,7 +55,7 @@ def write_report(
     the rows cannot be used at all, or when other things than a report stand in `output`.
     """
     output = output or rows_file.with_name(f"{rows_file.stem}.report")
-    if output.exists() and (not output.is_dir() or {p.name for p in output.iterdir()} - _OURS):
+    if output.exists() and (not output.is_dir() or {p.name for p in output.iterdir() if not is_litter(p)} - _OURS):
         raise FieldError("output", f"{output} holds other things than a report", "name a new folder")
     check_place(output)
     rows = read_for_report(rows_file)

@@ -13,6 +13,7 @@ from sgi2v.evaluation.distances import FeatureDistance, feature_distance
 from sgi2v.evaluation.report import PAPER, PAPER_TOLERANCE, Report
 from sgi2v.evaluation.report_rows import Rows
 from sgi2v.evaluation.store import Store
+from sgi2v.listing import listed
 from sgi2v.records import Json
 
 _FAMOUS: Final = (("inception-v3-2015", ("FID", "KID")), ("i3d-kinetics-400", ("FVD", "KVD")))
@@ -46,7 +47,7 @@ def set_columns(rows: Rows, store: Store, *, num_resamples: int = 1000) -> tuple
     Intervals are from `num_resamples` draws, a tenth of them where features have many dimensions.
     """
     folder = store.clip_folder / "features"
-    places = sorted(place for place in folder.glob("*") if place.is_dir()) if folder.is_dir() else []
+    places = sorted(place for place in listed(folder) if place.is_dir()) if folder.is_dir() else []
     if "true" not in rows.by_method:
         return [], ["No distances of sets: there are no rows of the true clips."] if places else []
     found, notes = [], []

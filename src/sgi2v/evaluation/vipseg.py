@@ -1,7 +1,7 @@
 """VIPSeg from a local folder: clips, boxes and paths from its masks by a fixed protocol (docs/benchmark.md)."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -16,10 +16,12 @@ from sgi2v.evaluation.datasets import Case, path_kinds
 from sgi2v.evaluation.vipseg_list import Clip, Thing, load_list
 from sgi2v.grid import Grid, fit_image, tracks_of
 from sgi2v.images import load_image
+from sgi2v.listing import listed, natural_key
 from sgi2v.scene import Box, Key, Motion, Scene, frame_times
 from sgi2v.video import from_uint8
 
 _LAYOUTS: Final = (("imgs", "panomasks"), ("images", "panomasks"))  # as published, and the 720P form
+_FRAMES: Final = (".jpg", ".jpeg")
 _VOID: Final = (0, 200)  # 200 is a known fault of the annotation
 _LAST_STUFF: Final = 124  # above it: class * 100 + instance
 
@@ -82,7 +84,8 @@ class VIPSeg:
         if not isinstance(entry, Clip):
             raise entry
         images, masks = (self.root / name / entry.video for name in self.layout)
-        first = _image_file(images, entry.frames[0])
+        frame_of, mask_of = _by_name(images, _FRAMES), _by_name(masks, (".png",))
+        first = frame_of.get(entry.frames[0], images / f"{entry.frames[0]}.jpg")
         found = hashlib.sha256(first.read_bytes()).hexdigest() if first.is_file() else "missing"
         if found != entry.first_frame_sha256:
             raise FieldError(
@@ -93,10 +96,11 @@ class VIPSeg:
             )
         frames, things = [], []
         for name in entry.frames:
-            image = load_image(_image_file(images, name))
-            _same_size(image.size, entry.size, _image_file(images, name))
+            file = frame_of.get(name, images / f"{name}.jpg")
+            image = load_image(file)
+            _same_size(image.size, entry.size, file)
             frames.append(np.asarray(fit_image(image, self.width, self.height, "stretch")))
-            ids = read_mask(masks / f"{name}.png", entry.size)
+            ids = read_mask(mask_of.get(name, masks / f"{name}.png"), entry.size)
             small = Image.fromarray(ids).resize((self.width, self.height), Image.Resampling.NEAREST)
             things.append([np.asarray(small) == thing.id for thing in entry.things])
         scene = Scene(image=load_image(first), motions=tuple(_motion(thing) for thing in entry.things))
@@ -166,17 +170,19 @@ def choose(root: Path, layout: tuple[str, str], video: str, num_frames: int, pro
     images, masks = (root / name / video for name in layout)
     if not images.is_dir() or not masks.is_dir():
         raise FieldError(str(masks if images.is_dir() else images), "no such folder")
-    names = [sorted(p.stem for p in images.glob("*.jpg")), sorted(p.stem for p in masks.glob("*.png"))]
-    chosen = sorted({*names[0], *names[1]})[:num_frames]
+    frame_of, mask_of = _by_name(images, _FRAMES), _by_name(masks, (".png",))
+    chosen = sorted({*frame_of, *mask_of}, key=natural_key)[:num_frames]
     for name in chosen:
-        for file, there in ((images / f"{name}.jpg", names[0]), (masks / f"{name}.png", names[1])):
+        for file, there, other in (
+            (images / f"{name}.jpg", frame_of, "mask"), (masks / f"{name}.png", mask_of, "frame"),
+        ):  # fmt: skip
             if name not in there:
-                raise FieldError(str(file), f"missing, but its {'mask' if there is names[0] else 'frame'} is there")
+                raise FieldError(str(file), f"missing, but its {other} is there")
     if len(chosen) < num_frames:
         raise FieldError(str(images), f"{len(chosen)} frames are too short a clip", f"it needs {num_frames}")
-    first = _image_file(images, chosen[0])
+    first = frame_of[chosen[0]]
     size = load_image(first).size
-    ids = np.stack([read_mask(masks / f"{name}.png", size) for name in chosen])
+    ids = np.stack([read_mask(mask_of[name], size) for name in chosen])
     things = _things(ids, protocol)
     if not any(len(thing.path) for thing in things):
         raise FieldError(str(masks), f"no thing of the right size is seen in all {num_frames} frames and moves")
@@ -237,10 +243,21 @@ def read_mask(file: Path, size: tuple[int, int]) -> Int32[np.ndarray, "h w"]:
                 raise FieldError(str(file), f"a mask of kind {image.mode}", "give the 16-bit ones (panomasks)")
             _same_size(image.size, size, file)
             ids = np.asarray(image).astype(np.int32)
+            if image.mode == "L":
+                _check_uncut(file, ids)
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise FieldError(str(file), "cannot be read as a mask", "fetch it again") from error
     ids[np.isin(ids, _VOID)] = 0
     return ids
+
+
+def _check_uncut(file: Path, ids: Int32[np.ndarray, "h w"]) -> None:
+    """FieldError for an 8-bit mask with ids above what is no thing: an image tool has cut them off; 255 is void."""
+    cut = (ids > _LAST_STUFF) & (ids < 255)
+    if cut.any():
+        value = int(ids[cut][0])
+        raise FieldError(str(file), f"8 bits, with the value {value}, which is no thing's", "give the 16-bit masks")
+    ids[ids == 255] = 0
 
 
 def _same_size(found: tuple[int, int], wanted: tuple[int, int], file: Path) -> None:
@@ -248,8 +265,14 @@ def _same_size(found: tuple[int, int], wanted: tuple[int, int], file: Path) -> N
         raise FieldError(str(file), f"{found[0]}x{found[1]} pixels, the first frame has {wanted[0]}x{wanted[1]}")
 
 
-def _image_file(folder: Path, name: str) -> Path:
-    return folder / f"{name}.jpg"
+def _by_name(folder: Path, suffixes: Collection[str]) -> dict[str, Path]:
+    """A folder's files by their names without the ending, which cameras and tools write in several ways."""
+    files = listed(folder, suffixes) if folder.is_dir() else []
+    found: dict[str, Path] = {}
+    for file in files:
+        if found.setdefault(file.stem, file) != file:
+            raise FieldError(str(file), f"{found[file.stem].name} has the same name", "keep one of them")
+    return found
 
 
 def _find(folder: Path) -> tuple[Path, tuple[str, str]]:
@@ -268,9 +291,9 @@ def _videos(root: Path, layout: tuple[str, str]) -> Sequence[str]:
     """The validation videos of val.txt, beside the frames or above them; without it every video."""
     for place in (root / "val.txt", root.parent / "val.txt"):
         if place.is_file():
-            names = [line.strip() for line in place.read_text(encoding="utf-8").splitlines()]
+            names = [line.strip() for line in place.read_text(encoding="utf-8-sig").splitlines()]
             bad = [name for name in names if name in (".", "..") or "/" in name or "\\" in name]
             if bad:
                 raise FieldError(str(place), f"{bad[0]!r} is no name of a video")
             return [name for name in names if name]
-    return sorted(place.name for place in (root / layout[0]).iterdir() if place.is_dir())
+    return sorted(place.name for place in listed(root / layout[0]) if place.is_dir())

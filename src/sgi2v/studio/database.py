@@ -59,7 +59,7 @@ def full(error: sqlite3.Error) -> bool:
 
 
 def summary_of(request: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:
-    """What a list shows of a job's request and plan."""
+    """Parts that a list shows of a job's request and plan."""
     sampling = plan.get("sampling") or {}
     return {
         "group": request.get("group"),

@@ -26,14 +26,12 @@ from sgi2v.fitting import fitted
 from sgi2v.grid import Grid
 from sgi2v.pipeline import plan
 from sgi2v.planning import Sampling
+from sgi2v.remarks import MAX_SPEED, max_speed, speeds
 from sgi2v.run import Run, public_name
 from sgi2v.scene import Scene, frame_times
 from sgi2v.studio.fields import describe
 from sgi2v.studio.settings import StudioSettings
 
-DEFAULT_CONTROLLER: Final = "sg-i2v"
-MAX_SPEED: Final = 0.1
-"""Of a frame's shorter side, a frame: a thing that moves faster is seldom followed (a rule of thumb)."""
 _ELSEWHERE: Final = frozenset({*Settings.SIZE, *Settings.ADVICE, "bfloat16_on_cpu"})
 """Settings that are no part of a job's own: sizes are its sampling's, advice changes no video."""
 
@@ -58,7 +56,7 @@ class LibraryEngine:
             "version": version("sgi2v"),
             "backbones": [_backbone_info(name, outline, recipe) for name, outline in self._outlines.items()],
             "default_backbone": next(iter(self._names)),
-            "default_controller": DEFAULT_CONTROLLER,
+            "default_controller": next(iter(self._outlines.values())).settings.default,
         }
 
     def plan(self, request: Mapping[str, Any], scene: Scene) -> dict[str, Any]:
@@ -78,7 +76,7 @@ class LibraryEngine:
         check_bounds("controller", controller)
         self._check_size(sampling, settings)
         planned = plan(scene, outline.with_settings(settings), controller=controller, sampling=sampling)
-        limit = MAX_SPEED * min(planned.grid.width, planned.grid.height)
+        limit = max_speed(planned.grid)
         motions = _motions(scene, planned.tracks.tracks, planned.grid, limit)
         out = sum(motion["leaves_frame"] for motion in motions if motion["kind"] == "camera")
         outside = [f"{out} camera boxes leave the frame on their way; make the camera's move smaller"] if out else []
@@ -90,7 +88,8 @@ class LibraryEngine:
             "recipe": request.get("recipe"),
             "guided_iterations": sum(planned.schedule.iterations),
             "max_speed": limit,
-            "warnings": [*planned.warnings, *outside],
+            # The page shows speeds where they are.
+            "warnings": [*(one for one in planned.warnings if one not in planned.too_fast), *outside],
             "motions": motions,
         }
 
@@ -158,7 +157,7 @@ def _sampling(values: Mapping[str, Any], where: str = "sampling") -> dict[str, A
 
 def _controller(given: Mapping[str, Any], settings: Settings) -> Controller:
     """The controller asked for, with the model's recommendation wherever nothing is said."""
-    name = given.get("name") or DEFAULT_CONTROLLER
+    name = given.get("name") or settings.default
     if not isinstance(name, str):
         raise FieldError("controller.name", "is not a text", "give the name of a method")
     base = recommended(name, settings.recommended)
@@ -171,15 +170,14 @@ def _motions(scene: Scene, tracks: Any, grid: Grid, limit: float) -> list[dict[s
     times = [float(time) for time in frame_times(grid.num_frames)]
     size = np.array([grid.width, grid.height])
     for motion, track in zip(scene.motions, tracks, strict=True):
-        centers = np.asarray(track.centers, dtype=np.float64)
-        speeds = np.hypot(*np.diff(centers, axis=0).T)
-        fastest = float(speeds.max(initial=0.0))
+        way, centers = speeds(track), np.asarray(track.centers, dtype=np.float64)
+        fastest = float(way.max(initial=0.0))
         shown.append(
             {
                 "name": motion.name,
                 "kind": motion.kind,
                 "boxes": [[box.left, box.top, box.right, box.bottom] for box in motion.boxes_at(times)],
-                "speeds": [round(float(speed), 4) for speed in speeds],
+                "speeds": [round(float(speed), 4) for speed in way],
                 "max_speed": fastest,
                 "too_fast": fastest > limit,
                 "leaves_frame": bool(((centers < 0) | (centers > size)).any()),
@@ -200,6 +198,7 @@ def _backbone_info(name: str, outline: Outline, recipe: str | None) -> dict[str,
         "stride": outline.grid(settings.width, settings.height, settings.num_frames).stride,
         "max_speed": MAX_SPEED * min(settings.width, settings.height),
         "recipes": list(settings.recipes),
+        "default_controller": settings.default,
         "controllers": [_controller_info(kind, settings) for kind in (*controllers(), *COMBINATIONS)],
         "sampling": describe(Sampling, size),
         "settings": describe(type(settings), own, _ELSEWHERE),

@@ -83,7 +83,7 @@ def _type(hint: Any) -> dict[str, Any] | None:
 
 
 def _limits(kind: type[Any], name: str, shown: str) -> dict[str, Any]:
-    """What a form may not leave, by the class's own word."""
+    """Limits that a form keeps to, by the class's own word."""
     if shown == "text":
         return {"max_length": MAX_TEXT}
     low, high = bounds_of(kind, name)

@@ -22,7 +22,7 @@ _FULL: Final = "the disk is full; remove jobs that are no longer needed, or free
 
 
 def words(error: Exception) -> str:
-    """What an error says to the person: one line, without this machine's paths and without advice for a terminal."""
+    """Words of an error for the person: one line, without this machine's paths and without advice for a terminal."""
     cause = error.__cause__ if isinstance(error, FieldError) and error.field == "output" else error
     if isinstance(cause, OSError):
         return _FULL if _no_room(cause) else f"the data folder cannot be used ({reason(cause)})"

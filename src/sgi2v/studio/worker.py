@@ -111,6 +111,7 @@ class ModelMaker:
         seconds = time.perf_counter() - begun
         task.check()
         task.progress(phase="write", fraction=1.0)
+        video = video.recorded(video.record)  # once for all three
         video.save(result / "frames")
         video.save(result / "video.mp4")
         video.save(result / "video.gif")

@@ -48,7 +48,7 @@ def averaged(training: DenoiserTraining, optimiser: MasterAdam) -> nn.ModuleDict
 def _loaded(folder: Path) -> nn.ModuleDict:
     try:
         unet = UNetSpatioTemporalConditionModel.from_pretrained(
-            folder, subfolder="unet", use_safetensors=True, torch_dtype=torch.float32, local_files_only=True
+            folder, subfolder="unet", use_safetensors=True, dtype=torch.float32, local_files_only=True
         )
         image_encoder = CLIPVisionModelWithProjection.from_pretrained(
             folder, subfolder="image_encoder", use_safetensors=True, local_files_only=True
@@ -102,7 +102,7 @@ def load_autoencoder(folder: Path) -> AutoencoderKLTemporalDecoder:
     """The autoencoder of a folder, frozen, in float32; FieldError where there is none."""
     try:
         model: AutoencoderKLTemporalDecoder = AutoencoderKLTemporalDecoder.from_pretrained(
-            folder, use_safetensors=True, torch_dtype=torch.float32, local_files_only=True
+            folder, use_safetensors=True, dtype=torch.float32, local_files_only=True
         )
     except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise FieldError("autoencoder", f"{folder} holds none that can be read ({first_line(error)})") from error

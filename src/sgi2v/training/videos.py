@@ -1,4 +1,4 @@
-"""A person's own clips as training data: mp4, gif or folders of frames, cut to a stage's size and length."""
+"""A person's own clips as training data: videos, gifs or folders of frames, cut to a stage's size and length."""
 
 import hashlib
 import math
@@ -15,9 +15,9 @@ from torch.nn import functional
 
 from sgi2v.errors import FieldError
 from sgi2v.evaluation.flow import dense_flow, grey_frames
+from sgi2v.signatures import CLIP_SUFFIXES
 from sgi2v.video import check_video, from_uint8, load_video, to_uint8
 
-_SUFFIXES: Final = frozenset({".mp4", ".gif"})
 _KEPT_BYTES: Final = 2**30  # of decoded clips, but the newest is held whatever its size
 
 
@@ -30,11 +30,13 @@ def find_videos(folder: Path) -> tuple[Path, ...]:
         for path in sorted(folder.iterdir())
         # A Mac leaves ._name.mp4 beside name.mp4 on foreign discs, which is no video.
         if not path.name.startswith(".")
-        and (path.suffix.lower() in _SUFFIXES or (path.is_dir() and any(path.glob("frame_*.png"))))
+        and (path.suffix.lower() in CLIP_SUFFIXES or (path.is_dir() and any(path.glob("frame_*.png"))))
     ]
     if not found:
         raise FieldError(
-            "videos", f"{folder} holds no clip", "put mp4 or gif files into it, or folders of frame_0000.png, …"
+            "videos",
+            f"{folder} holds no clip",
+            "put videos (mp4, mov, webm …) or gifs into it, or folders of frame_0000.png, …",
         )
     return tuple(found)
 

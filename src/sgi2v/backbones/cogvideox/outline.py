@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from sgi2v.backbones.base import Advice, Mode
 from sgi2v.backbones.cogvideox.schedule import check_ddim_schedule, ddim_levels
-from sgi2v.backbones.dit.outline import DiTOutline, DiTSettings, folder_settings, read_parts
-from sgi2v.backbones.dit.schedules import check_class, number
+from sgi2v.backbones.dit.advice import without_attention
+from sgi2v.backbones.dit.outline import DiTOutline, DiTSettings, check_text_width, folder_settings, read_parts
 from sgi2v.backbones.dit.text import TextRules
+from sgi2v.backbones.fields import check_class, flag, number, numbers, positive
 from sgi2v.errors import FieldError
 from sgi2v.grid import Grid
 from sgi2v.lazy import torch
@@ -37,6 +38,7 @@ def _advice() -> Advice:
             "weight_decay": 0.0,
         },
         "time-to-move": {"t_weak": 0.959, "t_strong": 0.895, "unit": "noise-level"},
+        **without_attention(0.0, "transformer_blocks.18:output", 8),
     }
 
 
@@ -172,6 +174,8 @@ def _check_transformer(file: Path, config: Json, vae: Json) -> None:
         "sample_width", "sample_height", "sample_frames",
     ):  # fmt: skip
         number(config, name, file)
+    flag(config, "use_learned_positional_embeddings", file)
+    check_text_width(file.parents[1], "text_embed_dim", number(config, "text_embed_dim", file, 4096))
     if config.get("patch_size_t") is not None or config.get("ofs_embed_dim") is not None:
         raise FieldError(
             "backbone",
@@ -202,6 +206,6 @@ def _check_vae(file: Path, config: Json) -> None:
     check_class(config, "AutoencoderKLCogVideoX", file)
     for name in ("latent_channels", "temporal_compression_ratio", "sample_height", "sample_width"):
         number(config, name, file)
-    for name, kind, what in (("block_out_channels", list, "a list"), ("scaling_factor", int | float, "a number")):
-        if not isinstance(config.get(name), kind):
-            raise FieldError("backbone", f"{file}: {name} must be {what}, got {config.get(name)!r}")
+    numbers(config, "block_out_channels", file)
+    positive(config, "scaling_factor", file)
+    flag(config, "invert_scale_latents", file)

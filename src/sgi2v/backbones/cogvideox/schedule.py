@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from sgi2v.backbones.dit.schedules import number
+from sgi2v.backbones.fields import number, positive, wrong
 from sgi2v.errors import FieldError
 from sgi2v.records import Json
 from sgi2v.step import Level
@@ -45,10 +45,11 @@ def check_ddim_schedule(config: Json, file: Path) -> None:
     for name, value in wanted.items():
         if config.get(name, value if name in ("trained_betas", "set_alpha_to_one") else None) != value:
             raise FieldError("backbone", f"{file}: {name} must be {value!r}, got {config.get(name)!r}")
-    number(config, "num_train_timesteps", file)
+    if number(config, "num_train_timesteps", file) < 2:
+        raise wrong(file, "num_train_timesteps", "be 2 or more", 1)
     for name in ("beta_start", "beta_end", "snr_shift_scale"):
-        if not isinstance(config.get(name), int | float) or not config[name] > 0:
-            raise FieldError("backbone", f"{file}: {name} must be a number above 0, got {config.get(name)!r}")
+        if positive(config, name, file) >= 1 and name != "snr_shift_scale":
+            raise wrong(file, name, "be below 1", config[name])
 
 
 def ddim_levels(config: Json, num_steps: int) -> Sequence[Level]:

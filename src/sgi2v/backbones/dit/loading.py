@@ -1,4 +1,4 @@
-"""Networks from a folder in diffusers' or transformers' layout: safetensors only, nothing left unread or random."""
+"""Networks of a video transformer: from its folder, from a file in its place, rounded where that is asked for."""
 
 from pathlib import Path
 from typing import Any
@@ -8,24 +8,9 @@ from torch import nn
 
 from sgi2v.backbones.dit.outline import DiTOutline
 from sgi2v.backbones.dit.single_file import network_of
-from sgi2v.backbones.folder import read_json, variant_of
+from sgi2v.backbones.folder import read_json
+from sgi2v.backbones.loading import image_processor, network
 from sgi2v.errors import FieldError
-
-
-def network(made: Any, folder: Path, dtype: torch.dtype) -> nn.Module:
-    """A library's class with the weights of a folder; FieldError where they are damaged, absent or of another shape."""
-    variant = variant_of(folder.parent, folder.name, half=dtype == torch.float16)
-    given = {"variant": variant} if variant else {}
-    try:
-        loaded: nn.Module = made.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, local_files_only=True, **given
-        )
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise FieldError("backbone", f"{folder} cannot be loaded ({reason})", "fetch or export it again") from error
-    if any(parameter.is_meta for parameter in loaded.parameters()):
-        raise FieldError("backbone", f"{folder} lacks weights that its configuration asks for", "fetch it again")
-    return loaded.eval().requires_grad_(False)
 
 
 def denoiser(made: Any, outline: DiTOutline, part: str, dtype: torch.dtype) -> nn.Module:
@@ -52,6 +37,4 @@ def image_encoder(folder: Path, dtype: torch.dtype) -> tuple[nn.Module, Any]:
     if named[0] not in ("CLIPVisionModel", "CLIPVisionModelWithProjection"):
         raise FieldError("backbone", f"{folder}/image_encoder/config.json: architectures must be CLIP's, got {named}")
     encoder = network(getattr(transformers, named[0]), folder / "image_encoder", dtype)
-    # transformers 5 has the preparation twice, and one of them asks for torchvision.
-    made = getattr(transformers, "CLIPImageProcessorPil", None) or transformers.CLIPImageProcessor
-    return encoder, made.from_pretrained(folder / "image_processor", local_files_only=True)
+    return encoder, image_processor(folder / "image_processor")

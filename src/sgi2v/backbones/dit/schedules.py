@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 from jaxtyping import Float32
 
+from sgi2v.backbones.fields import check_values, number, positive, wrong
 from sgi2v.errors import FieldError
 from sgi2v.records import Json
 from sgi2v.step import Level
@@ -41,14 +42,15 @@ def check_flow_schedule(config: Json, file: Path) -> None:
                 f"{file}: _class_name {other!r} is no scheduler whose levels are known",
                 "use UniPCMultistepScheduler or FlowMatchEulerDiscreteScheduler",
             )
-    for name, value in wanted.items():
-        if config.get(name, value) != value:
-            raise FieldError("backbone", f"{file}: {name} must be {value!r}, got {config[name]!r}")
+    check_values(config, wanted, file)
     for name in numbers:
-        if not isinstance(config.get(name), int | float) or config[name] <= 0:
-            raise FieldError("backbone", f"{file}: {name} must be a number above 0, got {config.get(name)!r}")
-    if config.get("num_train_timesteps", _TRAIN) != _TRAIN:
-        raise FieldError("backbone", f"{file}: num_train_timesteps must be {_TRAIN}")
+        positive(config, name, file)
+    if len(numbers) > 1 and not config["base_image_seq_len"] < config["max_image_seq_len"]:
+        raise wrong(file, "max_image_seq_len", "be above base_image_seq_len", config["max_image_seq_len"])
+    if config.get("shift_terminal") is not None and positive(config, "shift_terminal", file) >= 1:
+        raise wrong(file, "shift_terminal", "be null or below 1", config["shift_terminal"])
+    if number(config, "num_train_timesteps", file, _TRAIN) != _TRAIN:
+        raise wrong(file, "num_train_timesteps", f"be {_TRAIN}", config["num_train_timesteps"])
 
 
 def flow_levels(config: Json, num_steps: int, num_tokens: int) -> Sequence[Level]:
@@ -107,17 +109,3 @@ def _stretched(shifted: np.ndarray, terminal: float) -> np.ndarray:
 def flow_timestep(level: Level) -> float:
     """Timestep of a level of flow matching: the schedule's own, or for one that is no step of it 1000 s."""
     return _TRAIN * level.noise if level.timestep is None else level.timestep
-
-
-def check_class(config: Json, wanted: str, file: Path) -> None:
-    """FieldError naming the file where a part is of another class."""
-    if config.get("_class_name") != wanted:
-        raise FieldError("backbone", f"{file}: _class_name must be {wanted!r}, got {config.get('_class_name')!r}")
-
-
-def number(config: Mapping[str, object], name: str, file: Path) -> int:
-    """A whole number above 0 in a configuration; FieldError naming file and field."""
-    value = config.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise FieldError("backbone", f"{file}: {name} must be a whole number above 0, got {value!r}")
-    return value

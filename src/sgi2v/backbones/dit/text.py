@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from jaxtyping import Float
 
 from sgi2v.backbones.folder import read_json, weights_sha256
+from sgi2v.backbones.weights import forms_in
 from sgi2v.errors import FieldError
 from sgi2v.files import cache_folder
 from sgi2v.lazy import torch
@@ -47,7 +48,7 @@ class TextRules:
 
 def has_encoder(folder: Path) -> bool:
     """True where the text encoder's weights are there; cached texts do without."""
-    return any((folder / _PART).glob("*.safetensors"))
+    return bool(forms_in(folder, _PART))
 
 
 def cleaned(text: str) -> str:
@@ -190,6 +191,8 @@ class Texts:
     def _opened(self) -> torch.nn.Module:
         import transformers
 
+        from sgi2v.backbones.loading import network
+
         folder = self._folder / _PART
         kind = read_json(folder / "config.json").get("model_type")
         if kind not in _ENCODERS:
@@ -197,14 +200,7 @@ class Texts:
                 "backbone", f"{folder}/config.json: model_type must be one of {', '.join(_ENCODERS)}, got {kind!r}"
             )
         made = transformers.UMT5EncoderModel if kind == "umt5" else transformers.T5EncoderModel
-        try:
-            encoder: torch.nn.Module = made.from_pretrained(
-                folder, dtype=self._dtype, use_safetensors=True, local_files_only=True
-            )
-        except (OSError, ValueError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise FieldError("backbone", f"{folder} cannot be read ({reason})") from error
-        return encoder.eval().requires_grad_(False)
+        return network(made, folder, self._dtype)
 
 
 def _read(file: Path) -> Mapping[str, torch.Tensor]:

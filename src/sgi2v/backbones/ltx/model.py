@@ -14,9 +14,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sgi2v.backbones.base import Mode
-from sgi2v.backbones.dit.loading import denoiser, network
+from sgi2v.backbones.dit.loading import denoiser
 from sgi2v.backbones.dit.model import DiTCondition, Networks, VideoTransformer
 from sgi2v.backbones.dit.schedules import flow_timestep
+from sgi2v.backbones.loading import network
 from sgi2v.backbones.ltx.outline import LTXOutline
 from sgi2v.grid import Grid
 from sgi2v.step import Level
@@ -96,8 +97,7 @@ class LTX(VideoTransformer):
         """Seconds of a latent frame and pixels of a cell, by which the network tells how far apart they are."""
         return grid.frame_stride / self.settings.fps, grid.stride, grid.stride
 
-    def _rotary(self, grid: Grid) -> tuple[Tensor, Tensor]:
-        expert: Any = self._networks.experts["transformer"]
+    def _rotary(self, expert: Any, grid: Grid) -> tuple[Tensor, Tensor]:
         like = torch.empty(1, 0, device=self.device)
         size = grid.latent_frames, grid.rows, grid.columns
         heads = expert.config.num_attention_heads

@@ -9,9 +9,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
 from sgi2v.backbones.base import Advice, Mode
-from sgi2v.backbones.dit.outline import DiTOutline, DiTSettings, folder_settings, read_parts
-from sgi2v.backbones.dit.schedules import check_class, check_flow_schedule, number
+from sgi2v.backbones.dit.advice import without_attention
+from sgi2v.backbones.dit.outline import DiTOutline, DiTSettings, check_text_width, folder_settings, read_parts
+from sgi2v.backbones.dit.schedules import check_flow_schedule
 from sgi2v.backbones.dit.text import TextRules
+from sgi2v.backbones.fields import check_class, check_values, flag, number, positive, wrong
 from sgi2v.checks import Bounds
 from sgi2v.errors import FieldError
 from sgi2v.grid import Grid
@@ -35,6 +37,7 @@ def _advice() -> Advice:
             "weight_decay": 0.0,
         },
         "time-to-move": {"t_weak": 0.979, "t_strong": 0.949, "unit": "noise-level"},
+        **without_attention(0.98, "transformer_blocks.13:output", 32, keeps_first=True),
     }
 
 
@@ -149,9 +152,9 @@ class LTXOutline(DiTOutline):
 def _check_transformer(file: Path, config: Json) -> None:
     for name in ("num_layers", "num_attention_heads", "attention_head_dim", "in_channels", "caption_channels"):
         number(config, name, file)
-    for name in ("patch_size", "patch_size_t"):
-        if config.get(name, 1) != 1:
-            raise FieldError("backbone", f"{file}: {name} must be 1, got {config[name]!r}")
+    channels = config["in_channels"]
+    check_values(config, {"patch_size": 1, "patch_size_t": 1, "out_channels": channels}, file)
+    check_text_width(file.parents[1], "caption_channels", config["caption_channels"])
 
 
 def _check_vae(file: Path, config: Json, transformer: Json) -> None:
@@ -164,6 +167,14 @@ def _check_vae(file: Path, config: Json, transformer: Json) -> None:
             f"{file}: latent_channels is {config['latent_channels']}, and the transformer takes "
             f"{transformer['in_channels']}",
         )
+    positive(config, "scaling_factor", file, 1.0)
+    flag(config, "timestep_conditioning", file)
+    noisy = config.get("decoder_inject_noise", [])
+    if not (isinstance(noisy, list) and all(isinstance(one, bool) for one in noisy)):
+        raise wrong(file, "decoder_inject_noise", "be a list of truths", noisy)
+    for ratio in ("spatial_compression_ratio", "temporal_compression_ratio"):
+        if config.get(ratio) is not None:
+            number(config, ratio, file)
     scaling = config.get("spatio_temporal_scaling")
     if not (isinstance(scaling, list) and all(isinstance(one, bool) for one in scaling)):
         raise FieldError("backbone", f"{file}: spatio_temporal_scaling must be a list of truths, got {scaling!r}")

@@ -13,8 +13,9 @@ from torch import nn
 
 from sgi2v.backbones.arrangement import Arrangement
 from sgi2v.backbones.base import MODES, Mode
-from sgi2v.backbones.folder import read_json, weight_files
+from sgi2v.backbones.folder import read_json
 from sgi2v.backbones.svd.outline import NETWORKS, SVDOutline
+from sgi2v.backbones.weights import weight_files
 from sgi2v.device import has_own_memory
 from sgi2v.grid import Grid
 

@@ -5,17 +5,24 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import PIL.Image
 import torch
-from diffusers import StableVideoDiffusionPipeline
+from diffusers import (
+    AutoencoderKLTemporalDecoder,
+    EulerDiscreteScheduler,
+    StableVideoDiffusionPipeline,
+    UNetSpatioTemporalConditionModel,
+)
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from transformers import CLIPVisionModelWithProjection
 
 from sgi2v.attention import AttentionEdit
 from sgi2v.backbones.adapters import Adapter
 from sgi2v.backbones.arrangement import Arrangement
 from sgi2v.backbones.base import CLEAN, Mode, Outlined, Text
-from sgi2v.backbones.folder import variant_of
+from sgi2v.backbones.loading import image_processor, network
 from sgi2v.backbones.svd.attention import LeanAttention, edited, self_attentions
 from sgi2v.backbones.svd.compiling import any_compiled, check_memory, check_readable, compile_blocks
+from sgi2v.backbones.svd.config import FEATURE_EXTRACTOR
 from sgi2v.backbones.svd.decoding import decode_in_slices
 from sgi2v.backbones.svd.deep import last_deep_block, without_deep
 from sgi2v.backbones.svd.features import feature, tapped
@@ -24,7 +31,6 @@ from sgi2v.backbones.svd.outline import SVDOutline
 from sgi2v.backbones.svd.parts import Networks, SVDCondition
 from sgi2v.checks import choice
 from sgi2v.device import has_own_memory
-from sgi2v.errors import FieldError
 from sgi2v.grid import Grid
 from sgi2v.step import Level
 from sgi2v.taps import Taps
@@ -55,8 +61,8 @@ class SVD(Outlined):
         self._pipeline = pipeline
         self.outline: SVDOutline = outline
         self.denoiser: nn.Module = pipeline.unet
-        for network in (pipeline.unet, pipeline.vae, pipeline.image_encoder):
-            network.eval().requires_grad_(False)
+        for part in (pipeline.unet, pipeline.vae, pipeline.image_encoder):
+            part.eval().requires_grad_(False)
         pipeline.unet.set_attn_processor(LeanAttention())
         if self.dtype == torch.float16 and pipeline.vae.config.force_upcast:
             # The autoencoder's encoder overflows in half precision; it runs once, so it stays in float32.
@@ -80,23 +86,14 @@ class SVD(Outlined):
         folder = outline.folder
         if compiled:
             check_memory(memory)
-        try:
-            pipeline = StableVideoDiffusionPipeline.from_pretrained(
-                folder,
-                torch_dtype=dtype,
-                variant=variant_of(folder, "unet", half=dtype == torch.float16),
-                use_safetensors=True,
-                local_files_only=True,
-            )
-        except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise FieldError("backbone", f"{folder} is no Stable Video Diffusion model ({reason})") from error
-        networks = (pipeline.unet, pipeline.vae, pipeline.image_encoder)
-        if any(parameter.is_meta for network in networks for parameter in network.parameters()):
-            raise FieldError(
-                "backbone",
-                f"{folder} is no Stable Video Diffusion model (its files lack weights that its configuration asks for)",
-            )
+        extractor = folder / FEATURE_EXTRACTOR
+        pipeline = StableVideoDiffusionPipeline(
+            vae=network(AutoencoderKLTemporalDecoder, folder / "vae", dtype),
+            image_encoder=network(CLIPVisionModelWithProjection, folder / "image_encoder", dtype),
+            unet=network(UNetSpatioTemporalConditionModel, folder / "unet", dtype),
+            scheduler=EulerDiscreteScheduler.from_config(dict(outline.scheduler)),
+            feature_extractor=image_processor(extractor.parent if extractor.is_file() else None),
+        )
         backbone = cls(pipeline, outline, device=device, memory=memory)
         if compiled:
             compile_blocks(backbone.denoiser)

@@ -13,16 +13,10 @@ from typing import TYPE_CHECKING, ClassVar, Final
 import numpy as np
 
 from sgi2v.backbones.base import CLEAN, Advice, Method, Mode, Settings, check_range, settings_with
-from sgi2v.backbones.folder import (
-    CONFIGS,
-    SETTINGS_FILE,
-    check_parts,
-    check_weights,
-    check_weights_there,
-    fetch,
-    read_json,
-    weights_sha256,
-)
+from sgi2v.backbones.folder import CONFIGS, SETTINGS_FILE, check_parts, fetch, read_json, weights_sha256
+from sgi2v.backbones.quiet import quiet_libraries
+from sgi2v.backbones.svd.config import check_networks, check_scheduler
+from sgi2v.backbones.weights import check_weights, check_weights_there, weight_files
 from sgi2v.checks import Bounds
 from sgi2v.errors import FieldError, within
 from sgi2v.grid import Grid
@@ -44,7 +38,6 @@ _CONFIGS: Final = (
     "model_index.json",
     *(f"{network}/config.json" for network in NETWORKS),
     "scheduler/scheduler_config.json",
-    "feature_extractor/preprocessor_config.json",
 )
 _WHAT: Final = "a Stable Video Diffusion model"
 _RHO: Final = 7.0  # of Karras' spacing (arXiv 2206.00364, equation 5)
@@ -149,28 +142,14 @@ class SVDOutline:
         if hub_id is None:
             check_weights_there(folder, NETWORKS)
         scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
-        for key, wanted in (("prediction_type", "v_prediction"), ("timestep_type", "continuous")):
-            if scheduler.get(key) != wanted:
-                raise FieldError(
-                    "backbone",
-                    f"{folder}/scheduler/scheduler_config.json: {key} must be {wanted!r} as in SVD, "
-                    f"got {scheduler.get(key)!r}",
-                )
-        levels = read_json(folder / "vae" / "config.json").get("block_out_channels")
-        unet = read_json(folder / "unet" / "config.json")
-        channels = unet.get("out_channels")
-        if not (isinstance(levels, list) and levels and isinstance(channels, int)):
-            raise FieldError(
-                "backbone",
-                f"{folder} is no Stable Video Diffusion model: vae/config.json must give block_out_channels "
-                "and unet/config.json out_channels",
-            )
+        check_scheduler(scheduler, folder / "scheduler" / "scheduler_config.json")
+        unet, vae = check_networks(folder)
         return cls(
             folder=folder,
             name=name or str(folder),
             settings=settings or folder_settings(folder),
-            stride=2 ** (len(levels) - 1),
-            channels=channels,
+            stride=2 ** (len(vae["block_out_channels"]) - 1),
+            channels=unet["out_channels"],
             scheduler=scheduler,
             unet=unet,
             hub_id=hub_id,
@@ -208,7 +187,8 @@ class SVDOutline:
             spaced = (high + np.linspace(0, 1, num_steps) * (low - high)) ** _RHO
             sigmas = [float(sigma) for sigma in spaced.astype(np.float32)] + [0.0]
         else:
-            from diffusers import EulerDiscreteScheduler
+            with quiet_libraries():
+                from diffusers import EulerDiscreteScheduler
 
             scheduler = EulerDiscreteScheduler.from_config(dict(config))
             scheduler.set_timesteps(num_steps)
@@ -278,7 +258,8 @@ class SVDOutline:
         if not any(layer.startswith(f"{block}.") for block in blocks):
             _check_named(layer, names)
         else:
-            from diffusers import UNetSpatioTemporalConditionModel
+            with quiet_libraries():
+                from diffusers import UNetSpatioTemporalConditionModel
 
             from sgi2v.taps import find_layer
 
@@ -325,8 +306,13 @@ class SVDOutline:
         """The outline with its weights on this machine, from the hub where they come from there; fp16 ones if half."""
         if self.hub_id is None:
             return self
-        weights = [f"{part}/*.{'fp16.' if half else ''}safetensors*" for part in NETWORKS]
-        folder = fetch(self.hub_id, [*CONFIGS, *weights], () if half else ("*.fp16.safetensors*",))
+        plain = [f"{part}/*.safetensors*" for part in NETWORKS]
+        if not half:
+            folder = fetch(self.hub_id, [*CONFIGS, *plain], ("*.fp16.safetensors*",))
+        else:
+            folder = fetch(self.hub_id, [*CONFIGS, *(pattern.replace("*.", "*.fp16.") for pattern in plain)])
+            absent = [f"{part}/*.safetensors*" for part in NETWORKS if not weight_files(folder, [part])]
+            folder = fetch(self.hub_id, [*CONFIGS, *absent]) if absent else folder
         return dataclasses.replace(self, folder=folder, hub_id=None)
 
     def load(self, *, device: torch.device, dtype: torch.dtype, memory: Mode, compiled: bool = False) -> SVD:

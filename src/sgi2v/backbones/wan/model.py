@@ -12,9 +12,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sgi2v.backbones.base import ImageEdit, Mode
-from sgi2v.backbones.dit.loading import denoiser, image_encoder, network
+from sgi2v.backbones.dit.loading import denoiser, image_encoder
 from sgi2v.backbones.dit.model import DiTCondition, Networks, VideoTransformer
 from sgi2v.backbones.dit.schedules import flow_timestep
+from sgi2v.backbones.loading import network
 from sgi2v.backbones.wan.outline import WanOutline
 from sgi2v.grid import Grid
 from sgi2v.step import Level
@@ -112,8 +113,7 @@ class Wan(VideoTransformer):
         clean = x - level.noise * velocity
         return torch.cat([condition.image, clean[1:]]) if self._keeps_first else clean
 
-    def _rotary(self, grid: Grid) -> tuple[Tensor, Tensor]:
-        expert: Any = next(iter(self._networks.experts.values()))
+    def _rotary(self, expert: Any, grid: Grid) -> tuple[Tensor, Tensor]:
         like = torch.empty(1, 1, grid.latent_frames, grid.rows, grid.columns, device=self.device)
         cos, sin = expert.rope(like)
         return cos, sin

@@ -23,6 +23,7 @@ from sgi2v.records import Json
 from sgi2v.reference import read_clip
 from sgi2v.scene import MAX_KEYS, MAX_MOTIONS, Curve, Easing, Fit, Kind, Scene
 from sgi2v.scene_io import FORMAT, load_scene, scene_to_dict
+from sgi2v.signatures import kind_of
 from sgi2v.studio.fields import describe
 from sgi2v.studio.pictures import PREFIX, TYPES, picture_json
 from sgi2v.studio.problems import Problem
@@ -159,7 +160,7 @@ def mask(asked: MaskAsked, studio: TheStudio) -> Picture:
 async def import_clip(
     request: Request, studio: TheStudio, masks: Annotated[bool, Query(description="read as masks")] = False
 ) -> Clip:
-    """The frames of an mp4 or gif, or one picture, for a scene's reference: its frames, or its masks."""
+    """The frames of a video or gif, or one picture, for a scene's reference: its frames, or its masks."""
     return Clip.model_validate(await _imported(request, studio, partial(_clip, masks=masks)))
 
 
@@ -237,10 +238,9 @@ def _traj(studio: Studio, file: Path, image: str) -> Json:
 
 
 def _clip(studio: Studio, file: Path, masks: bool) -> Json:
-    name = f"clip{_kind(file) or '.png'}"
     with _beside(studio) as folder:
-        file.replace(folder / name)
-        pictures = read_clip("clip", [folder / name], mask=masks)
+        file.replace(folder / "clip")
+        pictures = read_clip("clip", [folder / "clip"], mask=masks)
     width, height = pictures[0].size
     return {
         "pictures": [PREFIX + studio.pictures.add_pixels(p)[0] for p in pictures],
@@ -249,22 +249,16 @@ def _clip(studio: Studio, file: Path, masks: bool) -> Json:
     }
 
 
-def _kind(path: Path) -> str | None:
-    """The ending of a video file's name, by what it begins with."""
-    with path.open("rb") as file:
-        data = file.read(8)
-    return ".gif" if data[:4] == b"GIF8" else ".mp4" if data[4:8] == b"ftyp" else None
-
-
 def _record(studio: Studio, file: Path) -> Json:
     from sgi2v.video import read_run  # loads torch
 
-    suffix = _kind(file)
-    if suffix is None:
+    with file.open("rb") as opened:
+        kind = kind_of(opened)
+    if kind not in ("mov", "GIF"):
         raise FieldError("video", "this is neither an mp4 nor a gif", "give one that sgi2v wrote")
     with _beside(studio) as folder:
-        file.replace(folder / f"video{suffix}")
-        record = read_run(folder / f"video{suffix}")
+        file.replace(folder / "video")
+        record = read_run(folder / "video")
     found = studio.engine.read_record(record)
     # A record's scene has its pictures in it; a path in there is never followed.
     return {**found, **_with_image(studio, *studio.pictures.checked(found["scene"]))}

@@ -234,7 +234,7 @@ async function start() {
   }));
   const known = app.info.backbones.map((one) => one.name);
   if (!known.includes(app.choices.backbone)) app.choices.backbone = app.info.default_backbone;
-  if (!app.backbone.controllers.some((one) => one.name === app.choices.controller)) app.choices.controller = app.info.default_controller;
+  if (!app.backbone.controllers.some((one) => one.name === app.choices.controller)) app.choices.controller = app.backbone.default_controller ?? app.info.default_controller;
   app.settings = makeSettings(app);
   parts.push(app.settings);
   app.choose({}); // what does not fit is left out, and said

@@ -12,7 +12,7 @@ export function makeSettings(app) {
   panel.append(h("div", { class: "panel-head" }, h("h2", {}, "Settings"), button("undo", "All back to the recommended values", reset, { kind: "small" })), simple, h("div", { class: "section verdict" }, verdict), all);
   let shown = "", checked = "", timer = null, request = null;
 
-  const clip = h("input", { type: "file", accept: ".mp4,.gif,video/mp4,image/gif", onchange: async () => {
+  const clip = h("input", { type: "file", accept: ".mp4,.mov,.webm,.mkv,.avi,.gif,.webp,video/*,image/gif,image/webp,image/apng", onchange: async () => {
     const { opened } = app.doc;
     const made = clip.files.length && await app.attempt(() => app.sending(clip.files[0], (told) => api.importClip(clip.files[0], told)));
     clip.value = "";
