@@ -156,6 +156,7 @@ class MotionPlanned(BaseModel):
     speeds: list[float]
     max_speed: float
     too_fast: bool
+    leaves_frame: bool
 
 
 class Planned(BaseModel):
