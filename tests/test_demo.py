@@ -60,6 +60,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     printed = capsys.readouterr().out.splitlines()
     assert printed[:4] == [str(out / name) for name in names]
     assert "pixels of 64x64" in printed[4]
-    assert all(title in line and re.search(r"at the end .*; still there \d+%$", line) for title, line in zip(TITLES, printed[5:], strict=True))
+    assert all(
+        title in line and re.search(r"at the end .*; still there \d+%$", line)
+        for title, line in zip(TITLES, printed[5:], strict=True)
+    )
     assert sorted(p.name for p in out.iterdir()) == sorted(names)
     assert load_video(out / "demo.mp4").frames.shape == (3, 3, 64, 64)

@@ -160,7 +160,7 @@ def clip(device: str | None) -> Iterator[Found]:
     number = (video.run or {})["sampling"]["dtype"]
     yield Found(
         part="clip", said=f"two guided steps in {number}, mp4 and back, in {seconds}" if fine else "came out damaged",
-        state=GOOD if fine else BAD, remedy="" if fine else "try --device cpu; if that is well, update the GPU's driver",
+        state=GOOD if fine else BAD, remedy="" if fine else "try --device cpu; if that is well, update the driver",
     )  # fmt: skip
 
 

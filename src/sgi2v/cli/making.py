@@ -211,12 +211,14 @@ def demo(arguments: Sequence[str]) -> None:
     print(options.output / "sheet.png")
     height, width = demo.plain.frames.shape[-2:]
     print(
-        f"how far from its path, as a template tracker sees it, in pixels of {width}x{height}, and how much of it is still "
-        "there (the tracker's own match of what it follows, mean over the frames):"
+        f"how far from its path, as a template tracker sees it, in pixels of {width}x{height}, and how much of it is "
+        "still there (the tracker's own match of what it follows, mean over the frames):"
     )
     for title, error in zip(TITLES, demo.errors, strict=True):
         if error is not None:
             end, lost = float(error.path_end.mean()), float(error.lost.mean())
             there = "" if error.match is None else f"; still there {float(error.match.mean()):.0%}"
-            print(f"  {title:10}  mean {error.scene:.1f}, at the end {end:.1f}, lost in {lost:.0%} of the frames{there}")
+            print(
+                f"  {title:10}  mean {error.scene:.1f}, at the end {end:.1f}, lost in {lost:.0%} of the frames{there}"
+            )
     say(demo.controlled, shown[-1], begun, quiet=options.quiet)

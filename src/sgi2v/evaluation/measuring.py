@@ -43,7 +43,9 @@ def measure(
     where they are known (`masks`, 0..1, None where not), the things' own pixels in them.
     """
     height, width = frames.shape[-2:]
-    figures: Json = dict.fromkeys(("objmc", "objmc_with_first", "objmc_of_diagonal", "path_end", "lost", "iou", "match"), None)
+    figures: Json = dict.fromkeys(
+        ("objmc", "objmc_with_first", "objmc_of_diagonal", "path_end", "lost", "iou", "match"), None
+    )
     per_track: list[Json] = []
     boxes = torch.from_numpy(tracks.boxes(range(len(frames))))
     if tracks.tracks:
