@@ -74,7 +74,7 @@ def test_a_picture_a_video_or_an_array_is_no_scene(start: bytes, kind: str, tmp_
         load_scene(file)
 
 
-def test_a_misspelt_command_gets_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_misspelt_command_gets_the_nearest(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "unknown 'genrate'; did you mean generate? known are" in refused(capsys, "genrate", "scene.json")
 
 

@@ -177,10 +177,15 @@ def test_what_our_methods_use() -> None:
     assert SGI2V(weighting="mask", reuse_deep=True).uses() == Uses(
         features=SGI2V().layers, motions=True, masks=True, reuses_deep=True
     )
-    assert FreeTraj(layers=("up_blocks.1",)).uses() == Uses(blocks=("up_blocks.1",), edits=True, motions=True)
+    by = ("edit_spatial", "edit_temporal")
+    assert FreeTraj(layers=("up_blocks.1",)).uses() == Uses(
+        blocks=("up_blocks.1",), edits=True, motions=True, edited_by=by
+    )
     assert TimeToMove().uses() == Uses(motions=True, masks=True, reference=True)
     joined = InTurn(first=FreeTraj(), second=DragDiffusion()).uses()
-    assert joined == FreeTraj().uses() | DragDiffusion().uses() and joined.edits and joined.features
+    both = FreeTraj().uses() | DragDiffusion().uses()
+    assert dataclasses.replace(joined, edited_by=both.edited_by) == both and joined.edits and joined.features
+    assert joined.edited_by == ("first.edit_spatial", "first.edit_temporal", "second.reference_attention")
 
 
 # ---------------------------------------------------------------- how a video is drawn, and numbers

@@ -176,7 +176,7 @@ def test_a_plan_says_where_boxes_are_and_how_fast(studio: StudioProcess) -> None
         ({"sampling": {"speed": 1}}, "sampling.speed"),
         ({"controller": {"name": "nothing"}}, "controller"),
         ({"controller": {"name": "sg-i2v", "lr": "much"}}, "controller.lr"),
-        ({"controller": {"name": "sg-i2v", "guided": [1e6, 2e6]}}, "controller.guided"),
+        ({"controller": {"name": "sg-i2v", "guided": [1e6, 2e6]}}, "controller.guided.high"),
         ({"controller": {"name": "sg-i2v", "guided": {"low": 1, "high": 2, "unit": "mile"}}}, "controller.guided.unit"),
         ({"controller": {"name": "sg-i2v", "guided": {"low": 2, "high": 1}}}, "controller.guided"),
         ({"controller": {**CONTROL, "layers": ["no_such_block:output"]}}, "controller.layers"),

@@ -31,11 +31,11 @@ class Found:
 
     part: str
     said: str
-    """What was found."""
+    """The finding."""
     state: str = GOOD
     """good, note (something that only some want is missing) or BAD."""
     remedy: str = ""
-    """What to do about it."""
+    """Advice, where there is something to do."""
 
     def __str__(self) -> str:
         return f"{self.state:5} {self.part:9} {self.said}" + (f"\n{'':16}-> {self.remedy}" if self.remedy else "")

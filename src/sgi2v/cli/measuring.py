@@ -75,17 +75,23 @@ def _why_nothing(summary: "Summary") -> tuple[str, str]:
 
 
 def default_methods(outline: "Outline", sampling: "Sampling") -> tuple[tuple[str, ...], dict[str, str]]:
-    """Everything there is; and what cannot act on this model, or in whose parts get in each other's way, with why."""
+    """Everything there is; and what cannot act on this model, or in whose parts get in each other's way, with why.
+
+    Left out without a word: methods for weights that were trained for them, where a model is not theirs.
+    """
     from sgi2v.controllers import COMBINATIONS, controllers, recommended
     from sgi2v.evaluation.benchmark import MODEL_FREE, check_method
 
     absent: dict[str, str] = {}
+    able = []
     for name in (*controllers(), *COMBINATIONS):
+        method = recommended(name, outline.settings.recommended)
         try:
-            check_method(recommended(name, outline.settings.recommended), outline, sampling)
+            check_method(method, outline, sampling)
+            able.append(name)
         except FieldError as error:
-            absent[name] = str(error)
-    able = (name for name in (*controllers(), *COMBINATIONS) if name not in absent)
+            if not method.uses().weights:
+                absent[name] = str(error)
     return (*MODEL_FREE, *able), absent
 
 
