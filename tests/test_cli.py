@@ -568,7 +568,7 @@ def test_what_of_a_scene_goes_unused_is_one_warning(
     }
     for (scene, method), warning in said.items():
         own = {"controller:sg-i2v": GUIDED[1:], "controller:time-to-move": ("--controller.t-strong", "10")}
-        arguments = ["generate", scene, "--backbone", model, *SMALL]
+        arguments = ["generate", scene, "--backbone", model, *SMALL, "--record", "full"]
         assert main([*arguments, "--output", "a.mp4", method, *own.get(method, ())]) == 0
         lines = [
             line for line in capsys.readouterr().err.splitlines() if "warning" in line and "of the video" not in line

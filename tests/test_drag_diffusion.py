@@ -395,7 +395,7 @@ def test_a_step_that_is_not_near_is_an_error_that_shows_the_sigmas() -> None:
 
 def test_it_says_what_it_uses() -> None:
     both = Uses(features=("up_blocks.2:output",), blocks=("up_blocks.2", "up_blocks.3"), edits=True, motions=True)
-    both = replace(both, edited_by=("reference_attention",))
+    both = dataclasses.replace(both, edited_by=("reference_attention",))
     assert DragDiffusion().uses() == both
     alone = Uses(features=("up_blocks.2:output",), motions=True)
     assert NO_REFERENCE.uses() == DragDiffusion(reference_layers=()).uses() == alone

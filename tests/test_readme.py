@@ -37,7 +37,8 @@ def test_no_sentence_is_too_long() -> None:
 
 
 def test_every_command_in_it_is_one() -> None:
-    named = re.findall(r"^(?:\.venv/bin/)?sgi2v +([a-z]+)", TEXT, re.MULTILINE)
+    blocks = "\n".join(re.findall(r"^```sh\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE))
+    named = re.findall(r"^(?:\.venv/bin/)?sgi2v +([a-z]+)", blocks, re.MULTILINE)
     assert len(named) > 10 and set(named) <= set(COMMANDS)
 
 

