@@ -570,9 +570,8 @@ def test_what_of_a_scene_goes_unused_is_one_warning(
         own = {"controller:sg-i2v": GUIDED[1:], "controller:time-to-move": ("--controller.t-strong", "10")}
         arguments = ["generate", scene, "--backbone", model, *SMALL, "--record", "full"]
         assert main([*arguments, "--output", "a.mp4", method, *own.get(method, ())]) == 0
-        lines = [
-            line for line in capsys.readouterr().err.splitlines() if "warning" in line and "of the video" not in line
-        ]
+        # It is fast, and its box cuts the mask, too.
+        lines = [line for line in capsys.readouterr().err.splitlines() if "not used" in line]
         assert lines == ([f"warning: {warning}"] if warning else [])
         run = read_run("a.mp4")
         assert (run["version"], run.get("warnings")) == ((2, [warning]) if warning else (1, None))
