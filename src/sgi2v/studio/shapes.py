@@ -156,7 +156,6 @@ class MotionPlanned(BaseModel):
     speeds: list[float]
     max_speed: float
     too_fast: bool
-    leaves_frame: bool
 
 
 class Planned(BaseModel):
