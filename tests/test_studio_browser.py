@@ -264,7 +264,9 @@ def test_generate_watch_and_open_the_video_again(visit: Visit, tmp_path: Path) -
     assert load_video(path).frames.shape == (8, 3, 64, 64)
     run = read_run(path)
     assert [motion["name"] for motion in run["scene"]["motions"]] == [m["name"] for m in visit.motions()]
-    assert run["scene"]["motions"][0]["path"][-1]["y"] == 144 and run["sampling"]["num_steps"] == 3
+    height = 427  # of the photo; a light record is in the pixels of the picture that the model saw
+    assert run["scene"]["motions"][0]["path"][-1]["y"] == pytest.approx(144 * 64 / height)
+    assert run["sampling"]["num_steps"] == 3
     with visit.page.expect_download() as saved:
         visit.page.click("#save")
     scene_path = tmp_path / "scene.json"
@@ -284,7 +286,9 @@ def test_generate_watch_and_open_the_video_again(visit: Visit, tmp_path: Path) -
     )
     visit.page.dispatch_event("#stage", "drop", {"dataTransfer": dropped})
     visit.wait("s.doc.motions.length === 3")
-    assert visit.motions() == mine and visit.state()["choices"]["sampling"] == {"num_steps": 3}
+    assert [motion["name"] for motion in visit.motions()] == [motion["name"] for motion in mine]
+    assert visit.motions()[0]["path"][-1]["y"] == pytest.approx(144 * 64 / height)
+    assert visit.state()["choices"]["sampling"] == {"num_steps": 3}
     visit.photo()
     visit.open(("mine.json", scene_path.read_bytes()))
     visit.wait("s.doc.motions.length === 3")
