@@ -26,6 +26,7 @@ from sgi2v.signatures import CONTAINERS, kind_of
 from sgi2v.video_tag import parsed
 
 RUN_KEY: Final = "sgi2v"  # the metadata key under which an mp4 carries its run
+PROVENANCE_KEY: Final = "sgi2v_provenance"  # which provenance it was meant to get
 SIZE_KEY: Final = "sgi2v_size"  # "width x height" before the padding that yuv420p needs
 MAX_PIXELS: Final = 64_000_000
 """Of one frame: files that are read may come from anybody."""

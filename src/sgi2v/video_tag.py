@@ -12,14 +12,16 @@ from sgi2v.records import Json
 Recording = Literal["full", "light", "none"]
 """Records that a saved clip can carry: ``full``, with the picture as it was given; ``light``, with the picture as the
 model saw it; or ``none``."""
+Provenance = Literal["on", "off"]
+"""``on``: credentials in the file and, in an mp4 or gif, a mark in the pixels (docs/provenance.md); ``off``: neither."""
 NOTE: Final = "AI-generated video: made by sgi2v from one image and drawn paths. It is not a recording."
 RUN_FILE: Final = "run.json"  # beside the frames of a folder
 MAX_RUN_BYTES: Final = 256 << 20  # files that are read may come from anybody
 
 
-def tag(fps: float, run: Json | None) -> Json:
+def tag(fps: float, run: Json | None, provenance: Json) -> Json:
     """The JSON that a gif and a folder carry beside the pictures."""
-    return {"note": NOTE, "fps": fps, "run": run}
+    return {"note": NOTE, "fps": fps, "run": run, "provenance": provenance}
 
 
 def folder_tag(path: Path) -> Json:
