@@ -195,7 +195,7 @@ def unmarked(options: Options) -> Iterator[dict[str, Any]]:
             image = cv2.resize(piece, (320, 192), interpolation=cv2.INTER_AREA if width > 320 else cv2.INTER_CUBIC)
             image = image[:, :: 1 if rng.integers(2) else -1]
         scores.append(watermark.find([np.ascontiguousarray(image)]).score)
-        if len(scores) % 500 == 0:
+        if len(scores) % 250 == 0:
             yield {"unmarked": len(scores), **tail(np.array(scores))}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Final
 
 import av
-import av.error
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 from jaxtyping import Float32, UInt8
@@ -36,10 +34,6 @@ SUFFIXES: Final = (".mp4", ".gif", "")
 _BT709: Final = 1  # the number of BT.709 in H.264's tables of primaries, transfer and matrix
 _CRF: Final = 16  # x264's quality: visually lossless
 MAX_TOTAL_PIXELS: Final = 400_000_000  # of all frames of a clip that is read: 4.8 GB as float32
-_UNREADABLE: Final = (
-    OSError, av.error.FFmpegError, SyntaxError, EOFError, IndexError, ValueError, struct.error,
-    Image.DecompressionBombError,
-)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -198,7 +192,7 @@ def _readable(path: Path) -> Iterator[None]:
         if str(path) in error.problem:
             raise
         raise FieldError("video", f"cannot read {path}: {error.problem}", error.remedy) from error
-    except _UNREADABLE as error:
+    except clip_files.UNREADABLE as error:
         raise FieldError("video", f"cannot read {path}: {_why(error)}") from error
 
 

@@ -28,7 +28,7 @@ def folder_tag(path: Path) -> Json:
     """The frame rate and run of a folder of frames, None for what it does not say."""
     file = path / RUN_FILE
     if not file.is_file():
-        return {"fps": None, "run": None}
+        return {"fps": None, "run": None, "provenance": None}
     if file.stat().st_size > MAX_RUN_BYTES:
         raise FieldError("video", f"{file} is larger than {MAX_RUN_BYTES >> 20} MiB")
     return _known(parsed(file.read_text(encoding="utf-8", errors="replace")))
@@ -42,7 +42,9 @@ def gif_tag(image: Image.Image) -> Json:
 
 def _known(found: Json | None) -> Json:
     run = (found or {}).get("run")
-    return {"fps": _rate((found or {}).get("fps")), "run": run if isinstance(run, dict) else None}
+    return {"fps": _rate((found or {}).get("fps")), "run": run if isinstance(run, dict) else None} | {
+        "provenance": (found or {}).get("provenance")
+    }
 
 
 def parsed(text: str) -> Json | None:

@@ -60,7 +60,7 @@ def generate(arguments: Sequence[str]) -> None:
                 noise=given.noise,
                 reference_latents=given.reference_latents,
             )
-            video.save(output, record=options.record)
+            video.save(output, record=options.record, provenance=options.provenance)
             if options.save_latents is not None:
                 save_latents(options.save_latents, noise=video.noise, latents=video.latents)
     say(video, bar, begun, quiet=options.quiet)
@@ -166,7 +166,7 @@ def replay(arguments: Sequence[str]) -> None:
                 noise=given.noise,
                 reference_latents=given.reference_latents,
             )
-            video.save(output, record=options.record)
+            video.save(output, record=options.record, provenance=options.provenance)
     say(video, bar, begun, quiet=options.quiet)
     print(output)
 
@@ -205,7 +205,7 @@ def demo(arguments: Sequence[str]) -> None:
             progress=next_bar,
         )
     for name, video in zip(output, (demo.controlled, demo.plain, demo.side_by_side), strict=True):
-        print(video.save(output[name]))
+        print(video.save(output[name], provenance=options.provenance))
     with writing(options.output / "sheet.png") as temporary:
         demo.sheet.save(temporary)
     print(options.output / "sheet.png")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -16,6 +17,7 @@ from typing import Any, Final
 
 from PIL import Image
 
+from sgi2v.errors import FieldError
 from sgi2v.provenance.identity import Signatory, known_roots, signatory
 from sgi2v.records import Json
 
@@ -28,6 +30,10 @@ PICTURE: Final = "photograph"
 _SOURCE: Final = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 # Nothing in a file that comes from anybody leads anywhere: no manifest, no list and no answer is fetched.
 _VERIFY: Final[Mapping[str, bool]] = MappingProxyType({"remote_manifest_fetch": False, "ocsp_fetch": False})
+_NEEDS: Final = (
+    "give a certificate that an authority signed, with its key id, digitalSignature, an extended use such as "
+    "emailProtection, and an organisation (docs/provenance.md)"
+)
 
 
 class ProvenanceWarning(UserWarning):
@@ -222,3 +228,17 @@ def _picture_hash(run: Json) -> str | None:
         return None
     with Image.open(io.BytesIO(data_bytes("run.scene.image", picture))) as image:
         return hashlib.sha256(f"{image.mode} {image.size} ".encode() + image.tobytes()).hexdigest()
+
+
+def check(by: Signatory) -> None:
+    """Sign a small picture and read it again. FieldError where C2PA's library refuses signer or signature."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "picture.png"
+        Image.new("RGB", (8, 8)).save(file)
+        try:
+            _sign_in_place(file, manifest(None, None), by)
+            found = read(file, MEDIA[file.suffix])
+        except Exception as error:  # also whatever an external signer raises
+            raise FieldError("credentials", f"cannot sign: {error}", _NEEDS) from error
+    if found is None or found.state != "valid":
+        raise FieldError("credentials", f"refused by C2PA ({', '.join(found.failures if found else ())})", _NEEDS)

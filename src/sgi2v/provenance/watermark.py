@@ -171,7 +171,8 @@ def _window(rows: int, columns: int) -> Float32[np.ndarray, "rows columns"]:
 def _template(rows: int, columns: int, scale: float) -> tuple[Complex64[np.ndarray, "rows half"], float]:
     """Conjugate phases of the pattern within its band, zero outside, and what makes a sum over them a score."""
     band = _band(rows, columns, scale)
-    phases = _unit(np.fft.rfft2(_laid(rows, columns, scale) * _window(rows, columns)))
+    # Not windowed as pictures are: neighbouring frequencies of the noise stay independent, as the threshold has it.
+    phases = _unit(np.fft.rfft2(_laid(rows, columns, scale)))
     # A real picture's frequencies come in pairs, of which the transform's first column holds both.
     pairs = band[:, 1:].sum() + band[:, 0].sum() / 2
     return np.asarray(np.conj(phases) * band, np.complex64), rows * columns / math.sqrt(2 * pairs)
