@@ -25,25 +25,28 @@ def tag(fps: float, run: Json | None, provenance: Json) -> Json:
 
 
 def folder_tag(path: Path) -> Json:
-    """The frame rate and run of a folder of frames, None for what it does not say."""
+    """The frame rate, run and remark on provenance of a folder of frames, None for what it does not say."""
     file = path / RUN_FILE
     if not file.is_file():
-        return {"fps": None, "run": None, "provenance": None}
+        return _known(None)
     if file.stat().st_size > MAX_RUN_BYTES:
         raise FieldError("video", f"{file} is larger than {MAX_RUN_BYTES >> 20} MiB")
     return _known(parsed(file.read_text(encoding="utf-8", errors="replace")))
 
 
 def gif_tag(image: Image.Image) -> Json:
-    """The frame rate and run of an open gif, None for what it does not say."""
+    """The frame rate, run and remark on provenance of an open gif, None for what it does not say."""
     comment = image.info.get("comment", b"")
     return _known(parsed(comment.decode("utf-8", "replace") if isinstance(comment, bytes) else str(comment)))
 
 
 def _known(found: Json | None) -> Json:
-    run = (found or {}).get("run")
-    return {"fps": _rate((found or {}).get("fps")), "run": run if isinstance(run, dict) else None} | {
-        "provenance": (found or {}).get("provenance")
+    said = found or {}
+    run = said.get("run")
+    return {
+        "fps": _rate(said.get("fps")),
+        "run": run if isinstance(run, dict) else None,
+        "provenance": said.get("provenance"),
     }
 
 

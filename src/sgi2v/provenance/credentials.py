@@ -30,6 +30,7 @@ PICTURE: Final = "photograph"
 _SOURCE: Final = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 # Nothing in a file that comes from anybody leads anywhere: no manifest, no list and no answer is fetched.
 _VERIFY: Final[Mapping[str, bool]] = MappingProxyType({"remote_manifest_fetch": False, "ocsp_fetch": False})
+_UNREADABLE: Final = "unreadable"  # beside C2PA's own codes
 _NEEDS: Final = (
     "give a certificate that an authority signed, with its key id, digitalSignature, an extended use such as "
     "emailProtection, and an organisation (docs/provenance.md)"
@@ -42,10 +43,10 @@ class ProvenanceWarning(UserWarning):
 
 @dataclass(frozen=True, kw_only=True)
 class Credentials:
-    """What a file's credentials say, and whether they hold."""
+    """Statements of a file's credentials, and how far they hold."""
 
     state: str
-    """valid, changed (the file is not what was signed), or broken (they cannot be read or do not hold)."""
+    """valid, changed (the file is not what was signed, or damaged), or broken (they do not hold for another reason)."""
     signer: str
     """Organisation in the signing certificate, as it says itself; empty where none is read."""
     authority: str
@@ -166,8 +167,8 @@ def read(path: Path, media: str, trusted: str = "") -> Credentials | None:
 
 
 def _is_change(failures: tuple[str, ...]) -> bool:
-    """True if the file or its statement is another than was signed, by C2PA's codes (its specification, section 15)."""
-    words = ("Hash.", "hashedURI.", "mismatch", "malformed", "claimSignature", "missing", "multiple")
+    """True if the file or its statement is not what was signed any more, by C2PA's codes (its specification, section 15)."""
+    words = ("Hash.", "hashedURI.", "mismatch", "malformed", "claimSignature", "missing", "multiple", _UNREADABLE)
     return any(word in failure for failure in failures for word in words)
 
 
@@ -189,7 +190,7 @@ def _validated(path: Path, media: str, roots: str) -> tuple[str, Json] | None:
         if isinstance(error, c2pa.C2paError.ManifestNotFound):
             return None
         # What cannot even be read as C2PA's containers.
-        failure = {"code": f"unreadable: {type(error).__name__}"}
+        failure = {"code": _UNREADABLE}
         return "Invalid", {"validation_results": {"activeManifest": {"failure": [failure]}}}
 
 
@@ -219,15 +220,18 @@ def _signer(by: Signatory) -> Any:
 
 
 def _picture_hash(run: Json) -> str | None:
-    """SHA-256 of the pixels of a record's picture, as in the run's key; None for a record without one."""
+    """SHA-256 of the pixels of a record's picture, as in the run's key; None for a record without one that can be read."""
     from sgi2v.images import data_bytes
 
     scene = run.get("scene")
     picture = scene.get("image") if isinstance(scene, Mapping) else None
     if not isinstance(picture, str) or not picture.startswith("data:"):
         return None
-    with Image.open(io.BytesIO(data_bytes("run.scene.image", picture))) as image:
-        return hashlib.sha256(f"{image.mode} {image.size} ".encode() + image.tobytes()).hexdigest()
+    try:
+        with Image.open(io.BytesIO(data_bytes("run.scene.image", picture))) as image:
+            return hashlib.sha256(f"{image.mode} {image.size} ".encode() + image.tobytes()).hexdigest()
+    except (ValueError, OSError, Image.DecompressionBombError):
+        return None
 
 
 def check(by: Signatory) -> None:

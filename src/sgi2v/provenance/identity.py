@@ -1,4 +1,4 @@
-"""Who signs: this machine's own authority and certificate, made once in the person's configuration, or the person's own.
+"""Signatories: this machine's own authority and certificate, made once in the person's configuration, or the person's own.
 
 In the folder of credentials lie ``own/`` (root.pem, chain.pem, key.pem), ``former/`` with roots of before, and
 ``choice.json``, if the person has chosen anything else than the own ones.
@@ -52,7 +52,7 @@ class Signatory:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """What the person has chosen to sign with."""
+    """The person's choice of a signatory."""
 
     kind: Literal["own", "files", "none"] = "own"
     certificate: Path | None = None

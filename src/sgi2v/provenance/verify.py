@@ -32,7 +32,7 @@ _MEDIA: Final[Mapping[str, str]] = MappingProxyType(
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """What could be found out about one file."""
+    """All that could be found out about one file."""
 
     file: str
     """Its name, as it was given."""

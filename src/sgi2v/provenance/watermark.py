@@ -60,10 +60,11 @@ def marked(pixels: UInt8[np.ndarray, "f h w 3"]) -> UInt8[np.ndarray, "f h w 3"]
     height, width = pixels.shape[1:3]
     if not is_markable(height, width):
         return pixels
-    layer = _laid(height, width, math.sqrt(height * width) / _SIDE)[..., None] * (255 / 10 ** (PSNR / 20))
+    layer = _laid(height, width, math.sqrt(height * width) / _SIDE) * (255 / 10 ** (PSNR / 20))
+    added = np.rint(layer).astype(np.int16)[..., None]  # whole levels: the same in every frame, whatever it is added to
     out = np.empty_like(pixels)
-    for index, image in enumerate(pixels):  # one by one: a float clip would take four times the memory
-        out[index] = np.clip(np.rint(image + layer), 0, 255)
+    for index, image in enumerate(pixels):  # one by one: a whole clip in 16 bits would take twice the memory
+        out[index] = np.clip(image + added, 0, 255)
     return out
 
 
@@ -86,7 +87,7 @@ def find(pixels: Sequence[UInt8[np.ndarray, "h w 3"]]) -> Found:
         surface = _agreement(mean, rows, columns, scale)[np.ix_(*moves)]
         at = np.unravel_index(surface.argmax(), surface.shape)
         if surface[at] > best.score:
-            shift = _signed(moves[1][at[1]], columns), _signed(moves[0][at[0]], rows)
+            shift = _signed(int(moves[1][at[1]]), columns), _signed(int(moves[0][at[0]]), rows)
             best = Found(score=float(surface[at]), scale=scale, shift=shift, share=0.0)
     if not best.is_marked:
         return best
@@ -192,7 +193,7 @@ def _moves(side: int, reach: float) -> np.ndarray:
 
 
 def _signed(move: int, side: int) -> int:
-    return int(move if move <= side // 2 else move - side)
+    return move if move <= side // 2 else move - side
 
 
 THRESHOLD: Final = threshold(_num_places())
