@@ -1,4 +1,4 @@
-"""The mark in the pixels: found after which edits, in how many unmarked pictures, and how it looks beside others' marks."""
+"""The mark in the pixels: found after which edits, in how many unmarked pictures, and beside others' marks."""
 
 import io
 import json
@@ -26,7 +26,14 @@ from sgi2v.world import LifelikeWorld
 
 Pixels = UInt8[np.ndarray, "f h w 3"]
 SIZES: Final = ((320, 192), (832, 480), (1024, 576))
-COLOUR: Final = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "hubble_deep_field.jpg", "motorcycle_left.png")
+COLOUR: Final = (
+    "astronaut.png",
+    "chelsea.png",
+    "coffee.png",
+    "rocket.jpg",
+    "hubble_deep_field.jpg",
+    "motorcycle_left.png",
+)
 GREY: Final = ("camera.png", "coins.png", "moon.png", "page.png", "text.png", "brick.png", "grass.png", "gravel.png")
 OTHERS: Final = ("ihc.png", "retina.jpg")
 
@@ -36,7 +43,7 @@ class Options:
     """Measure one thing and print it as lines of JSON."""
 
     what: Literal["hits", "unmarked", "others"] = "hits"
-    """hits: found after edits; unmarked: scores of unmarked frames; others: bits that invisible-watermark reads back."""
+    """hits: found after edits; unmarked: scores of unmarked frames; others: bits that invisible-watermark reads."""
     num_frames: int = 14
     """Frames of a clip."""
     num_unmarked: int = 2000
@@ -93,7 +100,7 @@ def h264(pixels: Pixels, crf: int) -> Pixels:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode(None))
     file.seek(0)
-    with av.open(file) as container:
+    with av.open(file, "r") as container:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
@@ -229,7 +236,9 @@ def others(options: Options) -> Iterator[dict[str, Any]]:
                 encoder = WatermarkEncoder()
                 encoder.set_watermark("bits", word)
                 begun = time.perf_counter()
-                after = np.stack([encoder.encode(np.ascontiguousarray(one[..., ::-1]), method)[..., ::-1] for one in before])
+                after = np.stack(
+                    [encoder.encode(np.ascontiguousarray(one[..., ::-1]), method)[..., ::-1] for one in before]
+                )
                 row: dict[str, Any] = {"method": method, "size": f"{width}x{height}", "clip": name}
                 row["seconds_a_frame"] = round((time.perf_counter() - begun) / len(before), 2)
                 row["psnr_least"] = round(psnr(before, after), 1)

@@ -2,6 +2,7 @@
 
 import importlib
 import math
+import sys
 from itertools import product
 from pathlib import Path
 
@@ -18,8 +19,11 @@ from sgi2v.provenance.verify import verify
 from sgi2v.provenance.watermark import find, marked
 from sgi2v.video import Video, from_uint8, load_video, to_uint8
 
+ROOT = Path(__file__).parents[1]
+SCENES = ROOT / "src/sgi2v/assets/scenes"
+sys.path.insert(0, str(ROOT))  # benchmarks/ is no part of the package
 measured = importlib.import_module("benchmarks.watermark")
-SCENES = Path(__file__).parents[1] / "src/sgi2v/assets/scenes"
+sys.path.remove(str(ROOT))
 
 
 def moving(name: str = "cat", width: int = 320, height: int = 192, num: int = 6) -> UInt8[np.ndarray, "f h w 3"]:

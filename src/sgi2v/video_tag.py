@@ -13,7 +13,7 @@ Recording = Literal["full", "light", "none"]
 """Records that a saved clip can carry: ``full``, with the picture as it was given; ``light``, with the picture as the
 model saw it; or ``none``."""
 Provenance = Literal["on", "off"]
-"""``on``: credentials in the file and, in an mp4 or gif, a mark in the pixels (docs/provenance.md); ``off``: neither."""
+"""``on``: credentials in the file and, in an mp4 or gif, a mark in the pixels (docs/provenance.md); ``off``: none."""
 NOTE: Final = "AI-generated video: made by sgi2v from one image and drawn paths. It is not a recording."
 RUN_FILE: Final = "run.json"  # beside the frames of a folder
 MAX_RUN_BYTES: Final = 256 << 20  # files that are read may come from anybody

@@ -1,10 +1,10 @@
 """Commands on where clips are from: verify, and credentials."""
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from tyro.conf import Positional
 
@@ -97,7 +97,7 @@ def _use(arguments: Sequence[str]) -> None:
         raise FieldError("use", "say one thing", "--certificate FILE --key FILE, or --own, or --none")
     if options.certificate is not None and options.key is not None:
         check(signatory_of(options.certificate, options.key))
-    kind = "own" if options.own else "none" if options.none else "files"
+    kind: Literal["own", "none", "files"] = "own" if options.own else "none" if options.none else "files"
     print(choose(Choice(kind=kind, certificate=options.certificate, key=options.key)))
 
 
@@ -116,4 +116,4 @@ def _show(arguments: Sequence[str]) -> None:
     print(f"authority  {first.issuer.rfc4514_string()}")
     print(f"valid      {first.not_valid_before_utc:%Y-%m-%d} to {first.not_valid_after_utc:%Y-%m-%d}")
     check(by)
-    print("signs      a picture was signed with it and found valid", file=sys.stdout)
+    print("signs      a picture was signed with it and found valid")

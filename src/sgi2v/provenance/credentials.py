@@ -150,7 +150,9 @@ def read(path: Path, media: str, trusted: str = "") -> Credentials | None:
     state, store = found
     active = store.get("manifests", {}).get(store.get("active_manifest"), {})
     results = store.get("validation_results", {}).get("activeManifest", {})
-    failures = tuple(sorted({str(one.get("code")) for one in results.get("failure", [])} - {"signingCredential.untrusted"}))
+    failures = tuple(
+        sorted({str(one.get("code")) for one in results.get("failure", [])} - {"signingCredential.untrusted"})
+    )
     assertions = {one.get("label"): one.get("data", {}) for one in active.get("assertions", [])}
     actions = assertions.get("c2pa.actions.v2", assertions.get("c2pa.actions", {})).get("actions", [])
     program = (active.get("claim_generator_info") or [{}])[0]
@@ -167,7 +169,7 @@ def read(path: Path, media: str, trusted: str = "") -> Credentials | None:
 
 
 def _is_change(failures: tuple[str, ...]) -> bool:
-    """True if the file or its statement is not what was signed any more, by C2PA's codes (its specification, section 15)."""
+    """True if file or statement is not what was signed, by C2PA's codes (its specification, section 15)."""
     words = ("Hash.", "hashedURI.", "mismatch", "malformed", "claimSignature", "missing", "multiple", _UNREADABLE)
     return any(word in failure for failure in failures for word in words)
 
@@ -220,7 +222,7 @@ def _signer(by: Signatory) -> Any:
 
 
 def _picture_hash(run: Json) -> str | None:
-    """SHA-256 of the pixels of a record's picture, as in the run's key; None for a record without one that can be read."""
+    """SHA-256 of the pixels of a record's picture, as in the run's key; None where none can be read."""
     from sgi2v.images import data_bytes
 
     scene = run.get("scene")

@@ -1,4 +1,4 @@
-"""Signatories: this machine's own authority and certificate, made once in the person's configuration, or the person's own.
+"""Signatories: this machine's own certificate, made once in the person's configuration, or the person's own.
 
 In the folder of credentials lie ``own/`` (root.pem, chain.pem, key.pem), ``former/`` with roots of before, and
 ``choice.json``, if the person has chosen anything else than the own ones.
@@ -157,13 +157,15 @@ def choose(choice: Choice) -> Path:
 
 
 def signatory_of(certificate: Path, key: Path) -> Signatory:
-    """The signatory of two PEM files. FieldError where they are unreadable, no pair, protected, or out of their time."""
+    """The signatory of two PEM files. FieldError where they are unreadable, no pair, protected, or outdated."""
     chain, secret = _read(certificate, "certificate"), _read(key, "key")
     first = read_certificates(chain, str(certificate))[0]
     private = _private(secret, str(key))
     if _public(private.public_key()) != _public(first.public_key()):
-        raise FieldError("credentials.key", f"{key} is not the key of {certificate}", "give the two that belong together")
-    now = datetime.datetime.now(datetime.timezone.utc)
+        raise FieldError(
+            "credentials.key", f"{key} is not the key of {certificate}", "give the two that belong together"
+        )
+    now = datetime.datetime.now(datetime.UTC)
     if not first.not_valid_before_utc <= now <= first.not_valid_after_utc:
         raise FieldError(
             "credentials.certificate",
@@ -241,7 +243,7 @@ def _new() -> dict[str, bytes]:
     from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
     root_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.UTC)
     mark = uuid.uuid4().hex[:12]  # two roots of one name, with different keys, confuse validators
 
     def named(what: str) -> x509.Name:

@@ -73,7 +73,9 @@ class Provenance:
         found = self.credentials
         if found is None:
             meant = self.says.get("provenance") == "on"
-            return "none" + ("; the file was meant to get some: it was not signed, or they were removed" if meant else "")
+            return "none" + (
+                "; the file was meant to get some: it was not signed, or they were removed" if meant else ""
+            )
         signer = f"“{_plain(found.signer)}”" if found.signer else "somebody unnamed"
         if found.state == "changed":
             return f"the file was changed since {signer} signed it ({', '.join(found.failures)})"
@@ -99,7 +101,9 @@ class Provenance:
     def _record(self) -> str:
         if self.record == "none":
             return "none"
-        what = f"a run of sgi2v: {_plain(self.method) or 'unknown method'} on {_plain(self.model) or 'an unknown model'}"
+        what = (
+            f"a run of sgi2v: {_plain(self.method) or 'unknown method'} on {_plain(self.model) or 'an unknown model'}"
+        )
         return what + ("; it is not the record that was signed" if self.record == "another" else "")
 
 

@@ -31,7 +31,9 @@ FALSE_ALARMS: Final = 1e-4
 _SIDE: Final = 256  # cells along the side of a square of the picture's area: the size at which the mark is sought
 _PLANE: Final = 512  # cells of the pattern, which repeats beyond
 _FINEST, _COARSEST = 4.0, 12.0  # wavelengths in cells: finer ones x264 drops, coarser ones are lost among the contents
-_SCALES: Final = tuple(float(s) for s in np.exp(np.arange(-24, 36) * 0.005))  # 0.89 to 1.19; 1 / 0.9 is 5 % off all sides
+_SCALES: Final = tuple(
+    float(s) for s in np.exp(np.arange(-24, 36) * 0.005)
+)  # 0.89 to 1.19; 1 / 0.9 is 5 % off all sides
 _REACH: Final = 0.1  # of a side that the pattern may have moved
 _NEAR: Final = 2  # cells that a frame's place may differ from its clip's
 
@@ -91,9 +93,8 @@ def find(pixels: Sequence[UInt8[np.ndarray, "h w 3"]]) -> Found:
             best = Found(score=float(surface[at]), scale=scale, shift=shift, share=0.0)
     if not best.is_marked:
         return best
-    near = [
-        (np.arange(-_NEAR, _NEAR + 1) + middle) % size for middle, size in zip(best.shift[::-1], (rows, columns), strict=True)
-    ]
+    around = np.arange(-_NEAR, _NEAR + 1)
+    near = (around + best.shift[1]) % rows, (around + best.shift[0]) % columns
     limit = threshold((2 * _NEAR + 1) ** 2)
     seen = [_agreement(_phases(frame), rows, columns, best.scale)[np.ix_(*near)].max() > limit for frame in frames]
     return Found(score=best.score, scale=best.scale, shift=best.shift, share=float(np.mean(seen)))
@@ -126,7 +127,7 @@ def _pattern() -> Float32[np.ndarray, "cells cells"]:
 def _band(rows: int, columns: int, scale: float) -> np.ndarray:
     """True at the frequencies of a real picture's transform whose waves are of the pattern's lengths."""
     frequency = np.hypot(np.fft.fftfreq(rows)[:, None], np.fft.rfftfreq(columns)[None])
-    return (frequency >= 1 / (_COARSEST * scale)) & (frequency <= 1 / (_FINEST * scale))
+    return np.asarray((frequency >= 1 / (_COARSEST * scale)) & (frequency <= 1 / (_FINEST * scale)))
 
 
 def _laid(height: int, width: int, cell: float) -> Float32[np.ndarray, "h w"]:
