@@ -137,7 +137,7 @@ def read(path: Path, media: str, trusted: str = "") -> Credentials | None:
     """The credentials in a file; None where it has none.
 
     media: the file's kind, as ``video/mp4``. trusted: PEM of the roots whose word counts besides this machine's own.
-    Raises: ModuleNotFoundError where C2PA's library is not installed.
+    Raises: FieldError where C2PA's library is not installed.
     """
     own = known_roots()
     found = _validated(path, media, trusted) if trusted else None
@@ -176,7 +176,10 @@ def _is_change(failures: tuple[str, ...]) -> bool:
 
 def _validated(path: Path, media: str, roots: str) -> tuple[str, Json] | None:
     """C2PA's verdict and what it has read, with these roots trusted; None for a file without credentials."""
-    import c2pa
+    try:
+        import c2pa
+    except ModuleNotFoundError:
+        raise FieldError("credentials", "c2pa-python is not installed", "pip install c2pa-python") from None
 
     settings: dict[str, Any] = {"verify": dict(_VERIFY)}
     if roots:
