@@ -89,6 +89,13 @@ def test_the_threshold_is_the_bound_of_all_places(places: int, share: float) -> 
     assert places * math.exp(-limit * limit / 2) == pytest.approx(share)
 
 
+@pytest.mark.parametrize(("width", "height"), [(320, 192), (256, 256), (2048, 128), (100, 1500)])
+def test_the_bound_counts_every_place_that_is_looked_at(width: int, height: int) -> None:
+    frame = watermark._reduced(np.zeros((height, width, 3), np.uint8))
+    rows, columns = (len(watermark._moves(side, watermark._REACH)) for side in frame.shape)
+    assert rows * columns <= watermark._MOST_MOVES
+
+
 def test_scores_are_those_of_independent_phases() -> None:
     """Of pictures without the pattern, scores over moves have the mean 0 and the spread 1 that the bound rests on."""
     scores = []

@@ -35,6 +35,7 @@ _SCALES: Final = tuple(
     float(s) for s in np.exp(np.arange(-24, 36) * 0.005)
 )  # 0.89 to 1.19; 1 / 0.9 is 5 % off all sides
 _REACH: Final = 0.1  # of a side that the pattern may have moved
+_MOST_MOVES: Final = 3200  # within that reach, for any picture up to 16 times as long as high
 _NEAR: Final = 2  # cells that a frame's place may differ from its clip's
 
 
@@ -108,11 +109,6 @@ def threshold(num_places: int, false_alarms: float = FALSE_ALARMS) -> float:
     score above t with a probability of at most exp(-t²/2) (Chernoff), and the best of all is bounded by their sum.
     """
     return math.sqrt(2 * math.log(num_places / false_alarms))
-
-
-def _num_places() -> int:
-    # Of a square; a long picture has as many within a cell.
-    return len(_SCALES) * len(_moves(_SIDE, _REACH)) ** 2
 
 
 @lru_cache(maxsize=1)
@@ -197,5 +193,5 @@ def _signed(move: int, side: int) -> int:
     return move if move <= side // 2 else move - side
 
 
-THRESHOLD: Final = threshold(_num_places())
+THRESHOLD: Final = threshold(len(_SCALES) * _MOST_MOVES)
 """Score above which a clip is said to be marked."""
