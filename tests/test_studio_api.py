@@ -268,7 +268,11 @@ def test_a_video_gives_its_scene_and_settings_back(studio: StudioProcess, job: A
 def test_a_video_says_where_it_is_from(studio: StudioProcess, job: Any, kind: str) -> None:
     video = studio.http.get(job[0]["result"][kind]).content
     found = studio.http.post("/api/verify", content=video).json()
-    assert found["changed"] is False and [name for name, _ in found["answers"]] == ["credentials", "watermark", "record"]
+    assert found["changed"] is False and [name for name, _ in found["answers"]] == [
+        "credentials",
+        "watermark",
+        "record",
+    ]
     assert "valid, unchanged" in found["answers"][0][1] and "a run of sgi2v" in found["answers"][2][1]
     swapped = video.replace(b"AI-generated", b"Camera-taken")
     assert swapped != video and studio.http.post("/api/verify", content=swapped).json()["changed"] is True

@@ -57,6 +57,11 @@ class GenerateOptions:
     full (as it was given), or none."""
     provenance: Provenance = "on"
     """Signed credentials in the file and, in an mp4 or gif, an invisible mark in the pixels, or off: neither."""
+    content_check: Path | None = None
+    """A folder with a classifier of pictures that looks at photo and clip; what it takes for unsafe is not made, or not
+    written (docs/provenance.md). Default: nothing is looked at."""
+    content_labels: tuple[str, ...] = ()
+    """Names of its unsafe classes; default: those with a usual name, as nsfw."""
     save_latents: Path | None = None
     """A file (.safetensors) for the run's noise and its latents, beside the video; replaced if it is there."""
     noise: Path | None = None
