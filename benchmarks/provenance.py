@@ -55,7 +55,7 @@ def rows(options: Options, folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def main(options: Options) -> None:
-    """Print a line of JSON for each, seconds of the processor; signed by an authority that lives as long as this run."""
+    """Print a line of JSON for each, in seconds of the processor; the authority lives as long as the run."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:

@@ -109,7 +109,3 @@ def _labels(folder: Path) -> dict[int, str]:
         return {int(index): str(label) for index, label in said.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise FieldError(_FIELD, f"{file} names no classes of pictures", "give a classifier's folder") from error
-
-
-def _told(labels: Iterable[str]) -> str:
-    return ", ".join(list(labels)[:20])
