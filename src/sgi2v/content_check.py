@@ -47,19 +47,14 @@ class ContentCheck:
         if not 0 < limit < 1:
             raise FieldError(f"{_FIELD}.limit", f"{limit} must lie between 0 and 1")
         self.limit = limit
-        known = _labels(folder)
+        known, field = _labels(folder), f"{_FIELD}.labels"
+        names = ", ".join(list(known.values())[:20])
         if unknown := [label for label in labels if label not in known.values()]:
-            raise FieldError(
-                f"{_FIELD}.labels", f"{unknown[0]!r} is no class of it", f"there are {_told(known.values())}"
-            )
+            raise FieldError(field, f"{unknown[0]!r} is no class of it", f"there are {names}")
         chosen = set(labels) or {label for label in known.values() if label.lower() in USUAL}
         self._unsafe = {index: label for index, label in known.items() if label in chosen}
         if not self._unsafe:
-            raise FieldError(
-                f"{_FIELD}.labels",
-                f"{folder} names no class that is known to be unsafe",
-                f"choose: {_told(known.values())}",
-            )
+            raise FieldError(field, f"{folder} names no class that is known to be unsafe", f"choose: {names}")
         from transformers import AutoImageProcessor, AutoModelForImageClassification
 
         said: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}

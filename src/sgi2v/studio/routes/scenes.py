@@ -189,7 +189,7 @@ async def import_video(request: Request, studio: TheStudio) -> Imported:
 
 @router.post("/verify", responses=may_say(*_FULL), openapi_extra=raw("application/octet-stream"))
 async def verify_clip(request: Request, studio: TheStudio) -> Origin:
-    """Where a clip is from: its credentials, the mark in its pixels, its record; nothing of it is kept."""
+    """Say where a clip is from: its credentials, the mark in its pixels, its record; nothing of it is kept."""
     return Origin.model_validate(await _imported(request, studio, _origin))
 
 
