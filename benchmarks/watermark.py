@@ -44,6 +44,10 @@ class Options:
 
     what: Literal["hits", "unmarked", "others"] = "hits"
     """hits: found after edits; unmarked: scores of unmarked frames; others: bits that invisible-watermark reads."""
+    sizes: tuple[str, ...] = tuple(f"{width}x{height}" for width, height in SIZES)
+    """Sizes of the clips that are marked."""
+    num_clips: int = 8
+    """Clips of each size that are marked: at most six photographs and two rendered scenes."""
     num_frames: int = 14
     """Frames of a clip."""
     num_unmarked: int = 2000
@@ -83,11 +87,11 @@ def rendered(width: int, height: int, num: int, seed: int) -> Pixels:
 
 
 def clips(width: int, height: int, options: Options) -> Iterator[tuple[str, Pixels]]:
-    """The clips that are marked: six photographs and two rendered scenes."""
-    for index, name in enumerate(COLOUR):
-        yield name, panned(photograph(name), width, height, options.num_frames, options.seed + index)
-    for seed in (1, 2):
+    """The clips that are marked: six photographs and two rendered scenes, the latter first."""
+    for seed in (1, 2)[: options.num_clips]:
         yield f"rendered {seed}", rendered(width, height, options.num_frames, options.seed + seed)
+    for index, name in enumerate(COLOUR[: max(options.num_clips - 2, 0)]):
+        yield name, panned(photograph(name), width, height, options.num_frames, options.seed + index)
 
 
 def h264(pixels: Pixels, crf: int) -> Pixels:
@@ -152,7 +156,7 @@ def change(pixels: Pixels) -> float:
 
 def hits(options: Options) -> Iterator[dict[str, Any]]:
     """Clips and single frames in which the mark is found, of how many; scores least and in the middle."""
-    for width, height in SIZES:
+    for width, height in (map(int, size.split("x")) for size in options.sizes):
         found: dict[str, list[tuple[float, float, list[float]]]] = {edit: [] for edit in EDITS}
         looks, seconds = [], []
         for _, before in clips(width, height, options):

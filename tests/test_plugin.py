@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from contract import scene
 from plugged import PLUGIN, write_entry_points
-from sgi2v import save_scene
+from sgi2v import load_video, save_scene
 from toy_motion.saving import save_toy
 
 ROOT = Path(__file__).parents[1]
@@ -100,7 +101,8 @@ def test_with_it_replay_makes_the_same_video(made: Path, site: Path) -> None:
         path=(site,), cwd=made,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert (made / "again.mp4").read_bytes() == (made / "out.mp4").read_bytes()
+    again, before = (load_video(made / name) for name in ("again.mp4", "out.mp4"))
+    assert torch.equal(again.frames, before.frames) and again.run == before.run  # the files differ by their signatures
 
 
 OUTLINE = """
