@@ -130,14 +130,14 @@ def events(text: str) -> list[tuple[str, Any]]:
     return found
 
 
-def test_a_worker_is_told_device_number_format_and_memory(tmp_path: Path) -> None:
-    settings = quick_settings(tmp_path, device="cpu", memory="balanced")
+def test_a_worker_is_told_device_number_format_memory_and_provenance(tmp_path: Path) -> None:
+    settings = quick_settings(tmp_path, device="cpu", memory="balanced", provenance="off")
     with (tmp_path / "lock").open("w") as lock:
         worker = Worker(settings, "bundled", lock.fileno(), tmp_path / "worker.log")
     try:
         assert isinstance(worker.process.args, list)
-        assert worker.process.args[-6:] == [
-            "--backbone", "bundled", "--device", "cpu", "--memory", "balanced",
+        assert worker.process.args[-8:] == [
+            "--backbone", "bundled", "--device", "cpu", "--memory", "balanced", "--provenance", "off",
         ]  # fmt: skip
         assert worker.alive
     finally:
