@@ -1,7 +1,7 @@
 """The demonstration: one scene without control and with it, drawn side by side, and how far its things went astray."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -71,6 +71,8 @@ def make_demo(
 
     `progress` gives the callback for the clip of a title. Raises what `generate` raises.
     """
+    # What is shown beside and on the clips lies in the model's own picture.
+    sampling = replace(sampling or Sampling(), padding="keep")
     plain = generate(scene, backbone=backbone, controller=Controller(), sampling=sampling, progress=progress(TITLES[0]))
     controlled = generate(
         scene, backbone=backbone, controller=controller, sampling=sampling, progress=progress(TITLES[1])

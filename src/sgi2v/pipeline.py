@@ -16,7 +16,7 @@ from sgi2v.backbones.registry import load_backbone
 from sgi2v.controllers import Controller, Setup, controller_from_dict, controller_name, recommended
 from sgi2v.errors import FieldError
 from sgi2v.fitting import fitted
-from sgi2v.grid import Grid, Tracks, tracks_of
+from sgi2v.grid import Grid, Tracks, shown_part, squash, tracks_of
 from sgi2v.latents import Given
 from sgi2v.lazy import torch
 from sgi2v.migrations import generator_of_1
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 # A guided iteration (forward and backward, ending early) against a plain step (two forward passes): only the ratio
 # matters, and only to the time left.
 _ITERATION_COST = 1.2
+_SEEN = 0.02  # of its shape, by which a picture is stretched unseen
 _PREVIEWS = 6  # at most, in one run: of the bundled model a decoded frame costs a quarter of a plain step
 
 
@@ -128,7 +129,9 @@ class Plan:
     levels: Sequence[Level]
     schedule: Schedule
     warnings: tuple[str, ...]
-    """Remarks to the person, such as what of the scene is left unused."""
+    """Remarks to the person, such as what of the scene is left unused; the run's record keeps them."""
+    notes: tuple[str, ...] = ()
+    """Remarks that follow from the scene and the size alone, such as that a photo is squashed; no record needs them."""
 
 
 def plan(
@@ -182,6 +185,18 @@ def plan(
         levels=levels,
         schedule=schedule,
         warnings=(remark,) if unused else (),
+        notes=_notes(scene, grid),
+    )
+
+
+def _notes(scene: Scene, grid: Grid) -> tuple[str, ...]:
+    ratio = squash(scene.image.size, (grid.width, grid.height))
+    if scene.fit != "stretch" or abs(ratio - 1) <= _SEEN:
+        return ()
+    was, made = (f"{width}x{height}" for width, height in (scene.image.size, (grid.width, grid.height)))
+    return (
+        f"the picture of {was} is stretched to {made}, things to {ratio:.2f} times their width for their height; "
+        "fit: cover cuts it instead, fit: contain pads it",
     )
 
 
@@ -243,11 +258,14 @@ def _generate(
     sampling, grid = planned.sampling, planned.grid
     given.check(planned.controller, grid)
     number = str(backbone.dtype).removeprefix("torch.")
+    size = grid.width, grid.height
+    part = shown_part(scene.image.size, size, scene.fit)
+    cut = sampling.padding == "cut" and part != (0, 0, *size)
     run = Run.of(
         scene,
         backbone,
         planned.controller,
-        {**dataclasses.asdict(sampling), "dtype": number},
+        {**_recorded(sampling, cut), "dtype": number},
         adapters=identities(adapters),
         warnings=planned.warnings,
         inputs=given.hashes,
@@ -283,6 +301,9 @@ def _generate(
             latents = sample(planned.controller, setup, noise=noise, reporter=reporter, solver=solver)
             reporter.progress(Progress(phase="decode", fraction=1.0))
             frames = backbone.decode(latents).cpu()
+            if cut:
+                left, top, right, bottom = part
+                frames = frames[..., top:bottom, left:right].contiguous()
     except (torch.OutOfMemoryError, RuntimeError) as error:
         if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
             raise MemoryError(_memory_advice(backbone, sampling)) from error
@@ -290,6 +311,12 @@ def _generate(
     return Video(
         frames=frames, fps=float(backbone.settings.fps), run=run.to_dict(), noise=noise.cpu(), latents=latents.cpu()
     )
+
+
+def _recorded(sampling: Sampling, cut: bool) -> dict[str, object]:
+    """The sampling as a record says it: of padding only that it was cut, since older programs never did."""
+    values = dataclasses.asdict(sampling)
+    return values if cut else {name: value for name, value in values.items() if name != "padding"}
 
 
 def _memory_advice(backbone: Backbone, sampling: Sampling) -> str:
@@ -321,7 +348,7 @@ def replay(
     known = {f.name for f in dataclasses.fields(Sampling)}
     if unknown := sorted(set(values) - known):
         raise FieldError("run.sampling", f"unknown field {unknown[0]!r}")
-    sampling = Sampling(**fitted(Sampling, values, "run.sampling"))
+    sampling = Sampling(**fitted(Sampling, {"padding": "keep", **values}, "run.sampling"))
     scene = scene_from_dict(dict(run.scene), base_dir=None)
     controller = controller_from_dict(run.controller)
     settings = run.backbone.get("settings")

@@ -25,8 +25,9 @@ from sgi2v.scene_io import scene_to_dict
 FORMAT: Final = "sgi2v-run"
 VERSION: Final = 2
 """2 knows ranges with a unit, adapters, warnings, and methods that packages bring; without these 1 is written."""
-MINOR: Final = 1
-"""2.1 knows inputs, a solver, a scene's negative prompt and Time-to-Move's mask rule; without these 2 is written."""
+MINOR: Final = 2
+"""2.1 knows inputs, a solver, a scene's negative prompt and Time-to-Move's mask rule, 2.2 padding that was cut; without
+these 2 is written."""
 _PARTS: Final = ("scene", "backbone", "controller", "sampling", "versions")
 _SINCE_2: Final = ("adapters", "warnings")
 _SINCE_2_1: Final = "inputs"
@@ -44,7 +45,8 @@ class Run:
     controller: Json
     """name and every field, as the version says them."""
     sampling: Json
-    """num_steps, seed, width, height, num_frames, dtype; solver, where it is another than euler."""
+    """num_steps, seed, width, height, num_frames, dtype; solver, where it is another than euler; padding, where it was
+    cut off the frames."""
     versions: Mapping[str, str]
     """Package name -> version."""
     adapters: Sequence[Mapping[str, object]] = ()
@@ -82,7 +84,7 @@ class Run:
         if scene.negative_prompt:
             # A scene may be read without it, a run may not: the video would be another.
             shown[REQUIRED] = ["negative_prompt"]
-        new = inputs or "solver" in sampling or scene.negative_prompt
+        new = inputs or "solver" in sampling or "padding" in sampling or scene.negative_prompt
         old = older is not None and not adapters and not warnings and not new
         return cls(
             scene=shown,
@@ -105,11 +107,13 @@ class Run:
         parts = {name: getattr(self, name) for name in _PARTS}
         parts |= {name: list(value) for name in _SINCE_2 if (value := getattr(self, name))}
         parts |= {_SINCE_2_1: dict(self.inputs)} if self.inputs else {}
-        required = [_SINCE_2_1] * bool(self.inputs) + ["sampling.solver"] * ("solver" in self.sampling)
+        required = [_SINCE_2_1] * bool(self.inputs)
+        required += [f"sampling.{name}" for name in ("solver", "padding") if name in self.sampling]
         required += newer_fields(self.controller) + ["scene.negative_prompt"] * ("negative_prompt" in self.scene)
         written: Json = {"version": self.version}
         if required:
-            written = {"version": version_text((VERSION, MINOR)), REQUIRED: required}
+            minor = MINOR if "padding" in self.sampling else 1
+            written = {"version": version_text((VERSION, minor)), REQUIRED: required}
         # Through JSON, so that tuples and the like are what they will be when read back.
         whole = {"format": FORMAT, **written, **parts}
         loaded = json.loads(json.dumps(whole, allow_nan=False))

@@ -134,10 +134,10 @@ def say(video: "Video", bar: Bar, begun: float, *, quiet: bool) -> None:
 
 
 def say_plan(plan: "Plan", settings: "Settings", *, quiet: bool) -> None:
-    """Says what the model's folder says of this way of steering it, and what of the scene goes unused, on stderr."""
+    """Says what the folder says of this way, what of the scene goes unused and whether it is squashed, on stderr."""
     from sgi2v.controllers import controller_name
 
     note = settings.notes.get(controller_name(plan.controller))
-    for kind, text in (("note", note), *(("warning", warning) for warning in plan.warnings)):
+    for kind, text in (("note", note), *(("warning", warning) for warning in (*plan.warnings, *plan.notes))):
         if text and not quiet:
             print(f"{kind}: " + "".join(c if c.isprintable() else " " for c in text), file=sys.stderr)

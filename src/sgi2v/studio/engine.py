@@ -81,7 +81,7 @@ class LibraryEngine:
             "recipe": request.get("recipe"),
             "guided_iterations": sum(planned.schedule.iterations),
             "max_speed": limit,
-            "warnings": list(planned.warnings),
+            "warnings": [*planned.warnings, *planned.notes],
             "motions": _motions(scene, planned.tracks.tracks, planned.grid.num_frames, limit),
         }
 

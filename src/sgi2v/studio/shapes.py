@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sgi2v.planning import SolverName
+from sgi2v.planning import Padding, SolverName
 from sgi2v.records import Json
 from sgi2v.studio.jobs import Live, progress_json
 from sgi2v.studio.pictures import PREFIX
@@ -26,6 +26,7 @@ class SamplingAsked(Asked):
     height: int | None = Field(default=None, ge=1, le=4096)
     num_frames: int | None = Field(default=None, ge=1, le=256)
     solver: SolverName | None = None
+    padding: Padding | None = None
 
 
 class JobAsked(Asked):
