@@ -318,12 +318,14 @@ class BackboneContract:
                 assert float(x_at.min()) >= 0 and float(x_at.max()) <= columns - 1
                 assert float(y_at.min()) >= 0 and float(y_at.max()) <= rows - 1
 
-    def test_layers_that_do_not_fit_the_loss_are_refused(self, bench: Bench) -> None:
+    def test_places_steer_and_layers_that_do_not_fit_the_loss_are_refused(self, bench: Bench) -> None:
         matching = [f"{k}:{s}" for k, sources in bench.outline.layers().items() for s in sources if s in MATCHES]
         if not matching:
             pytest.skip("this model finds no places")
         fitting = replace(bench.subject.guided, loss="matching", layers=tuple(matching[:1]))
-        plan(bench.scene, bench.outline, controller=fitting, sampling=bench.subject.sampling)
+        with nothing_is_left(bench.backbone.denoiser):
+            video = bench.generate("sg-i2v", controller=fitting)
+        assert bool(video.frames.isfinite().all()) and not torch.equal(video.frames, bench.ran("none")[0].frames)
         with pytest.raises(FieldError, match=r"controller\.layers: matching reads places"):
             replace(bench.subject.guided, loss="matching")
         with pytest.raises(FieldError, match=r"controller\.loss: alignment compares looks"):

@@ -86,6 +86,7 @@ def test_a_clip_of_ones_own_is_used_and_goes_into_the_record(folder: Path, model
         "--output",
         "a.mp4",
         "--quiet",
+        *("--record", "full"),
     ]
     assert main([*arguments, "controller:time-to-move+sg-i2v"]) == 0
     run = read_run("a.mp4")

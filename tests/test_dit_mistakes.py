@@ -148,7 +148,7 @@ def test_a_prompt_that_is_too_long_is_refused(name: str, limit: int) -> None:
 
 def test_published_models_have_names_and_settings() -> None:
     assert names()["ltx-video"] == "Lightricks/LTX-Video"
-    assert names()["cogvideox-5b-i2v"] == "zai-org/CogVideoX-5b-I2V"
+    assert names()["cogvideox-5b-i2v"] == "THUDM/CogVideoX-5b-I2V"
     assert settings_of("ltx-video") == LTXSettings() and settings_of("cogvideox-5b-i2v") == CogVideoXSettings()
     assert [kind.kind for kind in kinds()][:4] == ["svd", "wan", "ltx", "cogvideox"]
     with pytest.raises(FieldError, match="decode_noise"):

@@ -239,6 +239,13 @@ def test_what_contain_adds_is_cut_off_unless_it_is_to_stay(backbone: SVD) -> Non
     assert cut.run["version"] == "2.2" and cut.run["required"] == ["sampling.padding"] and kept.run["version"] == 1
     for video in (cut, kept):
         assert video.run is not None
+        record = video.recorded("light").run
+        assert record is not None
+        light = Run.from_dict(record)
+        assert (
+            torch.equal(replay(light, backbone=backbone).frames, video.frames)
+            and light.key == Run.from_dict(video.run).key
+        )
         again = replay(Run.from_dict(video.run), backbone=backbone)
         assert torch.equal(again.frames, video.frames) and again.run == video.run
     assert Run.from_dict(cut.run).key != Run.from_dict(kept.run).key
@@ -268,8 +275,8 @@ def test_a_squashed_picture_is_said_once_and_leaves_the_record_as_it_was(
     scene = Scene(image=PIL.Image.new("RGB", size), fit=fit)
     sampling = Sampling(width=64, height=64, num_frames=3, num_steps=2)
     planned = plan(scene, outline_of(tiny_svd(3, light=True)), controller=Controller(), sampling=sampling)
-    assert len(planned.notes) == bool(said) and planned.warnings == ()
-    assert not said or said in planned.notes[0]
+    assert len(planned.warnings) == bool(said) and planned.unused == ()
+    assert not said or said in planned.warnings[0]
 
 
 @given(st.tuples(*(st.integers(1, 300),) * 4))

@@ -16,11 +16,10 @@ from torch import Tensor, nn
 
 from imprint import nothing_is_left
 from sgi2v import SVD, Box, FreeTraj, Key, Motion, Sampling, Scene, generate
-from sgi2v.backbones import MODES, Mode, Text, outline_of
+from sgi2v.backbones import MODES, Mode, Text, arrangement, outline_of
 from sgi2v.backbones import memory as planning_module
 from sgi2v.backbones.memory import plan_memory
 from sgi2v.backbones.offloading import Checkpointing, OffloadedWeights, checkpoint_blocks
-from sgi2v.backbones.svd import memory as memory_module
 from sgi2v.backbones.svd import model as model_module
 from sgi2v.backbones.svd.compiling import compile_blocks
 from sgi2v.backbones.svd.decoding import decode_in_slices
@@ -65,8 +64,8 @@ class Swapped(Strict):
 def weights_apart(kind: type[OffloadedWeights] = Strict) -> Iterator[None]:
     """Models arranged inside behave as on a device with memory of its own."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memory_module, "has_own_memory", lambda _: True)
-        patch.setattr(memory_module, "OffloadedWeights", kind)
+        patch.setattr(arrangement, "has_own_memory", lambda _: True)
+        patch.setattr(arrangement, "OffloadedWeights", kind)
         yield
 
 

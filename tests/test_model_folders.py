@@ -1,4 +1,4 @@
-"""Folders of Stable Video Diffusion as people have them: every used field is checked, every whole form is read."""
+"""Folders of Stable Video Diffusion as people have them: used fields are checked, each whole form is read."""
 
 import json
 import shutil

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from sgi2v.backbones import memory as memory_module
+from sgi2v.device import cpu_alone
 from sgi2v.errors import FieldError
 from sgi2v.opening import ModelChoice
 from sgi2v.planning import Sampling
@@ -112,7 +113,7 @@ MISTAKES = {
     ),
     "no motions": (
         "still.json",
-        r"motions: the scene has none, and sg-i2v steers by them; draw one, or choose controller:none",
+        r"motions: the scene has none, and time-to-move steers by them; draw one, or choose controller:none",
     ),
     "unknown controller": ("scene.json controller:magic", r"controller: unknown 'magic'; known are none, sg-i2v"),
     "unknown setting": (
@@ -179,3 +180,19 @@ def test_memory_is_planned_for_the_clip_that_is_asked_for(monkeypatch: pytest.Mo
         choice.plan_memory(outline, large)
     with pytest.raises(FieldError, match="width: must be a multiple of 8, got 65"):
         choice.plan_memory(outline, Sampling(width=65))
+
+
+@pytest.mark.parametrize("arguments", ["generate --help", "generate scene.json --sed 1", "info"])
+def test_help_a_misspelt_option_and_info_import_nothing_heavy(arguments: str, folder: Path) -> None:
+    """Each of these libraries takes from a third of a second to several; `info` needs torch where a GPU may be."""
+    if arguments == "info" and not cpu_alone():
+        pytest.skip("this build of torch may know other devices")
+    program = (
+        "import sys\nfrom sgi2v.cli import main\ntry:\n  main(sys.argv[1:])\nexcept SystemExit:\n  pass\n"
+        "print(sorted({'torch', 'diffusers', 'transformers', 'safetensors', 'cv2', 'av'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments.split()], cwd=folder, capture_output=True, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -15,10 +15,11 @@ from sgi2v import Sampling, generate, replay
 from sgi2v.backbones.base import Text
 from sgi2v.backbones.dit.lora import load_lora, parse_lora
 from sgi2v.backbones.dit.model import VideoTransformer
+from sgi2v.backbones.registry import outline_of
 from sgi2v.controllers.base import Controller
 from sgi2v.errors import FieldError
 from sgi2v.grid import tracks_of
-from sgi2v.opening import ModelChoice
+from sgi2v.opening import ModelChoice, check_loras, loras
 from sgi2v.run import Run
 from tiny_dit import tiny_dit
 
@@ -187,9 +188,8 @@ def test_a_lora_joins_one_expert_or_both_and_stands_in_the_record(tmp_path: Path
     choice = ModelChoice(backbone=str(tiny_dit("a14b")), device="cpu", dtype="float32")
     frames = {}
     for said in ("", ":high", ":low", ":0.5"):
-        one = ModelChoice(backbone=choice.backbone, device="cpu", dtype="float32", lora=(f"{file}{said}",))
-        backbone = one.load(one.outline())
-        adapters = one.adapters(backbone)
+        backbone = choice.load(choice.outline())
+        adapters = loras(backbone, [f"{file}{said}"])
         video = generate(
             contract.scene(), backbone=backbone, controller=Controller(), sampling=SMALL, adapters=adapters
         )
@@ -199,6 +199,28 @@ def test_a_lora_joins_one_expert_or_both_and_stands_in_the_record(tmp_path: Path
         assert [(a["scale"], len(str(a["sha256"]))) for a in run.adapters] == [(0.5 if "0.5" in said else 1.0, 64)]
         assert torch.equal(replay(run, backbone=backbone, adapters=adapters).frames, video.frames)
     assert len({tuple(f.flatten()[:999].tolist()) for f in frames.values()}) == 4
+
+
+def test_rounded_or_fused_folders_are_told_apart(tmp_path: Path) -> None:
+    import json
+    import shutil
+
+    folder = tmp_path / "wan"
+    shutil.copytree(tiny_dit("ti2v-5b"), folder)
+    file = folder / "transformer" / "config.json"
+    plain = file.read_text()
+    file.write_text(json.dumps({**json.loads(plain), "quantization_config": {"quant_method": "nobody_has_this"}}))
+    with pytest.raises(FieldError, match=r"transformer/config.json: .* nobody_has_this"):
+        outline_of(folder)
+    file.write_text(plain)
+    weights = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    fused = {name.replace(".attn1.to_q.", ".attn1.to_qkv."): t for name, t in own_weights("ti2v-5b").items()}
+    safetensors.torch.save_file(fused, weights)
+    outline = outline_of(folder)
+    with pytest.raises(FieldError, match="fused projections"):
+        outline.load(device=torch.device("cpu"), dtype=torch.float32, memory="fast")
+    with pytest.raises(FieldError, match="fused projections"):
+        ModelChoice(backbone=str(tiny_dit("ti2v-5b")), transformer=weights).outline()
 
 
 def test_mistakes_are_found_before_weights_are_read(tmp_path: Path) -> None:
@@ -217,13 +239,15 @@ def test_mistakes_are_found_before_weights_are_read(tmp_path: Path) -> None:
         ({"transformer": broken}, "corrupt"),
         ({"transformer": tmp_path / "pickle.ckpt"}, "pickles can run code"),
         ({"transformer_2": wrong}, "no such network"),
-        ({"lora": ("none.safetensors",)}, "lora: none"),
         ({"backbone": "bundled", "quantise": "int8"}, "is no video transformer"),
-        ({"backbone": "bundled", "lora": (str(lora),)}, "is no video transformer"),
     )
     for chosen, words in cases:
         with pytest.raises(FieldError, match=words):
             ModelChoice(**{"backbone": folder, **chosen}).outline()
+    with pytest.raises(FieldError, match="lora: none"):
+        check_loras(outline_of(folder), ["none.safetensors"])
+    with pytest.raises(FieldError, match="is no video transformer"):
+        check_loras(outline_of("bundled"), [str(lora)])
     backbone = opened("ti2v-5b")
     with pytest.raises(FieldError, match=r"blocks\.9"):
         load_lora(backbone, str(lora))

@@ -153,8 +153,9 @@ def test_plain_sampling_is_every_step_and_nothing_done() -> None:
 flags = st.booleans()
 names = st.lists(st.sampled_from(["a:output", "b:self", "c"]), unique=True).map(tuple)
 uses = st.builds(
-    Uses, features=names, blocks=names, edits=flags, reuses_deep=flags, motions=flags, reference=flags, masks=flags
-)
+    Uses, features=names, blocks=names, edits=flags, reuses_deep=flags, motions=flags, reference=flags, masks=flags,
+    image=flags, weights=names,
+)  # fmt: skip
 
 
 @given(one=uses, two=uses, three=uses)
@@ -239,7 +240,9 @@ motion = Motion(box=Box(left=20, top=20, right=40, bottom=40), path=path)
 outline = outline_of()
 for name in (*controllers(), *COMBINATIONS):
     scene = Scene(image=PIL.Image.new("RGB", (96, 64)), motions=(motion,))
-    plan(scene, outline, controller=recommended(name, outline.settings.recommended))
+    method = recommended(name, outline.settings.recommended)
+    if not method.uses().image:  # which this model refuses
+        plan(scene, outline, controller=method)
 assert not {"torch", "diffusers", "transformers"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)

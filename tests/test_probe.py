@@ -4,7 +4,7 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ from sgi2v.opening import ModelChoice
 from sgi2v.planning import Range
 from sgi2v.step import Level
 from tiny import load_svd, save_tiny_svd, tiny_svd
+from tiny_dit import tiny_dit
 from toy_motion.saving import save_toy
 
 TRUTH = HeldOutWorld(scene_set=1, limit=1, width=96, height=64, num_frames=4)
@@ -169,7 +170,7 @@ def restless(monkeypatch: pytest.MonkeyPatch) -> None:
     class _Right:
         def track(self, frames: Tensor, boxes: Tensor, masks: object = None) -> TrackResult:
             middle = ((boxes[:, :2] + boxes[:, 2:]) / 2).double()[:, None].repeat(1, len(frames), 1)
-            middle[..., 0] += torch.linspace(0, 16, len(frames))
+            middle[..., 0] += torch.linspace(0, 30, len(frames))
             return TrackResult(centers=middle, lost=torch.zeros(len(boxes), len(frames), dtype=torch.bool))
 
     monkeypatch.setattr("sgi2v.evaluation.trackers.load_tracker", lambda name: _Right())
@@ -182,16 +183,22 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("kind", ["svd", "toy-flow"])
+FOLDERS: Mapping[str, Callable[[Path], Path]] = {
+    "svd": lambda _: tiny_svd(4, light=True),
+    "toy-flow": lambda place: save_toy(place / "toy"),
+    "ti2v-5b": lambda _: tiny_dit("ti2v-5b"),
+}
+
+
+@pytest.mark.parametrize("kind", FOLDERS)
 @pytest.mark.usefixtures("installed", "restless")
 def test_a_probe_prints_every_layer_and_keeps_the_best(
     kind: str, scenes: Path, tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = tiny_svd(4, light=True) if kind == "svd" else save_toy(tmp_path / "toy")
-    size = ["--num-frames", "4"] if kind == "svd" else ["--num-frames", "9"]
+    folder = FOLDERS[kind](tmp_path)
     said = [
-        "probe", "--backbone", str(folder), "--scenes", str(scenes), "--width", "96", "--height", "64", *size,
-        "--num-steps", "3", "--noise-levels", "0.5", "0.9", "--device", "cpu", "--quiet",
+        "probe", "--backbone", str(folder), "--scenes", str(scenes), "--width", "96", "--height", "64", "--num-frames",
+        "4" if kind == "svd" else "9", "--num-steps", "3", "--noise-levels", "0.5", "0.9", "--device", "cpu", "--quiet",
         *(["--blocks", "up_blocks.2"] if kind == "svd" else []),
     ]  # fmt: skip
     assert main(said) == 0
@@ -289,8 +296,10 @@ def test_a_recipe_that_names_layers_and_what_is_typed_win() -> None:
     found = {recipe: (one.loss, one.layers[0]) for recipe, one in layers.items() if isinstance(one, SGI2V)}
     assert found[None] == found["study"] == ("matching", "up_blocks.1.attentions.0:match")
     assert found["paper"] == ("alignment", "up_blocks.2.attentions.1:first-frame")
-    assert getattr(default_options([]).controller, "loss", None) == "matching"
-    assert getattr(default_options(["--no-probed"]).controller, "loss", None) == "alignment"
+    for arguments, loss in ([], "matching"), (["--no-probed"], "alignment"):
+        default = default_options(arguments)
+        typed = parse(type(default), "generate", ["a.json", *arguments, "controller:sg-i2v"], default)
+        assert getattr(typed.controller, "loss", None) == loss
 
 
 @pytest.mark.parametrize("pair", [False, True])

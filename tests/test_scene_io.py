@@ -15,11 +15,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from scene_strategies import garbage, scenes
+from sgi2v.cli import main
+from sgi2v.errors import FieldError
 from sgi2v.images import data_uri, png_bytes
 from sgi2v.scene import Box, Key, Motion, Scene
 from sgi2v.scene_io import (
     load_scene,
     save_scene,
+    save_traj,
     scene_from_dict,
     scene_to_dict,
 )
@@ -298,3 +301,43 @@ def test_what_is_written_can_be_read_by_others(tmp_path: Path) -> None:
     save_scene(SCENE, tmp_path)
     (tmp_path / "plain").write_text("")
     assert (tmp_path / "scene.json").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+def test_the_pictures_of_the_scene_that_is_read_are_not_written_over(depth: int, tmp_path: Path) -> None:
+    """Where a new file would have the name of a picture that the scene itself names: it stays as drawn."""
+    kind = np.uint16 if depth == 16 else np.uint8
+    Image.fromarray(np.arange(24 * 16).reshape(16, 24).astype(kind) * 99).save(tmp_path / "x-image.png")
+    Image.new("L", (24, 16), 7).save(tmp_path / "x-mask-0.png", compress_level=0)
+    motion = {"box": {"left": 2, "top": 2, "right": 9, "bottom": 9}, "mask": "x-mask-0.png"}
+    data = {"format": "sgi2v-scene", "version": 1, "image": "x-image.png", "motions": [motion]}
+    (tmp_path / "x.json").write_text(json.dumps(data))
+    before = {name: (tmp_path / name).read_bytes() for name in ("x-image.png", "x-mask-0.png")}
+    for command in (["convert", "x.json", "x.json"], ["convert", "x.json", "./x.json", "--embed"]):
+        scene = load_scene(tmp_path / "x.json")
+        assert main([*command[:1], *(str(tmp_path / word) for word in command[1:3]), *command[3:]]) == 0
+        assert load_scene(tmp_path / "x.json") == scene
+        assert {name: (tmp_path / name).read_bytes() for name in before} == before
+    # Another picture under that name is refused; the published folder's img.png is kept likewise.
+    (tmp_path / "x.json").write_text(json.dumps({**data, "image": "x-mask-0.png"}))
+    assert main(["convert", str(tmp_path / "x.json"), str(tmp_path / "x.json")]) == 0
+    Image.new("RGB", (24, 16), "red").save(tmp_path / "x-image.png")
+    swapped = {**data, "image": "x-mask-0.png", "motions": [{**motion, "mask": "x-image.png"}]}
+    (tmp_path / "x.json").write_text(json.dumps(swapped))
+    assert main(["convert", str(tmp_path / "x.json"), str(tmp_path / "x.json")]) == 2
+    published = tmp_path / "traj"
+    save_traj(load_scene(tmp_path / "x.json"), published, 4)
+    Image.fromarray(np.arange(24 * 16).reshape(16, 24).astype(np.uint16) * 99).save(published / "img.png")
+    kept = (published / "img.png").read_bytes()
+    assert main(["convert", str(published), str(published), "--num-frames", "6"]) == 0
+    assert (published / "img.png").read_bytes() == kept
+
+
+def test_what_docs_say_of_versions_and_paths_holds() -> None:
+    data = scene_to_dict(Scene(image=Image.new("RGB", (8, 8)), motions=(Motion(box=Box.around(4, 4, 4)),)))
+    with pytest.raises(FieldError, match=r"motions\[0\]\.path: 0 keys; give two or more, or leave path out"):
+        scene_from_dict({**data, "motions": [{**data["motions"][0], "path": []}]})
+    with pytest.raises(FieldError, match="version: 2 is for a scene with a reference, and there is none; say 1"):
+        scene_from_dict({**data, "version": 2})
+    with pytest.raises(FieldError, match=r"version: 2\.1 is for a scene with a negative_prompt, and there is none"):
+        scene_from_dict({**data, "version": "2.1"})

@@ -1,5 +1,7 @@
 """GrabCut finds a thing that stands out, the same every time, and says so when there is none."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from sgi2v.scene import Box, Key, Motion, Scene
-from sgi2v.segmentation import grab_cut, with_masks
+from sgi2v.segmentation import grab_cut, touching, with_masks
 
 
 def disc_on_wall(x: int, y: int, radius: int, size: tuple[int, int] = (120, 90)) -> tuple[Image.Image, np.ndarray]:
@@ -64,3 +66,20 @@ def test_every_object_that_moves_gets_a_mask_and_keeps_the_one_it_has() -> None:
     whole = Motion(box=Box(left=0, top=0, right=120, bottom=90), path=path)
     with pytest.raises(ValueError, match=r"^motions\[0\]\.box: fills the image"):
         with_masks(Scene(image=image, motions=(whole,)))
+
+
+def test_a_mask_that_ends_at_its_boxs_side_is_told_of() -> None:
+    """A side of the image cuts nothing, nor does a corner that merely touches."""
+
+    def told(left: int, right: int) -> tuple[str, ...]:
+        pixels = np.zeros((90, 120), np.uint8)
+        pixels[30:60, left:right] = 255
+        before = Motion(
+            box=Box(left=0, top=20, right=50, bottom=70), path=(Key(time=0, x=1, y=1), Key(time=1, x=2, y=1))
+        )
+        scene = Scene(image=Image.new("RGB", (120, 90)), motions=(before,))
+        return touching(replace(scene, motions=(replace(before, mask=Image.fromarray(pixels)),)), scene)
+
+    assert told(10, 40) == told(0, 40) == ()
+    (remark,) = told(10, 50)
+    assert remark == "motions[0].box: its right cuts the thing, whose mask ends there; widen the box"

@@ -405,6 +405,7 @@ def test_every_operation_answers(studio: StudioProcess, job: Any) -> None:
     http.post("/api/import/traj", content=file.getvalue(), params={"image": image})
     http.post("/api/import/video", content=http.get(result["mp4"]).content)
     http.post("/api/export/scene", json=scene())
+    http.post("/api/keep", json={"page": "a page", "pictures": [image]})
     long = send(studio, asked(sampling={**SMALL, "num_steps": 1000}, controller={"name": "none"})).json()["id"]
     until(lambda: http.get(f"/api/jobs/{long}/preview.png").is_success)
     http.post(f"/api/jobs/{long}/cancel")

@@ -295,8 +295,10 @@ def test_generate_watch_and_open_the_video_again(visit: Visit, tmp_path: Path) -
 def test_a_method_says_how_it_fares_with_the_model(visit: Visit) -> None:
     visit.photo()
     visit.page.click("#tab-settings")
-    visit.page.wait_for_selector("#verdict:has-text('Draw a box: sg-i2v steers by them')")
+    visit.page.wait_for_selector("#verdict:has-text('Draw a box: time-to-move steers by them')")
     visit.drag((20, 20), (50, 44))
+    visit.page.select_option("#set-controller", "sg-i2v")
+    visit.page.wait_for_selector("#method-note:has-text('photographs come apart')")
     assert "Choose time-to-move" in visit.page.inner_text("#method-note")
     visit.page.select_option("#set-controller", "time-to-move")
     visit.page.wait_for_selector("#method-note:has-text('Follows best')")

@@ -40,12 +40,13 @@ def earlier(data: Path) -> None:
     table = JobTable(data / "jobs.sqlite")
     row, _ = table.submit(request={"scene": scene}, plan=plan, payload="", max_queued=1, max_history=1)
     table.cancel(row["id"])
-    columns = "payload, created, finished, state, request, plan"
+    columns = "payload, created, finished, state, summary, pictures"
     with closing(sqlite3.connect(data / "jobs.sqlite")) as connection, connection:
-        for _ in range(1, NUM_EARLIER):  # at once: two transactions each would take seconds
+        for number in range(2, NUM_EARLIER + 1):  # at once: two transactions each would take seconds
             connection.execute(
                 f"INSERT INTO jobs (id, {columns}) SELECT lower(hex(randomblob(16))), {columns} FROM jobs LIMIT 1"
             )
+            connection.execute("INSERT INTO bodies SELECT ?, request, plan FROM bodies LIMIT 1", (number,))
 
 
 @pytest.fixture(scope="module")

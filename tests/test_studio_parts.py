@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import hashlib
+import io
 import json
 import os
 from collections.abc import Mapping
@@ -10,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from sgi2v.controllers import controllers, recommended
 from sgi2v.errors import FieldError
 from sgi2v.fitting import fitted
-from sgi2v.images import data_uri
+from sgi2v.images import data_uri, load_image
 from sgi2v.planning import Sampling
 from sgi2v.scene_io import scene_from_dict
 from sgi2v.studio.events import Hub
@@ -34,13 +36,47 @@ def pictures(tmp_path: Path) -> Pictures:
     return Pictures(tmp_path, Limits())
 
 
-def test_a_picture_is_kept_once_under_the_hash_of_its_pixels(pictures: Pictures) -> None:
+def test_a_picture_is_kept_as_it_came_where_a_browser_shows_it(pictures: Pictures, tmp_path: Path) -> None:
     image = picture()
-    names = {pictures.add(file_of(image, kind))[0] for kind in ("PNG", "BMP", "TIFF")}
-    (path,) = pictures.folder.iterdir()
-    assert names == {hashlib.sha256(path.read_bytes()).hexdigest()} and pictures.path(*names) == path
-    assert Image.open(path).tobytes() == image.tobytes()
-    assert pictures.add(file_of(picture(seed=1)))[0] not in names
+    for kind, suffix in {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}.items():
+        sent = file_of(image, kind)
+        file = tmp_path / "sent"
+        file.write_bytes(sent)
+        names = {pictures.add(sent)[0], pictures.add(file)[0]}
+        path = pictures.path(*names)
+        assert names == {hashlib.sha256(sent).hexdigest()} and path is not None
+        assert path.read_bytes() == sent and path.suffix == suffix
+    (name,) = {pictures.add(file_of(image, kind))[0] for kind in ("BMP", "TIFF")}
+    path = pictures.path(name)
+    assert path is not None and path.suffix == ".png" and Image.open(path).tobytes() == image.tobytes()
+    assert path.stem == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_what_a_browser_would_show_otherwise_is_kept_as_it_is_read(pictures: Pictures) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    clear = picture().convert("RGBA")
+    clear.putalpha(100)
+    for image, kind, more in (
+        (clear, "PNG", {}),
+        (picture().convert("CMYK"), "JPEG", {}),
+        (Image.fromarray(np.full((9, 9), 40_000, np.uint16)), "PNG", {}),
+        (picture(), "PNG", {"exif": turned}),
+        (picture(), "JPEG", {"icc_profile": b"Display P3"}),
+        (picture(), "WEBP", {"save_all": True, "append_images": [picture(seed=1)], "lossless": True}),
+    ):
+        file = io.BytesIO()
+        image.save(file, kind, **more)
+        name, read = pictures.add(file.getvalue())
+        path = pictures.path(name)
+        assert path is not None and path.suffix == ".png" and load_image(path).tobytes() == read.tobytes()
+    upright = io.BytesIO()
+    picture().save(
+        upright, "JPEG", exif=turned, icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    )
+    name, read = pictures.add(upright.getvalue())
+    path = pictures.path(name)
+    assert path is not None and path.suffix == ".jpg" and read.size == (32, 48)
 
 
 def test_an_embedded_scene_is_the_same_with_its_pictures_taken_in(pictures: Pictures) -> None:
@@ -68,7 +104,7 @@ def test_unused_pictures_go_when_they_are_old(pictures: Pictures) -> None:
     used, old, again, new = (pictures.add(file_of(picture(seed=seed)))[0] for seed in range(4))
     for name in (used, old, again):
         os.utime(pictures.folder / f"{name}.png", (0, 0))
-    pictures.add(file_of(picture(seed=2)))  # opened again: a page has it now
+    assert pictures.path(again)  # looked at, sent or planned with: a page has it now
     pictures.remove_unused([used], age=3600.0)
     assert {path.stem for path in pictures.folder.iterdir()} == {used, again, new}
 
@@ -141,7 +177,7 @@ def test_a_quiet_stream_shows_that_it_lives_and_too_many_are_refused(monkeypatch
         with pytest.raises(Problem) as problem:
             hub.listen(lambda: {})
         assert problem.value.status_code == 429
-        await stream.aclose()  # type: ignore[attr-defined]
+        await stream.aclose()
         await anext(hub.listen(lambda: {}))
 
     asyncio.run(listen())
@@ -175,7 +211,7 @@ def test_a_form_is_made_from_a_dataclass() -> None:
     assert list(fields) == ["lr", "count", "mode", "pair", "names", "on"]  # no form can hold a dictionary
     assert fields["lr"] == {
         "name": "lr", "type": "number", "optional": False, "default": 0.1, "published": 0.5, "help": "A step size.",
-        "simple": True,
+        "simple": True, "low": -1e6, "high": 1e6,
     }  # fmt: skip
     assert fields["count"]["type"] == "integer" and fields["count"]["optional"] and not fields["count"]["simple"]
     assert fields["mode"]["choices"] == ["a", "b"] and fields["on"]["type"] == "boolean"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sgi2v.writing import check_place, writing
+from sgi2v.writing import check_place, write_files, writing
 
 
 def test_the_new_replaces_the_old_file(tmp_path: Path) -> None:
@@ -59,3 +59,26 @@ def test_no_place_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="which is a file, not a folder"):
         check_place(tmp_path / "file" / "a" / "c.mp4")
+
+
+def test_folders_made_for_what_could_not_be_written_go_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a full disk: only those that were not there, and only empty ones."""
+    (tmp_path / "there").mkdir()
+    with (
+        pytest.raises(ValueError, match="No space left"),
+        writing(tmp_path / "there" / "new" / "deep" / "a.txt") as one,
+    ):
+        one.write_text("half")
+        raise OSError(28, "No space left on device")
+    assert [p.name for p in tmp_path.rglob("*")] == ["there"]
+    whole = Path.write_bytes
+    with monkeypatch.context() as patch, pytest.raises(ValueError, match="No space left"):
+        patch.setattr(Path, "write_bytes", lambda path, data: whole(path, data) if data == b"1" else full())
+        write_files(tmp_path / "b" / "c", {"x": b"2", "y": b"1"})
+    assert [p.name for p in tmp_path.rglob("*")] == ["there"]
+    write_files(tmp_path / "b" / "c", {"x": b"1"})
+    assert (tmp_path / "b" / "c" / "x").read_bytes() == b"1"
+
+
+def full() -> int:
+    raise OSError(28, "No space left on device")

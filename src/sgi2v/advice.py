@@ -113,9 +113,14 @@ def advised(outline: OutlineT, recipe: str | None = None) -> OutlineT:
 
 
 def _files(outline: Outline) -> Sizes:
-    """Bytes and time of change of the weight files that lie in the outline's folder."""
+    """Bytes and time of change of the weight files that lie in the outline's folder, a text encoder's left out.
+
+    That one may come and go: a model's texts are encoded once, and its hash does without it too.
+    """
     found = {}
-    parts = [place.name for place in listed(outline.folder) if place.is_dir()]
+    parts = [
+        place.name for place in listed(outline.folder) if place.is_dir() and not place.name.startswith("text_encoder")
+    ]
     for file in weight_files(outline.folder, parts):
         about = file.stat()
         found[file.relative_to(outline.folder).as_posix()] = (about.st_size, about.st_mtime_ns)

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float64
 
-from sgi2v.checks import choice, finite
+from sgi2v.checks import Bounds, choice, finite
 from sgi2v.curves import ease
 from sgi2v.errors import FieldError
 from sgi2v.scene import Box, Easing, Key, Motion, Number
@@ -36,13 +37,18 @@ class Camera:
     easing: Easing = "linear"
     """Change of the camera's speed between the first and the last frame."""
 
+    BOUNDS: ClassVar[Bounds] = MappingProxyType(
+        {"dx": (-10, 10), "dy": (-10, 10), "zoom": (0.01, 100), "roll": (-3600, 3600)}
+    )
+
     def __post_init__(self) -> None:
-        for field, low, high, remedy in (
-            ("dx", -10, 10, "give frame widths, as in 0.2"),
-            ("dy", -10, 10, "give frame heights, as in 0.2"),
-            ("zoom", 0.01, 100, "give a factor, as in 1.3"),
-            ("roll", -3600, 3600, "give degrees"),
+        for field, remedy in (
+            ("dx", "give frame widths, as in 0.2"),
+            ("dy", "give frame heights, as in 0.2"),
+            ("zoom", "give a factor, as in 1.3"),
+            ("roll", "give degrees"),
         ):
+            low, high = self.BOUNDS[field]
             value = finite(field, getattr(self, field), remedy)
             if not low <= value <= high:
                 raise FieldError(field, f"{value!r} is out of range {low} to {high}", remedy)

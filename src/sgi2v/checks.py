@@ -1,6 +1,8 @@
 """Checks of the values that a person gives; an error names the field, the value and the remedy in one line."""
 
+import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Final, TypeVar, get_args
 
 import numpy as np
@@ -12,6 +14,10 @@ T = TypeVar("T")
 
 MAX_TEXT: Final = 10_000
 """Characters of a name or a prompt."""
+LARGEST: Final = 1e6
+"""Of a number in a form whose class says no bounds of its own."""
+Bounds = Mapping[str, tuple[int | float, int | float]]
+"""Field -> its lowest and its highest value: what a dataclass has as ``BOUNDS``, the one place where they are said."""
 
 
 def shown(value: object) -> str:
@@ -38,6 +44,32 @@ def choice(field: str, value: object, allowed: object) -> None:
     words = get_args(allowed)
     if not isinstance(value, str) or value not in words:
         raise FieldError(field, f"{shown(value)} is not known", f"give one of {', '.join(words)}")
+
+
+def own_bounds(kind: type) -> dict[str, tuple[int | float, int | float]]:
+    """The bounds that a dataclass and its parents say, the nearest first."""
+    found: dict[str, tuple[int | float, int | float]] = {}
+    for parent in reversed(kind.__mro__):
+        found |= parent.__dict__.get("BOUNDS", {})
+    return found
+
+
+def bounds_of(kind: type, name: str) -> tuple[int | float, int | float]:
+    """Lowest and highest value of a dataclass's field, as forms show them."""
+    return own_bounds(kind).get(name, (-LARGEST, LARGEST))
+
+
+def check_bounds(where: str, value: object) -> None:
+    """Raise ValueError for a number of a dataclass, or of one inside it, that lies outside `bounds_of` its field."""
+    assert dataclasses.is_dataclass(value)
+    for field in dataclasses.fields(value):
+        inner, name = getattr(value, field.name), f"{where}.{field.name}" if where else field.name
+        if dataclasses.is_dataclass(inner):
+            check_bounds(name, inner)
+        low, high = bounds_of(type(value), field.name)
+        for number in inner if isinstance(inner, tuple) else (inner,):
+            if isinstance(number, int | float) and not isinstance(number, bool) and not low <= number <= high:
+                raise FieldError(name, f"must lie in {low:g}..{high:g}, got {number:g}")
 
 
 def check_text(field: str, value: object) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from jaxtyping import Float, Float32, Float64
 
 from sgi2v.errors import FieldError
 from sgi2v.grid import Tracks
-from sgi2v.lazy import torch
+from sgi2v.lazy import cv2, torch
 
 _COLLINEAR = 0.1
 """Boxes whose centres spread less than this share of their longest spread to the other side count as on a line."""

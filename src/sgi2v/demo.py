@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from sgi2v.backbones import Backbone
-from sgi2v.controllers import Controller
+from sgi2v.controllers import Controller, recommended
 from sgi2v.draw import draw_tracks, side_by_side
 from sgi2v.errors import FieldError
 from sgi2v.evaluation.metrics import MotionError, motion_error
@@ -67,12 +67,14 @@ def make_demo(
     controller: Controller | None = None,
     progress: Callable[[str], Callable[[Progress], None]] = lambda title: lambda progress: None,
 ) -> Demo:
-    """Generate the scene twice from one seed, with `controller` (default: SG-I2V) and without, and compare.
+    """Generate the scene twice from one seed, with `controller` and without, and compare.
 
-    `progress` gives the callback for the clip of a title. Raises what `generate` raises.
+    `controller` is by default SG-I2V as the model recommends it. `progress` gives the callback for the clip of a title.
+    Raises what `generate` raises.
     """
     # What is shown beside and on the clips lies in the model's own picture.
     sampling = replace(sampling or Sampling(), padding="keep")
+    controller = controller or recommended("sg-i2v", backbone.settings.recommended)
     plain = generate(scene, backbone=backbone, controller=Controller(), sampling=sampling, progress=progress(TITLES[0]))
     controlled = generate(
         scene, backbone=backbone, controller=controller, sampling=sampling, progress=progress(TITLES[1])

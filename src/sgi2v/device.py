@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
 
 from sgi2v.errors import FieldError
@@ -160,6 +161,11 @@ def free_memory(device: torch.device) -> int | None:
     """Free bytes on the device; None where the machine does not tell."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
+    return free_memory_of_host()
+
+
+def free_memory_of_host() -> int | None:
+    """Free bytes of the machine itself; None where it does not tell."""
     with suppress(OSError, ValueError, IndexError, StopIteration):
         # Linux: what can be had without swapping. What the kernel keeps of files is not in the count below.
         lines = Path("/proc/meminfo").read_text().splitlines()
@@ -206,9 +212,17 @@ def device_name(device: torch.device) -> str:
     return device.type
 
 
+def cpu_alone() -> bool:
+    """True where this build of torch knows no other device than the CPU; asked of its version, without torch."""
+    return sys.platform == "linux" and version("torch").endswith("+cpu")
+
+
 def describe_devices() -> list[str]:
-    """One line for each device torch can use here."""
-    lines = [f"cpu: {os.cpu_count()} cores, {torch.get_num_threads()} threads in use"]
+    """One line for each device torch can use here; torch is imported only where there may be another than the CPU."""
+    lines = [f"cpu: {os.cpu_count()} cores"]
+    if cpu_alone():
+        return lines
+    lines[0] += f", {torch.get_num_threads()} threads in use"
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         lines.append(f"cuda:{index}: {properties.name}, {properties.total_memory / 2**30:.0f} GiB")

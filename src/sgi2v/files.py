@@ -2,12 +2,21 @@
 
 import os
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from sgi2v.errors import FieldError
 
 MAX_BYTES: Final = 64 * 2**20
 """Of a scene.json (with what it embeds) and of a traj.npy."""
+
+_INSTEAD: Final = MappingProxyType(
+    {
+        "a picture": "say in a scene.json which box of it goes where (docs/scene.md), or draw that in sgi2v studio",
+        "a video": "give a scene.json (docs/scene.md); sgi2v replay makes a video of sgi2v's again",
+        "an array": "give the folder that holds it, with the img.png that it is for",
+    }
+)
 
 
 def read_file(path: Path, field: str) -> bytes:
@@ -20,6 +29,31 @@ def read_file(path: Path, field: str) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise FieldError(field, f"{path} cannot be read ({error.strerror})", "check its name and rights") from error
+
+
+def check_is_scene(path: Path) -> None:
+    """ValueError, saying what to do instead, for a picture, a video or an array in place of a scene's JSON."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(16)
+    except OSError:
+        return  # said by whoever reads it
+    kind = _kind(start)
+    if kind:
+        raise FieldError("scene", f"{path} is {kind}, not a scene", _INSTEAD[kind])
+
+
+def _kind(start: bytes) -> str:
+    """A file's kind by its first bytes; empty for one that is none of these."""
+    if start.startswith((b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\x01\0")):
+        return "a picture"
+    if start.startswith(b"RIFF"):
+        return "a picture" if start[8:12] == b"WEBP" else "a video"
+    if start[4:8] == b"ftyp":
+        return "a picture" if start[8:12] in (b"heic", b"heix", b"mif1", b"msf1", b"avif", b"avis") else "a video"
+    if start.startswith(b"\x1aE\xdf\xa3"):
+        return "a video"
+    return "an array" if start.startswith(b"\x93NUMPY") else ""
 
 
 def cache_folder() -> Path:

@@ -139,20 +139,21 @@ class Tracks:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Placement:
+class Placement:
     """Place of the source image in the resized picture: scaled to ``size``, its corner at ``offset``."""
 
     size: tuple[int, int]
     offset: tuple[int, int]
 
 
-def _placement(source: tuple[int, int], target: tuple[int, int], fit: Fit) -> _Placement:
+def placement(source: tuple[int, int], target: tuple[int, int], fit: Fit) -> Placement:
+    """Place of a picture of one size (width, height) in one of another, by a scene's ``fit``."""
     if fit == "stretch":
-        return _Placement(size=target, offset=(0, 0))
+        return Placement(size=target, offset=(0, 0))
     ratios = [target[k] / source[k] for k in range(2)]
     factor = max(ratios) if fit == "cover" else min(ratios)
     width, height = (max(1, round(source[k] * factor)) for k in range(2))
-    return _Placement(size=(width, height), offset=((target[0] - width) // 2, (target[1] - height) // 2))
+    return Placement(size=(width, height), offset=((target[0] - width) // 2, (target[1] - height) // 2))
 
 
 def fit_image(image: PIL.Image.Image, width: int, height: int, fit: Fit) -> PIL.Image.Image:
@@ -161,7 +162,7 @@ def fit_image(image: PIL.Image.Image, width: int, height: int, fit: Fit) -> PIL.
     ``stretch`` ignores the aspect ratio (as published), ``cover`` crops what hangs over on both sides, ``contain``
     repeats the edge pixels outwards, since black bars are no part of any photo a model was trained on.
     """
-    place = _placement(image.size, (width, height), fit)
+    place = placement(image.size, (width, height), fit)
     resized = image.resize(place.size, PIL.Image.Resampling.BICUBIC)
     if place.size == (width, height):
         return resized
@@ -173,21 +174,16 @@ def fit_image(image: PIL.Image.Image, width: int, height: int, fit: Fit) -> PIL.
 
 def shown_part(source: tuple[int, int], target: tuple[int, int], fit: Fit) -> tuple[int, int, int, int]:
     """Half-open (left, top, right, bottom) in a model's picture of what is of the image: all but contain's padding."""
-    place = _placement(source, target, fit)
+    place = placement(source, target, fit)
     left, top = (max(offset, 0) for offset in place.offset)
     return left, top, min(left + place.size[0], target[0]), min(top + place.size[1], target[1])
-
-
-def squash(source: tuple[int, int], target: tuple[int, int]) -> float:
-    """Width over height of a thing in the picture that is stretched to the target, as a multiple of what it was."""
-    return (target[0] / target[1]) / (source[0] / source[1])
 
 
 def _track(motion: Motion, scene: Scene, grid: Grid) -> Track:
     # The published order of operations, in float32: scale every coordinate, then move the first box by the
     # difference of centres. Any other order puts an edge that lies on a cell border into the neighbouring cell.
     source = np.array(scene.image.size, dtype=np.float32)
-    place = _placement(scene.image.size, (grid.width, grid.height), scene.fit)
+    place = placement(scene.image.size, (grid.width, grid.height), scene.fit)
     size, offset = (np.array(v, dtype=np.float32) for v in (place.size, place.offset))
     centers = motion.centers(grid.num_frames).astype(np.float32) * size / source
     box = motion.box

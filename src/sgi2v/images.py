@@ -4,6 +4,7 @@ import base64
 import io
 import os
 import re
+from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -116,6 +117,20 @@ def png_bytes(picture: Image.Image) -> bytes:
     file = io.BytesIO()
     picture.save(file, "PNG")
     return file.getvalue()
+
+
+def stays(file: Path, picture: Image.Image, keep: Collection[Path]) -> bool:
+    """True where a picture about to be written is one of the files `keep`, and so need not be.
+
+    What a person has drawn may say more than is read of it (16 bits, EXIF data), so it is never written over:
+    ValueError where the file is to be kept and holds another picture.
+    """
+    if file.resolve() not in keep:
+        return False
+    found = load_mask(file) if picture.mode in ("1", "L") else load_image(file)
+    if found != picture:
+        raise FieldError("output", f"{file} is a picture of the scene that is read", "choose another name or folder")
+    return True
 
 
 def data_uri(picture: Image.Image) -> str:

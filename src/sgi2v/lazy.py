@@ -1,9 +1,10 @@
-"""torch, imported when it is first used: a mistake in a command is answered without waiting for it."""
+"""Heavy libraries, imported when they are first used: a mistake in a command is answered without waiting for them."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    import cv2 as cv2
     import torch as torch
 else:
 
@@ -17,3 +18,4 @@ else:
             return getattr(import_module(self._name), name)
 
     torch: Final = _Lazy("torch")
+    cv2: Final = _Lazy("cv2")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from sgi2v.advice import advised
 from sgi2v.backbones.base import Backbone, Memory, Outline, settings_with, settings_with_recipe
-from sgi2v.backbones.dit.lora import load_lora, parse_lora
+from sgi2v.backbones.dit.lora import parse_lora
+from sgi2v.backbones.dit.outline import DiTOutline
 from sgi2v.backbones.registry import loaded, outline_of
 from sgi2v.errors import FieldError
 from sgi2v.planning import Sampling
@@ -45,9 +46,6 @@ class ModelChoice:
     """The same of the second network, for low noise, of a model that has two."""
     quantise: Literal["int8", "fp8"] | None = None
     """Round a video transformer's weights to 8 bits as they are loaded, which halves them; needs sgi2v[quantised]."""
-    lora: tuple[str, ...] = ()
-    """LoRA files: FILE.safetensors, or with a weight FILE.safetensors:0.8; of a model with two networks also with the
-    one that it is for, FILE.safetensors:0.8:high or :low."""
     probed: bool = True
     """Take the layers that sgi2v probe --write has found for these weights on this machine, if it was run, for what the
     model recommends."""
@@ -63,28 +61,13 @@ class ModelChoice:
         return outline.with_settings(settings_with(settings, changed or {}, "settings"))
 
     def _with_files(self, outline: Outline) -> Outline:
-        from sgi2v.backbones.dit.outline import DiTOutline
-
         parts = {"transformer": self.transformer, "transformer_2": self.transformer_2}
         files = {part: file for part, file in parts.items() if file is not None}
-        asked = {**files, **({"quantise": self.quantise} if self.quantise else {}), **dict.fromkeys(self.lora, "")}
-        if not asked:
+        if not (files or self.quantise):
             return outline
-        if not isinstance(outline, DiTOutline):
-            first = next(iter(files), "quantise" if self.quantise else "lora")
-            raise FieldError(first, f"{outline.name} is no video transformer", "leave it out")
-        for one in self.lora:
-            parse_lora(one)
+        check_transformer(outline, next(iter(files), "quantise"))
+        assert isinstance(outline, DiTOutline)
         return outline.with_files(files, self.quantise)
-
-    def adapters(self, backbone: Backbone) -> tuple[Adapter, ...]:
-        """The LoRAs, read and fitted to the model; FieldError for one whose keys fit nothing in it."""
-        from sgi2v.backbones.dit.model import VideoTransformer
-
-        if not self.lora:
-            return ()
-        assert isinstance(backbone, VideoTransformer), "the outline has been checked"
-        return tuple(load_lora(backbone, one) for one in self.lora)
 
     def plan_memory(self, outline: Outline, sampling: Sampling) -> MemoryPlan:
         """The memory mode for clips of that size; FieldError when it cannot fit, saying what would."""
@@ -103,3 +86,28 @@ class ModelChoice:
         return loaded(
             outline, device=self.device, dtype=self.dtype, memory=memory or self.memory, compiled=self.compile
         )
+
+
+def check_transformer(outline: Outline, field: str) -> None:
+    """FieldError under ``field`` for a model that is no video transformer."""
+    if not isinstance(outline, DiTOutline):
+        raise FieldError(field, f"{outline.name} is no video transformer", "leave it out")
+
+
+def check_loras(outline: Outline, files: Sequence[str]) -> None:
+    """FieldError for LoRA files that are none, or beside a model that takes none; their weights are not read."""
+    if files:
+        check_transformer(outline, "lora")
+    for one in files:
+        parse_lora(one)
+
+
+def loras(backbone: Backbone, files: Sequence[str]) -> tuple[Adapter, ...]:
+    """The LoRAs, read and fitted to the model; FieldError for one whose keys fit nothing in it."""
+    if not files:
+        return ()
+    from sgi2v.backbones.dit.lora import load_lora
+    from sgi2v.backbones.dit.model import VideoTransformer
+
+    assert isinstance(backbone, VideoTransformer), "its outline has been checked"
+    return tuple(load_lora(backbone, one) for one in files)

@@ -3,119 +3,41 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from jaxtyping import Float
 
 from sgi2v.backbones.base import Backbone, Outline, Text, settings_with
 from sgi2v.backbones.registry import load_backbone
-from sgi2v.controllers import Controller, Setup, controller_from_dict, controller_name, recommended
+from sgi2v.controllers import Controller, Setup, controller_from_dict, controller_name, default_controller
+from sgi2v.device import device_name
 from sgi2v.errors import FieldError
 from sgi2v.fitting import fitted
-from sgi2v.grid import Grid, Tracks, shown_part, squash, tracks_of
+from sgi2v.grid import Grid, Tracks, shown_part, tracks_of
 from sgi2v.latents import Given
 from sgi2v.lazy import torch
+from sgi2v.light import part_seen, tracks_seen
 from sgi2v.migrations import generator_of_1
+from sgi2v.pace import keep_pace, pace_of
 from sgi2v.planning import Sampling, Schedule
+from sgi2v.progress import Progress, RunProgress
+from sgi2v.remarks import cut, less_guided, squashed, too_fast
 from sgi2v.run import Run, public_name, trusted_source
 from sgi2v.sampling import sample
 from sgi2v.scene import Scene
 from sgi2v.scene_io import scene_from_dict
 from sgi2v.solvers import SOLVERS
-from sgi2v.step import Cancelled, Level, Reporter, Step
+from sgi2v.step import Level
+from sgi2v.video_tag import Recording
 
 if TYPE_CHECKING:
     from sgi2v.backbones.adapters import Adapter
     from sgi2v.video import Video
 
-# A guided iteration (forward and backward, ending early) against a plain step (two forward passes): only the ratio
-# matters, and only to the time left.
-_ITERATION_COST = 1.2
-_SEEN = 0.02  # of its shape, by which a picture is stretched unseen
-_PREVIEWS = 6  # at most, in one run: of the bundled model a decoded frame costs a quarter of a plain step
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """Place of a run on its way."""
-
-    phase: Literal["encode", "sample", "decode"]
-    step: int = 0
-    """Denoising steps begun."""
-    num_steps: int = 0
-    iteration: int = 0
-    """Guided iterations of this step begun; 0 in a plain step."""
-    num_iterations: int = 0
-    loss: float | None = None
-    """Alignment loss of the last guided step that is over."""
-    fraction: float = 0.0
-    """Share of the sampling that is done, 0 to 1."""
-    seconds_left: float | None = None
-    """Estimate for the sampling; None until there is something to go by."""
-
-
-@dataclass
-class _Progress(Reporter):
-    """Turns what the loop reports into Progress; reads losses when a step is over, so that no iteration waits."""
-
-    progress: Callable[[Progress], None]
-    cancelled: Callable[[], bool]
-    preview: Callable[[torch.Tensor], None] | None = None
-    """Shown the estimate of the clean latents, at some of the steps."""
-    num_iterations: Sequence[int] = ()
-    begun: float = field(default_factory=time.perf_counter)
-    first: int | None = None
-    """Index of the run's first step: a controller may leave out those before it."""
-    pending: torch.Tensor | None = None
-    loss: float | None = None
-
-    def planned(self, num_iterations: Sequence[int]) -> None:
-        self.num_iterations = num_iterations
-        self.begun = time.perf_counter()
-
-    def _tell(self, step: Step, iteration: int, num_iterations: int) -> None:
-        def cost(steps: int) -> float:
-            left_out = self.first or 0
-            return steps - left_out + _ITERATION_COST * sum(self.num_iterations[left_out:steps])
-
-        done = cost(step.index) + _ITERATION_COST * iteration
-        total = cost(step.count)
-        elapsed = time.perf_counter() - self.begun
-        self.progress(
-            Progress(
-                phase="sample",
-                step=step.index + 1,
-                num_steps=step.count,
-                iteration=iteration,
-                num_iterations=num_iterations,
-                loss=self.loss,
-                fraction=done / total,
-                seconds_left=elapsed / done * (total - done) if done > 0 else None,
-            )
-        )
-
-    def step(self, step: Step) -> None:
-        self.check_cancelled()
-        self.first = step.index if self.first is None else self.first
-        if self.pending is not None:
-            self.loss, self.pending = float(self.pending), None
-        self._tell(step, 0, self.num_iterations[step.index])
-
-    def iteration(self, step: Step, index: int, count: int, loss: Float[torch.Tensor, ""]) -> None:
-        self.pending = loss
-        self._tell(step, index + 1, count)
-
-    def estimate(self, step: Step, x0: Float[torch.Tensor, "n c y x"]) -> None:
-        if self.preview is not None and step.index % -(-step.count // _PREVIEWS) == 0:
-            self.preview(x0)
-
-    def check_cancelled(self) -> None:
-        if self.cancelled():
-            raise Cancelled("cancelled before the video was finished; nothing was written")
+__all__ = ["Plan", "Progress", "generate", "plan", "replay"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,9 +51,12 @@ class Plan:
     levels: Sequence[Level]
     schedule: Schedule
     warnings: tuple[str, ...]
-    """Remarks to the person, such as what of the scene is left unused; the run's record keeps them."""
-    notes: tuple[str, ...] = ()
-    """Remarks that follow from the scene and the size alone, such as that a photo is squashed; no record needs them."""
+    """Remarks to the person: what of the scene is left unused, what is guided less than it might be, which box cuts
+    its thing, what is too fast, how a picture is squashed."""
+    unused: tuple[str, ...] = ()
+    """Those of them that the record keeps: what of the scene is left unused."""
+    too_fast: tuple[str, ...] = ()
+    """Those of them on speed."""
 
 
 def plan(
@@ -140,8 +65,11 @@ def plan(
     *,
     controller: Controller | None = None,
     sampling: Sampling | None = None,
+    tracks: Tracks | None = None,
 ) -> Plan:
     """The run that `generate` would make of these arguments, from what is known before any weight is read.
+
+    ``tracks`` stand for what the scene becomes at the model's size, as a light record keeps it.
 
     Raises FieldError for a size the model cannot make, a first box outside the picture, a range without a step, a
     layer the model does not have, or a scene in which there is nothing to steer by.
@@ -157,7 +85,7 @@ def plan(
         sampling.num_steps,
     )
     assert width is not None and height is not None and num_frames is not None and num_steps is not None
-    controller = controller or recommended("sg-i2v", settings.recommended)
+    controller = controller or default_controller(settings)
     uses = controller.uses()
     if uses.motions and not scene.motions and not (uses.reference and scene.reference):
         raise FieldError(
@@ -166,7 +94,7 @@ def plan(
             "draw one, or choose controller:none",
         )
     grid = outline.grid(width, height, num_frames)
-    tracks = tracks_of(scene, grid)
+    tracks = tracks or tracks_of(scene, grid)
     tracks.check_first_boxes()
     levels = outline.levels(num_steps, grid)
     schedule = controller.schedule(levels)
@@ -177,6 +105,9 @@ def plan(
         unused.append("masks")
     model = public_name(outline.name)  # a record holds the remark, and names no folder of this machine
     remark = f"not used by {controller_name(controller)} on {model}: {', '.join(unused)}"
+    kept = (remark,) if unused else ()
+    fast = too_fast(scene, tracks, grid) if uses.motions else ()
+    cut_off = cut(scene) if uses.motions else ()
     return Plan(
         sampling=sampling,
         controller=controller,
@@ -184,19 +115,9 @@ def plan(
         tracks=tracks,
         levels=levels,
         schedule=schedule,
-        warnings=(remark,) if unused else (),
-        notes=_notes(scene, grid),
-    )
-
-
-def _notes(scene: Scene, grid: Grid) -> tuple[str, ...]:
-    ratio = squash(scene.image.size, (grid.width, grid.height))
-    if scene.fit != "stretch" or abs(ratio - 1) <= _SEEN:
-        return ()
-    was, made = (f"{width}x{height}" for width, height in (scene.image.size, (grid.width, grid.height)))
-    return (
-        f"the picture of {was} is stretched to {made}, things to {ratio:.2f} times their width for their height; "
-        "fit: cover cuts it instead, fit: contain pads it",
+        warnings=(*kept, *less_guided(controller, settings, levels), *cut_off, *fast, *squashed(scene, grid)),
+        unused=kept,
+        too_fast=fast,
     )
 
 
@@ -212,16 +133,19 @@ def generate(
     preview: Callable[[Float[torch.Tensor, "3 h w"]], None] | None = None,
     noise: torch.Tensor | None = None,
     reference_latents: torch.Tensor | None = None,
+    record: Recording = "light",
 ) -> Video:
     """A video of the scene's image in which its motions are followed.
 
-    ``backbone`` defaults to the bundled model, ``controller`` to SG-I2V with what the backbone recommends.
+    ``backbone`` defaults to the bundled model, ``controller`` to the method that the backbone names for
+    whoever names none (``settings.default``), with what it recommends.
     ``adapters`` take part in every pass (:mod:`sgi2v.backbones.adapters`). ``progress`` is called at every step and
     guided iteration; ``cancelled`` is asked as often, and the run raises :class:`Cancelled` when it answers True.
     ``preview`` is shown what the middle frame looks like so far, in 0..1, at up to six of the steps, decoded by
     itself; it changes nothing. ``noise`` stands instead of what the seed would give, ``reference_latents`` instead of
     the reference clip as the model encodes it: both latents of the video's grid, [frames, channels, rows, columns],
-    float32, normalised as the network sees them. The video carries its :class:`Run`, its noise and its latents.
+    float32, normalised as the network sees them. The video carries its :class:`Run`, its noise and its latents;
+    ``record`` is what of the run a file of it will carry (:meth:`sgi2v.Video.recorded`).
 
     Raises FieldError, before any compute, for what :func:`plan` refuses; MemoryError, saying what would lower it, when
     the device is too small.
@@ -232,9 +156,10 @@ def generate(
         controller=controller,
         sampling=sampling,
         adapters=adapters,
-        reporter=_Progress(progress=progress or (lambda _: None), cancelled=cancelled or (lambda: False)),
+        reporter=RunProgress(progress=progress or (lambda _: None), cancelled=cancelled or (lambda: False)),
         preview=preview,
         given=Given(noise=noise, reference_latents=reference_latents),
+        record=record,
     )
 
 
@@ -245,32 +170,46 @@ def _generate(
     controller: Controller | None,
     sampling: Sampling | None,
     adapters: Sequence[Adapter],
-    reporter: _Progress,
+    reporter: RunProgress,
     given: Given,
     preview: Callable[[torch.Tensor], None] | None = None,
-    drawn_from_noise: bool = False,
+    repeated: Run | None = None,
+    record: Recording = "light",
 ) -> Video:
-    """As :func:`generate`; ``drawn_from_noise`` repeats a run whose record is of version 1."""
+    """As :func:`generate`; ``repeated`` is the run that is made again, if one is."""
     from sgi2v.backbones.adapters import identities
     from sgi2v.video import Video
 
-    planned = plan(scene, backbone.outline, controller=controller, sampling=sampling)
+    drawn_from_noise = repeated is not None and repeated.version == 1
+    tracks = None if repeated is None else tracks_seen(scene, repeated)
+    planned = plan(scene, backbone.outline, controller=controller, sampling=sampling, tracks=tracks)
     sampling, grid = planned.sampling, planned.grid
     given.check(planned.controller, grid)
     number = str(backbone.dtype).removeprefix("torch.")
+    method = controller_name(planned.controller)
+    kind = f"{backbone.weights_sha256[:16]} {device_name(backbone.device)} {number} {backbone.memory} {method}"
+    pixels = grid.width * grid.height * grid.num_frames
+    if (pace := pace_of(kind)) is not None:
+        reporter.pace = pace * pixels
     size = grid.width, grid.height
-    part = shown_part(scene.image.size, size, scene.fit)
-    cut = sampling.padding == "cut" and part != (0, 0, *size)
+    part = None if repeated is None else part_seen(repeated)
+    part = part or shown_part(scene.image.size, size, scene.fit)
+    is_cut = sampling.padding == "cut" and part != (0, 0, *size)
+    values = dataclasses.asdict(sampling)
+    if not is_cut:
+        del values["padding"]  # a record says only that it was cut: older programs never did
     run = Run.of(
         scene,
         backbone,
         planned.controller,
-        {**_recorded(sampling, cut), "dtype": number},
+        {**values, "dtype": number},
         adapters=identities(adapters),
-        warnings=planned.warnings,
+        warnings=planned.unused,
         inputs=given.hashes,
         drawn_from_noise=drawn_from_noise,
     )
+    if repeated is not None and repeated.seen is not None:
+        run = dataclasses.replace(run, scene=repeated.scene, seen=repeated.seen)
     if preview is not None:
         shown = preview
         reporter.preview = lambda x0: shown(backbone.decode(x0, [len(x0) // 2])[0])
@@ -299,9 +238,10 @@ def _generate(
             )
             solver = SOLVERS[sampling.solver]
             latents = sample(planned.controller, setup, noise=noise, reporter=reporter, solver=solver)
+            keep_pace(kind, reporter.measured() / pixels)
             reporter.progress(Progress(phase="decode", fraction=1.0))
             frames = backbone.decode(latents).cpu()
-            if cut:
+            if is_cut:
                 left, top, right, bottom = part
                 frames = frames[..., top:bottom, left:right].contiguous()
     except (torch.OutOfMemoryError, RuntimeError) as error:
@@ -309,14 +249,13 @@ def _generate(
             raise MemoryError(_memory_advice(backbone, sampling)) from error
         raise
     return Video(
-        frames=frames, fps=float(backbone.settings.fps), run=run.to_dict(), noise=noise.cpu(), latents=latents.cpu()
+        frames=frames,
+        fps=float(backbone.settings.fps),
+        run=run.to_dict(),
+        noise=noise.cpu(),
+        latents=latents.cpu(),
+        record=record,
     )
-
-
-def _recorded(sampling: Sampling, cut: bool) -> dict[str, object]:
-    """The sampling as a record says it: of padding only that it was cut, since older programs never did."""
-    values = dataclasses.asdict(sampling)
-    return values if cut else {name: value for name, value in values.items() if name != "padding"}
 
 
 def _memory_advice(backbone: Backbone, sampling: Sampling) -> str:
@@ -336,6 +275,7 @@ def replay(
     cancelled: Callable[[], bool] | None = None,
     noise: torch.Tensor | None = None,
     reference_latents: torch.Tensor | None = None,
+    record: Recording = "light",
 ) -> Video:
     """The run's video, made again from its record alone.
 
@@ -371,9 +311,10 @@ def replay(
         controller=controller,
         sampling=sampling,
         adapters=adapters,
-        reporter=_Progress(progress=progress or (lambda _: None), cancelled=cancelled or (lambda: False)),
+        reporter=RunProgress(progress=progress or (lambda _: None), cancelled=cancelled or (lambda: False)),
         given=given,
-        drawn_from_noise=run.version == 1,
+        repeated=run,
+        record=record,
     )
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from types import MappingProxyType
+from typing import ClassVar, Final, Literal
 
-from sgi2v.checks import choice
+from sgi2v.checks import Bounds, choice, own_bounds
 from sgi2v.errors import FieldError
 from sgi2v.step import Level
 
@@ -17,6 +18,8 @@ alike for every model), step (steps still to go: num_steps at pure noise, 1 at t
 noise to 1)."""
 SolverName = Literal["euler", "dpm2m"]
 """Steps from level to level (:mod:`sgi2v.solvers`)."""
+SIZES: Final[Bounds] = MappingProxyType({"width": (1, 8192), "height": (1, 8192), "num_frames": (1, 1024)})
+"""Sizes of a video that anybody may ask for; a model makes fewer."""
 
 
 def position(unit: Unit, level: Level, index: int, count: int) -> float:
@@ -118,6 +121,8 @@ class Uses:
     """Blocks whose attention it changes, by name."""
     edits: bool = False
     """True where it changes attention at all."""
+    edited_by: tuple[str, ...] = ()
+    """Its fields that do: with these off it changes none."""
     reuses_deep: bool = False
     """True where it skips a U-Net's deep blocks."""
     motions: bool = False
@@ -128,8 +133,8 @@ class Uses:
     """True where it looks at the motions' masks."""
     image: bool = False
     """True where it changes what the model is given of the picture."""
-    weights: str = ""
-    """The training that the model's weights must have had; empty for any."""
+    weights: tuple[str, ...] = ()
+    """Methods that the model's weights must have been trained for; none for any weights."""
 
     def __or__(self, other: Uses) -> Uses:
         """Parts that two methods use together."""
@@ -137,12 +142,13 @@ class Uses:
             features=tuple(dict.fromkeys((*self.features, *other.features))),
             blocks=tuple(dict.fromkeys((*self.blocks, *other.blocks))),
             edits=self.edits or other.edits,
+            edited_by=(*self.edited_by, *other.edited_by),
             reuses_deep=self.reuses_deep or other.reuses_deep,
             motions=self.motions or other.motions,
             reference=self.reference or other.reference,
             masks=self.masks or other.masks,
             image=self.image or other.image,
-            weights=self.weights or other.weights,
+            weights=tuple(dict.fromkeys((*self.weights, *other.weights))),
         )
 
 
@@ -165,24 +171,38 @@ class Sampling:
     to the model's own path in fewer steps; of first order at and after every step at which a method steers)."""
 
     padding: Padding = "cut"
-    """What fit: contain adds around a picture of another shape than the video's: cut off the frames that were made, or
-    kept in them."""
+    """Pixels that fit: contain adds around a picture of another shape than the video's: cut off the frames that were
+    made, or kept in them."""
+
+    BOUNDS: ClassVar[Bounds] = MappingProxyType({"seed": (0, 2**63 - 1), "num_steps": (1, 1000), **SIZES})
 
     def __post_init__(self) -> None:
         choice("solver", self.solver, SolverName)
         choice("padding", self.padding, Padding)
         if not 0 <= self.seed < 2**63:
             raise FieldError("seed", f"must lie in 0..2^63-1, got {self.seed}")
-        if self.num_steps is not None and not 1 <= self.num_steps <= 1000:
-            raise FieldError("num_steps", f"must lie in 1..1000, got {self.num_steps}")
+        for name in ("num_steps", *SIZES):
+            (low, high), value = self.BOUNDS[name], getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise FieldError(name, f"must lie in {low}..{high}, got {value}")
 
 
-def check_numbers(controller: object, smallest: Mapping[str, int | float], *, above: Sequence[str] = ()) -> None:
-    """FieldError for a field that is not finite, below its smallest value, or not above 0 where ``above`` names it."""
-    for name, low in smallest.items():
+def check_numbers(
+    controller: object,
+    smallest: Mapping[str, int | float] = MappingProxyType({}),
+    *,
+    above: Sequence[str] = (),
+) -> None:
+    """FieldError for a field that is not finite or lies outside what its class says as ``BOUNDS``, that is below its
+    smallest value where ``smallest`` names it, or not above 0 where ``above`` does."""
+    own = own_bounds(type(controller))
+    for name, low in {**{name: low for name, (low, _) in own.items()}, **smallest}.items():
         value = getattr(controller, name)
         if not low <= value < math.inf:
             raise FieldError(f"controller.{name}", f"must be a finite number >= {low:g}, got {value}")
+    for name, (_, high) in own.items():
+        if getattr(controller, name) > high:
+            raise FieldError(f"controller.{name}", f"must be at most {high:g}, got {getattr(controller, name)}")
     for name in above:
         value = getattr(controller, name)
         if not 0 < value < math.inf:

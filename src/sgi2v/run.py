@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -26,11 +27,13 @@ FORMAT: Final = "sgi2v-run"
 VERSION: Final = 2
 """2 knows ranges with a unit, adapters, warnings, and methods that packages bring; without these 1 is written."""
 MINOR: Final = 2
-"""2.1 knows inputs, a solver, a scene's negative prompt and Time-to-Move's mask rule, 2.2 padding that was cut; without
-these 2 is written."""
+"""2.1 knows inputs, a solver, a scene's negative prompt and Time-to-Move's mask rule; without these 2 is written. 2.2
+is a light record (:mod:`sgi2v.light`), or one of frames whose padding was cut off."""
 _PARTS: Final = ("scene", "backbone", "controller", "sampling", "versions")
 _SINCE_2: Final = ("adapters", "warnings")
 _SINCE_2_1: Final = "inputs"
+_SINCE_2_2: Final = "seen"
+_KEY: Final = re.compile(r"[0-9a-f]{64}")
 _PACKAGES: Final = ("sgi2v", "torch", "diffusers", "transformers")
 
 
@@ -55,8 +58,11 @@ class Run:
     """Remarks to the person before the run, such as what of the scene it left unused."""
     inputs: Mapping[str, str] = field(default_factory=dict)
     """Latents that were given (noise, reference_latents) -> SHA-256 (:func:`sgi2v.latents.fingerprint`)."""
+    seen: Json | None = None
+    """Of a light record (:mod:`sgi2v.light`) the key of the full one, and boxes and masks as the model saw them."""
     version: int = VERSION
-    """Major version it is written in; in version 1 FreeTraj draws from the noise (:mod:`sgi2v.migrations`)."""
+    """Major version that the full record is written in; in version 1 FreeTraj draws from the noise
+    (:mod:`sgi2v.migrations`)."""
 
     @classmethod
     def of(
@@ -80,14 +86,10 @@ class Run:
         said = without_newer(controller_to_dict(controller))
         older = controller_to_1(said, drawn_from_noise=drawn_from_noise)
         sampling = {name: value for name, value in sampling.items() if (name, value) != ("solver", "euler")}
-        shown = scene_to_dict(scene, embed=True)
-        if scene.negative_prompt:
-            # A scene may be read without it, a run may not: the video would be another.
-            shown[REQUIRED] = ["negative_prompt"]
-        new = inputs or "solver" in sampling or "padding" in sampling or scene.negative_prompt
+        new = inputs or {"solver", "padding"} & set(sampling) or scene.negative_prompt
         old = older is not None and not adapters and not warnings and not new
         return cls(
-            scene=shown,
+            scene=embedded(scene),
             backbone={
                 "name": public_name(backbone.name),
                 "weights_sha256": backbone.weights_sha256,
@@ -114,6 +116,9 @@ class Run:
         if required:
             minor = MINOR if "padding" in self.sampling else 1
             written = {"version": version_text((VERSION, minor)), REQUIRED: required}
+        if self.seen is not None:
+            written = {"version": version_text((VERSION, MINOR)), REQUIRED: [*required, _SINCE_2_2]}
+            parts[_SINCE_2_2] = {**self.seen, "version": self.version}
         # Through JSON, so that tuples and the like are what they will be when read back.
         whole = {"format": FORMAT, **written, **parts}
         loaded = json.loads(json.dumps(whole, allow_nan=False))
@@ -131,6 +136,7 @@ class Run:
         reader = RecordReader(data, "run", newest=(VERSION, MINOR))
         major, _ = reader.version
         known = {*_PARTS, *(_SINCE_2 if major >= 2 else ()), *([_SINCE_2_1] if reader.version >= (2, 1) else [])}
+        known |= {_SINCE_2_2} if reader.version >= (2, 2) else set()
         reader.known(data, {"format", "version", *known})
         reader.warn()
         for name in _PARTS:
@@ -142,11 +148,24 @@ class Run:
         if not isinstance(data.get(_SINCE_2_1, {}), Mapping):
             raise FieldError(f"run.{_SINCE_2_1}", "no JSON object; the record is damaged")
         parts: Json = {name: value for name, value in data.items() if name in known}
+        if _SINCE_2_2 in parts:
+            seen = parts[_SINCE_2_2]
+            if not (
+                isinstance(seen, Mapping) and _KEY.fullmatch(str(seen.get("key"))) and seen.get("version") in (1, 2)
+            ):
+                raise FieldError(f"run.{_SINCE_2_2}", "no key or version of the full record; the record is damaged")
+            major = int(seen["version"])
+            parts[_SINCE_2_2] = {name: value for name, value in seen.items() if name != "version"}
         return cls(**parts, version=major)
 
     @property
     def key(self) -> str:
-        """SHA-256 of all that decides the video: the record without versions, names and remarks, pictures by pixels."""
+        """SHA-256 of all that decides the video: the record without versions, names and remarks, pictures by pixels.
+
+        Of a light record that of the full one, which it keeps.
+        """
+        if self.seen is not None:
+            return str(self.seen["key"])
         backbone = {name: value for name, value in self.backbone.items() if name != "name"}
         decides = {
             "scene": _by_pixels(self.scene),
@@ -171,6 +190,15 @@ def _by_pixels(value: object) -> object:
             pixels = f"{picture.mode} {picture.size} ".encode() + picture.tobytes()
         return f"sha256:{hashlib.sha256(pixels).hexdigest()}"
     return value
+
+
+def embedded(scene: Scene) -> Json:
+    """A scene as a record holds it, its pictures in it."""
+    shown = scene_to_dict(scene, embed=True)
+    if scene.negative_prompt:
+        # A scene may be read without it, a run may not: the video would be another.
+        shown[REQUIRED] = ["negative_prompt"]
+    return shown
 
 
 def public_name(name: str) -> str:

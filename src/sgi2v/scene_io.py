@@ -3,19 +3,19 @@
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from PIL import Image
 
 from sgi2v.checks import shown
 from sgi2v.errors import FieldError, joined, within
-from sgi2v.files import MAX_BYTES, read_file
-from sgi2v.images import Source, data_bytes, data_uri, load_image, load_mask, png_bytes
+from sgi2v.files import MAX_BYTES, check_is_scene, read_file
+from sgi2v.images import Source, data_bytes, data_uri, load_image, load_mask, png_bytes, stays
 from sgi2v.records import Json, RecordReader, version_text
 from sgi2v.reference import MAX_FRAMES, Reference, check_pixels, files_of, frame_in, load_reference, read_clip
 from sgi2v.scene import MAX_KEYS, MAX_MOTIONS, Box, Key, Motion, Scene
@@ -27,6 +27,7 @@ __all__ = [
     "load_mask",
     "load_scene",
     "load_traj",
+    "pictures_of",
     "save_scene",
     "save_traj",
     "scene_from_dict",
@@ -53,24 +54,46 @@ def load_scene(path: str | os.PathLike[str]) -> Scene:
         if not (path / "scene.json").is_file():
             return load_traj(path)
         path = path / "scene.json"
+    return scene_from_dict(_json_of(path), path.parent)
+
+
+def pictures_of(path: str | os.PathLike[str]) -> frozenset[Path]:
+    """Files of the pictures and clips that a scene names, which :func:`load_scene` has read without a fault."""
+    path = Path(path)
+    if path.is_dir() and not (path / "scene.json").is_file():
+        return frozenset({(path / "img.png").resolve()})
+    path = path / "scene.json" if path.is_dir() else path
+    data: Any = _json_of(path)
+    named = [data["image"], *(motion.get("mask") for motion in data["motions"])]
+    for part in data.get("reference", {}).values():
+        named += part if isinstance(part, list) else [part]
+    files = [path.parent / name for name in named if isinstance(name, str) and not name.startswith("data:")]
+    files += [inner for file in files if file.is_dir() for inner in file.iterdir()]
+    return frozenset(file.resolve() for file in files)
+
+
+def _json_of(path: Path) -> object:
+    check_is_scene(path)
     text = read_file(path, "scene")
     try:
-        data = json.loads(text.decode("utf-8-sig"), object_pairs_hook=_no_twice)  # NaN is found with its field
+        return json.loads(text.decode("utf-8-sig"), object_pairs_hook=_no_twice)  # NaN is found with its field
     except RecursionError:
         raise FieldError(
             "scene", f"{path} is nested too deeply", "give a scene as docs/scene.md describes it"
         ) from None
     except ValueError as error:
         raise FieldError("scene", f"{path} is not JSON as a scene needs it ({error})") from error
-    return scene_from_dict(data, path.parent)
 
 
-def save_scene(scene: Scene, path: str | os.PathLike[str], *, embed: bool = False) -> Path:
+def save_scene(
+    scene: Scene, path: str | os.PathLike[str], *, embed: bool = False, keep: Collection[Path] = frozenset()
+) -> Path:
     """Writes a scene as JSON to `path` (a folder gets scene.json) and returns the file.
 
     Image and masks go beside it as PNG, named after it, or with `embed` into it. Every file is written whole
-    under another name and then renamed, the JSON last, so a reader never meets half a scene. Raises ValueError
-    for a place that cannot be written.
+    under another name and then renamed, the JSON last, so a reader never meets half a scene. A file that is one of
+    `keep` (:func:`pictures_of` the scene that was read) is left as it is. Raises ValueError for a place that cannot be
+    written, and where a file of `keep` would have to hold another picture.
     """
     path = Path(path)
     if path.suffix != ".json":
@@ -86,7 +109,8 @@ def save_scene(scene: Scene, path: str | os.PathLike[str], *, embed: bool = Fals
         pictures += [(d["mask"], m.mask) for d, m in zip(data["motions"], scene.motions, strict=True) if m.mask]
         for part, names in data.get("reference", {}).items():
             pictures += zip(names, getattr(scene.reference, part), strict=True)
-        files = {name: png_bytes(picture) for name, picture in pictures} | files
+        fresh = [(name, picture) for name, picture in pictures if not stays(path.parent / name, picture, keep)]
+        files = {name: png_bytes(picture) for name, picture in fresh} | files
     write_files(path.parent, files)
     return path
 
@@ -164,8 +188,18 @@ def scene_from_dict(data: object, base_dir: str | os.PathLike[str] | None = None
     others: dict[str, object] = {k: data[k] for k in ("fit", "prompt", "negative_prompt") if k in data}
     if "reference" in data:
         others["reference"] = _reference(reader, data["reference"], base_dir)
+    _check_version(reader, data)
     reader.warn()
     return _built(Scene, {"image": image, "motions": tuple(made), **others})
+
+
+def _check_version(reader: RecordReader, data: Mapping[str, object]) -> None:
+    """FieldError for a version that is for a field which is not there: the field may have been misspelt, or lost."""
+    needed = {(2, 0): "reference", (2, 1): "negative_prompt"}.get(reader.version)
+    if needed and needed not in data:
+        said = version_text(reader.version)
+        remedy = "say 1" if needed == "reference" else "say 1, or 2 with a reference"
+        raise FieldError("version", f"{said} is for a scene with a {needed}, and there is none", remedy)
 
 
 def _reader(data: object) -> RecordReader:
@@ -186,6 +220,8 @@ def _motion(
 ) -> Motion:
     data = dict(_object(reader, field, value, {"box"}, {"name", "kind", "curve", "path", "mask"}))
     data["box"] = _make(reader, f"{field}.box", data["box"], Box)
+    if "path" in data and data["path"] == []:
+        raise FieldError(f"{field}.path", "0 keys", "give two or more, or leave path out to pin the box")
     keys = _list(f"{field}.path", data.get("path", []), MAX_KEYS)
     data["path"] = tuple(_make(reader, f"{field}.path[{index}]", key, Key) for index, key in enumerate(keys))
     if "mask" in data:

@@ -1,13 +1,14 @@
 """Masks from boxes: GrabCut tells the thing in a box from the background around it."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-import cv2
 import numpy as np
 from PIL import Image
 
 from sgi2v.errors import FieldError, within
+from sgi2v.lazy import cv2
 from sgi2v.scene import Box, Scene
 
 _AROUND: Final = 0.5
@@ -16,6 +17,8 @@ _SIDE: Final = 400
 """Pixels of the longer side at which it is computed; the outline is as fine as that."""
 _SPECK: Final = 0.05
 """Parts smaller than this share of the largest are dropped."""
+_TOUCHED: Final = 0.25
+"""Share of a side of the box from which on a mask along it was cut off there, and does not merely touch it."""
 
 
 def grab_cut(image: Image.Image, box: Box, *, iterations: int = 5) -> Image.Image:
@@ -52,7 +55,9 @@ def grab_cut(image: Image.Image, box: Box, *, iterations: int = 5) -> Image.Imag
     thing = _without_specks(((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)).astype(np.uint8))
     if not thing.any():
         raise FieldError(
-            "box", "nothing in it stands out from what surrounds it", "move the box, or draw the mask by hand"
+            "box",
+            "nothing in it stands out from what surrounds it",
+            "widen it if it cuts the thing, move it, or draw the mask by hand",
         )
     fine = cv2.resize(thing * 255, (crop.shape[1], crop.shape[0]), interpolation=cv2.INTER_LINEAR)
     mask = Image.new("L", image.size)
@@ -68,16 +73,48 @@ def _without_specks(thing: np.ndarray) -> np.ndarray:
     return whole
 
 
-def with_masks(scene: Scene, *, anew: bool = False) -> Scene:
+def with_masks(scene: Scene, *, anew: bool = False, failed: Callable[[FieldError], None] | None = None) -> Scene:
     """The scene with a mask for every object that moves and has none, or with `anew` for all that move.
 
     Pins get none: they hold whatever is under them, often plain background, from which nothing stands out. Raises
-    ValueError as `grab_cut` does, naming the motion.
+    ValueError as `grab_cut` does, naming the motion; with `failed` that is told instead, and the others get theirs.
     """
     motions = []
     for index, motion in enumerate(scene.motions):
         if motion.kind == "object" and motion.path and (anew or motion.mask is None):
-            with within(f"motions[{index}]"):
-                motion = replace(motion, mask=grab_cut(scene.image, motion.box))
+            try:
+                with within(f"motions[{index}]"):
+                    motion = replace(motion, mask=grab_cut(scene.image, motion.box))
+            except FieldError as error:
+                if failed is None:
+                    raise
+                failed(error)
         motions.append(motion)
     return replace(scene, motions=tuple(motions))
+
+
+def touching(masked: Scene, before: Scene) -> tuple[str, ...]:
+    """A remark on each new mask that fills much of its box's border: the box, beyond which none was looked for, cuts.
+
+    A side of the box that is the image's is not counted.
+    """
+    found = []
+    for index, (motion, old) in enumerate(zip(masked.motions, before.motions, strict=True)):
+        if motion.mask is None or motion.mask is old.mask:
+            continue
+        box, (width, height) = motion.box, masked.image.size
+        left, top = int(np.floor(box.left)), int(np.floor(box.top))
+        right, bottom = int(np.ceil(box.right)), int(np.ceil(box.bottom))
+        pixels = np.asarray(motion.mask)[top:bottom, left:right] > 0
+        sides = {
+            "left": (left > 0, pixels[:, 0]),
+            "top": (top > 0, pixels[0]),
+            "right": (right < width, pixels[:, -1]),
+            "bottom": (bottom < height, pixels[-1]),
+        }
+        cut = [side for side, (open_, line) in sides.items() if open_ and line.mean() > _TOUCHED]
+        if cut:
+            found.append(
+                f"motions[{index}].box: its {' and '.join(cut)} cuts the thing, whose mask ends there; widen the box"
+            )
+    return tuple(found)

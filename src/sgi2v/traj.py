@@ -3,6 +3,7 @@
 import io
 import os
 import tokenize
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from jaxtyping import Float64
 from sgi2v.checks import shown
 from sgi2v.errors import FieldError, within
 from sgi2v.files import read_file
-from sgi2v.images import load_image, png_bytes
+from sgi2v.images import load_image, png_bytes, stays
 from sgi2v.scene import MAX_KEYS, MAX_MOTIONS, Box, Key, Motion, Scene, frame_times
 from sgi2v.writing import write_files
 
@@ -38,10 +39,17 @@ def load_traj(folder: str | os.PathLike[str]) -> Scene:
     return Scene(image=load_image(folder / "img.png"), motions=tuple(motions))
 
 
-def save_traj(scene: Scene, folder: str | os.PathLike[str], num_frames: int = 14) -> Path:
+def save_traj(
+    scene: Scene,
+    folder: str | os.PathLike[str],
+    num_frames: int = 14,
+    *,
+    keep: Collection[Path] = frozenset(),
+) -> Path:
     """Writes a scene as the published img.png and traj.npy (see `load_traj`) with `num_frames` centres a box.
 
-    Names, kinds, masks, prompts and fit have no place there and are left out; a changing scale is refused.
+    Names, kinds, masks, prompts and fit have no place there and are left out; a changing scale is refused. An img.png
+    that is one of `keep`, the pictures of the scene itself, is not written anew (:func:`sgi2v.images.stays`).
     """
     if num_frames < 2:
         raise FieldError("num_frames", f"{num_frames} is too few", "give 2 or more")
@@ -53,7 +61,8 @@ def save_traj(scene: Scene, folder: str | os.PathLike[str], num_frames: int = 14
         tracks[index, 2:] = motion.centers(num_frames)
     file = io.BytesIO()
     np.save(file, tracks, allow_pickle=False)
-    write_files(Path(folder), {"img.png": png_bytes(scene.image), "traj.npy": file.getvalue()})
+    picture = {} if stays(Path(folder) / "img.png", scene.image, keep) else {"img.png": png_bytes(scene.image)}
+    write_files(Path(folder), {**picture, "traj.npy": file.getvalue()})
     return Path(folder)
 
 

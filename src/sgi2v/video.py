@@ -6,7 +6,7 @@ import json
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Final
@@ -19,6 +19,7 @@ from jaxtyping import Float32, UInt8
 from PIL import Image, PngImagePlugin
 
 from sgi2v import clip_files, clip_pictures
+from sgi2v.checks import choice
 from sgi2v.clip_colour import EXACT
 from sgi2v.clip_files import RUN_KEY, SIZE_KEY
 from sgi2v.errors import FieldError
@@ -26,7 +27,7 @@ from sgi2v.lazy import torch
 from sgi2v.listing import is_litter
 from sgi2v.records import Json
 from sgi2v.signatures import CONTAINERS, Kind, is_clip, kind_of
-from sgi2v.video_tag import NOTE, RUN_FILE, folder_tag, gif_tag, tag
+from sgi2v.video_tag import NOTE, RUN_FILE, Recording, folder_tag, gif_tag, tag
 from sgi2v.writing import cannot_write, check_place, reason, writing
 
 SUFFIXES: Final = (".mp4", ".gif", "")
@@ -57,6 +58,8 @@ class Video:
     """Unit noise that the run began from, on the host; None for a clip that was read."""
     latents: Float32[torch.Tensor, "n c y x"] | None = None
     """Clean latents that the frames were decoded from, normalised as the network sees them, likewise."""
+    record: Recording = "light"
+    """Record that a file of it carries unless told otherwise; see :meth:`recorded`."""
 
     def __post_init__(self) -> None:
         """Refuse what no container can hold."""
@@ -65,8 +68,24 @@ class Video:
         if not 0 < self.fps <= 1000:
             raise FieldError("fps", f"{self.fps} is not a frame rate", "give a number above 0 and up to 1000")
 
-    def save(self, path: str | Path) -> Path:
+    def recorded(self, record: Recording) -> Video:
+        """The clip with no more of its run than a file shall carry.
+
+        `full`: the picture as it was given. `light`: the picture at the clip's size, as the model saw it, from which
+        a replay is equal all the same (:func:`sgi2v.light.lightened`). `none`: nothing.
+        """
+        choice("record", record, Recording)
+        run = None if record == "none" else self.run
+        if run is not None and record == "light":
+            from sgi2v.light import lightened
+
+            run = lightened(run)
+        return replace(self, run=run, record=record)
+
+    def save(self, path: str | Path, *, record: Recording | None = None) -> Path:
         """Write the clip to `path`: .mp4, .gif, or a folder of PNG frames (a name without a suffix).
+
+        Its run goes along as `record` has it, by default as the clip's own :attr:`record`, which is light.
 
         The file is made under a temporary name beside `path` and renamed when whole; after any error, Ctrl-C
         included, nothing is left. Missing parent folders are made. An mp4 of odd width or height is padded to
@@ -75,8 +94,9 @@ class Video:
         """
         path = Path(path)
         check_writable(path)
+        whole = self.recorded(record or self.record)
         with writing(path) as temporary:
-            _writer(path)(self, temporary)
+            _writer(path)(whole, temporary)
         return path
 
 

@@ -2,13 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from PIL import Image
 
 from sgi2v.errors import FieldError
 from sgi2v.records import Json
 
+Recording = Literal["full", "light", "none"]
+"""Records that a saved clip can carry: ``full``, with the picture as it was given; ``light``, with the picture as the
+model saw it; or ``none``."""
 NOTE: Final = "AI-generated video: made by sgi2v from one image and drawn paths. It is not a recording."
 RUN_FILE: Final = "run.json"  # beside the frames of a folder
 MAX_RUN_BYTES: Final = 256 << 20  # files that are read may come from anybody

@@ -17,11 +17,12 @@ _PROBE: Final = bytes(1 << 20)  # written and removed again to learn whether a p
 def writing(path: Path) -> Iterator[Path]:
     """A temporary name beside `path` to write to; renamed to `path` at the end, removed after any error.
 
-    The name may be used for a file or made into a folder; missing parents are made. A folder that stands at
-    `path` is replaced by a new one: who calls has made sure that nobody misses it.
+    The name may be used for a file or made into a folder; missing parents are made, and go again after an error. A
+    folder that stands at `path` is replaced by a new one: who calls has made sure that nobody misses it.
     Raises: ValueError naming the path where an OSError says that it cannot be written.
     """
     temporary = _beside(path)
+    missing = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -30,6 +31,9 @@ def writing(path: Path) -> Iterator[Path]:
         raise cannot_write(path, error) from error
     finally:
         _remove(temporary)
+        for folder in missing:
+            with suppress(OSError):  # what holds anything stays, the file itself among it
+                folder.rmdir()
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -8,17 +8,19 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol, cast, get_args, runtime_checkable
 
 import PIL.Image
 from jaxtyping import Bool, Float
 from typing_extensions import TypeVar
 
+from sgi2v.checks import Bounds, own_bounds
 from sgi2v.errors import FieldError, within
 from sgi2v.fitting import fitted
 from sgi2v.grid import Grid
 from sgi2v.lazy import torch
-from sgi2v.planning import Sampling, Schedule, Uses
+from sgi2v.planning import SIZES, Sampling, Schedule, Uses
 from sgi2v.scene import Scene
 from sgi2v.step import Level
 
@@ -77,8 +79,12 @@ class Settings:
     """Name of a recipe -> the settings it changes, such as num_steps; what it recommends is laid over the rest."""
     notes: Mapping[str, str] = field(default_factory=dict)
     """Controller name -> a sentence on how it fares with this model, for whoever chooses it; changes no video."""
+    default: str = "sg-i2v"
+    """Name of the controller for whoever names none."""
 
-    ADVICE: ClassVar[tuple[str, ...]] = ("recommended", "recipes", "notes")
+    BOUNDS: ClassVar[Bounds] = MappingProxyType({**SIZES, "num_steps": (1, 1000), "fps": (1, 240)})
+    """Lowest and highest value of fields, for :func:`check_range` and for forms; a child says those of its own."""
+    ADVICE: ClassVar[tuple[str, ...]] = ("recommended", "recipes", "notes", "default")
     """Fields that advise whoever chooses, and change no video by themselves."""
     SIZE: ClassVar[tuple[str, ...]] = ("width", "height", "num_frames", "num_steps")
     """Fields that a run says by its :class:`~sgi2v.planning.Sampling`."""
@@ -251,10 +257,13 @@ class Backbone(Model, Protocol[ConditionT]):
         """
 
 
-ImageEdit = Callable[
-    [Float[torch.Tensor, "n c y x"], Float[torch.Tensor, "n m y x"]],
-    tuple[Float[torch.Tensor, "n c y x"], Float[torch.Tensor, "n m y x"]],
-]
+if TYPE_CHECKING:
+    ImageEdit = Callable[
+        [Float[torch.Tensor, "n c y x"], Float[torch.Tensor, "n m y x"]],
+        tuple[Float[torch.Tensor, "n c y x"], Float[torch.Tensor, "n m y x"]],
+    ]
+else:
+    ImageEdit = Callable  # naming a tensor's type would import torch
 """Given the latents of the picture and a grey clip, and the mask that says which of them are known, returns others."""
 
 
@@ -339,10 +348,10 @@ def settings_with_recipe(settings: Any, name: str | None) -> Any:
     return settings_with(settings, {**values, "recommended": recommended}, f"recipe {name}")
 
 
-def check_range(where: str, settings: object, bounds: Mapping[str, tuple[int | float, int | float]]) -> None:
-    """FieldError for a field of the settings outside its lowest and highest value."""
+def check_range(where: str, settings: object) -> None:
+    """FieldError for a field of the settings outside the lowest and highest value that its class says as BOUNDS."""
     with within(where):
-        for name, (low, high) in bounds.items():
+        for name, (low, high) in own_bounds(type(settings)).items():
             value = getattr(settings, name)
-            if not low <= value <= high:
+            if value is not None and not isinstance(value, tuple) and not low <= value <= high:
                 raise FieldError(name, f"must lie in {low:g}..{high:g}, got {value}")

@@ -1,5 +1,7 @@
 """The command line: results and figures to stdout, progress and errors to stderr. Only this room prints."""
 
+import difflib
+import logging
 import os
 import sys
 import traceback
@@ -81,9 +83,13 @@ def _run(arguments: Sequence[str] | None) -> int:
     # Libraries that talk on import or load would bury the one line that matters.
     for library in ("TRANSFORMERS", "DIFFUSERS"):
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
+    for library in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(library).setLevel(logging.ERROR)
     try:
         if name not in COMMANDS:
-            raise FieldError("command", f"unknown {name!r}", f"known are {', '.join(COMMANDS)}")
+            near = difflib.get_close_matches(name, COMMANDS, 1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise FieldError("command", f"unknown {name!r}", f"{hint}known are {', '.join(COMMANDS)}")
         from sgi2v.records import NewerRecord
 
         with warnings.catch_warnings():

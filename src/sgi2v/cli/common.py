@@ -133,11 +133,22 @@ def say(video: "Video", bar: Bar, begun: float, *, quiet: bool) -> None:
     )
 
 
-def say_plan(plan: "Plan", settings: "Settings", *, quiet: bool) -> None:
-    """Says what the folder says of this way, what of the scene goes unused and whether it is squashed, on stderr."""
+def say_plan(plan: "Plan", settings: "Settings", *, quiet: bool, chosen: bool) -> None:
+    """Says on stderr how much is guided, the folder's note on this method, and what of the scene goes unused.
+
+    Where nobody has `chosen` the method, that it is the model's choice, too.
+    """
     from sgi2v.controllers import controller_name
 
+    if not chosen and not quiet:
+        name = controller_name(plan.controller)
+        print(f"method: {name}, which this model names where you name none (controller:NAME)", file=sys.stderr)
+    guided = sum(count > 0 for count in plan.schedule.iterations)
+    if guided and not quiet:
+        # A few-step LoRA leaves a method little to guide, which is better known before.
+        steps = len(plan.schedule.iterations)
+        print(f"{controller_name(plan.controller)}: {guided} of {steps} steps are guided", file=sys.stderr)
     note = settings.notes.get(controller_name(plan.controller))
-    for kind, text in (("note", note), *(("warning", warning) for warning in (*plan.warnings, *plan.notes))):
+    for kind, text in (("note", note), *(("warning", warning) for warning in plan.warnings)):
         if text and not quiet:
             print(f"{kind}: " + "".join(c if c.isprintable() else " " for c in text), file=sys.stderr)

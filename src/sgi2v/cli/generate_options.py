@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Union, get_type_hints
+from typing import Annotated, Any, Final, Union, get_type_hints
 
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, Suppress
@@ -18,12 +18,14 @@ from sgi2v.controllers import (
     InTurn,
     controller_name,
     controllers,
+    default_controller,
     recommended,
 )
 from sgi2v.errors import FieldError
 from sgi2v.latents import check_takes_reference
 from sgi2v.opening import ModelChoice
 from sgi2v.planning import Sampling
+from sgi2v.video_tag import Recording
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +46,15 @@ class GenerateOptions:
     gif, a picture, or a folder of pictures in the order of their names (frame2 before frame10)."""
     reference_mask: Path | None = None
     """Places in which that clip is meant (white), likewise; one picture stands for all frames. Default: everywhere."""
+    lora: tuple[str, ...] = ()
+    """LoRA files for a video transformer: FILE.safetensors, or with a weight FILE.safetensors:0.8; of a model with two
+    networks also with the one that it is for, FILE.safetensors:0.8:high or :low."""
     output: Path | None = None
     """The video (.mp4 or .gif), or a folder for PNG frames (a name without a suffix); replaced if it is there.
     Default: out/<name of the scene>.mp4."""
+    record: Recording = "light"
+    """Record in the video's file, from which sgi2v replay makes it again: light (with the picture as the model saw it),
+    full (as it was given), or none."""
     save_latents: Path | None = None
     """A file (.safetensors) for the run's noise and its latents, beside the video; replaced if it is there."""
     noise: Path | None = None
@@ -85,25 +93,13 @@ def default_options(arguments: Sequence[str]) -> GenerateOptions:
         settings=vars(kind)[
             "settings"
         ],  # of the class without advice: of its parent, tyro would ask which of two is meant
-        controller=recommended("sg-i2v", settings.recommended),
+        controller=default_controller(settings),
     )
     return to_be_said(default, "scene")
 
 
-def check_names(arguments: Sequence[str], settings: Settings) -> None:
-    """FieldError for a method or a setting that there is not; for arguments that the parser has refused.
-
-    Unlike the parser it says what there is.
-    """
-    methods = (*controllers(), *COMBINATIONS)
-    unsaid = (*Settings.SIZE, *Settings.ADVICE)
-    known = [f.name for f in dataclasses.fields(settings) if f.name not in unsaid]
-    for argument in arguments:
-        kind, _, name = argument.partition("=")[0].partition(":" if ":" in argument else ".")
-        if kind == "controller" and name not in methods:
-            raise FieldError(kind, f"unknown {name!r}", f"known are {', '.join(methods)}")
-        if kind == "--settings" and name.removeprefix("no-").replace("-", "_") not in known:
-            raise FieldError("settings", f"unknown setting {name!r}", f"known are {', '.join(known)}")
+OPTIONS: Final = (GenerateOptions, ModelChoice, Sampling)
+"""Classes whose fields are options before the method."""
 
 
 def check_heeded(options: GenerateOptions, outline: Outline, controller: Controller) -> None:
@@ -193,12 +189,20 @@ def changed_settings(options: GenerateOptions, default: GenerateOptions) -> dict
     return {name: value for name, value in dataclasses.asdict(options.settings).items() if value != before[name]}
 
 
-def chosen_controller(options: GenerateOptions, default: GenerateOptions, outline: Outline) -> Controller | None:
+def names_controller(arguments: Sequence[str]) -> bool:
+    """True where a method is typed, so that it is not the model's to choose."""
+    return any(argument.startswith("controller:") for argument in arguments)
+
+
+def chosen_controller(
+    options: GenerateOptions, default: GenerateOptions, outline: Outline, *, named: bool = False
+) -> Controller | None:
     """The controller as it was typed, None where it is left to the model.
 
-    What was not typed is what the model recommends, which of a hub's may be known only now.
+    What was not typed is what the model recommends, which of a hub's may be known only now. ``named``: a method was
+    typed, be it the default.
     """
-    if options.controller == default.controller:
+    if not named and options.controller == default.controller:
         return None
     shown, now = default.settings.recommended, outline.settings.recommended
     if shown == now:

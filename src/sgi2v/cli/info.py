@@ -11,14 +11,15 @@ from sgi2v.cli.options import InfoOptions
 def info(arguments: Sequence[str]) -> None:
     """Say what is here: versions, devices, memory, models."""
     parse(InfoOptions, "info", arguments)
-    from sgi2v.device import choose_device, describe_devices, free_memory
+    from sgi2v.device import choose_device, cpu_alone, describe_devices, free_memory, free_memory_of_host
 
     packages = ("sgi2v", "torch", "diffusers", "transformers", "av")
     print(f"versions   python {platform.python_version()}, " + ", ".join(f"{p} {version(p)}" for p in packages))
     for line in describe_devices():
         print(f"device     {line}")
-    device = choose_device()
-    free = free_memory(device)
+    alone = cpu_alone()  # then nothing that is said needs torch, which takes seconds to import
+    device = "cpu" if alone else str(choose_device())
+    free = free_memory_of_host() if alone else free_memory(choose_device())
     print(f"memory     {'unknown' if free is None else f'{free / 2**30:.1f} GiB'} free on {device}")
     for name, state in _found_models():
         print(f"backbone   {name}: {state}")

@@ -1,6 +1,7 @@
 """Commands that make pictures: generate, preview, mask, convert, replay, demo."""
 
 import contextlib
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,17 +16,22 @@ from sgi2v.errors import FieldError
 def generate(arguments: Sequence[str]) -> None:
     """Make a video of a scene."""
     from sgi2v.cli import generate_options as o
-    from sgi2v.latents import Given, check_latents_place, save_latents
-    from sgi2v.pipeline import generate, plan
-    from sgi2v.scene_io import load_scene, with_reference
-    from sgi2v.video import check_writable
 
     default = o.default_options(arguments)
     try:
         options = parse(type(default), "generate", arguments, default)
-    except ValueError:
-        o.check_names(arguments, default.settings)
+    except ValueError as error:
+        from sgi2v.cli.mistakes import explain, explain_missing
+
+        explain(arguments, default.settings, o.OPTIONS)
+        explain_missing(str(error))
         raise
+    from sgi2v.latents import Given, check_latents_place, save_latents
+    from sgi2v.opening import check_loras, loras
+    from sgi2v.pipeline import generate, plan
+    from sgi2v.scene_io import load_scene, with_reference
+    from sgi2v.video import check_writable
+
     output = options.output or default_output(options.scene, ".mp4")
     check_writable(output)
     if options.save_latents is not None:
@@ -35,11 +41,12 @@ def generate(arguments: Sequence[str]) -> None:
     scene = replace(scene, **{name: text for name, text in words.items() if text is not None})
     begun = time.perf_counter()
     outline = options.model.outline(o.changed_settings(options, default))
-    controller = o.chosen_controller(options, default, outline)
+    check_loras(outline, options.lora)
+    controller = o.chosen_controller(options, default, outline, named=o.names_controller(arguments))
     planned = plan(scene, outline, controller=controller, sampling=options.sampling)
     o.check_heeded(options, outline, planned.controller)
     given = Given.read(options.noise, options.reference_latents, planned.grid)
-    say_plan(planned, outline.settings, quiet=options.quiet)
+    say_plan(planned, outline.settings, quiet=options.quiet, chosen=controller is not None)
     with computing():
         backbone = opened(options.model, outline, options.sampling, quiet=options.quiet)
         with progress_bar(quiet=options.quiet) as bar:
@@ -48,12 +55,12 @@ def generate(arguments: Sequence[str]) -> None:
                 backbone=backbone,
                 controller=planned.controller,
                 sampling=options.sampling,
-                adapters=options.model.adapters(backbone),
+                adapters=loras(backbone, options.lora),
                 progress=bar,
                 noise=given.noise,
                 reference_latents=given.reference_latents,
             )
-            video.save(output)
+            video.save(output, record=options.record)
             if options.save_latents is not None:
                 save_latents(options.save_latents, noise=video.noise, latents=video.latents)
     say(video, bar, begun, quiet=options.quiet)
@@ -84,29 +91,38 @@ def preview(arguments: Sequence[str]) -> None:
 def mask(arguments: Sequence[str]) -> None:
     """Make masks from a scene's boxes."""
     options = parse(MaskOptions, "mask", arguments)
-    from sgi2v.scene_io import load_scene, save_scene
-    from sgi2v.segmentation import with_masks
+    from sgi2v.scene_io import load_scene, pictures_of, save_scene
+    from sgi2v.segmentation import touching, with_masks
     from sgi2v.writing import check_place
 
     output = options.output or default_output(options.scene, "-masks")
     check_place(output if output.suffix == ".json" else output / "scene.json")
-    print(save_scene(with_masks(load_scene(options.scene), anew=options.anew), output))
+    scene = load_scene(options.scene)
+    failed: list[FieldError] = []
+    masked = with_masks(scene, anew=options.anew, failed=failed.append)
+    if failed and masked == scene:
+        raise failed[0]
+    for error in failed:
+        print(f"sgi2v: warning: {error}", file=sys.stderr)
+    for remark in touching(masked, scene):
+        print(f"sgi2v: warning: {remark}", file=sys.stderr)
+    print(save_scene(masked, output, keep=pictures_of(options.scene)))
 
 
 def convert(arguments: Sequence[str]) -> None:
     """Write a scene as JSON, or as the published img.png and traj.npy."""
     options = parse(ConvertOptions, "convert", arguments)
-    from sgi2v.scene_io import load_scene, save_scene, save_traj
+    from sgi2v.scene_io import load_scene, pictures_of, save_scene, save_traj
 
-    scene = load_scene(options.scene)
+    scene, keep = load_scene(options.scene), pictures_of(options.scene)
     if options.output.suffix.lower() == ".json":
-        print(save_scene(scene, options.output, embed=options.embed))
+        print(save_scene(scene, options.output, embed=options.embed, keep=keep))
     elif options.output.suffix:
         raise FieldError(
             "output", f"{str(options.output)!r} is neither", "end it in .json, or name a folder for traj.npy"
         )
     else:
-        print(save_traj(scene, options.output, options.num_frames))
+        print(save_traj(scene, options.output, options.num_frames, keep=keep))
 
 
 def replay(arguments: Sequence[str]) -> None:
@@ -119,7 +135,7 @@ def replay(arguments: Sequence[str]) -> None:
     record = read_run(source)
     check_writable(output)
     from sgi2v.latents import Given
-    from sgi2v.opening import ModelChoice
+    from sgi2v.opening import ModelChoice, check_loras, loras
     from sgi2v.pipeline import replay
     from sgi2v.planning import Sampling
     from sgi2v.run import Run, trusted_source
@@ -131,9 +147,13 @@ def replay(arguments: Sequence[str]) -> None:
         device=options.device,
         dtype=run.sampling.get("dtype"),
         memory=options.memory,
+        transformer=options.transformer,
+        transformer_2=options.transformer_2,
+        quantise=options.quantise,
     )
     size: dict[str, Any] = {name: run.sampling.get(name) for name in ("width", "height", "num_frames")}
     outline = model.outline()
+    check_loras(outline, options.lora)
     given = Given.read(options.noise, options.reference_latents, outline.grid(**size))
     with computing():
         backbone = opened(model, outline, Sampling(**size), quiet=options.quiet)
@@ -141,11 +161,12 @@ def replay(arguments: Sequence[str]) -> None:
             video = replay(
                 run,
                 backbone=backbone,
+                adapters=loras(backbone, options.lora),
                 progress=bar,
                 noise=given.noise,
                 reference_latents=given.reference_latents,
             )
-            video.save(output)
+            video.save(output, record=options.record)
     say(video, bar, begun, quiet=options.quiet)
     print(output)
 

@@ -3,13 +3,14 @@
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import tyro
 from tyro.conf import Positional
 
 from sgi2v.backbones.base import Memory
 from sgi2v.opening import DType
+from sgi2v.video_tag import Recording
 
 T = TypeVar("T")
 
@@ -74,10 +75,20 @@ class ReplayOptions:
     """The model, where the record may not name it by itself: a folder or a hub id. Its weights must be the same."""
     output: Path | None = None
     """The video (.mp4 or .gif), or a folder for PNG frames. Default: <name>-replay beside the original."""
+    record: Recording = "light"
+    """Record in the new file: light (with the picture as the model saw it), full (as the original has it), or none."""
     noise: Path | None = None
     """The file of noise that the video began from, where it was given one. Its values must be the same."""
     reference_latents: Path | None = None
     """The file of the reference clip's latents, likewise."""
+    transformer: Path | None = None
+    """The file of the transformer's weights, where the video was made with one. Its weights must be the same."""
+    transformer_2: Path | None = None
+    """The file of the second network's, likewise."""
+    quantise: Literal["int8", "fp8"] | None = None
+    """Rounding of the weights, likewise."""
+    lora: tuple[str, ...] = ()
+    """The LoRA files, FILE[:weight][:high or :low], where the video was made with some."""
     device: str | None = None
     """cpu, cuda, cuda:1, mps …; default: the best that this machine has. Another device rounds differently."""
     memory: Memory = "auto"

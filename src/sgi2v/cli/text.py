@@ -8,7 +8,7 @@ from sgi2v.errors import FieldError
 
 
 def text(arguments: Sequence[str]) -> None:
-    """Encode prompts with a model's text encoder, or take encoded ones into the cache."""
+    """Encode prompts once, so that other runs or machines need no text encoder."""
     options = parse(TextOptions, "text", arguments)
     from sgi2v.backbones.dit.outline import DiTOutline
     from sgi2v.backbones.dit.text import Texts, add, check_length, texts_folder

@@ -12,6 +12,7 @@ from sgi2v.controllers.registry import (
     controller_name,
     controller_to_dict,
     controllers,
+    default_controller,
     recommended,
 )
 from sgi2v.controllers.sg_i2v import SGI2V
@@ -35,5 +36,6 @@ __all__ = [
     "controller_name",
     "controller_to_dict",
     "controllers",
+    "default_controller",
     "recommended",
 ]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float
 
 from sgi2v.backbones.base import EditsImage
+from sgi2v.checks import LARGEST, Bounds
 from sgi2v.controllers.base import Controller, Setup, State
 from sgi2v.errors import FieldError
 from sgi2v.grid import Grid
@@ -35,13 +37,15 @@ class ATI(Controller[State]):
     any_weights: bool = False
     """Run with weights that were not trained for it, or do not say so."""
 
+    BOUNDS: ClassVar[Bounds] = MappingProxyType({"spacing": (1, LARGEST)})
+
     def __post_init__(self) -> None:
         if self.spacing < 1:
             raise FieldError("controller.spacing", f"must be at least 1 pixel, got {self.spacing}")
 
     def uses(self) -> Uses:
         """Motions with their masks, and weights of its own."""
-        return Uses(motions=True, masks=True, image=True, weights="" if self.any_weights else self.name)
+        return Uses(motions=True, masks=True, image=True, weights=() if self.any_weights else (self.name,))
 
     def prepare(self, setup: Setup) -> State:
         """The run's condition with the features splatted, for both branches of guidance, as in the release."""

@@ -6,13 +6,14 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar
 
 from jaxtyping import Bool, Float
 
 from sgi2v.attention import AttentionCall, first_frame_attention
 from sgi2v.backbones.base import CLEAN
-from sgi2v.checks import choice
+from sgi2v.checks import LARGEST, Bounds, choice
 from sgi2v.controllers.base import Controller, Setup, State
 from sgi2v.device import HostCopy
 from sgi2v.dragging import (
@@ -93,12 +94,13 @@ class DragDiffusion(Controller["DragState"]):
     reference_until: float = 0.0
     """Lowest value, in the same unit, at which it does so; 0: to the end, as published."""
 
+    BOUNDS: ClassVar[Bounds] = MappingProxyType(
+        {"iterations": (0, 10_000), "patch_radius": (0, 1000), "track_radius": (0, 1000)}
+        | dict.fromkeys(("at", "lr", "cell", "reach", "arrived", "outside_weight", "reference_until"), (0, LARGEST))
+    )
+
     def __post_init__(self) -> None:
-        smallest = (
-            "iterations", "lr", "patch_radius", "track_radius", "reach", "arrived", "outside_weight",
-            "reference_until",
-        )  # fmt: skip
-        check_numbers(self, dict.fromkeys(smallest, 0), above=("at", "cell"))
+        check_numbers(self, above=("at", "cell"))
         choice("controller.unit", self.unit, Unit)
         choice("controller.editable", self.editable, Editable)
         choice("controller.pulled", self.pulled, Appearance)
@@ -117,7 +119,8 @@ class DragDiffusion(Controller["DragState"]):
     def uses(self) -> Uses:
         """Its layers, those that attend to the first frame, and the motions."""
         edited = self.reference_layers if self._edits else ()
-        return Uses(features=self.layers, blocks=edited, edits=self._edits, motions=True)
+        by = ("reference_attention",) if self._edits else ()
+        return Uses(features=self.layers, blocks=edited, edits=self._edits, edited_by=by, motions=True)
 
     def dragged_step(self, levels: Sequence[Level]) -> int:
         """Index of the step at which is dragged; FieldError when none comes near to what is asked for."""

@@ -7,12 +7,14 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float, Float32, Int64
 
 from sgi2v.attention import AttentionCall, attend
+from sgi2v.checks import LARGEST, Bounds
 from sgi2v.controllers.base import Controller, Setup, State
 from sgi2v.errors import within
 from sgi2v.grid import Grid
@@ -62,8 +64,12 @@ class FreeTraj(Controller["FreeTrajState"]):
     layers: tuple[str, ...] = ()
     """Blocks whose attention is changed, by the start of their names, such as up_blocks.2; none given: all."""
 
+    BOUNDS: ClassVar[Bounds] = MappingProxyType(
+        {"filter_order": (1, 1000), **dict.fromkeys(("spatial_cutoff", "temporal_cutoff", "factor"), (0, LARGEST))}
+    )
+
     def __post_init__(self) -> None:
-        check_numbers(self, {"spatial_cutoff": 0, "temporal_cutoff": 0, "filter_order": 1, "factor": 0})
+        check_numbers(self)
 
     @property
     def edits(self) -> bool:
@@ -72,7 +78,8 @@ class FreeTraj(Controller["FreeTrajState"]):
 
     def uses(self) -> Uses:
         """Motions, and attention in the named blocks where it changes any."""
-        return Uses(blocks=self.layers, edits=self.edits, motions=True)
+        by = tuple(name for name in ("edit_spatial", "edit_temporal") if self.edits and getattr(self, name))
+        return Uses(blocks=self.layers, edits=self.edits, edited_by=by, motions=True)
 
     def schedule(self, levels: Sequence[Level]) -> Schedule:
         """The guided steps, unless attention is left as it is; FieldError when no step is guided."""

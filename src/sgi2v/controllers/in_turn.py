@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from jaxtyping import Float
@@ -39,7 +39,9 @@ class InTurn(Controller["InTurnState"]):
 
     def uses(self) -> Uses:
         """The union of what both use."""
-        return self.first.uses() | self.second.uses()
+        sides = {"first": self.first.uses(), "second": self.second.uses()}
+        named = [replace(u, edited_by=tuple(f"{side}.{name}" for name in u.edited_by)) for side, u in sides.items()]
+        return named[0] | named[1]
 
     def schedules(self, levels: Sequence[Level]) -> tuple[Schedule, Schedule]:
         """Each one's own, as if it ran alone."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from sgi2v.controllers.ati import ATI
 from sgi2v.controllers.base import Controller
@@ -133,14 +133,31 @@ def _parts(name: str, values: Mapping[str, object], over: Controller | None) -> 
     return made
 
 
-def recommended(name: str, values: Mapping[str, Mapping[str, object]]) -> Controller:
+def recommended(name: str, values: Mapping[str, Mapping[str, object]], **changed: object) -> Controller:
     """The named controller with a model's recommended values (``Settings.recommended``) over the published ones.
+
+    ``changed`` are fields of one's own over both: ``recommended("sg-i2v", backbone.settings.recommended, lr=0.3)``, of
+    a combination ``first={"lr": 0.3}``. FieldError for a field or value that there is not.
 
     A combination's parts have what the model recommends for each alone, and over that what it recommends for them
     together: ``{"a+b": {"first": {...}, "second": {...}}}``.
     """
     own = {**values.get(name, {}), "name": name}
     if controller_class(name) is not InTurn:
-        return controller_from_dict(own)
-    first, second = (recommended(part, values) for part in name.rsplit("+", 1))
-    return controller_from_dict(own, over=InTurn(first=first, second=second))
+        made = controller_from_dict(own)
+    else:
+        first, second = (recommended(part, values) for part in name.rsplit("+", 1))
+        made = controller_from_dict(own, over=InTurn(first=first, second=second))
+    return controller_from_dict({**changed, "name": name}, over=made) if changed else made
+
+
+def default_controller(settings: Any) -> Controller:
+    """The method of a model for whoever names none (``Settings.default``), with the values that it recommends.
+
+    FieldError where the model's folder names one that there is not.
+    """
+    try:
+        controller_class(settings.default)
+    except FieldError as error:
+        raise FieldError("default (in the model's sgi2v.json)", error.problem, error.remedy) from error
+    return recommended(settings.default, settings.recommended)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import PIL.Image
@@ -12,7 +13,7 @@ from jaxtyping import Bool, Float
 
 from sgi2v.alignment import AlignmentPlan, Kept, Weighting, alignment_loss, alignment_plan, matching_loss
 from sgi2v.backbones.base import CLEAN, MATCHES, ReusesDeep
-from sgi2v.checks import choice
+from sgi2v.checks import LARGEST, Bounds, choice
 from sgi2v.controllers.base import Controller, Setup, State
 from sgi2v.device import HostCopy
 from sgi2v.dragging import editable_cells
@@ -25,8 +26,8 @@ from sgi2v.step import Level, Step
 
 # Gradients of the loss are around 1e-7, below the smallest number of float16; its exponent range has this to spare.
 _FLOAT16_LOSS_SCALE = 2.0**16
-# Those of a loss in cells are larger by as much as a cell is than a feature; on their way down they must fit as well.
-_FLOAT16_MATCHING_SCALE = 2.0**8
+# Those of the loss in cells are some fifty times larger (measured on the bundled model), and must fit as well.
+_FLOAT16_MATCHING_SCALE = 2.0**10
 
 Loss = Literal["alignment", "matching"]
 Backward = Literal["network", "direct"]
@@ -97,10 +98,15 @@ class SGI2V(Controller["SGI2VState"]):
     """Parts in which the path is walked: over the guided steps the boxes go from this share of it to all of it; 1: all
     of it at once."""
 
+    BOUNDS: ClassVar[Bounds] = MappingProxyType(
+        {"iterations": (1, 1000), "shrink": (1, 64), "path_parts": (1, 1000)}
+        | dict.fromkeys(
+            ("lr", "weight_decay", "heatmap_std", "cutoff", "settled", "clip_gradient", "hold_background"), (0, LARGEST)
+        )
+    )
+
     def __post_init__(self) -> None:
-        counts = {"iterations": 1, "shrink": 1, "path_parts": 1}
-        shares = dict.fromkeys(("lr", "weight_decay", "cutoff", "settled", "clip_gradient", "hold_background"), 0)
-        check_numbers(self, {**counts, **shares}, above=("heatmap_std",))
+        check_numbers(self, above=("heatmap_std",))
         choice("controller.weighting", self.weighting, Weighting)
         choice("controller.lr_unit", self.lr_unit, Literal["signal", "noise"])
         choice("controller.loss", self.loss, Loss)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from sgi2v.checks import choice
+from sgi2v.checks import LARGEST, Bounds, choice
 from sgi2v.controllers.base import Controller, Setup, State
 from sgi2v.cut_and_drag import DraggedClip, dragged_clip
 from sgi2v.errors import FieldError
@@ -49,6 +50,8 @@ class TimeToMove(Controller["TimeToMoveState"]):
     mask_rule: MaskRule = "coverage"
     """Cells that lie inside the mask: coverage (those of which it covers that share, by the mean over the video frames
     that a latent frame stands for) or published (those whose top-left pixel it has in the first of these frames)."""
+
+    BOUNDS: ClassVar[Bounds] = MappingProxyType({"t_weak": (0, LARGEST), "t_strong": (0, LARGEST), "coverage": (0, 1)})
 
     def __post_init__(self) -> None:
         for name in ("t_weak", "t_strong"):

@@ -6,10 +6,9 @@ from functools import cached_property
 from importlib.metadata import version
 from typing import Any, Final
 
-import numpy as np
-
 from sgi2v.backbones import Outline, outline_of
 from sgi2v.backbones.base import Settings, settings_with, settings_with_recipe
+from sgi2v.checks import check_bounds
 from sgi2v.controllers import (
     COMBINATIONS,
     Controller,
@@ -20,18 +19,16 @@ from sgi2v.controllers import (
     controllers,
     recommended,
 )
-from sgi2v.errors import FieldError
+from sgi2v.errors import FieldError, within
 from sgi2v.fitting import fitted
 from sgi2v.pipeline import plan
 from sgi2v.planning import Sampling
+from sgi2v.remarks import MAX_SPEED, max_speed, speeds
 from sgi2v.run import Run, public_name
 from sgi2v.scene import Scene, frame_times
 from sgi2v.studio.fields import describe
 from sgi2v.studio.settings import StudioSettings
 
-DEFAULT_CONTROLLER: Final = "sg-i2v"
-MAX_SPEED: Final = 0.1
-"""Of a frame's shorter side, a frame: a thing that moves faster is seldom followed (a rule of thumb)."""
 _ELSEWHERE: Final = frozenset({*Settings.SIZE, *Settings.ADVICE, "bfloat16_on_cpu"})
 """Settings that are no part of a job's own: sizes are its sampling's, advice changes no video."""
 
@@ -43,6 +40,8 @@ class LibraryEngine:
         """Reads the models' folders, not their weights; ValueError for one that is none."""
         self._names = {public_name(name): name for name in settings.backbones}
         self._outlines = {shown: outline_of(name) for shown, name in self._names.items()}
+        for shown, outline in self._outlines.items():  # a kind of somebody else's may not look at its own numbers
+            check_bounds(f"{shown}.settings", outline.settings)
         self._limits = settings.limits
 
     def info(self, recipe: str | None = None) -> dict[str, Any]:
@@ -54,7 +53,7 @@ class LibraryEngine:
             "version": version("sgi2v"),
             "backbones": [_backbone_info(name, outline, recipe) for name, outline in self._outlines.items()],
             "default_backbone": next(iter(self._names)),
-            "default_controller": DEFAULT_CONTROLLER,
+            "default_controller": next(iter(self._outlines.values())).settings.default,
         }
 
     def plan(self, request: Mapping[str, Any], scene: Scene) -> dict[str, Any]:
@@ -70,9 +69,11 @@ class LibraryEngine:
         settings = settings_with(settings, changed, "settings")
         sampling = Sampling(**_sampling(request.get("sampling") or {}))
         controller = _controller(request.get("controller") or {}, settings)
+        check_bounds("settings", settings)
+        check_bounds("controller", controller)
         self._check_size(sampling, settings)
         planned = plan(scene, outline.with_settings(settings), controller=controller, sampling=sampling)
-        limit = MAX_SPEED * min(planned.grid.width, planned.grid.height)
+        limit = max_speed(planned.grid)
         return {
             "backbone": name,
             "controller": controller_to_dict(planned.controller),
@@ -81,7 +82,8 @@ class LibraryEngine:
             "recipe": request.get("recipe"),
             "guided_iterations": sum(planned.schedule.iterations),
             "max_speed": limit,
-            "warnings": [*planned.warnings, *planned.notes],
+            # The page shows speeds where they are.
+            "warnings": [one for one in planned.warnings if one not in planned.too_fast],
             "motions": _motions(scene, planned.tracks.tracks, planned.grid.num_frames, limit),
         }
 
@@ -89,25 +91,41 @@ class LibraryEngine:
         """Scene JSON (pictures embedded) and settings of a run's record."""
         run = Run.from_dict(record)
         values = {name: value for name, value in run.sampling.items() if name != "dtype"}
-        sampling = Sampling(**_sampling(values, "run.sampling"))
+        known = _sampling(values, "run.sampling")
+        with within("run.sampling"):
+            sampling = Sampling(**known)
         name = str(run.backbone.get("name"))
         here = name in self._outlines and self._hashes[name] == run.backbone.get("weights_sha256")
-        settings = run.backbone.get("settings")
+        with within("run"):
+            controller = controller_from_dict(run.controller)
+            check_bounds("controller", controller)
         return {
             "scene": dict(run.scene),
-            "controller": controller_to_dict(controller_from_dict(run.controller)),
+            "controller": controller_to_dict(controller),
             "sampling": dataclasses.asdict(sampling),
-            "settings": {
-                key: value
-                for key, value in (settings.items() if isinstance(settings, Mapping) else ())
-                if key not in _ELSEWHERE
-            },
+            "settings": self._settings_of(run.backbone.get("settings"), name),
             "backbone": {
                 "name": name,
                 "weights_sha256": str(run.backbone.get("weights_sha256")),
                 "here": here,
             },
         }
+
+    def _settings_of(self, given: Any, name: str) -> dict[str, Any]:
+        """A record's settings; those of a model that is not here only where the default model would take them."""
+        own = self._outlines.get(name) or next(iter(self._outlines.values()))
+        known = {f.name for f in dataclasses.fields(own.settings)} - _ELSEWHERE
+        values = {k: v for k, v in given.items() if k in known} if isinstance(given, Mapping) else {}
+        where = "run.backbone.settings"
+        try:
+            fitting = fitted(type(own.settings), values, where)
+            with within("run.backbone"):
+                check_bounds("settings", dataclasses.replace(own.settings, **fitting))
+        except FieldError:
+            if name in self._outlines:
+                raise
+            return {}
+        return values
 
     @cached_property
     def _hashes(self) -> Mapping[str, str]:
@@ -133,7 +151,7 @@ def _sampling(values: Mapping[str, Any], where: str = "sampling") -> dict[str, A
 
 def _controller(given: Mapping[str, Any], settings: Settings) -> Controller:
     """The controller asked for, with the model's recommendation wherever nothing is said."""
-    name = given.get("name") or DEFAULT_CONTROLLER
+    name = given.get("name") or settings.default
     if not isinstance(name, str):
         raise FieldError("controller.name", "is not a text", "give the name of a method")
     base = recommended(name, settings.recommended)
@@ -145,15 +163,14 @@ def _motions(scene: Scene, tracks: Any, num_frames: int, limit: float) -> list[d
     shown = []
     times = [float(time) for time in frame_times(num_frames)]
     for motion, track in zip(scene.motions, tracks, strict=True):
-        centers = np.asarray(track.centers, dtype=np.float64)
-        speeds = np.hypot(*np.diff(centers, axis=0).T)
-        fastest = float(speeds.max(initial=0.0))
+        way = speeds(track)
+        fastest = float(way.max(initial=0.0))
         shown.append(
             {
                 "name": motion.name,
                 "kind": motion.kind,
                 "boxes": [[box.left, box.top, box.right, box.bottom] for box in motion.boxes_at(times)],
-                "speeds": [round(float(speed), 4) for speed in speeds],
+                "speeds": [round(float(speed), 4) for speed in way],
                 "max_speed": fastest,
                 "too_fast": fastest > limit,
             }
@@ -173,6 +190,7 @@ def _backbone_info(name: str, outline: Outline, recipe: str | None) -> dict[str,
         "stride": outline.grid(settings.width, settings.height, settings.num_frames).stride,
         "max_speed": MAX_SPEED * min(settings.width, settings.height),
         "recipes": list(settings.recipes),
+        "default_controller": settings.default,
         "controllers": [_controller_info(kind, settings) for kind in (*controllers(), *COMBINATIONS)],
         "sampling": describe(Sampling, size),
         "settings": describe(type(settings), own, _ELSEWHERE),

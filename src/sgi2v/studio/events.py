@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import json
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from http import HTTPStatus
 from typing import Final
 
@@ -19,6 +19,26 @@ class Listener:
     def __init__(self) -> None:
         self.pending: dict[tuple[str, str], object] = {}
         self.changed = asyncio.Event()
+
+
+class Listening:
+    """A page's stream, whose place is free again when it is closed, also where nobody ever read it."""
+
+    def __init__(self, stream: AsyncGenerator[str, None], leave: Callable[[], None]) -> None:
+        self._stream, self._leave = stream, leave
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        """The stream's texts."""
+        return self._stream
+
+    async def __anext__(self) -> str:
+        """Its next text."""
+        return await anext(self._stream)
+
+    async def aclose(self) -> None:
+        """End it."""
+        await self._stream.aclose()
+        self._leave()
 
 
 class Hub:
@@ -45,18 +65,18 @@ class Hub:
         """An event for every page; it takes the place of an earlier one of this kind about the same job."""
         self._in_loop(lambda: self._put(kind, job_id, data))
 
-    def listen(self, snapshot: Callable[[], object]) -> AsyncIterator[str]:
-        """A page's stream as text/event-stream; Problem 429 when too many listen."""
+    def listen(self, snapshot: Callable[[], object]) -> "Listening":
+        """A page's stream as text/event-stream, to be closed; Problem 429 when too many listen."""
         if len(self._listeners) >= self._max_listeners:
             raise Problem(
                 HTTPStatus.TOO_MANY_REQUESTS,
                 f"{len(self._listeners)} pages listen, as many as this studio serves; close some",
             )
-        return self._stream(snapshot)
-
-    async def _stream(self, snapshot: Callable[[], object]) -> AsyncIterator[str]:
         listener = Listener()
-        self._listeners.add(listener)
+        self._listeners.add(listener)  # now, not when its stream is first read: many may ask in between
+        return Listening(self._stream(snapshot, listener), lambda: self._listeners.discard(listener))
+
+    async def _stream(self, snapshot: Callable[[], object], listener: Listener) -> AsyncGenerator[str, None]:
         try:
             # Listening first and looking second: what happens in between is told twice rather than not at all.
             yield "retry: 1000\n\n" + self._event("snapshot", await asyncio.to_thread(snapshot))

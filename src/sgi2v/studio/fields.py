@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
+from sgi2v.checks import MAX_TEXT, bounds_of
 from sgi2v.fitting import without_none
 from sgi2v.planning import Range, Unit
 
@@ -21,7 +22,7 @@ def describe(
     kind: type[Any], values: Mapping[str, Any], leave_out: frozenset[str] = frozenset()
 ) -> list[dict[str, Any]]:
     """The fields of a dataclass in their order; `values` are the defaults to show in place of the class's own."""
-    hints = get_type_hints(kind)
+    hints = get_type_hints(kind) or {field.name: field.type for field in dataclasses.fields(kind)}
     helps = explanations(kind)
     fields = []
     for field in dataclasses.fields(kind):
@@ -34,6 +35,7 @@ def describe(
             {
                 "name": field.name,
                 **known,
+                **_limits(kind, field.name, known["type"]),
                 "default": _plain(values.get(field.name, _default(field))),
                 "published": _plain(_default(field)),
                 "help": helps.get(field.name, ""),
@@ -78,6 +80,14 @@ def _type(hint: Any) -> dict[str, Any] | None:
         length = {} if inner[-1] is Ellipsis else {"length": len(inner)}
         return {"type": item, **length, "optional": optional}
     return None
+
+
+def _limits(kind: type[Any], name: str, shown: str) -> dict[str, Any]:
+    """Limits that a form keeps to, by the class's own word."""
+    if shown == "text":
+        return {"max_length": MAX_TEXT}
+    low, high = bounds_of(kind, name)
+    return {"low": low, "high": high} if shown in ("integer", "number", "numbers", "range") else {}
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

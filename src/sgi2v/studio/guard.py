@@ -1,7 +1,9 @@
 """Access to the studio: checks host, origin, token and size of a request, and sets the security headers of answers."""
 
+import asyncio
 import hashlib
 import hmac
+import time
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from ipaddress import ip_address
@@ -34,6 +36,7 @@ HEADERS: Final = MappingProxyType(
     }
 )
 _OPEN: Final = frozenset({"/login", "/health", "/static/pages.css"})  # without a token
+_SLOWEST: Final = 8192  # bytes a second
 _READS: Final = ("GET", "HEAD", "OPTIONS")
 
 
@@ -57,6 +60,7 @@ class Guard:
     def __init__(self, app: ASGIApp, settings: StudioSettings) -> None:
         self.app = app
         self.settings = settings
+        self._in_flight = 0  # bytes that requests have said they bring; all in one event loop
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it here."""
@@ -83,12 +87,23 @@ class Guard:
             self._check_origin(scope, headers)
             self._check_token(scope, headers)
             limit = body_limit(scope["path"], self.settings.limits)
-            if int(headers.get("content-length", "0")) > limit:
+            coming = limit if "transfer-encoding" in headers else int(headers.get("content-length", "0"))
+            if coming > limit:
                 raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _too_large(limit), "body")
+            if coming and self._in_flight + coming > self.settings.limits.in_flight_bytes:
+                raise Problem(
+                    HTTPStatus.TOO_MANY_REQUESTS,
+                    f"body: {self._in_flight >> 20} MiB are being sent already; try again in a moment",
+                    "body",
+                )
         except Problem as problem:
             await _refusal(problem, scope, headers)(scope, receive, guarded_send)
             return
-        await self.app(scope, _counted(receive, limit), guarded_send)
+        self._in_flight += coming
+        try:
+            await self.app(scope, _counted(receive, limit, self.settings.limits.body_seconds), guarded_send)
+        finally:
+            self._in_flight -= coming
 
     def _check_host(self, headers: Mapping[str, str]) -> None:
         host = headers.get("host", "")
@@ -197,15 +212,23 @@ def _cookie(header: str) -> str:
     return ""
 
 
-def _counted(receive: Receive, limit: int) -> Receive:
-    """The request's body, ending in an error as soon as it is longer than it may be."""
-    taken = 0
+def _counted(receive: Receive, limit: int, seconds: float) -> Receive:
+    """The request's body, ending in an error as soon as it is longer than it may be, or does not come."""
+    taken, whole, begun = 0, False, time.monotonic()
 
     async def counted() -> Message:
-        nonlocal taken
-        message = await receive()
+        nonlocal taken, whole
+        if whole:  # what comes now is only that the other side has left
+            return await receive()
+        try:
+            left = begun + seconds + taken / _SLOWEST - time.monotonic()
+            message = await asyncio.wait_for(receive(), max(0.0, min(seconds, left)))
+        except TimeoutError:
+            late = "body: it does not come, or too slowly; send it again"
+            raise Problem(HTTPStatus.REQUEST_TIMEOUT, late, "body") from None
         if message["type"] == "http.request":
             taken += len(message.get("body", b""))
+            whole = not message.get("more_body", False)
             if taken > limit:
                 raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _too_large(limit), "body")
         return message

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from sgi2v.records import Json
+from sgi2v.studio.problems import words
 from sgi2v.studio.settings import StudioSettings
 from sgi2v.studio.table import INTERRUPTED, JobTable, Row, State
 from sgi2v.studio.worker import RESULT
@@ -100,19 +101,42 @@ class Jobs:
         self._stopping = threading.Event()
         self._worker: Worker | None = None
         self._live: Live | None = None
+        self._tidy = False
+        self._trouble = ""
+        self._cancelled: tuple[str, Worker, float] | None = None  # a job, its worker, and when that is ended
         self._thread = threading.Thread(target=self._work, name="jobs", daemon=True)
+        self._watcher = threading.Thread(target=self._watch, name="jobs-watch", daemon=True)
 
     def start(self) -> None:
-        """Tidy up after the last run, then begin with what waits."""
+        """Tidy up after the last run, then begin with what waits; where the disk is full, as soon as it is not."""
+        with suppress(sqlite3.Error, OSError):
+            self._tidy_up()
+        self._thread.start()
+        self._watcher.start()
+
+    def _tidy_up(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         self.table.recover(self._finished)
         known = set(self.table.ids())
         for folder in self._folder.iterdir():
-            if folder.name not in known:
+            if folder.name in known:
+                continue
+            if self.table.notice:  # the list was damaged: what it no longer names may be all that is left of a job
+                aside = self.settings.data / "jobs.damaged"
+                aside.mkdir(exist_ok=True)
+                folder.replace(aside / folder.name)
+            else:
                 shutil.rmtree(folder, ignore_errors=True)
         for left in self._folder.glob("*/.*"):  # results that were being written
             shutil.rmtree(left, ignore_errors=True)
-        self._thread.start()
+        self._tidy = True
+
+    @property
+    def trouble(self) -> str:
+        """A line on why no job is taken; empty where all is well."""
+        if not self._thread.is_alive() and not self._stopping.is_set():
+            return "the queue stands still"
+        return self._trouble
 
     def stop(self) -> None:
         """End the worker; the job it was at is interrupted, what waits stays in the queue."""
@@ -122,6 +146,8 @@ class Jobs:
             with suppress(OSError):
                 worker.process.kill()
         self._thread.join(timeout=30)
+        if self._watcher.is_alive():
+            self._watcher.join(timeout=5)
 
     def wake(self) -> None:
         """Tell the queue that there is something new in the table."""
@@ -145,9 +171,8 @@ class Jobs:
         row = self.table.cancel(job_id)
         if row is not None and row["state"] == "running" and (worker := self._worker):
             worker.send({"type": "cancel", "id": job_id})
-            timer = threading.Timer(self.settings.cancel_seconds, self._end_if_still_at, (worker, job_id))
-            timer.daemon = True
-            timer.start()
+            if (before := self._cancelled) is None or before[0] != job_id:
+                self._cancelled = job_id, worker, time.monotonic() + self.settings.cancel_seconds
         return row
 
     def remove(self, job_id: str) -> bool:
@@ -165,31 +190,49 @@ class Jobs:
             return None
         return found if isinstance(found, dict) else None
 
-    def _end_if_still_at(self, worker: Worker, job_id: str) -> None:
-        if self.live(job_id) and self._worker is worker:
-            with suppress(OSError):
-                worker.process.kill()
+    def _watch(self) -> None:
+        """End a worker that does not stop when asked to, and begin the queue's thread again should it ever end."""
+        while not self._stopping.wait(min(_PATIENCE, self.settings.cancel_seconds / 4)):
+            if (found := self._cancelled) is not None:
+                job_id, worker, deadline = found
+                if not (self.live(job_id) and self._worker is worker):
+                    self._cancelled = None
+                elif time.monotonic() > deadline:
+                    with suppress(OSError):
+                        worker.process.kill()
+            if not self._thread.is_alive() and not self._stopping.is_set():
+                self._thread = threading.Thread(target=self._work, name="jobs", daemon=True)
+                self._thread.start()
 
     def _work(self) -> None:
         while not self._stopping.is_set():
             self._new.clear()
             try:
-                row = self.table.claim()
-            except sqlite3.OperationalError:  # a full disk; it may pass
-                row = None
-            if row is None:
+                worked = self._turn()
+                self._trouble = ""
+            except Exception as error:  # a full disk, a damaged list, a mistake of ours: it may pass, and is told
+                self._trouble = words(error)
+                worked = False
+            if not worked:
                 self._new.wait(_PATIENCE)
-                continue
-            self._live = Live(id=row["id"])
-            try:
-                self._compute(row)
-            except ValueError as error:
-                self._end(row["id"], "failed", message=str(error))
-            except Exception as error:  # one job's trouble is not the queue's
-                self._end(row["id"], "failed", message=f"{type(error).__name__}: {error}"[:2000])
-            self._live = None
         if self._worker is not None:
             self._worker.end()
+
+    def _turn(self) -> bool:
+        """Compute the next job; False when none waits."""
+        if not self._tidy:
+            self._tidy_up()
+        row = self.table.claim()
+        if row is None:
+            return False
+        self._live = Live(id=row["id"])
+        try:
+            self._compute(row)
+        except Exception as error:  # one job's trouble is not the queue's
+            self._end(row["id"], "failed", message=words(error)[:2000])
+        finally:
+            self._live = None
+        return True
 
     def _compute(self, row: Row) -> None:
         job_id = row["id"]
@@ -280,10 +323,10 @@ class Jobs:
             try:
                 row = self.table.finish(job_id, state, message=message, result=result)
                 break
-            except sqlite3.OperationalError:  # a full disk: the result stands, so it can wait
-                if self._stopping.is_set():
+            except sqlite3.Error as error:  # a full disk: the result stands, so it can wait
+                self._trouble = words(error)
+                if self._stopping.wait(_PATIENCE):
                     return
-                time.sleep(_PATIENCE)
         self._live = None
         if row is not None:
             with suppress(sqlite3.Error):  # pages that are not told must not end the queue; they ask again

@@ -10,10 +10,33 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from sgi2v.errors import FieldError
+from sgi2v.studio.database import damaged, full
+from sgi2v.writing import reason
 
+_LIST: Final = "the list of jobs cannot be used"
+_RESTART: Final = "start the studio again: it sets a copy aside and begins a new list"
 _FULL: Final = "the disk is full; remove jobs that are no longer needed, or free some space, and try again"
+
+
+def words(error: Exception) -> str:
+    """Words of an error for the person: one line, without this machine's paths and without advice for a terminal."""
+    cause = error.__cause__ if isinstance(error, FieldError) and error.field == "output" else error
+    if isinstance(cause, OSError):
+        return _FULL if _no_room(cause) else f"the data folder cannot be used ({reason(cause)})"
+    if isinstance(error, sqlite3.Error):
+        if full(error):
+            return _FULL
+        return f"the list of jobs is damaged ({error}); {_RESTART}" if damaged(error) else f"{_LIST} ({error})"
+    if isinstance(error, ValueError):
+        return " ".join(str(error).split())
+    return f"{type(error).__name__}: {error}"
+
+
+def _no_room(error: OSError) -> bool:
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 class Problem(HTTPException):
@@ -60,23 +83,32 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(ValueError)
     async def mistake(request: Request, error: ValueError) -> JSONResponse:
         field = error.field if isinstance(error, FieldError) else ""
-        return answer(HTTPStatus.UNPROCESSABLE_ENTITY, " ".join(str(error).split()), field)
+        cause = error.__cause__
+        if isinstance(cause, OSError) and (_no_room(cause) or field == "output"):  # nothing that the person gave
+            return await system(request, cause)
+        return answer(HTTPStatus.UNPROCESSABLE_ENTITY, words(error), field)
+
+    @app.exception_handler(ClientDisconnect)
+    async def left(request: Request, error: ClientDisconnect) -> JSONResponse:
+        return answer(HTTPStatus.BAD_REQUEST, "body: it broke off; send it again", "body")
 
     @app.exception_handler(OSError)
     async def system(request: Request, error: OSError) -> JSONResponse:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return answer(HTTPStatus.INSUFFICIENT_STORAGE, _FULL)
-        return answer(HTTPStatus.SERVICE_UNAVAILABLE, f"the data folder cannot be used ({error.strerror})")
+        full_disk = _no_room(error)
+        return answer(HTTPStatus.INSUFFICIENT_STORAGE if full_disk else HTTPStatus.SERVICE_UNAVAILABLE, words(error))
 
-    @app.exception_handler(sqlite3.OperationalError)
-    async def database(request: Request, error: sqlite3.OperationalError) -> JSONResponse:
-        if "full" in str(error):
-            return answer(HTTPStatus.INSUFFICIENT_STORAGE, _FULL)
-        return answer(HTTPStatus.SERVICE_UNAVAILABLE, f"the list of jobs cannot be used ({error})")
+    @app.exception_handler(sqlite3.Error)
+    async def database(request: Request, error: sqlite3.Error) -> JSONResponse:
+        return answer(HTTPStatus.INSUFFICIENT_STORAGE if full(error) else HTTPStatus.SERVICE_UNAVAILABLE, words(error))
 
     @app.exception_handler(MemoryError)
     async def memory(request: Request, error: MemoryError) -> JSONResponse:
         return answer(HTTPStatus.SERVICE_UNAVAILABLE, "the machine has too little memory for this; try it smaller")
+
+    @app.exception_handler(Exception)
+    async def mistake_of_ours(request: Request, error: Exception) -> JSONResponse:
+        message = f"the studio made a mistake ({type(error).__name__}); what it says of it stands where it was started"
+        return answer(HTTPStatus.INTERNAL_SERVER_ERROR, message)
 
 
 def _place(location: Sequence[str | int]) -> str:

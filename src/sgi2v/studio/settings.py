@@ -38,6 +38,10 @@ class Limits:
     """Jobs kept, whatever became of them."""
     free_bytes: int = 512 * 2**20
     """Bytes that must stay free on the data folder's disk for anything to be taken."""
+    in_flight_bytes: int = 768 * 2**20
+    """Bytes of all requests that are being received."""
+    body_seconds: float = 30.0
+    """Seconds without a byte after which a request is given up; what is slower than 8 KiB a second in all, too."""
     streams: int = 32
     """Pages that listen at a time."""
 

@@ -1,10 +1,12 @@
 """The JSON that goes in and out of the studio's API, as its OpenAPI schema shows it."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sgi2v.planning import Padding, SolverName
+from sgi2v.camera import Camera
+from sgi2v.checks import bounds_of
+from sgi2v.planning import Padding, Sampling, SolverName
 from sgi2v.records import Json
 from sgi2v.studio.jobs import Live, progress_json
 from sgi2v.studio.pictures import PREFIX
@@ -17,14 +19,20 @@ class Asked(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+def _within(kind: type, name: str, default: float | None = None) -> Any:
+    """A number within the bounds that the library itself says."""
+    low, high = bounds_of(kind, name)
+    return Field(default=default, ge=low, le=high)
+
+
 class SamplingAsked(Asked):
     """Settings of sampling; those left out are as the model recommends."""
 
-    seed: int | None = Field(default=None, ge=0, lt=2**63)
-    num_steps: int | None = Field(default=None, ge=1, le=1000)
-    width: int | None = Field(default=None, ge=1, le=4096)
-    height: int | None = Field(default=None, ge=1, le=4096)
-    num_frames: int | None = Field(default=None, ge=1, le=256)
+    seed: int | None = _within(Sampling, "seed")
+    num_steps: int | None = _within(Sampling, "num_steps")
+    width: int | None = _within(Sampling, "width")
+    height: int | None = _within(Sampling, "height")
+    num_frames: int | None = _within(Sampling, "num_frames")
     solver: SolverName | None = None
     padding: Padding | None = None
 
@@ -44,10 +52,10 @@ class JobAsked(Asked):
 class CameraAsked(Asked):
     """A motion of the camera over the picture; see sgi2v.camera."""
 
-    dx: float = 0.0
-    dy: float = 0.0
-    zoom: float = 1.0
-    roll: float = 0.0
+    dx: float = _within(Camera, "dx", 0.0)
+    dy: float = _within(Camera, "dy", 0.0)
+    zoom: float = _within(Camera, "zoom", 1.0)
+    roll: float = _within(Camera, "roll", 0.0)
     easing: Literal["linear", "ease-in", "ease-out", "ease-in-out"] = "linear"
 
 
@@ -110,6 +118,13 @@ class Imported(SceneGiven):
     sampling: Json
     settings: Json
     backbone: Json
+
+
+class KeepAsked(Asked):
+    """Pictures that a page's work needs."""
+
+    page: str = Field(min_length=1, max_length=100, description="a name of the page's own choosing")
+    pictures: list[Annotated[str, Field(pattern="^[0-9a-f]{64}$")]] = Field(max_length=20_000, description="their ids")
 
 
 class MaskAsked(Asked):
@@ -240,22 +255,25 @@ class Info(BaseModel):
     default_backbone: str
     default_controller: str
     limits: dict[str, int]
+    camera: list[Json]
     easings: list[str]
     curves: list[str]
     kinds: list[str]
     fits: list[str]
+    notice: str
+    """A sentence about this start of the studio, such as that a damaged list of jobs was set aside; mostly empty."""
 
 
 class Health(BaseModel):
     """A sign that the studio answers."""
 
     ok: bool
+    message: str | None = None
 
 
 def summary_json(row: Row, live: Live | None) -> Json:
     """A job as lists and events show it."""
-    request, plan = row["request"], row["plan"]
-    job_id, sampling = row["id"], plan["sampling"]
+    job_id = row["id"]
     base = f"/api/jobs/{job_id}/"
     files = {
         "frames": f"{base}frames/",
@@ -279,11 +297,8 @@ def summary_json(row: Row, live: Live | None) -> Json:
     )
     return {
         **{name: row[name] for name in own},
-        "group": request.get("group"),
-        "backbone": plan["backbone"],
-        "controller": plan["controller"]["name"],
-        **{name: sampling[name] for name in ("seed", "num_steps", "width", "height", "num_frames")},
-        "image": request["scene"].get("image", PREFIX),
+        **row["summary"],
+        "image": row["summary"]["image"] or PREFIX,
         "progress": progress_json(live) if live is not None and row["state"] == "running" else None,
         "result": {**row["result"], **files} if row["result"] is not None else None,
     }

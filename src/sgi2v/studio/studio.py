@@ -1,10 +1,13 @@
 """One studio, put together: its data folder, pictures, table of jobs, queue, pages that listen, and its engine."""
 
+import logging
 import os
 import shutil
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 
@@ -12,8 +15,8 @@ from sgi2v.errors import FieldError
 from sgi2v.records import Json
 from sgi2v.studio.events import Hub
 from sgi2v.studio.jobs import Jobs
-from sgi2v.studio.pictures import Pictures, named_pictures
-from sgi2v.studio.problems import Problem
+from sgi2v.studio.pictures import Pictures
+from sgi2v.studio.problems import Problem, words
 from sgi2v.studio.questions import Engine
 from sgi2v.studio.settings import StudioSettings
 from sgi2v.studio.shapes import summary_json
@@ -21,7 +24,7 @@ from sgi2v.studio.table import JobTable, Row
 
 _LOCK_SECONDS = 20.0  # a worker of a studio that was just killed may still be on its way out
 _SNAPSHOT = 200  # jobs that a page is told of by itself
-_UNUSED_SECONDS = 7 * 24 * 3600.0  # a picture that no job names may still be in a page that is open
+_UNUSED_SECONDS = 7 * 24 * 3600.0  # a picture that no job or page names, by when it was last asked for
 
 
 class Studio:
@@ -44,6 +47,7 @@ class Studio:
         self.hub = Hub(settings.limits.streams)
         self.table = JobTable(settings.data / "jobs.sqlite")
         self.jobs = Jobs(settings, self.table, self._lock, self._tell)
+        self.importing = threading.Lock()  # one file at a time is read: some take a gigabyte while they are
         self._make_engine = engine or _library
         self._engine: Engine | None = None
         self._engine_lock = threading.Lock()
@@ -58,12 +62,23 @@ class Studio:
 
     def start(self) -> None:
         """Begin: pages may listen, the queue is worked."""
-        for left in (self.settings.data / "temporary").iterdir():
-            shutil.rmtree(left, ignore_errors=True)
+        if self.table.notice:
+            logging.getLogger(__name__).warning(self.table.notice)
         self.hub.start()
         self.jobs.start()
-        used = {name for row in self.table.newest(self.limits.history) for name in named_pictures(row["request"])}
-        self.pictures.remove_unused(used, _UNUSED_SECONDS)
+        with suppress(sqlite3.Error, OSError):  # what lies about can go another time
+            for left in (self.settings.data / "temporary").iterdir():
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            if not self.table.notice:  # with it goes the knowledge of what is needed
+                self.pictures.remove_unused(self.table.pictures(), _UNUSED_SECONDS)
+
+    def trouble(self) -> str:
+        """A line on what is wrong with the studio; empty where all is well."""
+        try:
+            self.table.newest(1)
+        except sqlite3.Error as error:
+            return words(error)
+        return self.jobs.trouble
 
     def warm_up(self) -> None:
         """Load the engine before the first request needs it; an error is told to the request that does."""

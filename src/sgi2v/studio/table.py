@@ -4,42 +4,26 @@ import json
 import sqlite3
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final, Literal
 
-from sgi2v.errors import FieldError
 from sgi2v.records import Json
+from sgi2v.studio.database import Database, summary_of
+from sgi2v.studio.pictures import named_pictures
 from sgi2v.studio.problems import Problem
 
 State = Literal["queued", "running", "done", "failed", "cancelled", "interrupted"]
 OVER: Final = ("done", "failed", "cancelled", "interrupted")
 INTERRUPTED: Final = "the studio was ended while this was computed; start it again with Retry"
-_SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS jobs (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE,
-    idempotency_key TEXT UNIQUE,
-    payload TEXT NOT NULL,
-    state TEXT NOT NULL DEFAULT 'queued'
-        CHECK (state IN ('queued', 'running', 'done', 'failed', 'cancelled', 'interrupted')),
-    cancelling INTEGER NOT NULL DEFAULT 0,
-    created REAL NOT NULL,
-    started REAL,
-    finished REAL,
-    message TEXT,
-    retry_of TEXT,
-    request TEXT NOT NULL,
-    plan TEXT NOT NULL,
-    result TEXT
-);
-CREATE INDEX IF NOT EXISTS by_state ON jobs (state, number);
-"""
-_VERSION: Final = 1
-_COLUMNS: Final = "number, id, state, cancelling, created, started, finished, message, retry_of, request, plan, result"
+_COLUMNS: Final = (
+    "jobs.number, id, state, cancelling, created, started, finished, message, retry_of, summary, result, "
+    "(SELECT count(*) FROM jobs AS other WHERE other.state = 'queued' AND other.number < jobs.number) AS position"
+)
 _LARGEST: Final = 2**53
+_CLAIM_SECONDS: Final = 365 * 24 * 3600.0  # a browser that was not opened for a year has lost what it kept
+_CLAIMING_PAGES: Final = 1000
 
 Row = Json
 
@@ -51,33 +35,11 @@ class JobTable:
     """
 
     def __init__(self, path: Path) -> None:
+        """As :class:`~sgi2v.studio.database.Database`, which the table lies in."""
         self.path = path
-        with self._open() as connection:
-            connection.execute("PRAGMA journal_mode = WAL")
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version not in (0, _VERSION):
-                raise FieldError("data", f"{path} was written by a newer sgi2v", "update, or give another --data")
-            connection.executescript(_SCHEMA)
-            connection.execute(f"PRAGMA user_version = {_VERSION}")
-
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        # One connection for each use: cheap, and no thread ever waits for another's.
-        with closing(sqlite3.connect(self.path, timeout=20, isolation_level=None)) as connection:
-            connection.row_factory = sqlite3.Row
-            connection.execute("PRAGMA synchronous = FULL")
-            yield connection
-
-    @contextmanager
-    def _change(self) -> Iterator[sqlite3.Connection]:
-        with self._open() as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-            except BaseException:
-                connection.execute("ROLLBACK")
-                raise
-            connection.execute("COMMIT")
+        database = Database(path)
+        self.notice = database.notice
+        self._open, self._change = database.open, database.change
 
     def known(self, key: str, payload: str) -> Row | None:
         """The job that was sent with this key; Problem 409 when another payload was."""
@@ -114,11 +76,14 @@ class JobTable:
                     f"{kept} jobs are kept, as many as this studio takes; delete some that are no longer needed",
                 )
             job_id = uuid.uuid4().hex
-            connection.execute(
-                "INSERT INTO jobs (id, idempotency_key, payload, created, retry_of, request, plan) "
+            names = json.dumps(sorted(set(named_pictures(request))))
+            made = connection.execute(
+                "INSERT INTO jobs (id, idempotency_key, payload, created, retry_of, summary, pictures) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (job_id, key, payload, time.time(), retry_of, _dumps(request), _dumps(plan)),
+                (job_id, key, payload, time.time(), retry_of, _dumps(summary_of(request, plan)), names),
             )
+            body = (made.lastrowid, _dumps(request), _dumps(plan))
+            connection.execute("INSERT INTO bodies VALUES (?, ?, ?)", body)
             row = _get(connection, job_id)
             assert row is not None
             return row, True
@@ -176,6 +141,7 @@ class JobTable:
                 return False
             if row["state"] not in OVER:
                 raise Problem(HTTPStatus.CONFLICT, f"the job is {row['state']}; cancel it first")
+            connection.execute("DELETE FROM bodies WHERE number = ?", (row["number"],))
             connection.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
             return True
 
@@ -204,7 +170,7 @@ class JobTable:
         """Jobs with a number below `before`, newest first."""
         with self._open() as connection:
             rows = connection.execute(
-                f"SELECT {_COLUMNS}, {_POSITION} FROM jobs WHERE number < ? ORDER BY number DESC LIMIT ?",
+                f"SELECT {_COLUMNS} FROM jobs WHERE number < ? ORDER BY number DESC LIMIT ?",
                 (_LARGEST if before is None else before, limit),
             )
             return [_row(row) for row in rows]
@@ -212,9 +178,7 @@ class JobTable:
     def queued(self) -> list[Row]:
         """Jobs that wait, in their order."""
         with self._open() as connection:
-            rows = connection.execute(
-                f"SELECT {_COLUMNS}, {_POSITION} FROM jobs WHERE state = 'queued' ORDER BY number"
-            )
+            rows = connection.execute(f"SELECT {_COLUMNS} FROM jobs WHERE state = 'queued' ORDER BY number")
             return [_row(row) for row in rows]
 
     def ids(self) -> list[str]:
@@ -222,10 +186,28 @@ class JobTable:
         with self._open() as connection:
             return [row["id"] for row in connection.execute("SELECT id FROM jobs")]
 
+    def pictures(self) -> set[str]:
+        """Ids of the pictures that a job or a page's kept work names."""
+        with self._open() as connection:
+            found = {name for (names,) in connection.execute("SELECT pictures FROM jobs") for name in json.loads(names)}
+            oldest = time.time() - _CLAIM_SECONDS
+            return found | {
+                name for (name,) in connection.execute("SELECT picture FROM claims WHERE at > ?", (oldest,))
+            }
 
-_POSITION: Final = (
-    "(SELECT count(*) FROM jobs AS other WHERE other.state = 'queued' AND other.number < jobs.number) AS position"
-)
+    def claim_pictures(self, page: str, names: Iterable[str]) -> None:
+        """Note what the work of a page needs, in place of what it needed before."""
+        now = time.time()
+        with self._change() as connection:
+            connection.execute("DELETE FROM claims WHERE page = ?", (page,))
+            connection.executemany(
+                "INSERT OR IGNORE INTO claims VALUES (?, ?, ?)", [(page, name, now) for name in names]
+            )
+            connection.execute(
+                "DELETE FROM claims WHERE page NOT IN "
+                "(SELECT page FROM claims GROUP BY page ORDER BY max(at) DESC LIMIT ?)",
+                (_CLAIMING_PAGES,),
+            )
 
 
 def _known(connection: sqlite3.Connection, key: str, payload: str) -> Row | None:
@@ -242,16 +224,23 @@ def _known(connection: sqlite3.Connection, key: str, payload: str) -> Row | None
 
 
 def _get(connection: sqlite3.Connection, job_id: str) -> Row | None:
-    row = connection.execute(f"SELECT {_COLUMNS}, {_POSITION} FROM jobs WHERE id = ?", (job_id,)).fetchone()
+    row = connection.execute(
+        f"SELECT {_COLUMNS}, request, plan FROM jobs JOIN bodies USING (number) WHERE id = ?", (job_id,)
+    ).fetchone()
     return None if row is None else _row(row)
 
 
 def _row(row: sqlite3.Row) -> Row:
+    """A job as the table has it; request and plan only where they were asked for."""
     values = dict(row)
     values["cancelling"] = bool(values["cancelling"])
     values["position"] = values["position"] if values["state"] == "queued" else None
-    for name in ("request", "plan", "result"):
-        values[name] = None if values[name] is None else json.loads(values[name])
+    for name in ("summary", "request", "plan", "result"):
+        if values.get(name) is not None:
+            try:
+                values[name] = json.loads(values[name])
+            except ValueError:
+                raise sqlite3.DatabaseError(f"the entry of job {values['number']} is damaged") from None
     return values
 
 

@@ -21,7 +21,7 @@ from sgi2v.opening import ModelChoice
 from sgi2v.scene import Scene
 from sgi2v.studio.pictures import Pictures
 from sgi2v.studio.settings import Limits
-from sgi2v.writing import writing
+from sgi2v.writing import reason, writing
 
 RESULT: Final = "result"  # a job's folder of results: there whole, or not at all
 _MAX_PREVIEW: Final = 512  # pixels of a preview's longer side
@@ -111,6 +111,7 @@ class ModelMaker:
         seconds = time.perf_counter() - begun
         task.check()
         task.progress(phase="write", fraction=1.0)
+        video = video.recorded(video.record)  # once for all three
         video.save(result / "frames")
         video.save(result / "video.mp4")
         video.save(result / "video.gif")
@@ -181,6 +182,8 @@ def _do(
         return {"type": "cancelled", "id": job_id}
     except ValueError as error:
         return {"type": "failed", "id": job_id, "message": _advice(folder, " ".join(str(error).split()))}
+    except OSError as error:
+        return {"type": "failed", "id": job_id, "message": _unwritten(folder, reason(error))}
     except MemoryError as error:
         message = str(error) or "the machine has too little memory; lower num_frames, width and height"
         return {"type": "failed", "id": job_id, "message": message}
@@ -191,7 +194,10 @@ def _do(
 def _advice(folder: Path, message: str) -> str:
     if not message.startswith("output: cannot write"):
         return message
-    why = message.split(": ")[-1].split(";")[0]
+    return _unwritten(folder, message.split(": ")[-1].split(";")[0])
+
+
+def _unwritten(folder: Path, why: str) -> str:
     free = shutil.disk_usage(folder).free / 2**20
     return f"the result could not be written ({why}; {free:.0f} MiB are free); make room, then start it again"
 

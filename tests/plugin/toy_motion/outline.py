@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from sgi2v.backbones.base import CLEAN, MODES, Method, Mode, Settings, check_range, settings_with
 from sgi2v.backbones.folder import SETTINGS_FILE, class_in, read_json, weights_sha256
 from sgi2v.backbones.weights import check_weights_there
+from sgi2v.checks import Bounds
 from sgi2v.errors import FieldError
 from sgi2v.grid import Grid
 from sgi2v.lazy import torch
@@ -68,8 +69,10 @@ class ToySettings(Settings):
     recommended: Mapping[str, Mapping[str, Any]] = field(default_factory=_recommended)
     """Controller name -> the values of its fields that suit this model."""
 
+    BOUNDS: ClassVar[Bounds] = MappingProxyType({**Settings.BOUNDS, "guidance_scale": (0, 100)})
+
     def __post_init__(self) -> None:
-        check_range("settings", self, {"fps": (1, 240), "guidance_scale": (0, 100)})
+        check_range("settings", self)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import Final
 from sgi2v.backbones.cogvideox.outline import CogVideoXOutline, CogVideoXSettings
 from sgi2v.backbones.folder import class_in
 
-_NAMES: Final[Mapping[str, str]] = MappingProxyType({"cogvideox-5b-i2v": "zai-org/CogVideoX-5b-I2V"})
+_NAMES: Final[Mapping[str, str]] = MappingProxyType({"cogvideox-5b-i2v": "THUDM/CogVideoX-5b-I2V"})
 
 
 class CogVideoXKind:

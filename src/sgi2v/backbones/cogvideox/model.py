@@ -112,7 +112,7 @@ class CogVideoX(VideoTransformer):
         )
         return cos, sin
 
-    def _rotary(self, grid: Grid) -> tuple[Tensor, Tensor]:
+    def _rotary(self, expert: Any, grid: Grid) -> tuple[Tensor, Tensor]:
         """As the network is given them, with words, which are not turned, before the picture's places."""
         cos, sin = self._angles(grid)
         still = cos.new_ones(self.outline.TEXT.length, cos.shape[1])
@@ -122,6 +122,16 @@ class CogVideoX(VideoTransformer):
     def _tokens(self, kept: Tensor) -> Float[Tensor, "1 p d"]:
         """Norms put out head by head, ``[1, heads, places, d]``."""
         return kept if kept.ndim == 3 else kept.transpose(1, 2).flatten(2)
+
+    @property
+    def _tiles_fit(self) -> bool:
+        """At the published sizes; at others what a tile advances by and what is kept of it may be rounded apart."""
+        vae, stride = self._vae, self.outline.stride
+        sides = (
+            (vae.tile_latent_min_height, vae.tile_sample_min_height, vae.tile_overlap_factor_height),
+            (vae.tile_latent_min_width, vae.tile_sample_min_width, vae.tile_overlap_factor_width),
+        )
+        return all(int(cells * (1 - share)) * stride == pixels - int(pixels * share) for cells, pixels, share in sides)
 
     def _to_latents(self, frames: Float[Tensor, "1 3 f h w"]) -> Float[Tensor, "n c y x"]:
         mode: Tensor = self._vae.encode(frames).latent_dist.mode()[0].transpose(0, 1) * self._vae.config.scaling_factor

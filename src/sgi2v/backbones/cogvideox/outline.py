@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from sgi2v.backbones.base import Advice, Mode
 from sgi2v.backbones.cogvideox.schedule import check_ddim_schedule, ddim_levels
+from sgi2v.backbones.dit.advice import without_attention
 from sgi2v.backbones.dit.outline import DiTOutline, DiTSettings, check_text_width, folder_settings, read_parts
 from sgi2v.backbones.dit.text import TextRules
 from sgi2v.backbones.fields import check_class, flag, number, numbers, positive
@@ -37,6 +38,7 @@ def _advice() -> Advice:
             "weight_decay": 0.0,
         },
         "time-to-move": {"t_weak": 0.959, "t_strong": 0.895, "unit": "noise-level"},
+        **without_attention(0.0, "transformer_blocks.18:output", 8),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
@@ -37,11 +38,29 @@ def _expert_bytes(outline: DiTOutline, name: str, dtype: torch.dtype) -> int:
     return numbers * (1 if outline.quantise else dtype.itemsize)
 
 
-def memory_needed(outline: DiTOutline, grid: Grid, device: torch.device, dtype: torch.dtype) -> Mapping[Mode, int]:
+@dataclass(frozen=True, kw_only=True)
+class Numbers:
+    """Weights of a model, from which its need of memory follows."""
+
+    experts: Mapping[str, int]
+    """Bytes of each of the denoiser's networks as it is loaded."""
+    others: Mapping[str, int]
+    """Numbers in the weights of the networks that run once."""
+
+    @classmethod
+    def of(cls, outline: DiTOutline, dtype: torch.dtype) -> Numbers:
+        """From the headers of a folder's weight files."""
+        experts = {name: _expert_bytes(outline, name, dtype) for name in outline.networks if "transformer" in name}
+        there = [name for name in outline.weighed if name not in experts]
+        others = {name: num_weights(weight_files(outline.folder, [name])) for name in there}
+        return cls(experts=experts, others=others)
+
+
+def peaks(
+    outline: DiTOutline, numbers: Numbers, grid: Grid, device: torch.device, dtype: torch.dtype
+) -> Mapping[Mode, int]:
     """Bytes at the peak of a guided run whose pass ends half way, weights included."""
-    experts = {name: _expert_bytes(outline, name, dtype) for name in outline.networks if "transformer" in name}
-    parts_there = [name for name in outline.weighed if name not in experts]
-    others = {name: num_weights(weight_files(outline.folder, [name])) for name in parts_there}
+    others = dict(numbers.others)
     encoder = others.pop("text_encoder", 0)
     apart = has_own_memory(device)
     live = outline.live_bytes(grid)
@@ -50,8 +69,8 @@ def memory_needed(outline: DiTOutline, grid: Grid, device: torch.device, dtype: 
     def peak(mode: Mode) -> int:
         guided = live["guided" if mode == "fast" else "checkpointed"] * scale
         away = mode != "fast" and apart
-        largest = max(experts.values())
-        denoiser = largest if away else sum(experts.values())
+        largest = max(numbers.experts.values())
+        denoiser = largest if away else sum(numbers.experts.values())
         if mode == "low" and apart:
             denoiser = int(2 * largest / outline.num_blocks)
         parts = sum(others.values())
@@ -62,3 +81,8 @@ def memory_needed(outline: DiTOutline, grid: Grid, device: torch.device, dtype: 
         return int(max((stay + working) * _SLACK, 0 if apart else stay + encoder * dtype.itemsize))
 
     return {mode: peak(mode) for mode in MODES}
+
+
+def memory_needed(outline: DiTOutline, grid: Grid, device: torch.device, dtype: torch.dtype) -> Mapping[Mode, int]:
+    """:func:`peaks` of a folder."""
+    return peaks(outline, Numbers.of(outline, dtype), grid, device, dtype)

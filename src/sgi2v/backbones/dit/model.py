@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NoReturn
 
@@ -20,6 +20,7 @@ from sgi2v.backbones.base import CLEAN, Mode, Outlined, Text
 from sgi2v.backbones.dit.features import feature, rotated, tapped
 from sgi2v.backbones.dit.outline import DiTOutline
 from sgi2v.backbones.dit.text import Texts
+from sgi2v.backbones.swapping import swapped
 from sgi2v.checks import choice
 from sgi2v.device import has_own_memory
 from sgi2v.errors import FieldError
@@ -126,8 +127,8 @@ class VideoTransformer(Outlined):
         """1 for a level on the model's own line, else the length to divide by; flow matching's line is straight."""
         return level.signal + level.noise
 
-    def _rotary(self, grid: Grid) -> tuple[Tensor, Tensor]:
-        """Cosines and sines of rotary embedding, ``[1, places, heads or 1, channels of a head]`` each."""
+    def _rotary(self, expert: Any, grid: Grid) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of a network's rotary embedding, ``[1, places, heads or 1, channels of a head]``."""
         raise NotImplementedError
 
     def _tokens(self, kept: Tensor) -> Float[Tensor, "1 p d"]:
@@ -156,8 +157,6 @@ class VideoTransformer(Outlined):
 
     def _arrange(self, memory: Mode) -> Arrangement:
         choice("memory", memory, Mode)
-        vae: Any = self._networks.vae
-        vae.use_tiling = memory == "low" and has_own_memory(self.device)
         experts = self._networks.experts
         blocks = [list(getattr(expert, self.outline.BLOCKS)) for expert in experts.values()]
         return Arrangement(
@@ -168,6 +167,19 @@ class VideoTransformer(Outlined):
             blocks=blocks if memory != "fast" else [],
             experts=experts if len(experts) > 1 else None,
         )
+
+    def _tiled(self) -> AbstractContextManager[None]:
+        """While open, clips go through the autoencoder in overlapping tiles, where memory is scarce.
+
+        Never the run's own picture: what the denoiser is asked with is the same in every mode.
+        """
+        scarce = self.memory == "low" and has_own_memory(self.device) and self._tiles_fit
+        return swapped([(self._networks.vae, "use_tiling", scarce)])
+
+    @property
+    def _tiles_fit(self) -> bool:
+        """True where diffusers' tiles make a clip of the right size."""
+        return True
 
     @property
     def memory(self) -> Mode:
@@ -245,7 +257,7 @@ class VideoTransformer(Outlined):
     def encode_frames(self, frames: Float[Tensor, "f 3 h w"], grid: Grid) -> Float[Tensor, "n c y x"]:
         """Normalised latents of a whole clip, since each group is told by the one before."""
         clip = frames.to(self.device).float().movedim(0, 1)[None] * 2 - 1
-        with self._arranged.using("autoencoder"):
+        with self._arranged.using("autoencoder"), self._tiled():
             return self._to_latents(clip).float()
 
     def _asked(self, x: Tensor, level: Level, condition: DiTCondition, *, conditional: bool) -> Tensor:
@@ -290,7 +302,7 @@ class VideoTransformer(Outlined):
         patch, heads = self.outline.patch, expert.config.num_attention_heads
 
         def rotate(tokens: Tensor) -> Tensor:
-            cos, sin = self._rotary(condition.grid)
+            cos, sin = self._rotary(expert, condition.grid)
             return rotated(tokens, cos, sin, heads)
 
         for layer, modules in plans.items():
@@ -328,7 +340,7 @@ class VideoTransformer(Outlined):
         A causal autoencoder remembers all frames before; for a look at one its neighbour is near enough, and a long
         clip need not be decoded for it.
         """
-        with self._arranged.using("autoencoder"):
+        with self._arranged.using("autoencoder"), self._tiled():
             if frames is None:
                 pictures = self._to_frames(x)
             else:

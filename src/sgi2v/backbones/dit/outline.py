@@ -9,15 +9,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypeVar
 
 from sgi2v.backbones.base import CLEAN, Method, Mode, Settings, check_range, settings_with
 from sgi2v.backbones.dit.schedules import flow_levels
-from sgi2v.backbones.dit.single_file import check_file
+from sgi2v.backbones.dit.single_file import check_file, check_unfused
 from sgi2v.backbones.dit.text import TextRules, check_length, check_there, has_encoder
 from sgi2v.backbones.fields import number, wrong
 from sgi2v.backbones.folder import CONFIGS, SETTINGS_FILE, check_parts, content_sha256, fetch, read_json, weights_sha256
-from sgi2v.backbones.weights import check_weights, check_weights_there
+from sgi2v.backbones.weights import check_weights, check_weights_there, weight_files
+from sgi2v.checks import Bounds, check_text
 from sgi2v.errors import FieldError
 from sgi2v.grid import Grid
 from sgi2v.lazy import torch
@@ -48,8 +50,11 @@ class DiTSettings(Settings):
     negative_prompt: str = ""
     """Words that guidance leads away from where the scene says none."""
 
+    BOUNDS: ClassVar[Bounds] = MappingProxyType({"guidance_scale": (0, 100)})
+
     def __post_init__(self) -> None:
-        check_range("settings", self, {"fps": (1, 240), "guidance_scale": (0, 100)})
+        check_range("settings", self)
+        check_text("settings.negative_prompt", self.negative_prompt)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,21 +210,22 @@ class DiTOutline:
         """FieldError for a layer that is not there, an edit of attention, a prompt that is too long."""
         uses = controller.uses()
         if uses.edits:
+            off = " ".join(_turned_off(name) for name in uses.edited_by)
             raise FieldError(
                 "controller",
                 "changes attention within frames or over time, but this model mixes frames and places at once",
-                "turn that part of the method off",
+                off or "choose another method",
             )
         if uses.image and not self.edits_image:
             raise FieldError(
                 "controller", "changes the latents of the picture and a grey clip, which this model is not given",
                 "use a model of Wan 2.1 I2V-14B's kind",
             )  # fmt: skip
-        if uses.weights and uses.weights != self.trained_for:
+        if foreign := [method for method in uses.weights if method != self.trained_for]:
             raise FieldError(
                 "controller",
-                f"is for weights that were trained for {uses.weights}, and {self.name} says nothing of it",
-                f'name such weights, put "trained_for": "{uses.weights}" into their sgi2v.json, or allow '
+                f"is for weights that were trained for {foreign[0]}, and {self.name} says nothing of it",
+                f'name such weights, put "trained_for": "{foreign[0]}" into their sgi2v.json, or allow '
                 "--controller.any-weights",
             )
         if uses.reuses_deep:
@@ -317,6 +323,7 @@ class DiTOutline:
             raise FieldError("compile", f"is not tried for {self.KIND} yet", "leave it out")
         outline = self.fetched()
         check_weights(outline.folder, outline.weighed)
+        check_unfused(weight_files(outline.folder, [part for part in outline.weighed if "transformer" in part]))
         return outline.opened(device, dtype, memory)
 
     def opened(self, device: torch.device, dtype: torch.dtype, memory: Mode) -> VideoTransformer:
@@ -324,11 +331,25 @@ class DiTOutline:
         raise NotImplementedError
 
 
+def _turned_off(field: str) -> str:
+    """The option that turns off a controller's field."""
+    owner, _, name = f"controller.{field}".rpartition(".")
+    return f"--{owner}.no-{name.replace('_', '-')}"
+
+
 def read_parts(folder: Path, what: str) -> tuple[Json, Json, Json]:
     """Configurations of denoiser, autoencoder and scheduler; FieldError naming a file that is absent or damaged."""
     files = ("transformer/config.json", "vae/config.json", "scheduler/scheduler_config.json")
     check_parts(folder, ("model_index.json", *files), what)
     transformer, vae, scheduler = (read_json(folder / file) for file in files)
+    rounded = transformer.get("quantization_config")
+    method = rounded.get("quant_method") if isinstance(rounded, dict) else None
+    if method is not None and find_spec(str(method)) is None:
+        raise FieldError(
+            "backbone",
+            f"{folder / files[0]}: its weights were rounded by {method}, which is not installed",
+            f"pip install {method}",
+        )
     return transformer, vae, scheduler
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -33,12 +33,18 @@ def check_file(field: str, file: Path) -> None:
             blocks = [name for name in names if "blocks.0." in name]
             if not blocks or any(".lora_" in name for name in names):
                 raise FieldError(field, f"{file} holds no transformer", "give one; a LoRA goes to --lora")
-            if any(".to_qkv." in name or ".to_kv." in name for name in names):
-                raise FieldError(field, f"{file} has fused projections, whose features cannot be read", "unfuse them")
+            check_unfused([file], field)
         case _:
             raise FieldError(
                 field, f"{file.name} is neither .safetensors nor .gguf", "pickles can run code: convert it first"
             )
+
+
+def check_unfused(files: Iterable[Path], field: str = "backbone") -> None:
+    """FieldError under ``field`` for weights saved with fused projections, whose features could not be read."""
+    for file in files:
+        if any(".to_qkv." in name or ".to_kv." in name for name in _names(field, file)):
+            raise FieldError(field, f"{file} has fused projections", "save it again after unfuse_qkv_projections()")
 
 
 def _names(field: str, file: Path) -> Collection[str]:

@@ -97,8 +97,7 @@ class LTX(VideoTransformer):
         """Seconds of a latent frame and pixels of a cell, by which the network tells how far apart they are."""
         return grid.frame_stride / self.settings.fps, grid.stride, grid.stride
 
-    def _rotary(self, grid: Grid) -> tuple[Tensor, Tensor]:
-        expert: Any = self._networks.experts["transformer"]
+    def _rotary(self, expert: Any, grid: Grid) -> tuple[Tensor, Tensor]:
         like = torch.empty(1, 0, device=self.device)
         size = grid.latent_frames, grid.rows, grid.columns
         heads = expert.config.num_attention_heads

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
-from sgi2v.backbones.base import Advice, Mode, check_range
+from sgi2v.backbones.base import Advice, Mode
+from sgi2v.backbones.dit.advice import without_attention
 from sgi2v.backbones.dit.outline import DiTOutline, DiTSettings, check_text_width, folder_settings, read_parts
 from sgi2v.backbones.dit.schedules import check_flow_schedule
 from sgi2v.backbones.dit.text import TextRules
 from sgi2v.backbones.fields import check_class, check_values, flag, number, positive, wrong
+from sgi2v.checks import Bounds
 from sgi2v.errors import FieldError
 from sgi2v.grid import Grid
 from sgi2v.lazy import torch
@@ -34,6 +37,7 @@ def _advice() -> Advice:
             "weight_decay": 0.0,
         },
         "time-to-move": {"t_weak": 0.979, "t_strong": 0.949, "unit": "noise-level"},
+        **without_attention(0.98, "transformer_blocks.13:output", 32, keeps_first=True),
     }
 
 
@@ -60,9 +64,7 @@ class LTXSettings(DiTSettings):
     recommended: Advice = field(default_factory=_advice)
     """Controller name -> the values of its fields that suit this model."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range("settings", self, {"decode_timestep": (0, 1), "decode_noise": (0, 1)})
+    BOUNDS: ClassVar[Bounds] = MappingProxyType({"decode_timestep": (0, 1), "decode_noise": (0, 1)})
 
 
 @dataclass(frozen=True, kw_only=True)

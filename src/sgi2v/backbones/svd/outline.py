@@ -7,7 +7,8 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from types import MappingProxyType
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from sgi2v.backbones.folder import CONFIGS, SETTINGS_FILE, check_parts, fetch, r
 from sgi2v.backbones.quiet import quiet_libraries
 from sgi2v.backbones.svd.config import check_networks, check_scheduler
 from sgi2v.backbones.weights import check_weights, check_weights_there, weight_files
+from sgi2v.checks import Bounds
 from sgi2v.errors import FieldError, within
 from sgi2v.grid import Grid
 from sgi2v.lazy import torch
@@ -79,19 +81,15 @@ class SVDSettings(Settings):
     recipes: Advice = field(default_factory=_recipes)
     """Name of a recipe -> the settings it changes: paper, SG-I2V as published, and quick, a third of its operations."""
 
+    BOUNDS: ClassVar[Bounds] = MappingProxyType(
+        {
+            "motion_bucket_id": (0, 1023), "noise_aug_strength": (0, 10), "min_guidance_scale": (0, 100),
+            "max_guidance_scale": (0, 100), "guidance_interval": (0, 1), "decode_chunk_size": (1, 1024),
+        }
+    )  # fmt: skip
+
     def __post_init__(self) -> None:
-        check_range(
-            "settings",
-            self,
-            {
-                "fps": (1, 240),
-                "motion_bucket_id": (0, 1023),
-                "noise_aug_strength": (0, 10),
-                "min_guidance_scale": (0, 100),
-                "max_guidance_scale": (0, 100),
-                "decode_chunk_size": (1, 1024),
-            },
-        )
+        check_range("settings", self)
         interval = self.guidance_interval
         if len(interval) != 2 or not 0 <= interval[0] <= interval[1] <= 1:
             raise FieldError(

@@ -113,8 +113,7 @@ class Wan(VideoTransformer):
         clean = x - level.noise * velocity
         return torch.cat([condition.image, clean[1:]]) if self._keeps_first else clean
 
-    def _rotary(self, grid: Grid) -> tuple[Tensor, Tensor]:
-        expert: Any = next(iter(self._networks.experts.values()))
+    def _rotary(self, expert: Any, grid: Grid) -> tuple[Tensor, Tensor]:
         like = torch.empty(1, 1, grid.latent_frames, grid.rows, grid.columns, device=self.device)
         cos, sin = expert.rope(like)
         return cos, sin

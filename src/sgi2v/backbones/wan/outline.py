@@ -9,12 +9,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
-from sgi2v.backbones.base import Advice, Mode, settings_with
-from sgi2v.backbones.dit.outline import DiTOutline, DiTSettings, check_text_width
+from sgi2v.backbones.base import Advice, Mode
+from sgi2v.backbones.dit.advice import without_attention
+from sgi2v.backbones.dit.outline import DiTOutline, DiTSettings, check_text_width, folder_settings, read_parts
 from sgi2v.backbones.dit.schedules import check_flow_schedule
 from sgi2v.backbones.dit.text import TextRules
 from sgi2v.backbones.fields import number, numbers, positive, wrong
-from sgi2v.backbones.folder import SETTINGS_FILE, check_parts, read_json
+from sgi2v.backbones.folder import check_parts, read_json
+from sgi2v.checks import Bounds
 from sgi2v.errors import FieldError
 from sgi2v.lazy import torch
 from sgi2v.records import Json
@@ -27,7 +29,7 @@ Variant = Literal["a14b", "i2v-14b", "ti2v-5b"]
 a clean first latent frame."""
 
 
-def _recommended(layers: tuple[str, ...], t_weak: float, t_strong: float) -> Advice:
+def _recommended(layers: tuple[str, ...], t_weak: float, t_strong: float, others: Advice) -> Advice:
     """Values of other people's methods on these models (shared notes of the project); none was measured here."""
     return {
         "sg-i2v": {
@@ -36,15 +38,18 @@ def _recommended(layers: tuple[str, ...], t_weak: float, t_strong: float) -> Adv
             "weight_decay": 0.0,
         },
         "time-to-move": {"t_weak": t_weak, "t_strong": t_strong, "unit": "noise-level"},
+        **others,
     }
 
 
 def _of_14b() -> Advice:
-    return _recommended(("blocks.16:first-frame", "blocks.18:first-frame"), 0.979, 0.949)
+    others = without_attention(0.875, "blocks.18:output", 8)
+    return _recommended(("blocks.16:first-frame", "blocks.18:first-frame"), 0.979, 0.949, others)
 
 
 def _of_5b() -> Advice:
-    return _recommended(("blocks.12:first-frame", "blocks.14:first-frame"), 0.98, 0.95)
+    others = without_attention(0.921, "blocks.14:output", 16, keeps_first=True)
+    return _recommended(("blocks.12:first-frame", "blocks.14:first-frame"), 0.98, 0.95, others)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,10 +74,7 @@ class WanSettings(DiTSettings):
     recommended: Advice = field(default_factory=_of_14b)
     """Controller name -> the values of its fields that suit this model."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.guidance_scale_2 is not None and not 0 <= self.guidance_scale_2 <= 100:
-            raise FieldError("settings.guidance_scale_2", f"must lie in 0..100, got {self.guidance_scale_2}")
+    BOUNDS: ClassVar[Bounds] = MappingProxyType({"guidance_scale_2": (0, 100)})
 
 
 def _a14b() -> WanSettings:
@@ -107,11 +109,8 @@ class WanOutline(DiTOutline):
         cls, folder: Path, *, name: str = "", hub_id: str | None = None, settings: WanSettings | None = None
     ) -> WanOutline:
         """Read a folder; FieldError naming the file when it is incomplete, damaged, or no Wan image-to-video."""
-        files = [
-            "model_index.json", "transformer/config.json", "vae/config.json", "scheduler/scheduler_config.json",
-        ]  # fmt: skip
-        check_parts(folder, files, "a Wan model")
-        index, transformer, vae, scheduler = (read_json(folder / file) for file in files)
+        transformer, vae, scheduler = read_parts(folder, "a Wan model")
+        index = read_json(folder / "model_index.json")
         variant = _variant(folder, transformer, index)
         _check_transformer(folder / "transformer" / "config.json", transformer)
         check_flow_schedule(scheduler, folder / "scheduler" / "scheduler_config.json")
@@ -120,15 +119,17 @@ class WanOutline(DiTOutline):
         extra: tuple[str, ...] = ()
         if variant == "a14b":
             extra = ("transformer_2/config.json",)
-            ratio = positive(index, "boundary_ratio", folder / files[0])
+            ratio = positive(index, "boundary_ratio", folder / "model_index.json")
             if ratio >= 1:
-                raise wrong(folder / files[0], "boundary_ratio", "be below 1", ratio)
+                raise wrong(folder / "model_index.json", "boundary_ratio", "be below 1", ratio)
             boundary = 1000.0 * ratio
         if variant == "i2v-14b":
             extra = ("image_encoder/config.json", "image_processor/preprocessor_config.json")
         check_parts(folder, extra, "a Wan model")
         if variant == "i2v-14b":
-            _check_image_encoder(folder / extra[0], number(transformer, "image_dim", folder / files[1]))
+            _check_image_encoder(
+                folder / extra[0], number(transformer, "image_dim", folder / "transformer" / "config.json")
+            )
         if variant == "a14b":
             second = read_json(folder / "transformer_2" / "config.json")
             _check_transformer(folder / "transformer_2" / "config.json", second)
@@ -137,7 +138,7 @@ class WanOutline(DiTOutline):
         outline = cls(
             folder=folder,
             name=name or str(folder),
-            settings=settings or _folder_settings(folder, variant),
+            settings=settings or folder_settings(folder, PUBLISHED[variant]()),
             transformer=transformer,
             vae=vae,
             scheduler=scheduler,
@@ -198,16 +199,6 @@ class WanOutline(DiTOutline):
         from sgi2v.backbones.wan.model import Wan
 
         return Wan.of(self, device=device, dtype=dtype, memory=memory)
-
-
-def _folder_settings(folder: Path, variant: Variant) -> WanSettings:
-    file = folder / SETTINGS_FILE
-    published = PUBLISHED[variant]()
-    if not file.is_file():
-        return published
-    settings = settings_with(published, read_json(file), str(file))
-    assert isinstance(settings, WanSettings)
-    return settings
 
 
 def _variant(folder: Path, transformer: Json, index: Json) -> Variant:

@@ -7,8 +7,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from sgi2v.records import Json
+from sgi2v.studio.events import Listening
 from sgi2v.studio.problems import Problem
 from sgi2v.studio.routes import JobId, TheStudio, may_say, name_of
 from sgi2v.studio.shapes import JobAsked, JobGiven, JobList, job_json
@@ -28,6 +30,23 @@ Key = Annotated[
 ]
 _SUBMITS = (HTTPStatus.CONFLICT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.TOO_MANY_REQUESTS,
             HTTPStatus.INSUFFICIENT_STORAGE)  # fmt: skip
+
+
+class EventStream(StreamingResponse):
+    """A page's stream, which gives its place back however the page goes."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, listening: Listening) -> None:
+        super().__init__(listening)
+        self._listening = listening
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it until one of the two ends it."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._listening.aclose()
 
 
 @router.post(
@@ -121,7 +140,7 @@ async def events(studio: TheStudio) -> StreamingResponse:
 
     A page that comes back after a gap gets a snapshot again, whatever the last event was that it saw.
     """
-    return StreamingResponse(studio.hub.listen(studio.snapshot), media_type="text/event-stream")
+    return EventStream(studio.hub.listen(studio.snapshot))
 
 
 def found(studio: Studio, job_id: str) -> Row:

@@ -5,7 +5,7 @@ from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import parse_qs
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 
 from sgi2v.studio.guard import COOKIE, cookie_value, same
@@ -31,10 +31,18 @@ def index() -> FileResponse:
     return FileResponse(INDEX, headers={"Cache-Control": "no-cache"})
 
 
-@router.get("/health", responses=may_say())
-def health() -> Health:
-    """Say that the studio answers; asks for no token."""
-    return Health(ok=True)
+@router.get(
+    "/health",
+    response_model_exclude_none=True,
+    responses={**may_say(), 503: {"model": Health, "description": "something is wrong, and what"}},
+)
+def health(studio: TheStudio, response: Response) -> Health:
+    """Say that the studio answers, and whether it can work; asks for no token."""
+    trouble = studio.trouble()
+    if not trouble:
+        return Health(ok=True)
+    response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
+    return Health(ok=False, message=trouble)
 
 
 @router.get("/openapi.json", include_in_schema=False)

@@ -1,12 +1,12 @@
 """Routes for pictures and scenes: taken in, checked, imported and given back; no model runs here."""
 
-import io
 import json
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -24,7 +24,8 @@ from sgi2v.reference import read_clip
 from sgi2v.scene import MAX_KEYS, MAX_MOTIONS, Curve, Easing, Fit, Kind, Scene
 from sgi2v.scene_io import FORMAT, load_scene, scene_to_dict
 from sgi2v.signatures import kind_of
-from sgi2v.studio.pictures import PREFIX, picture_json
+from sgi2v.studio.fields import describe
+from sgi2v.studio.pictures import PREFIX, TYPES, picture_json
 from sgi2v.studio.problems import Problem
 from sgi2v.studio.routes import PICTURE_ID, PictureId, TheStudio, may_say, name_of, raw
 from sgi2v.studio.shapes import (
@@ -33,6 +34,7 @@ from sgi2v.studio.shapes import (
     Imported,
     Info,
     JobAsked,
+    KeepAsked,
     MaskAsked,
     Motions,
     MotionsAsked,
@@ -68,6 +70,8 @@ def info(studio: TheStudio, recipe: Annotated[str | None, Query(max_length=100)]
             "motions": MAX_MOTIONS,
             "keys": MAX_KEYS,
         },
+        notice=studio.table.notice,
+        camera=describe(Camera, {}),
         easings=list(get_args(Easing)),
         curves=list(get_args(Curve)),
         kinds=list(get_args(Kind)),
@@ -92,22 +96,29 @@ def examples(studio: TheStudio) -> Examples:
 )
 async def add_image(request: Request, studio: TheStudio) -> Picture:
     """Keep a picture: PNG, JPEG, WEBP, BMP, TIFF or the first frame of a GIF. The same picture has the same id."""
-    name, image = await run_in_threadpool(studio.pictures.add, await _body(request, studio))
+    async with _received(request, studio) as file:
+        name, image = await run_in_threadpool(studio.pictures.add, file)
     return Picture(**picture_json(name, image))
 
 
 @router.get(
     "/images/{picture_id}",
     response_class=FileResponse,
-    responses={**may_say(HTTPStatus.NOT_FOUND), 200: {"content": {"image/png": {}}}},
+    responses={**may_say(HTTPStatus.NOT_FOUND), 200: {"content": {kind: {} for kind in TYPES.values()}}},
 )
 def image(picture_id: PictureId, studio: TheStudio) -> FileResponse:
-    """The pixels of a picture that is kept."""
+    """A picture that is kept, as it came or as PNG."""
     path = studio.pictures.path(picture_id)
     if path is None:
         raise Problem(HTTPStatus.NOT_FOUND, "image: it is not here any more; upload it again", "image")
     headers = {"Cache-Control": "private, max-age=31536000, immutable"}
-    return FileResponse(path, media_type="image/png", headers=headers)
+    return FileResponse(path, media_type=TYPES[path.suffix], headers=headers)
+
+
+@router.post("/keep", status_code=HTTPStatus.NO_CONTENT, responses=may_say(*_FULL))
+def keep(asked: KeepAsked, studio: TheStudio) -> None:
+    """Say which pictures the work of a page needs, in place of what it said before: they stay for a year."""
+    studio.table.claim_pictures(asked.page, asked.pictures)
 
 
 @router.post("/plan", responses=may_say(*_FULL))
@@ -183,39 +194,52 @@ def export_scene(scene: Json, studio: TheStudio) -> JSONResponse:
     return JSONResponse(scene_to_dict(checked, embed=True), headers=headers)
 
 
-async def _body(request: Request, studio: Studio) -> bytes:
+@asynccontextmanager
+async def _received(request: Request, studio: Studio) -> AsyncIterator[Path]:
+    """A request's body as a file, which goes at the end: it is never held in memory."""
     studio.check_room()
-    data = await request.body()
-    if not data:
-        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "body: it is empty; send the file's bytes", "body")
-    return data
-
-
-async def _imported(request: Request, studio: Studio, read: Callable[[Studio, bytes], Json]) -> Json:
-    return await run_in_threadpool(read, studio, await _body(request, studio))
-
-
-def _scene(studio: Studio, data: bytes) -> Json:
+    path = studio.settings.data / "temporary" / uuid.uuid4().hex
     try:
-        found = json.loads(data.decode("utf-8-sig"))
+        with path.open("wb") as file:
+            async for part in request.stream():
+                file.write(part)
+        if not path.stat().st_size:
+            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "body: it is empty; send the file's bytes", "body")
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+async def _imported(request: Request, studio: Studio, read: Callable[[Studio, Path], Json]) -> Json:
+    def one_by_one(file: Path) -> Json:
+        with studio.importing:
+            return read(studio, file)
+
+    async with _received(request, studio) as file:
+        return await run_in_threadpool(one_by_one, file)
+
+
+def _scene(studio: Studio, file: Path) -> Json:
+    try:
+        found = json.loads(file.read_bytes().decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise Problem(HTTPStatus.BAD_REQUEST, f"scene: this is not JSON ({error})", "scene") from error
     return _with_image(studio, *studio.pictures.checked(found))
 
 
-def _traj(studio: Studio, data: bytes, image: str) -> Json:
+def _traj(studio: Studio, file: Path, image: str) -> Json:
     picture = studio.pictures.path(image)
     if picture is None:
         raise FieldError("image", "it is not here", "upload the picture first")
     with _beside(studio) as folder:
-        (folder / "traj.npy").write_bytes(data)
+        file.replace(folder / "traj.npy")
         shutil.copyfile(picture, folder / "img.png")
         return _given(studio, load_traj(folder))
 
 
-def _clip(studio: Studio, data: bytes, masks: bool) -> Json:
+def _clip(studio: Studio, file: Path, masks: bool) -> Json:
     with _beside(studio) as folder:
-        (folder / "clip").write_bytes(data)
+        file.replace(folder / "clip")
         pictures = read_clip("clip", [folder / "clip"], mask=masks)
     width, height = pictures[0].size
     return {
@@ -225,13 +249,15 @@ def _clip(studio: Studio, data: bytes, masks: bool) -> Json:
     }
 
 
-def _record(studio: Studio, data: bytes) -> Json:
+def _record(studio: Studio, file: Path) -> Json:
     from sgi2v.video import read_run  # loads torch
 
-    if kind_of(io.BytesIO(data)) not in ("mov", "GIF"):
+    with file.open("rb") as opened:
+        kind = kind_of(opened)
+    if kind not in ("mov", "GIF"):
         raise FieldError("video", "this is neither an mp4 nor a gif", "give one that sgi2v wrote")
     with _beside(studio) as folder:
-        (folder / "video").write_bytes(data)
+        file.replace(folder / "video")
         record = read_run(folder / "video")
     found = studio.engine.read_record(record)
     # A record's scene has its pictures in it; a path in there is never followed.

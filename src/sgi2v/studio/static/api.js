@@ -27,15 +27,35 @@ async function call(method, path, { json, body, headers = {}, signal } = {}) {
   return response;
 }
 
+/** Send a file's bytes; `told` hears the share that has gone, 0..1. Fetch does not tell it. */
+function send(path, blob, told = null) {
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest();
+    request.open("POST", path);
+    request.responseType = "json";
+    request.setRequestHeader("Content-Type", "application/octet-stream");
+    if (told) request.upload.onprogress = (event) => told(event.lengthComputable ? event.loaded / event.total : 0);
+    request.onerror = () => reject(new ApiError(0, "The studio's server does not answer. Is it still running?", ""));
+    request.onload = () => {
+      if (request.status === 401) location.assign("/login");
+      if (request.status >= 200 && request.status < 300) return resolve(request.response);
+      const { error } = request.response ?? {};
+      return reject(new ApiError(request.status, error?.message || `The server answered ${request.status}.`, error?.field ?? ""));
+    };
+    request.send(blob);
+  });
+}
+
 const json = async (...args) => (await call(...args)).json();
 
 export const getInfo = (recipe = null) => json("GET", recipe ? `/api/info?recipe=${encodeURIComponent(recipe)}` : "/api/info");
 export const getExamples = () => json("GET", "/api/examples");
-export const putImage = (blob) => json("POST", "/api/images", { body: blob });
+export const putImage = (blob, told) => send("/api/images", blob, told);
+export const keep = (page, pictures) => call("POST", "/api/keep", { json: { page, pictures } });
 export const plan = (request, signal) => json("POST", "/api/plan", { json: request, signal });
 export const compileCamera = (request, signal) => json("POST", "/api/camera", { json: request, signal });
-export const importVideo = (blob) => json("POST", "/api/import/video", { body: blob });
-export const importTraj = (blob, imageId) => json("POST", `/api/import/traj?image=${imageId}`, { body: blob });
+export const importVideo = (blob, told) => send("/api/import/video", blob, told);
+export const importTraj = (blob, imageId) => send(`/api/import/traj?image=${imageId}`, blob);
 export const importScene = (scene) => json("POST", "/api/import/scene", { json: scene });
 export const exportScene = async (scene) => (await call("POST", "/api/export/scene", { json: scene })).blob();
 
@@ -48,7 +68,7 @@ export const retryJob = (id, key) => json("POST", `/api/jobs/${id}/retry`, { hea
 export const deleteJob = (id) => call("DELETE", `/api/jobs/${id}`);
 
 export const outline = (image, box) => json("POST", "/api/mask", { json: { image, box } });
-export const importClip = (blob) => json("POST", "/api/import/clip?masks=false", { body: blob });
+export const importClip = (blob, told) => send("/api/import/clip?masks=false", blob, told);
 
 export const imageUrl = (upload) => `/api/images/${upload.slice("upload:".length)}`;
 

@@ -1,6 +1,7 @@
 // Where the page starts: holds the state, hands it to the parts, and draws at most once a screen frame.
 
 import * as api from "./api.js";
+import { checkDoc, fits, sane } from "./bounds.js";
 import { makeCamera } from "./camera.js";
 import { makeStage } from "./canvas.js";
 import { fillIcons, h, icon, randomName } from "./dom.js";
@@ -16,11 +17,13 @@ import { makeResults } from "./results.js";
 import { makeSettings } from "./settings.js";
 import * as states from "./state.js";
 import * as edits from "./edits.js";
-import { loadWork, saveWork } from "./storage.js";
+import { keptElsewhere, loadWork, pageName, saveWork, setAside } from "./storage.js";
 import { makeTimeline } from "./timeline.js";
 import { makeShell } from "./shell.js";
 
 const parts = [];
+const failed = new Set(); // parts that could not be drawn
+let fresh = false; // whether what was kept has not been drawn yet
 let drawing = false;
 let saving = null;
 
@@ -48,12 +51,16 @@ const app = {
   get video() {
     const model = app.backbone ?? { width: 64, height: 64, num_frames: 8, fps: 7 };
     const { sampling, settings } = app.choices;
-    // A field that was cleared is null, which the server takes for the model's own value.
-    const [width, height] = [sampling.width ?? model.width, sampling.height ?? model.height];
+    // A field that was cleared is null, which the server takes for the model's own value; so is what does not fit.
+    const of = (values, fields, name) => {
+      const spec = fields?.find((one) => one.name === name);
+      return spec && typeof values[name] === "number" && fits(spec, values[name]) ? values[name] : model[name];
+    };
+    const [width, height] = ["width", "height"].map((name) => of(sampling, model.sampling, name));
     // The limit is a share of the shorter side: the server's is that of the size asked for, not of the model's own.
     const max_speed = (model.max_speed ?? Infinity) / Math.min(model.width, model.height) * Math.min(width, height);
-    const num_frames = sampling.num_frames ?? model.num_frames;
-    return { width, height, num_frames, fps: settings.fps ?? model.fps, max_speed };
+    const num_frames = of(sampling, model.sampling, "num_frames");
+    return { width, height, num_frames, fps: of(settings, model.settings, "fps"), max_speed };
   },
   get time() {
     return frameTimes(app.video.num_frames)[app.ui.frame] ?? 0;
@@ -87,6 +94,11 @@ const app = {
   },
   choose(changes) {
     Object.assign(app.choices, changes);
+    if (app.backbone) {
+      const [choices, out] = sane(app.choices, app.backbone);
+      Object.assign(app.choices, choices);
+      if (out.length) app.say(`Left out, for no model here takes it: ${[...new Set(out)].join(", ")}.`, "error");
+    }
     app.ui.frame = Math.min(app.ui.frame, app.video.num_frames - 1);
     app.changed();
   },
@@ -117,7 +129,14 @@ const app = {
     drawing = true;
     requestAnimationFrame(() => {
       drawing = false;
-      for (const part of parts) part.update?.();
+      for (const part of parts) {
+        try {
+          part.update?.();
+        } catch (error) { // one part that cannot be drawn does not take the others with it
+          trouble(part, error);
+        }
+      }
+      if (app.info && !failed.size) fresh = false;
     });
   },
   /** A short message at the edge, read aloud too; errors stay longer and can be closed. */
@@ -139,21 +158,80 @@ const app = {
       return undefined;
     }
   },
+  /** Show how far a file is on its way while `work(told)` sends it; small ones have gone before it is seen. */
+  async sending(file, work) {
+    const bar = h("progress", { "max": 1, "value": 0, "aria-label": `${file.name} on its way` });
+    const words = h("p", {}, `Sending ${file.name} …`);
+    const toast = h("div", { class: "toast sending" }, words, bar);
+    const timer = setTimeout(() => document.getElementById("toasts").append(toast), 300);
+    try {
+      return await work((share) => {
+        bar.value = share;
+        words.textContent = share < 1 ? `Sending ${file.name}: ${Math.floor(100 * share)} %` : `Reading ${file.name} …`;
+        if (share >= 1) bar.removeAttribute("value");
+      });
+    } finally {
+      clearTimeout(timer);
+      toast.remove();
+    }
+  },
   byId: (id) => document.getElementById(id),
   newKey: randomName,
 };
+
+/** Say once what cannot be drawn. What was kept and was never drawn is set aside, so that the next visit is whole. */
+function trouble(part, error) {
+  if (failed.has(part)) return;
+  failed.add(part);
+  console.warn(error);
+  if (fresh) aside(error);
+  else app.say(`A part of the page cannot be drawn (${error.message}). Undo, or open another scene.`, "error");
+}
+
+function aside(error) {
+  fresh = false;
+  setAside();
+  app.history = states.newHistory();
+  Object.assign(app.ui, { selected: null, key: null, frame: 0, shown: [], active: null, mode: "plan", draft: null });
+  Object.assign(app.choices, { values: {}, sampling: {}, settings: {} });
+  failed.clear();
+  app.say(`What this page had last cannot be drawn (${error.message}); it is set aside in this browser, and the page begins anew.`, "error");
+  app.redraw();
+}
 
 function save() {
   clearTimeout(saving);
   saving = null;
   saveWork(app);
+  claim();
+}
+
+const named = new WeakMap(); // document -> the pictures it needs
+let claimed = "";
+
+/** Tell the server which pictures the page needs, undo included, so that it keeps them; again once a day. */
+function claim() {
+  const { past, present, future } = app.history;
+  const all = new Set();
+  for (const doc of [...past, present, ...future]) {
+    if (!named.has(doc)) named.set(doc, JSON.stringify(doc).match(/(?<="upload:)[0-9a-f]{64}(?=")/g) ?? []);
+    for (const name of named.get(doc)) all.add(name);
+  }
+  const now = JSON.stringify([new Date().toDateString(), ...[...all].sort()]);
+  if (now === claimed) return;
+  claimed = now;
+  api.keep(pageName(), [...all]).catch(() => { claimed = ""; });
 }
 
 async function start() {
   addEventListener("pagehide", () => { if (saving !== null) save(); });
   fillIcons(document);
   const kept = await loadWork();
-  if (kept) restore(kept);
+  try {
+    if (kept) restore(kept);
+  } catch (error) {
+    aside(error);
+  }
   app.masks = makeMasks(app);
   app.results = makeResults(app);
   app.stage = makeStage(app);
@@ -172,19 +250,33 @@ async function start() {
   }));
   const known = app.info.backbones.map((one) => one.name);
   if (!known.includes(app.choices.backbone)) app.choices.backbone = app.info.default_backbone;
-  if (!app.backbone.controllers.some((one) => one.name === app.choices.controller)) app.choices.controller = app.info.default_controller;
-  app.ui.frame = Math.min(app.ui.frame, app.video.num_frames - 1);
+  if (!app.backbone.controllers.some((one) => one.name === app.choices.controller)) app.choices.controller = app.backbone.default_controller ?? app.info.default_controller;
   app.settings = makeSettings(app);
   parts.push(app.settings);
+  app.choose({}); // what does not fit is left out, and said
   app.jobsPanel.connect();
   app.redraw();
+  for (const [page, pictures] of keptElsewhere()) api.keep(page, pictures).catch(() => {});
+  claim();
+  setInterval(claim, 3_600_000);
+  if (app.info.notice) app.say(app.info.notice, "error");
   document.body.dataset.ready = "true";
 }
 
 function restore(kept) {
-  app.history = states.newHistory({ ...states.emptyDoc(), ...kept.doc });
-  Object.assign(app.ui, kept.ui, { playing: false, draft: null });
-  Object.assign(app.choices, kept.choices);
+  const doc = { ...states.emptyDoc(), ...kept.doc };
+  checkDoc(doc, states.fromScene, states.toScene);
+  app.history = states.newHistory(doc);
+  const { frame, shown, mode, panel, brush } = kept.ui ?? {};
+  Object.assign(app.ui, kept.ui, {
+    playing: false, draft: null, frame: Number.isInteger(frame) && frame > 0 ? frame : 0, shown: Array.isArray(shown) ? shown.filter((one) => /^[0-9a-f]{32}$/.test(one)) : [],
+    mode: ["plan", "beside", "wipe", "under", "difference"].includes(mode) ? mode : "plan", brush: brush >= 3 && brush <= 120 ? brush : 24,
+    panel: ["objects", "settings", "camera", "results"].includes(panel) ? panel : "objects",
+  });
+  const { backbone, recipe, controller, values, sampling, settings } = kept.choices ?? {};
+  const known = (one) => (one && typeof one === "object" ? one : {});
+  Object.assign(app.choices, { backbone: backbone ?? null, recipe: recipe ?? null, controller: controller ?? null, values: known(values), sampling: known(sampling), settings: known(settings) });
+  fresh = true;
 }
 
 /** Ask again until the server answers: the page may be open before it is up. */

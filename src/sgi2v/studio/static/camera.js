@@ -1,6 +1,7 @@
 // Camera presets with a strength: the server compiles them (camera.py) to the ordinary boxes they become.
 
 import * as api from "./api.js";
+import { fits, wanted } from "./bounds.js";
 import { h, icon, plainNumber } from "./dom.js";
 import { fromScene, toScene } from "./state.js";
 
@@ -24,7 +25,14 @@ export function makeCamera(app) {
     return chip;
   });
   const fields = new Map([["dx", "Right", "In widths of the frame; content moves left"], ["dy", "Down", "In heights of the frame; content moves up"], ["zoom", "Zoom", "Times"], ["roll", "Roll", "Degrees, clockwise"]].map(([name, label, tip]) => {
-    const input = h("input", { type: "number", step: "any", id: `camera-${name}`, onchange: () => { if (input.value !== "") change({ [name]: Number(input.value) }); } });
+    const input = h("input", { type: "number", step: "any", id: `camera-${name}`, onchange: () => {
+      const spec = app.info?.camera.find((one) => one.name === name);
+      if (input.value === "") return app.redraw();
+      if (!spec || fits(spec, Number(input.value))) return change({ [name]: Number(input.value) });
+      app.say(wanted(spec), "error");
+      input.value = plainNumber(camera[name], 4);
+      return undefined;
+    } });
     return [name, { input, label: h("label", { class: "field", for: `camera-${name}`, title: tip }, h("span", {}, label), input) }];
   }));
   const easing = h("select", { id: "camera-easing", onchange: () => change({ easing: easing.value }) },

@@ -52,7 +52,7 @@ export function makeFiles(app) {
 
   async function openPhoto(file) {
     await limit(file, "image_bytes");
-    const image = { ...(await api.putImage(file)), name: file.name };
+    const image = { ...(await app.sending(file, (told) => api.putImage(file, told))), name: file.name };
     show({ ...emptyDoc(), image }, `${file.name}: ${image.width} × ${image.height} pixels`);
     app.setUI({ tool: "box" });
   }
@@ -89,7 +89,7 @@ export function makeFiles(app) {
 
   async function openTraj(file, picture) {
     if (!picture && !app.doc.image) throw expected(`${file.name}: open its picture first, or choose both together`);
-    const image = picture ? { ...(await api.putImage(picture)), name: picture.name } : app.doc.image;
+    const image = picture ? { ...(await app.sending(picture, (told) => api.putImage(picture, told))), name: picture.name } : app.doc.image;
     const made = await api.importTraj(file, image.id);
     show(fromScene(made.scene, image), `${file.name}: ${made.scene.motions.length} motions`);
   }
@@ -97,7 +97,7 @@ export function makeFiles(app) {
   async function openVideo(file, picture) {
     await limit(file, "video_bytes");
     try {
-      const made = await api.importVideo(file);
+      const made = await app.sending(file, (told) => api.importVideo(file, told));
       await takeRun(made);
       show(fromScene(made.scene, { ...made.image, name: file.name }), made.backbone?.here === false
         ? `${file.name}: scene and settings are back; its model (${made.backbone.name}) is not here` : `${file.name}: scene and settings are back`);

@@ -1,6 +1,7 @@
 // The settings: a few simple ones, and all fields with their explanations, made from what the server says they are.
 
 import * as api from "./api.js";
+import { fits, wanted } from "./bounds.js";
 import { button, h, icon, refill } from "./dom.js";
 
 export function makeSettings(app) {
@@ -13,7 +14,7 @@ export function makeSettings(app) {
 
   const clip = h("input", { type: "file", accept: ".mp4,.mov,.webm,.mkv,.avi,.gif,.webp,video/*,image/gif,image/webp,image/apng", onchange: async () => {
     const { opened } = app.doc;
-    const made = clip.files.length && await app.attempt(() => api.importClip(clip.files[0]));
+    const made = clip.files.length && await app.attempt(() => app.sending(clip.files[0], (told) => api.importClip(clip.files[0], told)));
     clip.value = "";
     if (!made || app.doc.opened !== opened) return;
     app.dispatch({ type: "scene", changes: { reference: { frames: made.pictures } } });
@@ -76,10 +77,11 @@ export function makeSettings(app) {
     if (spec.type === "range") {
       const ends = h("input", { ...common, type: "text", inputmode: "decimal", value: `${value.low}, ${value.high}`, onchange: () => {
         const numbers = ends.value.split(/[\s,;]+/).filter(Boolean).map(Number);
-        const wrong = numbers.length !== 2 || numbers.some((one) => !Number.isFinite(one));
-        if (wrong) app.say(`${spec.name}: give two numbers, with a comma between them`, "error");
-        if (wrong) ends.value = `${value.low}, ${value.high}`;
-        else set({ low: numbers[0], high: numbers[1], unit: unit.value });
+        const next = { low: numbers[0], high: numbers[1], unit: unit.value };
+        const right = numbers.length === 2 && fits(spec, next);
+        if (!right) app.say(`${spec.name}: give two numbers from ${spec.low} to ${spec.high}, the lower first, with a comma between them`, "error");
+        if (!right) ends.value = `${value.low}, ${value.high}`;
+        else set(next);
       } });
       const unit = h("select", { "id": `${id}-unit`, "data-focus": `${id}-unit`, "aria-label": `unit of ${spec.name}`, "onchange": () => set({ ...value, unit: unit.value }) },
         spec.choices.map((one) => h("option", { value: one, selected: one === value.unit }, one)));
@@ -88,19 +90,21 @@ export function makeSettings(app) {
     if (spec.type === "numbers") {
       const input = h("input", { ...common, type: "text", inputmode: "decimal", value: (value ?? []).join(", "), onchange: () => {
         const numbers = input.value.split(/[\s,;]+/).filter(Boolean).map(Number);
-        const wrong = numbers.some((one) => !Number.isFinite(one)) || (spec.length && numbers.length !== spec.length);
-        if (wrong) app.say(`${spec.name}: give ${spec.length ?? "some"} numbers, with commas between them`, "error");
-        if (wrong) input.value = (value ?? []).join(", ");
+        const right = fits(spec, numbers);
+        if (!right) app.say(`${wanted(spec)}, with commas between them`, "error");
+        if (!right) input.value = (value ?? []).join(", ");
         else set(numbers);
       } });
       return input;
     }
     const numeric = spec.type === "number" || spec.type === "integer";
-    const input = h("input", { ...common, type: numeric ? "number" : "text", step: spec.type === "integer" ? 1 : "any", value: value ?? "", placeholder: spec.optional ? "unset" : "", onchange: () => {
+    const input = h("input", { ...common, type: numeric ? "number" : "text", min: numeric ? spec.low : null, max: numeric ? spec.high : null, maxlength: spec.max_length, step: spec.type === "integer" ? 1 : "any", value: value ?? "", placeholder: spec.optional ? "unset" : "", onchange: () => {
       if (input.value === "") return spec.optional ? set(null) : set(spec.default);
       const next = numeric ? Number(input.value) : input.value;
-      if (spec.type === "integer" && !Number.isInteger(next)) { app.say(`${spec.name}: give a whole number`, "error"); input.value = value; return undefined; }
-      return set(next);
+      if (fits(spec, next)) return set(next);
+      app.say(wanted(spec), "error");
+      input.value = value ?? "";
+      return undefined;
     } });
     return input;
   }

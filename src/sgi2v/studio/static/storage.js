@@ -1,11 +1,12 @@
 // The page's work, kept in the browser: a reload, or the next visit, finds it again. Pictures lie on the server.
 
 const PREFIX = "sgi2v-work-";
+const ASIDE = "sgi2v-aside";
 const MOST = 8; // works kept, newest first; each page has its own, so that two never overwrite each other
 
 let name = null;
 
-function pageName() {
+export function pageName() {
   if (name) return name;
   name = sessionStorage.getItem("sgi2v-page");
   if (!name) {
@@ -48,6 +49,26 @@ function holds(page) {
       return lock ? new Promise(() => {}) : undefined;
     });
   });
+}
+
+/** What other pages have kept in this browser, open or not: [page, ids of its pictures]. */
+export function keptElsewhere() {
+  try {
+    return entries().slice(0, MOST).map(({ key, doc }) => [key.slice(PREFIX.length, PREFIX.length + 100), JSON.stringify(doc ?? "").match(/(?<="upload:)[0-9a-f]{64}(?=")/g) ?? []])
+      .filter(([page]) => page && page !== pageName());
+  } catch {
+    return [];
+  }
+}
+
+/** Keep what this page had under another name, of which the page never reads: a person may still want it. */
+export function setAside() {
+  try {
+    const found = entries().find((entry) => entry.key === PREFIX + pageName()) ?? entries().find((entry) => entry.saved > 0);
+    if (!found) return;
+    localStorage.setItem(ASIDE, localStorage.getItem(found.key));
+    localStorage.removeItem(found.key);
+  } catch { /* a browser that keeps nothing */ }
 }
 
 export function saveWork(app) {
