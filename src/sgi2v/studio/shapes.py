@@ -157,6 +157,7 @@ class MotionPlanned(BaseModel):
     speeds: list[float]
     max_speed: float
     too_fast: bool
+    leaves_frame: bool
 
 
 class Planned(BaseModel):
