@@ -38,7 +38,7 @@ def _advice() -> Advice:
             "weight_decay": 0.0,
         },
         "time-to-move": {"t_weak": 0.959, "t_strong": 0.895, "unit": "noise-level"},
-        **without_attention(0.0, "transformer_blocks.18:output", 8),
+        **without_attention(0.804, "transformer_blocks.18:output", 8),
     }
 
 

@@ -37,7 +37,7 @@ def _advice() -> Advice:
             "weight_decay": 0.0,
         },
         "time-to-move": {"t_weak": 0.979, "t_strong": 0.949, "unit": "noise-level"},
-        **without_attention(0.98, "transformer_blocks.13:output", 32, keeps_first=True),
+        **without_attention(0.978, "transformer_blocks.13:output", 32, keeps_first=True),
     }
 
 
