@@ -270,7 +270,7 @@ def count_row(backbone: VideoTransformer, size: Size) -> Row:
     once = {name: fast[name].added + visiting for name in fast if name not in balanced}
     for name in ("decode", "encode a clip"):
         # Tiles take many passes to count, and are no more than the whole: left out where something else is more.
-        if low["guided"].held + once[name] > low["guided"].total:
+        if low["guided"].held + once[name] > _peak(low):
             low |= subject.counts("low", name)
             del once[name]
     backbone.use_memory("fast")
