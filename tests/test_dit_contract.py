@@ -64,7 +64,7 @@ def without_attention(layer: str) -> Mapping[str, Controller]:
     assert isinstance(drag, DragDiffusion) and not drag.uses().edits
     return {
         "freetraj": recommended("freetraj", advice),
-        "drag-diffusion": replace(drag, at=0.9, iterations=2, layers=(layer,)),
+        "drag-diffusion": replace(drag, at=0.9, iterations=2, layers=(layer,), arrived=0.2),
     }
 
 
@@ -111,7 +111,10 @@ SIZE = Sampling(width=96, height=64, num_frames=9, num_steps=6)
         (FreeTraj(edit_spatial=False), "--controller.no-edit-temporal"),
         (DragDiffusion(layers=("blocks.1:output",)), "--controller.no-reference-attention"),
         (
-            InTurn(first=FreeTraj(edit_temporal=False), second=SGI2V(layers=("blocks.1:first-frame",))),
+            InTurn(
+                first=FreeTraj(edit_temporal=False),
+                second=SGI2V(guided=Range(low=0.5, high=0.96, unit="noise-level"), layers=("blocks.1:first-frame",)),
+            ),
             "--controller.first.no-edit-spatial",
         ),
     ],

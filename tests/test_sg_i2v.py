@@ -78,11 +78,11 @@ class Bench:
 @pytest.fixture(params=LAYERS)
 def bench(request: pytest.FixtureRequest, backbones: Mapping[str, Backbone]) -> Bench:
     name = request.param
-    size = {"svd": (64, 96, 3), "ltx": (64, 96, 17)}.get(name, (64, 96, 9))
-    grid = backbones[name].grid(*size)
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 64, 3), dtype=np.uint8))
-    first = np.array([[9.0, 17, 40, 60], [30, 50, 55, 80]], dtype=np.float32)
-    moves = np.linspace(0, 1, grid.num_frames)[:, None] * np.array([[16, 14, 16, 14], [-20, -30, -20, -30]])[:, None]
+    larger = 4 if name == "ltx" else 1  # its cells are of 32 pixels: some must lie outside both boxes
+    grid = backbones[name].grid(64 * larger, 96 * larger, {"svd": 3, "ltx": 17}.get(name, 9))
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (grid.height, grid.width, 3), dtype=np.uint8))
+    first = larger * np.array([[9.0, 17, 40, 60], [30, 50, 55, 80]], dtype=np.float32)
+    moves = larger * np.linspace(0, 1, grid.num_frames)[:, None] * np.array([[16, 14, 16, 14], [-20, -30, -20, -30]])[:, None]
     tracks = tuple(Track(boxes=(box + move).astype(np.float32)) for box, move in zip(first, moves, strict=True))
     backbone = backbones[name]
     return Bench(name, backbone, setup_of(backbone, Tracks(image=image, tracks=tracks), grid, num_steps=NUM_STEPS))
