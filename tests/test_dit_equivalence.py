@@ -98,7 +98,7 @@ def test_time_to_move_is_its_published_loop_around_diffusers_own(name: str) -> N
     ``last``. What the code leaves to UniPC at second order is done here at first.
     """
     first, last, num_steps = 1, 3, 6
-    backbone = load_backbone(tiny_dit(name), device="cpu", dtype="float32")
+    backbone: Any = load_backbone(tiny_dit(name), device="cpu", dtype="float32")
     width, height, num_frames = SIZES[name]
     image, grid = picture(size=(width, height)), backbone.grid(*SIZES[name])
     frames = tuple(picture(seed=k, size=(width, height)) for k in range(num_frames))

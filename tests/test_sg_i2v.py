@@ -82,7 +82,11 @@ def bench(request: pytest.FixtureRequest, backbones: Mapping[str, Backbone]) -> 
     grid = backbones[name].grid(64 * larger, 96 * larger, {"svd": 3, "ltx": 17}.get(name, 9))
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (grid.height, grid.width, 3), dtype=np.uint8))
     first = larger * np.array([[9.0, 17, 40, 60], [30, 50, 55, 80]], dtype=np.float32)
-    moves = larger * np.linspace(0, 1, grid.num_frames)[:, None] * np.array([[16, 14, 16, 14], [-20, -30, -20, -30]])[:, None]
+    moves = (
+        larger
+        * np.linspace(0, 1, grid.num_frames)[:, None]
+        * np.array([[16, 14, 16, 14], [-20, -30, -20, -30]])[:, None]
+    )
     tracks = tuple(Track(boxes=(box + move).astype(np.float32)) for box, move in zip(first, moves, strict=True))
     backbone = backbones[name]
     return Bench(name, backbone, setup_of(backbone, Tracks(image=image, tracks=tracks), grid, num_steps=NUM_STEPS))

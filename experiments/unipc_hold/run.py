@@ -62,7 +62,7 @@ def scene(seed: int) -> Scene:
 
 def ours(name: str, levels: list[Level]) -> Steps:
     """A solver of this project; its loop gives it no memory at a step that was steered, nor at the one after."""
-    return lambda x, x0, index: SOLVERS[name](x, x0, *levels[index : index + 2])
+    return lambda x, x0, index: SOLVERS[name](x, x0, levels[index], levels[index + 1])
 
 
 def unipc(backbone: VideoTransformer, levels: list[Level], *, corrected: bool, order: int = 2) -> Steps:
@@ -91,8 +91,8 @@ def missed(backbone: VideoTransformer, grid: Grid, options: Options, seed: int) 
     condition = backbone.encode(tracks.image, Text(prompt="a red ball"), grid, draws)
     noise = backbone.noise(grid, draws)
     setup = Setup(backbone=backbone, condition=condition, tracks=tracks, grid=grid, levels=levels, generator=draws)
-    times = {"t_weak": levels[options.first].noise_level, "t_strong": levels[options.last].noise_level}
-    holding = TimeToMove(**times, unit="noise-level")
+    weak, strong = (levels[index].noise_level for index in (options.first, options.last))
+    holding = TimeToMove(t_weak=weak, t_strong=strong, unit="noise-level")
 
     def distance(steps: Steps, controller: TimeToMove) -> float:
         state = controller.prepare(setup)
