@@ -26,7 +26,7 @@ ROOMS = (
     "dragging cut_and_drag device migrations",
     "backbones",
     "controllers",
-    "run video_tag clip_time clip_colour clip_files clip_pictures video",
+    "run video_tag clip_time clip_colour clip_files clip_pictures video provenance content_check",
     "light pace progress remarks latents sampling draw pipeline advice opening",
     "world",
     "evaluation",
