@@ -26,6 +26,7 @@ ROOMS = (
     "dragging cut_and_drag device migrations",
     "backbones",
     "controllers",
+    "prompting exchange",
     "run video_tag clip_time clip_colour clip_files clip_pictures video",
     "light pace progress remarks latents sampling draw pipeline advice opening",
     "world",
