@@ -28,7 +28,7 @@ ROOMS = (
     "controllers",
     "prompting exchange",
     "run video_tag clip_time clip_colour clip_files clip_pictures video",
-    "light pace progress remarks latents sampling draw pipeline advice opening",
+    "light pace progress remarks shape latents sampling draw pipeline advice opening",
     "world",
     "evaluation",
     "training",

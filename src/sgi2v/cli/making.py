@@ -10,6 +10,7 @@ from typing import Any
 from sgi2v.cli.bar import Bar
 from sgi2v.cli.common import computing, default_output, opened, parse, progress_bar, say, say_plan
 from sgi2v.cli.options import ConvertOptions, DemoOptions, MaskOptions, PreviewOptions, ReplayOptions
+from sgi2v.cli.prompts import opened_scene, pictures_at
 from sgi2v.errors import FieldError
 
 
@@ -29,14 +30,15 @@ def generate(arguments: Sequence[str]) -> None:
     from sgi2v.latents import Given, check_latents_place, save_latents
     from sgi2v.opening import check_loras, loras
     from sgi2v.pipeline import generate, plan
-    from sgi2v.scene_io import load_scene, with_reference
+    from sgi2v.scene_io import with_reference
     from sgi2v.video import check_writable
 
     output = options.output or default_output(options.scene, ".mp4")
     check_writable(output)
     if options.save_latents is not None:
         check_latents_place(options.save_latents, "save_latents")
-    scene = with_reference(load_scene(options.scene), options.reference, options.reference_mask)
+    scene = opened_scene(options.scene, options.prompts, may_rest=o.needs_no_motion(options))
+    scene = with_reference(scene, options.reference, options.reference_mask)
     words = {name: getattr(options, name) for name in ("prompt", "negative_prompt")}
     scene = replace(scene, **{name: text for name, text in words.items() if text is not None})
     begun = time.perf_counter()
@@ -48,7 +50,7 @@ def generate(arguments: Sequence[str]) -> None:
     given = Given.read(options.noise, options.reference_latents, planned.grid)
     say_plan(planned, outline.settings, quiet=options.quiet, chosen=controller is not None)
     with computing():
-        backbone = opened(options.model, outline, options.sampling, quiet=options.quiet)
+        backbone = opened(options.model, outline, planned.sampling, quiet=options.quiet)
         with progress_bar(quiet=options.quiet) as bar:
             video = generate(
                 scene,
@@ -71,7 +73,6 @@ def preview(arguments: Sequence[str]) -> None:
     """Draw a scene's boxes and paths on its image; no model is loaded."""
     options = parse(PreviewOptions, "preview", arguments)
     from sgi2v.draw import preview
-    from sgi2v.scene_io import load_scene
     from sgi2v.writing import check_place, writing
 
     output = options.output or default_output(options.scene, ".png")
@@ -82,7 +83,7 @@ def preview(arguments: Sequence[str]) -> None:
     if not 2 <= options.num_frames <= 1000:
         raise FieldError("num_frames", f"{options.num_frames} must lie in 2..1000")
     check_place(output)
-    picture = preview(load_scene(options.scene), options.num_frames)
+    picture = preview(opened_scene(options.scene, options.prompts), options.num_frames)
     with writing(output) as temporary:
         picture.save(temporary)
     print(output)
@@ -91,13 +92,13 @@ def preview(arguments: Sequence[str]) -> None:
 def mask(arguments: Sequence[str]) -> None:
     """Make masks from a scene's boxes."""
     options = parse(MaskOptions, "mask", arguments)
-    from sgi2v.scene_io import load_scene, pictures_of, save_scene
+    from sgi2v.scene_io import save_scene
     from sgi2v.segmentation import touching, with_masks
     from sgi2v.writing import check_place
 
     output = options.output or default_output(options.scene, "-masks")
     check_place(output if output.suffix == ".json" else output / "scene.json")
-    scene = load_scene(options.scene)
+    scene = opened_scene(options.scene, options.prompts)
     failed: list[FieldError] = []
     masked = with_masks(scene, anew=options.anew, failed=failed.append)
     if failed and masked == scene:
@@ -106,15 +107,15 @@ def mask(arguments: Sequence[str]) -> None:
         print(f"sgi2v: warning: {error}", file=sys.stderr)
     for remark in touching(masked, scene):
         print(f"sgi2v: warning: {remark}", file=sys.stderr)
-    print(save_scene(masked, output, keep=pictures_of(options.scene)))
+    print(save_scene(masked, output, keep=pictures_at(options.scene)))
 
 
 def convert(arguments: Sequence[str]) -> None:
     """Write a scene as JSON, or as the published img.png and traj.npy."""
     options = parse(ConvertOptions, "convert", arguments)
-    from sgi2v.scene_io import load_scene, pictures_of, save_scene, save_traj
+    from sgi2v.scene_io import save_scene, save_traj
 
-    scene, keep = load_scene(options.scene), pictures_of(options.scene)
+    scene, keep = opened_scene(options.scene, options.prompts), pictures_at(options.scene)
     if options.output.suffix.lower() == ".json":
         print(save_scene(scene, options.output, embed=options.embed, keep=keep))
     elif options.output.suffix:

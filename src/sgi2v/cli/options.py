@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import tyro
-from tyro.conf import Positional
+from tyro.conf import OmitArgPrefixes, Positional
 
 from sgi2v.backbones.base import Memory
+from sgi2v.cli.prompts import MotionPrompts
 from sgi2v.opening import DType
 from sgi2v.video_tag import Recording
 
@@ -28,11 +29,12 @@ class PreviewOptions:
     """Draw a scene's boxes and paths on its image, to see what is asked for; no model is loaded."""
 
     scene: Positional[Path]
-    """A scene.json, a folder that holds one, or a folder with img.png and traj.npy."""
+    """A photo, a scene.json, a folder that holds one, or a folder with img.png and traj.npy."""
     output: Path | None = None
     """The picture (.png or .jpg); replaced if it is there. Default: out/<name of the scene>.png."""
     num_frames: int = 14
     """Ticks on a path: one for every frame of the video."""
+    prompts: OmitArgPrefixes[MotionPrompts] = MotionPrompts()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +45,13 @@ class MaskOptions:
     """
 
     scene: Positional[Path]
-    """A scene.json, a folder that holds one, or a folder with img.png and traj.npy."""
+    """A photo, a scene.json, a folder that holds one, or a folder with img.png and traj.npy."""
     output: Path | None = None
     """A name ending in .json, or a folder for scene.json; image and masks go beside it. Default: out/<name of the
     scene>-masks."""
     anew: bool = False
     """Make a mask for objects that have one too."""
+    prompts: OmitArgPrefixes[MotionPrompts] = MotionPrompts()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +59,14 @@ class ConvertOptions:
     """Write a scene in another form: scene.json, or the published folder with img.png and traj.npy."""
 
     scene: Positional[Path]
-    """A scene.json, a folder that holds one, or a folder with img.png and traj.npy."""
+    """A photo, a scene.json, a folder that holds one, or a folder with img.png and traj.npy."""
     output: Positional[Path]
     """A name ending in .json for JSON, else a folder for img.png and traj.npy; replaced if they are there."""
     embed: bool = False
     """Put image and masks into the JSON instead of beside it."""
     num_frames: int = 14
     """Frames of traj.npy, which holds a place for each."""
+    prompts: OmitArgPrefixes[MotionPrompts] = MotionPrompts()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,6 +26,7 @@ from sgi2v.planning import Sampling
 from sgi2v.remarks import MAX_SPEED, max_speed, speeds
 from sgi2v.run import Run, public_name
 from sgi2v.scene import Scene, frame_times
+from sgi2v.shape import shaped
 from sgi2v.studio.fields import describe
 from sgi2v.studio.settings import StudioSettings
 
@@ -71,20 +72,22 @@ class LibraryEngine:
         controller = _controller(request.get("controller") or {}, settings)
         check_bounds("settings", settings)
         check_bounds("controller", controller)
-        self._check_size(sampling, settings)
-        planned = plan(scene, outline.with_settings(settings), controller=controller, sampling=sampling)
+        outline = outline.with_settings(settings)
+        self._check_size(shaped(scene, outline, sampling)[1], settings)
+        planned = plan(scene, outline, controller=controller, sampling=sampling)
         limit = max_speed(planned.grid)
         return {
             "backbone": name,
             "controller": controller_to_dict(planned.controller),
             "sampling": dataclasses.asdict(planned.sampling),
+            "fit": planned.scene.fit,
             "settings": changed,
             "recipe": request.get("recipe"),
             "guided_iterations": sum(planned.schedule.iterations),
             "max_speed": limit,
             # The page shows speeds where they are.
             "warnings": [one for one in planned.warnings if one not in planned.too_fast],
-            "motions": _motions(scene, planned.tracks.tracks, planned.grid.num_frames, limit),
+            "motions": _motions(planned.scene, planned.tracks.tracks, planned.grid.num_frames, limit),
         }
 
     def read_record(self, record: Mapping[str, Any]) -> dict[str, Any]:

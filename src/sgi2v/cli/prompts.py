@@ -1,0 +1,62 @@
+"""Options that say in short texts what should move, shared by the commands that take a scene or a photo."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tyro.conf import UseAppendAction
+
+from sgi2v.files import is_picture
+from sgi2v.scene import Fit
+
+if TYPE_CHECKING:
+    from sgi2v.scene import Scene
+
+
+@dataclass(frozen=True, kw_only=True)
+class MotionPrompts:
+    """Short texts that say what should move in a photo, or besides in a scene (docs/say.md)."""
+
+    drag: UseAppendAction[tuple[str, ...]] = ()
+    """A box (left,top,right,bottom) or point (x,y), in pixels of the photo or per cent of its sides, and where its
+    middle goes: "30%,40%,60%,80% -> 70%,60%". More stops, @0.5 for a time (0 to 1), scale 1.2 and ease in-out may
+    follow. Say --drag again for another."""
+    pin: UseAppendAction[tuple[str, ...]] = ()
+    """A box or point that stays where it is. Say --pin again for another."""
+    camera: str = ""
+    """Moves of the camera: "zoom 1.2, pan right 10%, roll 5, ease in-out"."""
+    fit: Fit | None = None
+    """Treatment of a picture that has not the model's shape: stretch, cover, contain, or aspect, with which the video
+    takes the picture's. Default: the scene's own, of a photo aspect."""
+
+    @property
+    def is_said(self) -> bool:
+        """True where something is said to move."""
+        return bool(self.drag or self.pin or self.camera)
+
+
+def opened_scene(path: Path, prompts: MotionPrompts, *, may_rest: bool = False) -> Scene:
+    """The scene of a file or folder, or of a photo, with what is said besides.
+
+    FieldError, saying what to add, for a photo of which nothing is said, unless it ``may_rest``.
+    """
+    from sgi2v.prompting.photo import said_nothing, scene_of, with_motions
+    from sgi2v.scene_io import load_scene
+
+    texts = {"drags": prompts.drag, "pins": prompts.pin}
+    if is_picture(path):
+        if not (prompts.is_said or may_rest):
+            raise said_nothing(path)
+        scene = scene_of(path, drags=prompts.drag, pins=prompts.pin, camera=prompts.camera)
+    else:
+        scene = with_motions(load_scene(path), **texts, camera=prompts.camera)
+    return scene if prompts.fit is None else replace(scene, fit=prompts.fit)
+
+
+def pictures_at(path: Path) -> frozenset[Path]:
+    """The files that writing a scene's new form may not touch: its pictures, or the photo itself."""
+    from sgi2v.scene_io import pictures_of
+
+    return frozenset({path.resolve()}) if is_picture(path) else pictures_of(path)
