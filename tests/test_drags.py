@@ -198,7 +198,7 @@ def photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_command_makes_the_scene_that_was_printed_as_it(photo: Path) -> None:
     scene = Scene.of(
         photo,
-        drags=["cup: 210,160,400,330 -> 430,220 @0.4 ease in-out -> 500,100 scale 1.2", "it's: 9,9 -> 90,90"],
+        drags=["cup: 210,160,400,330 -> 430,220 @0.4 ease in-out -> 500,100 scale 1.2", "it's: 99,99 -> 90,90"],
         pins=["10%,80%"],
         camera="zoom 1.1, pan left 5%",
         prompt="- a cup",
