@@ -98,3 +98,119 @@ def same(wanted: Sequence[Motion], found: Sequence[Motion]) -> bool:
 def test_every_sentence_of_the_table_means_its_scene() -> None:
     wrong = faults()
     assert not wrong, f"{len(wrong)} of {len(rows())}\n" + "\n".join(wrong)
+
+
+def test_it_is_the_last_thing_and_the_table_is_read_alike_in_any_case() -> None:
+    for sentence, meaning in rows()[::7]:
+        if not meaning.startswith("? "):
+            assert say(f"  {sentence.upper()}!", SCENE, find=FIND).lines() == say(sentence, SCENE, find=FIND).lines()
+    one, other = (say(text, SCENE, find=FIND) for text in ("the cup moves up, then it falls", "the cup moves up, then falls"))
+    assert one.drags == other.drags
+
+
+@given(st.text(max_size=80))
+def test_any_text_is_read_or_refused_in_one_line(text: str) -> None:
+    try:
+        say(text, SCENE, find=FIND)
+    except FieldError as error:
+        assert error.field.startswith("sentence") and "\n" not in str(error)
+
+
+parts = st.lists(
+    st.sampled_from(
+        "the a cup dog birds camera it moves grows falls jumps zooms pans stays to left right up down in out by 30% 20px "
+        "half a little slowly smoothly and then , . while both towards corner edge twice its size back forth first".split()
+    ),
+    max_size=14,
+).map(" ".join)
+
+
+@given(parts)
+def test_any_words_of_the_grammar_are_read_or_refused(text: str) -> None:
+    try:
+        said = say(text, SCENE, find=FIND)
+    except FieldError:
+        return
+    scene = scene_said(said, SCENE)
+    for drag in said.drags:
+        assert Drag.parse(str(drag)).motion(SIZE) == drag.motion(SIZE)
+    drags = [str(drag) for drag in said.drags if drag.stops]
+    pins = [str(drag) for drag in said.drags if not drag.stops]
+    assert set(map(repr, scene.motions)) == set(map(repr, motions_of(SIZE, drags=drags, pins=pins, camera=said.camera)))
+
+
+amounts = st.integers(1, 60)
+
+
+@given(st.sampled_from(["left", "right", "up", "down"]), amounts, st.sampled_from(["%", " percent", "px", " pixels"]))
+def test_a_way_is_as_long_as_is_said(way: str, amount: int, unit: str) -> None:
+    (drag,) = say(f"the cup moves {way} by {amount}{unit}", SCENE, find=FIND).drags
+    first, last = drag.motion(SIZE).path
+    sign, axis = {"left": (-1, 0), "right": (1, 0), "up": (-1, 1), "down": (1, 1)}[way]
+    moved = (last.x - first.x, last.y - first.y)
+    wanted = sign * amount * (1 if unit in ("px", " pixels") else SIZE[axis] / 100)
+    assert moved[axis] == pytest.approx(wanted) and moved[1 - axis] == 0
+
+
+@given(st.permutations(["cup", "dog", "ball"]), st.permutations(["moves left", "falls", "grows a lot"]))
+def test_clauses_may_stand_in_any_order(things: list[str], deeds: list[str]) -> None:
+    clauses = [f"the {thing} {deed}" for thing, deed in zip(things, deeds, strict=True)]
+    one, other = say(", ".join(clauses), SCENE, find=FIND), say(" while ".join(reversed(clauses)), SCENE, find=FIND)
+    assert sorted(map(str, one.drags)) == sorted(map(str, other.drags))
+
+
+def test_what_was_and_was_not_understood_is_said() -> None:
+    with pytest.raises(FieldError) as error:
+        say("the cup moves to the right, the dog sings, the camera zooms in", SCENE, find=FIND)
+    text = str(error.value)
+    assert "not understood: 'the dog sings'" in text or "dog sings" in error.value.problem
+    assert "understood is 'the cup moves to the right', 'the camera zooms in'" in error.value.remedy
+    with pytest.raises(FieldError, match=r"'bird' may be any of 2: say the left, the right"):
+        say("the bird flies up", SCENE, find=FIND)
+    with pytest.raises(FieldError, match=r"two things at once of cup: say 'then' between them"):
+        say("the cup moves left and the cup moves right", SCENE, find=FIND)
+    with pytest.raises(FieldError, match="the camera stays, and zoom"):
+        say("the camera zooms in, the background stays", SCENE, find=FIND)
+    with pytest.raises(FieldError, match=r"^sentence: is empty"):
+        say("  ", SCENE, find=FIND)
+    with pytest.raises(FieldError, match=r"clauses; say at most"):
+        say("the cup grows," * 500, SCENE, find=FIND)
+
+
+def test_a_scenes_named_things_keep_their_masks_and_the_others_their_ways() -> None:
+    mask = Image.new("L", SIZE, 255)
+    cup = Motion(box=BOXES["cup"], name="Cup", mask=mask)
+    dog = Drag.parse("dog: 200,150,280,250 -> 9,9").motion(SIZE)
+    scene = replace(SCENE, motions=(cup, dog))
+    made = scene_said(say("the cup falls, the camera zooms in", scene, find=named_in(scene)), scene)
+    assert made.motions[0].mask is mask and made.motions[0].path and made.motions[1] == dog
+    assert {motion.kind for motion in made.motions[2:]} == {"camera"}
+    again = scene_said(say("the cup rises, the camera zooms out", made, find=named_in(made)), made)
+    assert len(again.motions) == len(made.motions)
+    assert again.motions[0].path[-1].y < made.motions[0].path[-1].y
+
+
+def test_a_function_may_put_free_words_into_the_grammar() -> None:
+    asked = []
+
+    def rewrite(text: str, names: Sequence[str]) -> str:
+        asked.append((text, tuple(names)))
+        return "the cup moves to the right"
+
+    said = say("schieb mal die Tasse rüber", SCENE, find=FIND, rewrite=rewrite, names=["cup"])
+    assert said.drags == say("the cup moves to the right", SCENE, find=FIND).drags
+    assert asked == [("schieb mal die Tasse rüber", ("cup",))]
+    with pytest.raises(FieldError, match="not understood"):
+        say("x", SCENE, find=FIND, rewrite=lambda text, names: "no idea")
+
+
+def test_the_example_that_errors_show_is_understood() -> None:
+    said = say(EXAMPLE.strip('"'), SCENE, find=FIND)
+    assert np.allclose(said.drags[0].motion(SIZE).scales(2), [1, 1.5]) and said.camera == "zoom 1.1"
+
+
+def test_things_are_named_by_their_words() -> None:
+    find = among({"red cup": BOXES["cup"], "cup 2": BOXES["dog"]})
+    assert [one.name for one in find("red cup")] == ["red cup"]
+    assert {one.name for one in find("cup")} == {"red cup", "cup 2"}
+    assert not find("up") and isinstance(find("red cup")[0], Found)
