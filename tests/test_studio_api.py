@@ -27,7 +27,15 @@ from studio_scene import file_of, picture, scene
 from tiny import tiny_svd
 
 TOKEN = "sixteen or more characters"
-SMALL = {"seed": 3, "num_steps": 4, "width": 48, "height": 32, "num_frames": 3, "solver": "euler"}
+SMALL = {
+    "seed": 3,
+    "num_steps": 4,
+    "width": 48,
+    "height": 32,
+    "num_frames": 3,
+    "solver": "euler",
+    "padding": "cut",
+}
 OUTSIDE = {"left": -1, "top": 0, "right": 4, "bottom": 4}
 CONTROL = {
     "name": "sg-i2v",

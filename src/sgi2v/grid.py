@@ -172,6 +172,13 @@ def fit_image(image: PIL.Image.Image, width: int, height: int, fit: Fit) -> PIL.
     return PIL.Image.fromarray(pixels[rows][:, columns])
 
 
+def shown_part(source: tuple[int, int], target: tuple[int, int], fit: Fit) -> tuple[int, int, int, int]:
+    """Half-open (left, top, right, bottom) in a model's picture of what is of the image: all but contain's padding."""
+    place = placement(source, target, fit)
+    left, top = (max(offset, 0) for offset in place.offset)
+    return left, top, min(left + place.size[0], target[0]), min(top + place.size[1], target[1])
+
+
 def _track(motion: Motion, scene: Scene, grid: Grid) -> Track:
     # The published order of operations, in float32: scale every coordinate, then move the first box by the
     # difference of centres. Any other order puts an edge that lies on a cell border into the neighbouring cell.

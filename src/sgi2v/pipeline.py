@@ -16,15 +16,15 @@ from sgi2v.controllers import Controller, Setup, controller_from_dict, controlle
 from sgi2v.device import device_name
 from sgi2v.errors import FieldError
 from sgi2v.fitting import fitted
-from sgi2v.grid import Grid, Tracks, tracks_of
+from sgi2v.grid import Grid, Tracks, shown_part, tracks_of
 from sgi2v.latents import Given
 from sgi2v.lazy import torch
-from sgi2v.light import tracks_seen
+from sgi2v.light import part_seen, tracks_seen
 from sgi2v.migrations import generator_of_1
 from sgi2v.pace import keep_pace, pace_of
 from sgi2v.planning import Sampling, Schedule
 from sgi2v.progress import Progress, RunProgress
-from sgi2v.remarks import cut, less_guided, too_fast
+from sgi2v.remarks import cut, less_guided, squashed, too_fast
 from sgi2v.run import Run, public_name, trusted_source
 from sgi2v.sampling import sample
 from sgi2v.scene import Scene
@@ -55,7 +55,7 @@ class Plan:
     schedule: Schedule
     warnings: tuple[str, ...]
     """Remarks to the person: what of the scene is left unused, what is guided less than it might be, which box cuts
-    its thing, what is too fast."""
+    its thing, what is too fast, how a picture is squashed."""
     unused: tuple[str, ...] = ()
     """Those of them that the record keeps: what of the scene is left unused."""
     too_fast: tuple[str, ...] = ()
@@ -119,7 +119,7 @@ def plan(
         tracks=tracks,
         levels=levels,
         schedule=schedule,
-        warnings=(*kept, *less_guided(controller, settings, levels), *cut_off, *fast),
+        warnings=(*kept, *less_guided(controller, settings, levels), *cut_off, *fast, *squashed(scene, grid)),
         unused=kept,
         too_fast=fast,
     )
@@ -195,11 +195,18 @@ def _generate(
     pixels = grid.width * grid.height * grid.num_frames
     if (pace := pace_of(kind)) is not None:
         reporter.pace = pace * pixels
+    size = grid.width, grid.height
+    part = None if repeated is None else part_seen(repeated)
+    part = part or shown_part(scene.image.size, size, scene.fit)
+    is_cut = sampling.padding == "cut" and part != (0, 0, *size)
+    values = dataclasses.asdict(sampling)
+    if not is_cut:
+        del values["padding"]  # a record says only that it was cut: older programs never did
     run = Run.of(
         scene,
         backbone,
         planned.controller,
-        {**dataclasses.asdict(sampling), "dtype": number},
+        {**values, "dtype": number},
         adapters=identities(adapters),
         warnings=planned.unused,
         inputs=given.hashes,
@@ -238,6 +245,9 @@ def _generate(
             keep_pace(kind, reporter.measured() / pixels)
             reporter.progress(Progress(phase="decode", fraction=1.0))
             frames = backbone.decode(latents).cpu()
+            if is_cut:
+                left, top, right, bottom = part
+                frames = frames[..., top:bottom, left:right].contiguous()
     except (torch.OutOfMemoryError, RuntimeError) as error:
         if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
             raise MemoryError(_memory_advice(backbone, sampling)) from error
@@ -282,7 +292,7 @@ def replay(
     known = {f.name for f in dataclasses.fields(Sampling)}
     if unknown := sorted(set(values) - known):
         raise FieldError("run.sampling", f"unknown field {unknown[0]!r}")
-    sampling = Sampling(**fitted(Sampling, values, "run.sampling"))
+    sampling = Sampling(**fitted(Sampling, {"padding": "keep", **values}, "run.sampling"))
     scene = scene_from_dict(dict(run.scene), base_dir=None)
     controller = controller_from_dict(run.controller)
     settings = run.backbone.get("settings")

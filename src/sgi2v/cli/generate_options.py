@@ -45,8 +45,8 @@ class GenerateOptions:
     negative_prompt: str | None = None
     """Words that guidance leads away from, likewise."""
     reference: Path | None = None
-    """A clip of what is wanted, for time-to-move, in place of the one that the scene makes or carries: an mp4, a gif,
-    a picture, or a folder of pictures in the order of their names."""
+    """A clip of what is wanted, for time-to-move, in place of the one that the scene makes or carries: a video or
+    gif, a picture, or a folder of pictures in the order of their names (frame2 before frame10)."""
     reference_mask: Path | None = None
     """Places in which that clip is meant (white), likewise; one picture stands for all frames. Default: everywhere."""
     lora: tuple[str, ...] = ()

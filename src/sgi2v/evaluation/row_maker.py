@@ -42,7 +42,14 @@ MODEL_FREE: Final[tuple[ModelFree, ...]] = get_args(ModelFree)
 through the model's autoencoder (which needs the model, but not its denoiser)."""
 Method = Controller | ModelFree
 _OFF: Final[Mapping[str, object]] = MappingProxyType(
-    {"settled": 0.0, "reuse_deep": False, "shrink": 1, "guidance_interval": [0.0, 1.0], "solver": "euler"}
+    {
+        "settled": 0.0,
+        "reuse_deep": False,
+        "shrink": 1,
+        "guidance_interval": [0.0, 1.0],
+        "solver": "euler",
+        "padding": "keep",
+    }
 )
 """Fields that rows were once without, and what says nothing about a clip: so those rows are still found."""
 
@@ -153,6 +160,7 @@ class RowMaker:
         return dataclasses.replace(
             self.sampling,
             seed=seed,
+            padding="keep",  # things are followed in the model's own picture
             num_steps=self.sampling.num_steps or settings.num_steps,
             width=grid.width,
             height=grid.height,

@@ -6,6 +6,8 @@ from functools import cached_property
 from importlib.metadata import version
 from typing import Any, Final
 
+import numpy as np
+
 from sgi2v.backbones import Outline, outline_of
 from sgi2v.backbones.base import Settings, settings_with, settings_with_recipe
 from sgi2v.checks import check_bounds
@@ -21,6 +23,7 @@ from sgi2v.controllers import (
 )
 from sgi2v.errors import FieldError, within
 from sgi2v.fitting import fitted
+from sgi2v.grid import Grid
 from sgi2v.pipeline import plan
 from sgi2v.planning import Sampling
 from sgi2v.remarks import MAX_SPEED, max_speed, speeds
@@ -76,6 +79,9 @@ class LibraryEngine:
         self._check_size(shaped(scene, outline, sampling)[1], settings)
         planned = plan(scene, outline, controller=controller, sampling=sampling)
         limit = max_speed(planned.grid)
+        motions = _motions(planned.scene, planned.tracks.tracks, planned.grid, limit)
+        out = sum(motion["leaves_frame"] for motion in motions if motion["kind"] == "camera")
+        outside = [f"{out} camera boxes leave the frame on their way; make the camera's move smaller"] if out else []
         return {
             "backbone": name,
             "controller": controller_to_dict(planned.controller),
@@ -86,8 +92,8 @@ class LibraryEngine:
             "guided_iterations": sum(planned.schedule.iterations),
             "max_speed": limit,
             # The page shows speeds where they are.
-            "warnings": [one for one in planned.warnings if one not in planned.too_fast],
-            "motions": _motions(planned.scene, planned.tracks.tracks, planned.grid.num_frames, limit),
+            "warnings": [*(one for one in planned.warnings if one not in planned.too_fast), *outside],
+            "motions": motions,
         }
 
     def read_record(self, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,12 +167,13 @@ def _controller(given: Mapping[str, Any], settings: Settings) -> Controller:
     return controller_from_dict({**given, "name": name}, over=base)
 
 
-def _motions(scene: Scene, tracks: Any, num_frames: int, limit: float) -> list[dict[str, Any]]:
+def _motions(scene: Scene, tracks: Any, grid: Grid, limit: float) -> list[dict[str, Any]]:
     """Every motion's boxes in pixels of the picture, and how far it goes from frame to frame in those of the video."""
     shown = []
-    times = [float(time) for time in frame_times(num_frames)]
+    times = [float(time) for time in frame_times(grid.num_frames)]
+    size = np.array([grid.width, grid.height])
     for motion, track in zip(scene.motions, tracks, strict=True):
-        way = speeds(track)
+        way, centers = speeds(track), np.asarray(track.centers, dtype=np.float64)
         fastest = float(way.max(initial=0.0))
         shown.append(
             {
@@ -176,6 +183,7 @@ def _motions(scene: Scene, tracks: Any, num_frames: int, limit: float) -> list[d
                 "speeds": [round(float(speed), 4) for speed in way],
                 "max_speed": fastest,
                 "too_fast": fastest > limit,
+                "leaves_frame": bool(((centers < 0) | (centers > size)).any()),
             }
         )
     return shown

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sgi2v.camera import Camera
 from sgi2v.checks import bounds_of
-from sgi2v.planning import Sampling, SolverName
+from sgi2v.planning import Padding, Sampling, SolverName
 from sgi2v.records import Json
 from sgi2v.scene import Fit
 from sgi2v.studio.jobs import Live, progress_json
@@ -35,6 +35,7 @@ class SamplingAsked(Asked):
     height: int | None = _within(Sampling, "height")
     num_frames: int | None = _within(Sampling, "num_frames")
     solver: SolverName | None = None
+    padding: Padding | None = None
 
 
 class JobAsked(Asked):
@@ -157,6 +158,7 @@ class MotionPlanned(BaseModel):
     speeds: list[float]
     max_speed: float
     too_fast: bool
+    leaves_frame: bool
 
 
 class Planned(BaseModel):

@@ -242,8 +242,9 @@ export function makeStage(app) {
     if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
     context.setTransform(dense, 0, 0, dense, 0, 0);
     context.clearRect(0, 0, size.width, size.height);
+    if (app.doc.image && size.width) view = app.ui.view ?? fitted();
+    app.byId("zoom-fit").textContent = app.doc.image ? `${Math.round(100 * view.scale)} %` : "Fit";
     if (!app.doc.image || !size.width) return;
-    view = app.ui.view ?? fitted();
     const photo = picture(app.doc.image.url);
     const [left, top] = toScreen([0, 0]), [right, bottom] = toScreen([app.doc.image.width, app.doc.image.height]);
     context.fillStyle = "#1b1e25";
@@ -304,6 +305,12 @@ export function makeStage(app) {
 
   return {
     update, toScreen, toImage, zoomBy, panBy, handles, wipeLine, picture, retryPictures, overlay,
-    get view() { return view; }, get unit() { return unit; },
+    get view() { return view; },
+    /** How the plan is zoomed, for the results beside it: times its fitted size, and the place in its middle as shares. */
+    get zoomed() {
+      if (!app.ui.view || !app.doc.image) return null;
+      const [x, y] = toImage([size.width / 2, size.height / 2]);
+      return { factor: view.scale / fitted().scale, x: x / app.doc.image.width, y: y / app.doc.image.height };
+    }, get unit() { return unit; },
   };
 }

@@ -146,6 +146,12 @@ export function speeds(motion, image, video, fit) {
   return centers.slice(1).map(({ x, y }, j) => Math.hypot((x - centers[j].x) * across, (y - centers[j].y) * down));
 }
 
+/** Whether a motion's centre lies outside the video's frame in any of its frames. */
+export function leaves(motion, image, video, fit) {
+  const { left, top, right, bottom } = shownPart(image, video, fit);
+  return boxesAt(motion, frameTimes(video.num_frames)).map(center).some(([x, y]) => x < left || x > right || y < top || y > bottom);
+}
+
 /** Points of a freehand line without those that lie within `tolerance` of it (Ramer, Douglas and Peucker). */
 export function simplified(points, tolerance) {
   if (points.length < 3) return points.slice();

@@ -1,6 +1,6 @@
 // The list of boxes and, below it, the fields of the selected one: all the plan can do, by keyboard too.
 
-import { speeds } from "./geometry.js";
+import { leaves, speeds } from "./geometry.js";
 import * as api from "./api.js";
 import * as edits from "./edits.js";
 import { button, h, icon, plainNumber, refill } from "./dom.js";
@@ -45,18 +45,21 @@ export function makeObjects(app) {
     const title = titleOf(app.doc, motion);
     const what = motion.kind === "camera" ? "camera" : motion.path.length ? `${motion.path.length} keys` : "pin";
     const name = h("button", { "type": "button", "class": "name", "aria-pressed": String(chosen), "data-focus": `name-${motion.id}`, "onclick": () => app.setUI({ selected: motion.id, key: null }) },
-      h("span", { class: "swatch" }), h("span", { class: "title" }, title), h("small", {}, what), tooFast(motion) ? warning() : null);
+      h("span", { class: "swatch" }), h("span", { class: "title" }, title), h("small", {}, what), tooFast(motion) ? warning("Faster than the model can be expected to follow", "too fast") : null,
+      motion.kind === "camera" && goesOut(motion) ? warning("Leaves the frame on its way", "leaves the frame") : null);
     name.querySelector(".swatch").style.background = colorOf(app.doc, motion);
     return h("li", { class: `object ${chosen ? "chosen" : ""} ${motion.visible ? "" : "faint"}` }, name,
       button(motion.visible ? "eye" : "eyeoff", `${motion.visible ? "Hide" : "Show"} ${title} on the plan; it stays in the scene`, () => flag(motion, { visible: !motion.visible }), { "kind": "small", "aria-pressed": String(!motion.visible), "data-focus": `eye-${motion.id}` }),
       button(motion.locked ? "lock" : "unlock", `${motion.locked ? "Unlock" : "Lock"} ${title}`, () => flag(motion, { locked: !motion.locked }), { "kind": "small", "aria-pressed": String(motion.locked), "data-focus": `lock-${motion.id}` }));
   }
 
-  function warning() {
-    const mark = h("span", { class: "warning", title: "Faster than the model can be expected to follow" }, icon("warn"));
-    mark.append(h("span", { class: "unseen" }, "too fast"));
+  function warning(title, word) {
+    const mark = h("span", { class: "warning", title }, icon("warn"));
+    mark.append(h("span", { class: "unseen" }, word));
     return mark;
   }
+
+  const goesOut = (motion) => app.doc.image && motion.path.length > 0 && leaves(motion, app.doc.image, app.video, app.doc.fit);
 
   /** The motion as it is by now: fields stay on the page while others change it. */
   const fresh = (motion) => app.doc.motions.find((one) => one.id === motion.id) ?? motion;
@@ -132,6 +135,7 @@ export function makeObjects(app) {
         button("pin", "Remove the path: make it a pin", () => set(motion, { path: [] }), { kind: "small", disabled: motion.locked })),
       Number.isFinite(most) ? h("p", { class: `note ${fastest > most ? "warned" : ""}`, id: "speed-note" }, fastest > most ? icon("warn") : null,
         `Up to ${plainNumber(fastest, 1)} px of the video a frame; this model can be expected to follow ${plainNumber(most, 1)}.`) : null,
+      goesOut(motion) ? h("p", { class: "note warned", id: "outside-note" }, icon("warn"), "It leaves the frame on its way, where the model cannot follow it.") : null,
       keys);
   }
 
