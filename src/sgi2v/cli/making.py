@@ -92,13 +92,20 @@ def preview(arguments: Sequence[str]) -> None:
 def mask(arguments: Sequence[str]) -> None:
     """Make masks from a scene's boxes."""
     options = parse(MaskOptions, "mask", arguments)
+    from sgi2v.prompting.clicks import clicked, segmenter
     from sgi2v.scene_io import save_scene
     from sgi2v.segmentation import touching, with_masks
     from sgi2v.writing import check_place
 
     output = options.output or default_output(options.scene, "-masks")
     check_place(output if output.suffix == ".json" else output / "scene.json")
-    scene = opened_scene(options.scene, options.prompts)
+    if options.segmenter is not None and not options.at:
+        raise FieldError("segmenter", "it takes clicks, and there is none", "say --at x,y")
+    scene = opened_scene(options.scene, options.prompts, may_rest=bool(options.at))
+    if options.at:
+        scene = clicked(scene, options.at, segmenter(options.segmenter, device=options.device))
+        print(save_scene(scene, output, keep=pictures_at(options.scene)))
+        return
     failed: list[FieldError] = []
     masked = with_masks(scene, anew=options.anew, failed=failed.append)
     if failed and masked == scene:

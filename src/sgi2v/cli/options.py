@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import tyro
-from tyro.conf import OmitArgPrefixes, Positional
+from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction
 
 from sgi2v.backbones.base import Memory
 from sgi2v.cli.prompts import MotionPrompts
@@ -51,7 +51,41 @@ class MaskOptions:
     scene>-masks."""
     anew: bool = False
     """Make a mask for objects that have one too."""
+    at: UseAppendAction[tuple[str, ...]] = ()
+    """A click: the thing under x,y, in pixels or per cent, gets a mask; "45%,60% -> 80%,60%" also says where it goes. Say
+    --at again for another."""
+    segmenter: Path | None = None
+    """A folder of SAM 2 in transformers' layout that finds the outline. Default: GrabCut, which is built in."""
+    device: str | None = None
+    """Device of that network: cpu, cuda, mps …; default: the best that this machine has."""
     prompts: OmitArgPrefixes[MotionPrompts] = MotionPrompts()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SayOptions:
+    """Write the scene that a sentence means, and its preview; no video is made.
+
+    Things are found among the scene's named ones and those of --box, else by the detector of --detector.
+    """
+
+    scene: Positional[Path]
+    """A photo, a scene.json, a folder that holds one, or a folder with img.png and traj.npy."""
+    sentence: Positional[str]
+    """As in "the cup moves to the right and grows, the camera zooms in slowly"; the grammar is in docs/say.md."""
+    box: UseAppendAction[tuple[str, ...]] = ()
+    """A thing and its box, name=left,top,right,bottom in pixels or per cent. Say --box again for another."""
+    detector: Path | None = None
+    """A folder of Grounding DINO or OWLv2 in transformers' layout, which finds what is named."""
+    threshold: float = 0.3
+    """Least score of what the detector finds, 0 to 1."""
+    mask: bool = False
+    """Cut the moving things out of their boxes too, as sgi2v mask does."""
+    segmenter: Path | None = None
+    """A folder of SAM 2 that does that. Default: GrabCut."""
+    output: Path | None = None
+    """A folder for scene.json, its pictures and preview.png. Default: out/<name of the scene>-said."""
+    device: str | None = None
+    """Device of the networks: cpu, cuda, mps …; default: the best that this machine has."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Final, Literal, Protocol, cast
+from typing import Final, Literal, Protocol, cast, runtime_checkable
 
 from sgi2v.checks import shown
 from sgi2v.errors import FieldError
@@ -27,6 +27,7 @@ class Found:
     """0 to 1: how sure whoever found it is."""
 
 
+@runtime_checkable
 class Finder(Protocol):
     """Whoever knows where things are on the picture."""
 
