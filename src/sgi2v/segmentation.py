@@ -15,7 +15,7 @@ _AROUND: Final = 0.5
 """Reach of the background around the box, as a share of its sides: what is far away tells nothing."""
 _SIDE: Final = 400
 """Pixels of the longer side at which it is computed; the outline is as fine as that."""
-_KNOWN: Final = 0.06
+KNOWN: Final = 0.06
 """Radius around a point that is of the thing, within which all is, as a share of the box's shorter side."""
 _SPECK: Final = 0.05
 """Parts smaller than this share of the largest are dropped."""
@@ -48,7 +48,7 @@ def grab_cut(
         raise FieldError("box", "fills the image, so no background is known", "make it smaller, or draw the mask")
     if at is not None:
         x, y = ((np.array(at) - start) * shrink).astype(int).tolist()
-        cv2.circle(labels, (x, y), max(1, round(_KNOWN * min(inner_high - inner_low))), cv2.GC_FGD, -1)
+        cv2.circle(labels, (x, y), max(1, round(KNOWN * min(inner_high - inner_low))), cv2.GC_FGD, -1)
     cv2.setRNGSeed(0)  # its clusters begin at random places
     cv2.grabCut(
         cv2.cvtColor(small, cv2.COLOR_RGB2BGR),

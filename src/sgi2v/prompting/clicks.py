@@ -14,7 +14,7 @@ from sgi2v.prompting.drags import Drag
 from sgi2v.prompting.notation import check_prompt
 from sgi2v.prompting.vision import kind_in, opened
 from sgi2v.scene import Box, Motion, Scene
-from sgi2v.segmentation import grab_cut, with_masks
+from sgi2v.segmentation import KNOWN, grab_cut, with_masks
 
 EXAMPLE: Final = '"45%,60%"'
 Point = tuple[float, float]
@@ -35,6 +35,8 @@ MARGIN: Final = 0.04
 """Share of a mask's sides by which the box around it reaches beyond it."""
 _REACHES: Final = (0.12, 0.2, 0.32, 0.5)
 """Half sides of the boxes that are tried around a click, as shares of the picture's shorter side."""
+_MORE: Final = 3.0
+"""Least area of a thing, as a multiple of the disc around the click that is taken for granted."""
 _EDGE: Final = 0.05
 """Share of a mask's outline that may lie on its box: more, and the box cuts the thing."""
 
@@ -52,7 +54,8 @@ def grab_cut_at(image: Image.Image, point: Point, box: Box | None = None) -> Ima
             mask = _part_at(grab_cut(image, tried, at=point), point)
         except FieldError:
             continue
-        if mask is None:
+        known = np.pi * (KNOWN * min(tried.width, tried.height)) ** 2
+        if mask is None or np.count_nonzero(mask) < _MORE * known:
             continue
         found = mask
         if box or _share_on_edge(mask, tried, whole) <= _EDGE:

@@ -411,7 +411,7 @@ def _scale(said: Mapping[str, str], done: set[str]) -> float | None:
     if not (larger or smaller):
         return None
     if said.keys() & {"amount", "share"} and not said.keys() & {"way", "diagonal", "pair"}:
-        amount = _measure(said, (0, 0, 0))[0] / 100
+        amount = _measure(said, (0.0, 0.0, 0.0))[0] / 100
         return round(1 + amount if larger else 1 - amount, 9)
     little, lot = "little" in said, "lot" in said
     return (1.2 if little else 2.0 if lot else 1.5) if larger else (0.85 if little else 0.5 if lot else 0.7)
