@@ -172,10 +172,10 @@ def test_overlap_is_counted_in_pixels(one: Box, other: Box) -> None:
 
 
 def test_of_boxes_on_each_other_the_best_is_kept_and_what_is_outside_is_cut() -> None:
-    a, b, c = (Box(left=x, top=0, right=x + 10, bottom=10) for x in (0, 1, 30))
+    a, b, c = (Box(left=x, top=0, right=x + 10, bottom=10) for x in (0.0, 1.0, 30.0))
     assert distinct([(0.2, b), (0.9, a), (0.5, c)]) == [(0.9, a), (0.5, c)]
-    assert inside([-5, -5, 10, 500], (40, 30)) == Box(left=0, top=0, right=10, bottom=30)
-    assert inside([-5, -5, -1, 5], (40, 30)) is None
+    assert inside([-5.0, -5.0, 10.0, 500.0], (40, 30)) == Box(left=0, top=0, right=10, bottom=30)
+    assert inside([-5.0, -5.0, -1.0, 5.0], (40, 30)) is None
 
 
 def test_a_box_is_had_of_a_mask() -> None:

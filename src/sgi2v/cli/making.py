@@ -5,13 +5,16 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sgi2v.cli.bar import Bar
 from sgi2v.cli.common import computing, default_output, opened, parse, progress_bar, say, say_plan
 from sgi2v.cli.options import ConvertOptions, DemoOptions, MaskOptions, PreviewOptions, ReplayOptions
-from sgi2v.cli.prompts import opened_scene, pictures_at
+from sgi2v.cli.prompts import opened_exchange, opened_scene, pictures_at
 from sgi2v.errors import FieldError
+
+if TYPE_CHECKING:
+    from sgi2v.exchange import Form
 
 
 def generate(arguments: Sequence[str]) -> None:
@@ -120,17 +123,29 @@ def mask(arguments: Sequence[str]) -> None:
 def convert(arguments: Sequence[str]) -> None:
     """Write a scene as JSON, or as the published img.png and traj.npy."""
     options = parse(ConvertOptions, "convert", arguments)
+    from sgi2v.exchange import write_scene
     from sgi2v.scene_io import save_scene, save_traj
 
-    scene, keep = opened_scene(options.scene, options.prompts), pictures_at(options.scene)
-    if options.output.suffix.lower() == ".json":
-        print(save_scene(scene, options.output, embed=options.embed, keep=keep))
-    elif options.output.suffix:
-        raise FieldError(
-            "output", f"{str(options.output)!r} is neither", "end it in .json, or name a folder for traj.npy"
-        )
+    output = options.output
+    if not 2 <= options.num_frames <= 1000:
+        raise FieldError("num_frames", f"{options.num_frames} must lie in 2..1000")
+    form = options.to or {".json": "scene", ".npy": "wan-move", ".pth": "ati", ".mp4": "magic-motion"}.get(
+        output.suffix.lower(), "traj" if not output.suffix else None
+    )
+    if form is None:
+        raise FieldError("output", f"{str(output)!r} is neither", "end it in .json, or name a folder for traj.npy")
+    found = opened_exchange(options.scene, options.prompts, options.photo)
+    lost = [f"{options.scene.name}: {one}" for one in found.lost]
+    if form == "scene":
+        print(save_scene(found.scene, output, embed=options.embed, keep=pictures_at(options.scene, found.form)))
+    elif form == "traj":
+        keep = pictures_at(options.scene, found.form)
+        print(save_traj(found.scene, output, options.num_frames, keep=keep))
     else:
-        print(save_traj(scene, options.output, options.num_frames, keep=keep))
+        lost += write_scene(found.scene, output, cast("Form", form), num_frames=options.num_frames)
+        print(output)
+    for one in lost:
+        print(f"lost: {one}", file=sys.stderr)
 
 
 def replay(arguments: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction
 
 from sgi2v.backbones.base import Memory
 from sgi2v.cli.prompts import MotionPrompts
+from sgi2v.exchange import Form
 from sgi2v.opening import DType
 from sgi2v.video_tag import Recording
 
@@ -90,16 +91,25 @@ class SayOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertOptions:
-    """Write a scene in another form: scene.json, or the published folder with img.png and traj.npy."""
+    """Write a scene, or another project's file of wanted motion, in another form; what has no place there is said.
+
+    Read by content: scenes, photos, Time-to-Move's folders, KJNodes' splines, tracks for ATI and Wan-Move, DragAnything's
+    JSON, MagicMotion's box videos, DAVIS's and VIPSeg's masks.
+    """
 
     scene: Positional[Path]
-    """A photo, a scene.json, a folder that holds one, or a folder with img.png and traj.npy."""
+    """A photo, a scene.json, a folder that holds one, a folder with img.png and traj.npy, or another's file or folder."""
     output: Positional[Path]
-    """A name ending in .json for JSON, else a folder for img.png and traj.npy; replaced if they are there."""
+    """A name ending in .json for JSON, in .npy for Wan-Move, .pth for ATI, .mp4 for MagicMotion; else a folder for img.png
+    and traj.npy. Replaced if they are there."""
+    to: Form | None = None
+    """The form to write, where the name does not say it: scene, time-to-move (a folder), splines or drag-anything (.json)."""
+    photo: Path | None = None
+    """The picture of a file that holds none. Default: the one of the same name beside it."""
     embed: bool = False
     """Put image and masks into the JSON instead of beside it."""
     num_frames: int = 14
-    """Frames of traj.npy, which holds a place for each."""
+    """Frames of what holds a place for each."""
     prompts: OmitArgPrefixes[MotionPrompts] = MotionPrompts()
 
 

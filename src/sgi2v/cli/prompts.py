@@ -12,6 +12,7 @@ from sgi2v.files import is_picture
 from sgi2v.scene import Fit
 
 if TYPE_CHECKING:
+    from sgi2v.exchange import Exchanged
     from sgi2v.scene import Scene
 
 
@@ -55,8 +56,25 @@ def opened_scene(path: Path, prompts: MotionPrompts, *, may_rest: bool = False) 
     return scene if prompts.fit is None else replace(scene, fit=prompts.fit)
 
 
-def pictures_at(path: Path) -> frozenset[Path]:
+def opened_exchange(path: Path, prompts: MotionPrompts, photo: Path | None) -> Exchanged:
+    """A photo, or a scene of any form that others keep, with what is said besides, and what was lost in reading."""
+    from sgi2v.exchange import Exchanged, read_scene
+    from sgi2v.prompting.photo import with_motions
+
+    if is_picture(path):
+        return Exchanged(scene=opened_scene(path, prompts), form="scene", lost=())
+    found = read_scene(path, photo=photo)
+    scene = with_motions(found.scene, drags=prompts.drag, pins=prompts.pin, camera=prompts.camera)
+    return replace(found, scene=scene if prompts.fit is None else replace(scene, fit=prompts.fit))
+
+
+def pictures_at(path: Path, form: str = "scene") -> frozenset[Path]:
     """The files that writing a scene's new form may not touch: its pictures, or the photo itself."""
     from sgi2v.scene_io import pictures_of
 
-    return frozenset({path.resolve()}) if is_picture(path) else pictures_of(path)
+    if is_picture(path):
+        return frozenset({path.resolve()})
+    if form != "scene":  # pictures in another form's folder, all of them
+        folder = path if path.is_dir() else path.parent
+        return frozenset(file.resolve() for file in folder.iterdir() if is_picture(file))
+    return pictures_of(path)
