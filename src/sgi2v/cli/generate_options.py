@@ -197,6 +197,12 @@ def needs_no_motion(options: GenerateOptions) -> bool:
     return not options.controller.uses().motions or options.reference is not None
 
 
+def sampling_said(options: GenerateOptions, arguments: Sequence[str]) -> Sampling:
+    """The sampling with a size only where one is typed: else the model's own, or of a scene's aspect the picture's."""
+    typed = any(_said(arguments, name) is not None for name in ("--width", "--height"))
+    return options.sampling if typed else dataclasses.replace(options.sampling, width=None, height=None)
+
+
 def names_controller(arguments: Sequence[str]) -> bool:
     """True where a method is typed, so that it is not the model's to choose."""
     return any(argument.startswith("controller:") for argument in arguments)

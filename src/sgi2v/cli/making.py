@@ -48,7 +48,8 @@ def generate(arguments: Sequence[str]) -> None:
     outline = options.model.outline(o.changed_settings(options, default))
     check_loras(outline, options.lora)
     controller = o.chosen_controller(options, default, outline, named=o.names_controller(arguments))
-    planned = plan(scene, outline, controller=controller, sampling=options.sampling)
+    sampling = o.sampling_said(options, arguments)
+    planned = plan(scene, outline, controller=controller, sampling=sampling)
     o.check_heeded(options, outline, planned.controller)
     given = Given.read(options.noise, options.reference_latents, planned.grid)
     say_plan(planned, outline.settings, quiet=options.quiet, chosen=controller is not None)
@@ -59,7 +60,7 @@ def generate(arguments: Sequence[str]) -> None:
                 scene,
                 backbone=backbone,
                 controller=planned.controller,
-                sampling=options.sampling,
+                sampling=sampling,
                 adapters=loras(backbone, options.lora),
                 progress=bar,
                 noise=given.noise,

@@ -109,15 +109,24 @@ def read_box_video(path: Path, photo: Image.Image) -> tuple[Scene, list[str]]:
 
 
 def _colours(first: UInt8[np.ndarray, "h w 3"]) -> list[tuple[float, ...]]:
-    """The colours of the boxes on a frame, the largest first: groups of bright pixels, each within reach of its middle."""
-    bright = first[first.max(axis=2) > _DARK].astype(np.float32)
+    """The colours of the boxes on a frame, the largest first: groups of bright pixels, each within reach of its middle.
+
+    Of filled boxes their inside is asked: at edges a compressed video mixes colours. Of lines, which have none, what is
+    far rarer than the largest group counts as such a mixture.
+    """
+    mask = (first.max(axis=2) > _DARK).astype(np.uint8)
+    inner = cv2.erode(mask, np.ones((5, 5), np.uint8))
+    filled = int(inner.sum()) >= _LEAST
+    bright = first[(inner if filled else mask) > 0].astype(np.float32)
     found: list[tuple[float, ...]] = []
-    while len(bright) >= _LEAST and len(found) < MAX_MOTIONS:
+    least = float(_LEAST)
+    while len(bright) >= least and len(found) < MAX_MOTIONS:
         values, counts = np.unique((bright // 32).astype(int), axis=0, return_counts=True)
         middle = values[counts.argmax()] * 32 + 16
         near = np.linalg.norm(bright - middle, axis=1) < _NEAR
-        if near.sum() < _LEAST:
+        if near.sum() < least:
             break
+        least = max(least, 0.0 if filled else 0.2 * float(near.sum()))
         found.append(tuple(float(v) for v in np.median(bright[near], axis=0)))
         bright = bright[np.linalg.norm(bright - np.array(found[-1]), axis=1) >= _NEAR]
     return found

@@ -29,7 +29,7 @@ from sgi2v.planning import Sampling
 from sgi2v.remarks import MAX_SPEED, max_speed, speeds
 from sgi2v.run import Run, public_name
 from sgi2v.scene import Scene, frame_times
-from sgi2v.shape import shaped
+from sgi2v.shape import Shapely, shaped
 from sgi2v.studio.fields import describe
 from sgi2v.studio.settings import StudioSettings
 
@@ -199,6 +199,8 @@ def _backbone_info(name: str, outline: Outline, recipe: str | None) -> dict[str,
         "fps": settings.fps,
         "takes_text": outline.takes_text,
         "stride": outline.grid(settings.width, settings.height, settings.num_frames).stride,
+        "multiple": outline.multiple if isinstance(outline, Shapely) else None,
+        "aspects": outline.aspects if isinstance(outline, Shapely) else None,
         "max_speed": MAX_SPEED * min(settings.width, settings.height),
         "recipes": list(settings.recipes),
         "default_controller": settings.default,

@@ -161,6 +161,14 @@ class MotionPlanned(BaseModel):
     leaves_frame: bool
 
 
+class CommandGiven(BaseModel):
+    """A scene as a command."""
+
+    command: str
+    left_out: list[str]
+    """Parts of the scene that it cannot say."""
+
+
 class Planned(BaseModel):
     """Plan of a job."""
 
