@@ -175,7 +175,11 @@ def test_masks_of_a_data_set_become_boxes_and_paths(davis: Path) -> None:
     assert one.centers(5)[:, 0].tolist() == [15, 25, 35, 45, 55] and set(one.scales(5)) == {1.0}
     assert one.mask is not None and one.mask.getbbox() == (5, 10, 25, 30)
     assert len(two.path) == 3
-    assert found.lost == ("1 things that come later", "frames in which thing 2 is hidden", "outlines after the first frame")
+    assert found.lost == (
+        "1 things that come later",
+        "frames in which thing 2 is hidden",
+        "outlines after the first frame",
+    )
 
 
 def test_the_command_converts_both_ways_and_says_what_was_lost(
@@ -187,8 +191,8 @@ def test_the_command_converts_both_ways_and_says_what_was_lost(
     assert told.out.strip() == "made.json" and "lost: clip: frames in which thing 2 is hidden" in told.err
     assert len(load_scene("made.json").motions) == 2
     for name, words in (
-        ("t.npy", []), ("t.pth", []), ("t.mp4", []), ("t.json", ["--to", "splines"]), ("u.json", ["--to", "drag-anything"]),
-        ("ttm", ["--to", "time-to-move"]), ("published", []),
+        ("t.npy", []), ("t.pth", []), ("t.mp4", []), ("t.json", ["--to", "splines"]),
+        ("u.json", ["--to", "drag-anything"]), ("ttm", ["--to", "time-to-move"]), ("published", []),
     ):  # fmt: skip
         if name == "published":
             assert main(["convert", "made.json", name, "--num-frames", "5"]) == 0

@@ -17,7 +17,7 @@ from sgi2v.prompting.drags import Drag
 from sgi2v.prompting.photo import motions_of
 from sgi2v.prompting.said import among, empty_scene, named_in, say, scene_said
 from sgi2v.prompting.sentences import EXAMPLE, Found
-from sgi2v.scene import Box, Motion, Scene
+from sgi2v.scene import Box, Motion
 
 SIZE = (400, 300)
 THINGS = {
@@ -104,7 +104,9 @@ def test_it_is_the_last_thing_and_the_table_is_read_alike_in_any_case() -> None:
     for sentence, meaning in rows()[::7]:
         if not meaning.startswith("? "):
             assert say(f"  {sentence.upper()}!", SCENE, find=FIND).lines() == say(sentence, SCENE, find=FIND).lines()
-    one, other = (say(text, SCENE, find=FIND) for text in ("the cup moves up, then it falls", "the cup moves up, then falls"))
+    one, other = (
+        say(text, SCENE, find=FIND) for text in ("the cup moves up, then it falls", "the cup moves up, then falls")
+    )
     assert one.drags == other.drags
 
 
@@ -118,8 +120,9 @@ def test_any_text_is_read_or_refused_in_one_line(text: str) -> None:
 
 parts = st.lists(
     st.sampled_from(
-        "the a cup dog birds camera it moves grows falls jumps zooms pans stays to left right up down in out by 30% 20px "
-        "half a little slowly smoothly and then , . while both towards corner edge twice its size back forth first".split()
+        "the a cup dog birds camera it moves grows falls jumps zooms pans stays to left right up down in out by 30% "
+        "20px half a little slowly smoothly and then , . while both towards corner edge twice its size back forth "
+        "first".split()
     ),
     max_size=14,
 ).map(" ".join)

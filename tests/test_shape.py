@@ -92,7 +92,9 @@ def test_what_no_size_fits_is_padded_and_what_nobody_sees_is_stretched() -> None
 
 
 def test_a_size_that_is_asked_for_is_filled_and_first_boxes_are_cut_with_the_picture() -> None:
-    edge = Motion(box=Box(left=0, top=0, right=100, bottom=100), path=(Key(time=0, x=50, y=50), Key(time=1, x=90, y=50)))
+    edge = Motion(
+        box=Box(left=0, top=0, right=100, bottom=100), path=(Key(time=0, x=50, y=50), Key(time=1, x=90, y=50))
+    )
     made, sampling = shaped(scene(320, 320, motions=(edge,)), MODEL, Sampling(width=320))
     assert (made.fit, sampling.width, sampling.height) == ("cover", 320, 192)
     box = made.motions[0].box

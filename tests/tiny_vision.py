@@ -54,7 +54,9 @@ def owlv2(folder: Path) -> Path:
     tokenizer = CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=32)
     side = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = Owlv2Config(
-        text_config={**side, "vocab_size": len(tokens), "max_position_embeddings": 32, "bos_token_id": 1, "eos_token_id": 2},
+        text_config={
+            **side, "vocab_size": len(tokens), "max_position_embeddings": 32, "bos_token_id": 1, "eos_token_id": 2,
+        },
         vision_config={**side, "image_size": 64, "patch_size": 16},
         projection_dim=16,
     )  # fmt: skip
@@ -102,5 +104,7 @@ def depth_anything(folder: Path) -> Path:
     )  # fmt: skip
     torch.manual_seed(0)
     DepthAnythingForDepthEstimation(config).eval().save_pretrained(folder)
-    DPTImageProcessorPil(size={"height": 56, "width": 56}, do_resize=True, ensure_multiple_of=14).save_pretrained(folder)
+    DPTImageProcessorPil(size={"height": 56, "width": 56}, do_resize=True, ensure_multiple_of=14).save_pretrained(
+        folder
+    )
     return folder

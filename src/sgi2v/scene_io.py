@@ -36,8 +36,8 @@ __all__ = [
 ]
 FORMAT: Final = "sgi2v-scene"
 NEWEST: Final = (2, 2)
-"""2 knows a reference, 2.1 a negative prompt, 2.2 the fit aspect, which is what a scene of it has unsaid; a scene without
-these is written as 1, which older readers understand (docs/records.md)."""
+"""2 knows a reference, 2.1 a negative prompt, 2.2 the fit aspect, which is what a scene of it has unsaid; a scene
+without these is written as 1, which older readers understand (docs/records.md)."""
 MAX_MASK_PIXELS: Final = 1_000_000_000
 """Of all masks of a scene together: a byte each in memory."""
 _SINGULAR: Final = MappingProxyType({"": "scene", "motions": "motion", "path": "key"})

@@ -22,8 +22,8 @@ MAX_AREA: Final = 1.15
 MIN_AREA: Final = 0.6
 """Fewest, likewise."""
 _AREA_WEIGHT: Final = 0.25
-"""Weight of a size's area beside its shape, both as logarithms of ratios: half as many pixels are as bad as a shape that
-is a fifth off."""
+"""Weight of a size's area beside its shape, both as logarithms of ratios: half as many pixels are as bad as a shape
+that is a fifth off."""
 _INSET: Final = 1e-3
 """Pixels by which a box is kept within what is shown, for rounding."""
 

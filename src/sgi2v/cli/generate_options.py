@@ -12,7 +12,7 @@ from tyro.conf import OmitArgPrefixes, Positional, Suppress
 from sgi2v.backbones import Outline, Settings, settings_of, settings_with_recipe
 from sgi2v.backbones.registry import BUNDLED, names
 from sgi2v.cli.options import to_be_said
-from sgi2v.cli.prompts import MotionPrompts
+from sgi2v.cli.prompts import NOTHING_SAID, MotionPrompts
 from sgi2v.controllers import (
     COMBINATIONS,
     Controller,
@@ -39,7 +39,7 @@ class GenerateOptions:
     scene: Positional[Path]
     """A photo, of which --drag, --pin and --camera say what should move; or a scene.json, a folder that holds one, or a
     folder with img.png and traj.npy."""
-    prompts: OmitArgPrefixes[MotionPrompts] = MotionPrompts()
+    prompts: OmitArgPrefixes[MotionPrompts] = NOTHING_SAID
     prompt: str | None = None
     """Words, for a model that reads them, in place of the scene's own."""
     negative_prompt: str | None = None

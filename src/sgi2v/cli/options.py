@@ -9,7 +9,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction
 
 from sgi2v.backbones.base import Memory
-from sgi2v.cli.prompts import MotionPrompts
+from sgi2v.cli.prompts import NOTHING_SAID, MotionPrompts
 from sgi2v.exchange import Form
 from sgi2v.opening import DType
 from sgi2v.video_tag import Recording
@@ -35,7 +35,7 @@ class PreviewOptions:
     """The picture (.png or .jpg); replaced if it is there. Default: out/<name of the scene>.png."""
     num_frames: int = 14
     """Ticks on a path: one for every frame of the video."""
-    prompts: OmitArgPrefixes[MotionPrompts] = MotionPrompts()
+    prompts: OmitArgPrefixes[MotionPrompts] = NOTHING_SAID
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,13 +53,13 @@ class MaskOptions:
     anew: bool = False
     """Make a mask for objects that have one too."""
     at: UseAppendAction[tuple[str, ...]] = ()
-    """A click: the thing under x,y, in pixels or per cent, gets a mask; "45%,60% -> 80%,60%" also says where it goes. Say
-    --at again for another."""
+    """A click: the thing under x,y, in pixels or per cent, gets a mask; "45%,60% -> 80%,60%" also says where it goes.
+    Say --at again for another."""
     segmenter: Path | None = None
     """A folder of SAM 2 in transformers' layout that finds the outline. Default: GrabCut, which is built in."""
     device: str | None = None
     """Device of that network: cpu, cuda, mps …; default: the best that this machine has."""
-    prompts: OmitArgPrefixes[MotionPrompts] = MotionPrompts()
+    prompts: OmitArgPrefixes[MotionPrompts] = NOTHING_SAID
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,24 +93,24 @@ class SayOptions:
 class ConvertOptions:
     """Write a scene, or another project's file of wanted motion, in another form; what has no place there is said.
 
-    Read by content: scenes, photos, Time-to-Move's folders, KJNodes' splines, tracks for ATI and Wan-Move, DragAnything's
-    JSON, MagicMotion's box videos, DAVIS's and VIPSeg's masks.
+    Read by content: scenes, photos, Time-to-Move's folders, KJNodes' splines, tracks for ATI and Wan-Move,
+    DragAnything's JSON, MagicMotion's box videos, DAVIS's and VIPSeg's masks.
     """
 
     scene: Positional[Path]
-    """A photo, a scene.json, a folder that holds one, a folder with img.png and traj.npy, or another's file or folder."""
+    """A photo, a scene.json, a folder that holds one, a folder with img.png and traj.npy, or another's file."""
     output: Positional[Path]
-    """A name ending in .json for JSON, in .npy for Wan-Move, .pth for ATI, .mp4 for MagicMotion; else a folder for img.png
-    and traj.npy. Replaced if they are there."""
+    """A name ending in .json for JSON, in .npy for Wan-Move, .pth for ATI, .mp4 for MagicMotion; else a folder for
+    img.png and traj.npy. Replaced if they are there."""
     to: Form | None = None
-    """The form to write, where the name does not say it: scene, time-to-move (a folder), splines or drag-anything (.json)."""
+    """The form to write, where the name does not say it: time-to-move (a folder), splines, drag-anything (.json)."""
     photo: Path | None = None
     """The picture of a file that holds none. Default: the one of the same name beside it."""
     embed: bool = False
     """Put image and masks into the JSON instead of beside it."""
     num_frames: int = 14
     """Frames of what holds a place for each."""
-    prompts: OmitArgPrefixes[MotionPrompts] = MotionPrompts()
+    prompts: OmitArgPrefixes[MotionPrompts] = NOTHING_SAID
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tyro.conf import UseAppendAction
 
@@ -36,6 +36,10 @@ class MotionPrompts:
     def is_said(self) -> bool:
         """True where something is said to move."""
         return bool(self.drag or self.pin or self.camera)
+
+
+NOTHING_SAID: Final = MotionPrompts()
+"""No text at all."""
 
 
 def opened_scene(path: Path, prompts: MotionPrompts, *, may_rest: bool = False) -> Scene:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sgi2v.cli.common import default_output, parse
 from sgi2v.cli.options import SayOptions
-from sgi2v.cli.prompts import MotionPrompts, opened_scene, pictures_at
+from sgi2v.cli.prompts import NOTHING_SAID, opened_scene, pictures_at
 from sgi2v.errors import FieldError, within
 
 
@@ -30,7 +30,7 @@ def say(arguments: Sequence[str]) -> None:
     if output.suffix:
         raise FieldError("output", f"{str(output)!r} is no folder", "give a name without a suffix")
     check_place(output / "scene.json")
-    scene = opened_scene(options.scene, MotionPrompts(), may_rest=True)
+    scene = opened_scene(options.scene, NOTHING_SAID, may_rest=True)
     boxes: dict[str, Box] = {}
     for index, text in enumerate(options.box):
         with within(f"box[{index}]"):

@@ -101,7 +101,9 @@ def _photo_beside(path: Path, photo: Path | None) -> Path:
     for ending in (".png", ".jpg", ".jpeg", ".webp"):
         if (found := path.with_suffix(ending)).is_file():
             return found
-    raise FieldError("photo", f"{path.name} holds no picture", "give it with --photo, or lay it beside under the same name")
+    raise FieldError(
+        "photo", f"{path.name} holds no picture", "give it with --photo, or lay it beside under the same name"
+    )
 
 
 def _read_drag_anything(path: Path, photo: Path | None) -> tuple[Scene, list[str]]:

@@ -141,12 +141,14 @@ def read_wan_move(path: Path) -> PointPaths:
         visible = array_in(read_file(beside, "visibility"), "visibility")
         visible = visible.reshape(visible.shape[-2:]) if visible.ndim == 3 and len(visible) == 1 else visible
         if visible.shape != tracks.shape[:2]:
-            raise FieldError("visibility", f"its shape is {visible.shape}", f"give {tracks.shape[:2]}, as the tracks are")
+            raise FieldError(
+                "visibility", f"its shape is {visible.shape}", f"give {tracks.shape[:2]}, as the tracks are"
+            )
     return PointPaths(places=tracks.transpose(1, 0, 2), visible=visible.T)
 
 
 def read_ati(path: Path) -> PointPaths:
-    """ATI's tracks: an .npz of [points, 121, 1, 3] (x, y, seen) in eighths of pixels, plain or as bytes in a torch file."""
+    """ATI's tracks: an .npz of [points, 121, 1, 3] (x, y, seen) in eighths of pixels, or its bytes in a torch file."""
     data = read_file(path, "tracks")
     if not zipfile.is_zipfile(io.BytesIO(data)):
         raise FieldError("tracks", f"{path} is no file of ATI's", "give the .pth or .npz that it reads")

@@ -38,7 +38,9 @@ _LEAST: Final = 12
 def read_time_to_move(folder: Path) -> Scene:
     """A Time-to-Move input: first_frame.png, motion_signal.mp4, mask.mp4, and maybe prompt.txt."""
     reference = load_reference(folder / TTM[1], folder / TTM[2] if (folder / TTM[2]).is_file() else None)
-    prompt = read_file(folder / TTM[3], "prompt").decode("utf-8", "replace").strip() if (folder / TTM[3]).is_file() else ""
+    prompt = (
+        read_file(folder / TTM[3], "prompt").decode("utf-8", "replace").strip() if (folder / TTM[3]).is_file() else ""
+    )
     return Scene(image=load_image(folder / TTM[0]), reference=reference, prompt=prompt)
 
 
@@ -160,7 +162,9 @@ def write_box_video(scene: Scene, path: Path, num_frames: int) -> list[str]:
                 draw.rectangle(corners, outline=colour, fill=None if index else colour, width=line)
         frames.append(np.asarray(frame))
     write_files(path.parent, {path.name: mp4_bytes(np.stack(frames), FPS), f"{path.stem}.png": png_bytes(scene.image)})
-    lost = [f"{len(scene.motions) - len(things)} motions beyond {len(things)}"] if len(scene.motions) > len(things) else []
+    lost = (
+        [f"{len(scene.motions) - len(things)} motions beyond {len(things)}"] if len(scene.motions) > len(things) else []
+    )
     return lost + lost_always(scene)
 
 
@@ -220,5 +224,3 @@ def _scene_of_boxes(
         motions += [motion] if motion else []
         lost += more
     return Scene(image=photo, motions=tuple(motions)), lost
-
-

@@ -62,7 +62,9 @@ def grab_cut_at(image: Image.Image, point: Point, box: Box | None = None) -> Ima
             break
     if found is None:
         x, y = point
-        raise FieldError("at", f"nothing stands out at {x:.0f},{y:.0f}", "click on another part of the thing, or give its box")
+        raise FieldError(
+            "at", f"nothing stands out at {x:.0f},{y:.0f}", "click on another part of the thing, or give its box"
+        )
     return found
 
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Final, cast, get_args
 
@@ -158,7 +159,11 @@ class Drag:
         box = self.box(size)
         given = [self.begins or 0.0, *(stop.time for stop in self.stops)]
         times = _even([*given[:-1], 1.0 if given[-1] is None else given[-1]])
-        x, y = (one.pixels(side) for one, side in zip(self.place, size, strict=True)) if len(self.place) == 2 else box.center
+        x, y = (
+            (one.pixels(side) for one, side in zip(self.place, size, strict=True))
+            if len(self.place) == 2
+            else box.center
+        )
         scale, keys = 1.0, []
         for stop, time in zip(self.stops, times[1:], strict=True):
             if not keys:
@@ -223,7 +228,7 @@ def _even(times: Sequence[float | None]) -> list[float]:
     """Times in which those that are None lie evenly between their neighbours; the first and last are given."""
     known = [index for index, time in enumerate(times) if time is not None]
     found = [0.0 if time is None else time for time in times]
-    for before, after in zip(known, known[1:], strict=False):
+    for before, after in pairwise(known):
         for index in range(before + 1, after):
             share = (index - before) / (after - before)
             found[index] = found[before] + share * (found[after] - found[before])

@@ -11,7 +11,15 @@ def forms(*verbs: str) -> frozenset[str]:
     """Each verb as ``move``, ``moves``, ``moving``: English's regular forms, one of which is the right one."""
     found = set()
     for verb in verbs:
-        found |= {verb, f"{verb}s", f"{verb}es", f"{verb}ing", f"{verb[:-1]}ing", f"{verb}{verb[-1]}ing", f"{verb[:-1]}ies"}
+        found |= {
+            verb,
+            f"{verb}s",
+            f"{verb}es",
+            f"{verb}ing",
+            f"{verb[:-1]}ing",
+            f"{verb}{verb[-1]}ing",
+            f"{verb[:-1]}ies",
+        }
     return frozenset(found)
 
 
@@ -43,8 +51,8 @@ ARTICLES: Final = frozenset("the a an my this that these those its their".split(
 IT: Final = frozenset("it they them itself he she him her".split())
 REST: Final = frozenset({"background", "everything else", "rest", "everything", "scenery", "all else"})
 PREPOSITIONS: Final = frozenset(
-    "by of on in with behind before under over above below into onto through around for at from near beside past across "
-    "along between without until like".split()
+    "by of on in with behind before under over above below into onto through around for at from near beside past "
+    "across along between without until like".split()
 )
 """Whatever they begin is not understood where no phrase below has taken it."""
 

@@ -74,7 +74,7 @@ def named(text: str) -> tuple[str, str]:
         try:
             name = json.loads(name)
         except ValueError:
-            raise FieldError("", f"{shown(name)} is no name", "write quotes within a name as \\\"") from None
+            raise FieldError("", f"{shown(name)} is no name", 'write quotes within a name as \\"') from None
     return name, text[found.end() :]
 
 

@@ -34,8 +34,8 @@ def motions_of(
 ) -> tuple[Motion, ...]:
     """The motions that texts say on a picture of ``size``, behind those ``before`` them.
 
-    Drags first, then pins, then the camera's boxes, which avoid them all. FieldError in one line, naming the text by its
-    place (``drags[2]``), for one that is not understood, lies off the picture, or speaks of a box that another has.
+    Drags first, then pins, then the camera's boxes, which avoid them all. FieldError in one line, naming the text by
+    its place (``drags[2]``), for one that is not understood, lies off the picture, or speaks of a box that another has.
     """
     count = len(drags) + len(pins) + len(before)
     if count > MAX_MOTIONS:

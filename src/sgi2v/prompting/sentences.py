@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final, Literal, Protocol, cast, runtime_checkable
 
-from sgi2v.checks import shown
 from sgi2v.errors import FieldError
 from sgi2v.prompting import lexicon as words
 from sgi2v.prompting.notation import check_prompt
@@ -154,7 +153,11 @@ def _normal(text: str) -> str:
     text = re.sub(r"\bto ([\d.]+ ?%?) ?, ?([\d.]+ ?%?)", r"to [\1 \2]", text)
     text = re.sub(r"\b1 (?=third|quarter|half|fifth|tenth)", "a ", text)
     text = re.sub(r"\b(faster|slower) and \1\b", r"\1_and_\1", text)
-    text = re.sub(r",? and (?:then )?(?:comes? |goes |moves? |flies |walks )?back(?: again)?\b(?! and)|,? and returns?\b", " <back>", text)
+    text = re.sub(
+        r",? and (?:then )?(?:comes? |goes |moves? |flies |walks )?back(?: again)?\b(?! and)|,? and returns?\b",
+        " <back>",
+        text,
+    )
     side = r"(?:to the )?(left|right|up|down)(?:wards?)?"
     text = re.sub(rf"\b{side} and {side}\b", r"<\1 \2>", text)
     text = re.sub(r"\b(up|down) to the (left|right)\b", r"<\1 \2>", text)
@@ -176,7 +179,7 @@ def _clause(reader: _Reader, piece: str) -> Iterator[tuple[Clause, str]]:
         after = ()
     if set(verbs) & words.CAMERA and set(subject) <= _DEPTH:
         subject, after = (), (*subject, *after)
-    if subject == ("camera",) or (not subject and (reader.is_camera or set(verbs) & words.CAMERA)) and not named:
+    if subject == ("camera",) or ((not subject and (reader.is_camera or set(verbs) & words.CAMERA)) and not named):
         reader.is_camera = True
         problem = _camera(reader, said, verbs, after)
         _put_down(reader, clean, problem)
@@ -245,19 +248,26 @@ def _phrases(text: str) -> tuple[dict[str, str], str]:
 
 
 _WHICH: Final = re.compile(
-    r"\b(?:the |both |all )?(?P<which>left|right|upper|lower|top|bottom|leftmost|rightmost|larger|largest|bigger|biggest|"
-    r"smaller|smallest|first|second|third|both|all)(?: of the| the)? (?P<noun>(?!corner|edge|side|half|of\b|left|right|and\b)[a-z]+)"
+    r"\b(?:the |both |all )?(?P<which>left|right|upper|lower|top|bottom|leftmost|rightmost|larger|largest|bigger|"
+    r"biggest|smaller|smallest|first|second|third|both|all)(?: of the| the)? "
+    r"(?P<noun>(?!corner|edge|side|half|of\b|left|right|and\b)[a-z]+)"
     r"(?P<from> from the (?:left|right))?"
 )
-_ON: Final = re.compile(r"\b(?P<noun>(?!picture|frame|image|view|screen|photo)[a-z]+) on the (?P<which>left|right|top|bottom)\b")
+_ON: Final = re.compile(
+    r"\b(?P<noun>(?!picture|frame|image|view|screen|photo)[a-z]+) on the (?P<which>left|right|top|bottom)\b"
+)
 
 
 def _which(text: str) -> tuple[str, str]:
     """Which of several things is meant, and the text without that: ``the left bird`` is ``the bird``."""
     found = _ON.search(text) or _WHICH.search(text)
-    if not found or (re.search(r"\bto(?:wards?)? (?:the )?$", text[: found.start() + text[found.start() :].index(found["which"])])):
+    if not found or (
+        re.search(r"\bto(?:wards?)? (?:the )?$", text[: found.start() + text[found.start() :].index(found["which"])])
+    ):
         return "", text
-    if _is_verb(found["noun"]) or _is_verb(text[: found.start()].strip().rpartition(" ")[2]) and not text.startswith("let"):
+    if _is_verb(found["noun"]) or (
+        _is_verb(text[: found.start()].strip().rpartition(" ")[2]) and not text.startswith("let")
+    ):
         return "", text
     which = found["which"] + (found.groupdict().get("from") or "")
     return which, f"{text[: found.start()]}the {found['noun']}{text[found.end() :]}"
@@ -297,12 +307,19 @@ def _things(reader: _Reader, phrase: str, which: str) -> tuple[tuple[Found, ...]
     if not found:
         return (), f"{phrase!r} is not found on the picture"
     if which in ("both", "all"):
-        return (tuple(found), "") if which == "all" or len(found) == 2 else ((), f"{phrase!r}: there are {len(found)}, not 2")
+        return (
+            (tuple(found), "")
+            if which == "all" or len(found) == 2
+            else ((), f"{phrase!r}: there are {len(found)}, not 2")
+        )
     if which:
         chosen = _chosen(found, which)
         return ((chosen,), "") if chosen else ((), f"{phrase!r}: there are but {len(found)}")
     if len(found) > 1:
-        return (), f"{phrase!r} may be any of {len(found)}: say the left, the right, the upper, the larger {phrase}, or all"
+        return (
+            (),
+            f"{phrase!r} may be any of {len(found)}: say the left, the right, the upper, the larger {phrase}, or all",
+        )
     return (found[0],), ""
 
 
@@ -494,7 +511,8 @@ def _shaped(size: tuple[int, int], step: Vector, said: Mapping[str, str], done: 
         side = (0.0, -0.05 * size[1]) if level else (0.05 * size[0], 0.0)
         turns = (1, -2, 2, -1)
         return tuple(
-            Leg(share=(k + 1) / 4, by=(dx / 4 + turn * side[0], dy / 4 + turn * side[1])) for k, turn in enumerate(turns)
+            Leg(share=(k + 1) / 4, by=(dx / 4 + turn * side[0], dy / 4 + turn * side[1]))
+            for k, turn in enumerate(turns)
         )
     one, other = (words.WAYS[name] for name in said["pair"].split()) if "pair" in said else ((0, 0), (1, 1))
     if "back" in said or (one[0] == -other[0] and one[1] == -other[1]):
@@ -558,8 +576,10 @@ def _merged(reader: _Reader, clauses: Sequence[Clause]) -> tuple[Clause, ...]:
             if easing is not None:
                 legs = tuple(replace(leg, easing=easing) if leg.easing == "linear" else leg for leg in legs)
             merged[key] = replace(
-                before, legs=legs, scale=before.scale * clause.scale, smooth=before.smooth or clause.smooth, easing=easing
+                before,
+                legs=legs,
+                scale=before.scale * clause.scale,
+                smooth=before.smooth or clause.smooth,
+                easing=easing,
             )
     return tuple(merged.values())
-
-
