@@ -30,7 +30,8 @@ def grab_cut(
 
     Everything outside the box counts as background, so the box should reach a little beyond the thing. The same
     image and box give the same mask. ``at``: a point (x, y) in the box that is known to be of the thing. Raises
-    ValueError when the box leaves no background around it, or nothing in it stands out. Source: GrabCut (Rother, Kolmogorov and Blake 2004), OpenCV's implementation.
+    ValueError when the box leaves no background around it, or nothing in it stands out. Source: GrabCut
+    (Rother, Kolmogorov and Blake 2004), OpenCV's implementation.
     """
     limit = np.array(image.size)
     low, high = np.floor([box.left, box.top]).astype(int), np.ceil([box.right, box.bottom]).astype(int)

@@ -28,6 +28,9 @@ class MotionPrompts:
     """A box or point that stays where it is. Say --pin again for another."""
     camera: str = ""
     """Moves of the camera: "zoom 1.2, pan right 10%, roll 5, ease in-out"."""
+    depth: Path | None = None
+    """A depth picture (nearer is brighter), or a folder of Depth Anything in transformers' layout that makes one: things
+    whose size nothing is said of grow and shrink as they come and go over the ground, and nearer ones pass in front."""
     fit: Fit | None = None
     """Treatment of a picture that has not the model's shape: stretch, cover, contain, or aspect, with which the video
     takes the picture's. Default: the scene's own, of a photo aspect."""
@@ -50,6 +53,10 @@ def opened_scene(path: Path, prompts: MotionPrompts, *, may_rest: bool = False) 
     from sgi2v.prompting.photo import said_nothing, scene_of, with_motions
     from sgi2v.scene_io import load_scene
 
+    if prompts.depth is not None:
+        from sgi2v.prompting.depth import check_depth
+
+        check_depth(prompts.depth)
     texts = {"drags": prompts.drag, "pins": prompts.pin}
     if is_picture(path):
         if not (prompts.is_said or may_rest):
@@ -57,6 +64,14 @@ def opened_scene(path: Path, prompts: MotionPrompts, *, may_rest: bool = False) 
         scene = scene_of(path, drags=prompts.drag, pins=prompts.pin, camera=prompts.camera)
     else:
         scene = with_motions(load_scene(path), **texts, camera=prompts.camera)
+    return _finished(scene, prompts)
+
+
+def _finished(scene: Scene, prompts: MotionPrompts) -> Scene:
+    if prompts.depth is not None:
+        from sgi2v.prompting.depth import depth_of, with_depth
+
+        scene = with_depth(scene, depth_of(prompts.depth, scene.image))
     return scene if prompts.fit is None else replace(scene, fit=prompts.fit)
 
 
@@ -69,7 +84,7 @@ def opened_exchange(path: Path, prompts: MotionPrompts, photo: Path | None) -> E
         return Exchanged(scene=opened_scene(path, prompts), form="scene", lost=())
     found = read_scene(path, photo=photo)
     scene = with_motions(found.scene, drags=prompts.drag, pins=prompts.pin, camera=prompts.camera)
-    return replace(found, scene=scene if prompts.fit is None else replace(scene, fit=prompts.fit))
+    return replace(found, scene=_finished(scene, prompts))
 
 
 def pictures_at(path: Path, form: str = "scene") -> frozenset[Path]:
