@@ -12,7 +12,7 @@ MAX_BYTES: Final = 64 * 2**20
 
 _INSTEAD: Final = MappingProxyType(
     {
-        "a picture": "sgi2v generate makes a scene of it with --drag, in Python Scene.of does (docs/say.md)",
+        "a picture": "say what should move in it, with --drag or in Python with Scene.of (docs/say.md)",
         "a video": "give a scene.json (docs/scene.md); sgi2v replay makes a video of sgi2v's again",
         "an array": "give the folder that holds it, with the img.png that it is for",
     }

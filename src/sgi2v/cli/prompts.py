@@ -29,8 +29,8 @@ class MotionPrompts:
     camera: str = ""
     """Moves of the camera: "zoom 1.2, pan right 10%, roll 5, ease in-out"."""
     depth: Path | None = None
-    """A depth picture (nearer is brighter), or a folder of Depth Anything in transformers' layout that makes one: things
-    whose size nothing is said of grow and shrink as they come and go over the ground, and nearer ones pass in front."""
+    """A depth picture (nearer is brighter), or a folder of Depth Anything in transformers' layout that makes one:
+    things of no said size grow and shrink as they come and go over the ground, and nearer ones pass in front."""
     fit: Fit | None = None
     """Treatment of a picture that has not the model's shape: stretch, cover, contain, or aspect, with which the video
     takes the picture's. Default: the scene's own, of a photo aspect."""

@@ -17,7 +17,7 @@ from sgi2v.prompting.vision import kind_in, opened, processor_of
 from sgi2v.scene import Box, Key, Motion, Scene
 
 FAR: Final = 0.1
-"""Nearness of the farthest thing, the nearest's being 1: depth pictures are relative, and size must not fall to nothing."""
+"""Nearness of the farthest thing, the nearest's being 1: depth pictures are relative, and no size falls to nothing."""
 LARGEST: Final = 5.0
 """Most that a thing grows, or shrinks, by its depth."""
 STEPS: Final = 8
