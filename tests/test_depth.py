@@ -60,16 +60,16 @@ def test_a_size_that_is_said_and_what_does_not_move_are_left(plane: Path) -> Non
 
 
 def test_the_nearer_passes_in_front(plane: Path) -> None:
-    """Two things that cross: the one that stands lower is pasted last, whichever was named first."""
+    """Two things that cross: the one that stands lower is on top, whichever was named first."""
     texts = ["blue: 120,90,150,120 -> by -60,0", "red: 20,60,40,80 -> by 60,20"]
     near = depth_of(plane, photo())
     for drags in (texts, texts[::-1]):
         scene = with_depth(Scene.of(photo(), drags=drags), near)
-        assert [motion.name for motion in scene.motions] == ["red", "blue"]
+        assert [motion.name for motion in scene.motions] == ["blue", "red"]
         grid = Grid(width=200, height=160, num_frames=9, stride=1)
         tracks = tracks_of(scene, grid)
         frame = dragged_clip(tracks, 9).frames[-1]
-        red, blue = (track.boxes[-1] for track in tracks.tracks)
+        blue, red = (track.boxes[-1] for track in tracks.tracks)
         left, top = max(red[0], blue[0]), max(red[1], blue[1])
         right, bottom = min(red[2], blue[2]), min(red[3], blue[3])
         assert right - left > 4 and bottom - top > 4

@@ -217,3 +217,10 @@ def test_things_are_named_by_their_words() -> None:
     assert [one.name for one in find("red cup")] == ["red cup"]
     assert {one.name for one in find("cup")} == {"red cup", "cup 2"}
     assert not find("up") and isinstance(find("red cup")[0], Found)
+
+
+def test_a_word_behind_an_article_is_a_thing_though_it_is_a_verb_elsewhere() -> None:
+    find = among({"head": BOXES["cup"], "fly 1": BOXES["dog"], "fly 2": BOXES["car"]})
+    said = say("the head moves a little to the left and grows, the left fly flies up", SCENE, find=find)
+    assert [drag.name for drag in said.drags] == ["head", "fly 2"]
+    assert said.drags[0].motion(SIZE).path[-1].x == 130 - 40

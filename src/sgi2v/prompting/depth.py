@@ -62,18 +62,18 @@ def depth_of(
 
 
 def with_depth(scene: Scene, near: Float64[np.ndarray, "h w"]) -> Scene:
-    """A scene whose things grow and shrink as their way over the ground says, farther ones first.
+    """A scene whose things grow and shrink as their way over the ground says, nearer ones first.
 
     A thing stands on the middle of its box's lower side; there, at each place of its way, the photo's nearness is asked
     (the ground must be seen there), and its size goes as that. Things of which a size is said keep it, pins and
-    camera boxes are left alone. Things later in a scene are pasted over earlier ones, so nearer ones come last; others
-    keep their places.
+    camera boxes are left alone. Of a scene's things the first lies on top, so the nearest comes first; others keep
+    their places.
     """
     if near.shape != scene.image.size[::-1]:
         raise FieldError("depth", f"{near.shape} is not the photo's shape", f"give {scene.image.size[::-1]}")
     moving = [index for index, motion in enumerate(scene.motions) if motion.kind == "object" and len(motion.path) > 1]
     grown = {index: _grown(scene.motions[index], near) for index in moving}
-    order = sorted(moving, key=lambda index: _nearness(grown[index], near))
+    order = sorted(moving, key=lambda index: -_nearness(grown[index], near))
     motions = list(scene.motions)
     for place, index in zip(moving, order, strict=True):
         motions[place] = grown[index]

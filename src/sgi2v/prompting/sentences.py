@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Final, Literal, Protocol, cast, runtime_checkable
 
@@ -172,7 +173,8 @@ def _clause(reader: _Reader, piece: str) -> Iterator[tuple[Clause, str]]:
     named, rest = _which(clean)
     said, rest = _phrases(rest)
     tokens = [one for one in re.findall(r"[\w'<>|-]+", rest) if one not in words.HELPERS]
-    verbs = [one for one in tokens if _is_verb(one)]
+    # Behind an article the same word is a thing: the head, the swing.
+    verbs = [one for before, one in pairwise(["", *tokens]) if _is_verb(one) and before not in words.ARTICLES]
     subject, after = _parts(tokens, verbs)
     target = _target(reader, rest, said, bool(subject))
     if target is not None:
@@ -265,7 +267,7 @@ def _which(text: str) -> tuple[str, str]:
         re.search(r"\bto(?:wards?)? (?:the )?$", text[: found.start() + text[found.start() :].index(found["which"])])
     ):
         return "", text
-    if _is_verb(found["noun"]) or (
+    if (_is_verb(found["noun"]) and not found[0].startswith("the ")) or (
         _is_verb(text[: found.start()].strip().rpartition(" ")[2]) and not text.startswith("let")
     ):
         return "", text
