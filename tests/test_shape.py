@@ -1,5 +1,6 @@
 """The shape of a clip: the model's nearest size to a picture's, and what becomes of the rest."""
 
+import dataclasses
 import json
 import math
 from dataclasses import dataclass, replace
@@ -7,20 +8,24 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sgi2v.backbones.registry import outline_of
+from sgi2v.backbones.registry import load_backbone, outline_of
 from sgi2v.controllers import Controller
 from sgi2v.errors import FieldError
-from sgi2v.pipeline import plan
+from sgi2v.pipeline import generate, plan, replay
 from sgi2v.planning import Sampling
 from sgi2v.records import version_text
+from sgi2v.run import Run
 from sgi2v.scene import Box, Key, Motion, Scene
 from sgi2v.scene_io import load_scene, save_scene, scene_from_dict, scene_to_dict
 from sgi2v.shape import MAX_AREA, MIN_AREA, UNSEEN, Shapely, nearest_size, shaped
+from tiny import tiny_svd
 
 sides = st.integers(16, 4000)
 
@@ -137,3 +142,26 @@ def test_a_scene_of_aspect_is_of_a_new_version_and_one_that_says_no_fit_means_it
         scene_from_dict({**data, "version": 1})
     assert load_scene(save_scene(made, tmp_path / "a.json")) == made
     assert json.loads((tmp_path / "a.json").read_text())["version"] == version_text((2, 2))
+
+
+def test_a_portrait_photo_gives_a_portrait_clip_that_replays() -> None:
+    """On a real tiny model: the clip has the photo's shape, its record what the fit came to, for older programs too."""
+    backbone = load_backbone(str(tiny_svd(3, light=True)))
+    own = dataclasses.replace(backbone.settings, width=128, height=64, num_frames=3, num_steps=2)
+    backbone = backbone.with_settings(own)
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 255, (150, 100, 3), dtype=np.uint8))
+    clips = {}
+    for drags in (["50%,50% -> by 10%,0"], []):
+        made = Scene.of(photo, drags=drags)
+        video = generate(made, backbone=backbone, controller=Controller())
+        height, width = video.frames.shape[-2:]
+        assert height > width and abs(width / height / (2 / 3) - 1) < 0.02
+        assert video.run is not None and video.run["scene"]["version"] in (1, 2)
+        assert video.run["scene"]["fit"] == "contain"
+        assert video.run["sampling"]["width"] * video.run["sampling"]["height"] <= 1.15 * 128 * 64
+        again = replay(Run.from_dict(video.run), backbone=backbone)
+        assert torch.equal(again.frames, video.frames)
+        clips[bool(drags)] = video
+    assert torch.equal(clips[True].frames, clips[False].frames)  # without control nothing else counts
+    old = generate(dataclasses.replace(Scene.of(photo), fit="stretch"), backbone=backbone, controller=Controller())
+    assert old.frames.shape[-2:] == (64, 128)
