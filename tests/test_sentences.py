@@ -16,7 +16,8 @@ from sgi2v.prompting.cameras import parse_camera
 from sgi2v.prompting.drags import Drag
 from sgi2v.prompting.photo import motions_of
 from sgi2v.prompting.said import among, empty_scene, named_in, say, scene_said
-from sgi2v.prompting.sentences import EXAMPLE, Found
+from sgi2v.prompting.sentences import EXAMPLE
+from sgi2v.prompting.things import Found
 from sgi2v.scene import Box, Motion
 
 SIZE = (400, 300)

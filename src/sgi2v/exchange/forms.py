@@ -34,7 +34,7 @@ class Exchanged:
     scene: Scene
     form: Form
     lost: tuple[str, ...]
-    """What was in the file and has no place in a scene."""
+    """Parts of the file that have no place in a scene."""
 
 
 def form_of(path: Path) -> Form:

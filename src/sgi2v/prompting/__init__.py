@@ -1,1 +1,1 @@
-"""What should move, as a person says it: drags, pins and camera moves in short texts, sentences, clicks."""
+"""Motion as a person says it: drags, pins and camera moves in short texts, sentences, clicks."""

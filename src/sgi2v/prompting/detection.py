@@ -8,7 +8,7 @@ from PIL import Image
 
 from sgi2v.checks import check_text
 from sgi2v.lazy import torch
-from sgi2v.prompting.sentences import Finder, Found
+from sgi2v.prompting.things import Finder, Found
 from sgi2v.prompting.vision import kind_in, opened, processor_of
 from sgi2v.scene import MIN_SIDE, Box
 

@@ -184,7 +184,7 @@ class Drag:
 
 
 def _segment(text: str) -> tuple[bool, tuple[Measure, ...], dict[str, str]]:
-    """What stands between two arrows: relative or not, its numbers, and its words with what they say."""
+    """The text between two arrows: relative or not, its numbers, and its words with what they say."""
     found = _PLACE.match(text)
     if not found:
         raise FieldError("", f"{shown(text.strip())} is no place", f"say x,y in pixels or %, as in {EXAMPLE}")

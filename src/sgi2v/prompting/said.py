@@ -6,10 +6,12 @@ from typing import Final
 
 from sgi2v.errors import FieldError, within
 from sgi2v.prompting.cameras import parse_camera, with_camera
+from sgi2v.prompting.deeds import Clause
 from sgi2v.prompting.drags import Drag, Stop
 from sgi2v.prompting.notation import Measure
 from sgi2v.prompting.photo import PHOTO_FIT
-from sgi2v.prompting.sentences import Clause, Finder, Found, Reading, read_sentence
+from sgi2v.prompting.sentences import Reading, read_sentence
+from sgi2v.prompting.things import Finder, Found
 from sgi2v.scene import Box, Motion, Scene
 
 Rewrite = Callable[[str, Sequence[str]], str]
@@ -31,13 +33,13 @@ class Said:
     remarks: tuple[str, ...]
 
     def lines(self) -> list[str]:
-        """What was understood, a line each, in the notation of ``--drag``, ``--pin`` and ``--camera``."""
+        """All that was understood, a line each, in the notation of ``--drag``, ``--pin`` and ``--camera``."""
         found = [f"{'--drag' if drag.stops else '--pin '} {drag}" for drag in self.drags]
         return [*found, *([f"--camera {self.camera}"] if self.camera else [])]
 
 
 def say(text: str, scene: Scene, *, find: Finder, rewrite: Rewrite | None = None, names: Sequence[str] = ()) -> Said:
-    """What a sentence says of a scene's picture, whose things ``find`` knows.
+    """The meaning of a sentence about a scene's picture, whose things ``find`` knows.
 
     ``rewrite`` may turn free words into a sentence of the grammar first, told the ``names`` of known things; what it
     writes is read like any other. FieldError, naming what was understood and what was not.

@@ -58,7 +58,7 @@ def opened(field: str, loader: Any, folder: str | os.PathLike[str], device: str 
 
 
 def processor_of(field: str, folder: str | os.PathLike[str]) -> Any:
-    """What prepares pictures and words for a folder's network; FieldError where a file of it is missing."""
+    """The part that prepares pictures and words for a folder's network; FieldError where a file of it is missing."""
     from transformers import AutoProcessor
 
     try:
