@@ -39,7 +39,7 @@ LITTLE, USUAL, LOT = 10.0, 20.0, 40.0
 
 
 def measure(said: Mapping[str, str], usual: tuple[float, float, float]) -> tuple[float, bool]:
-    """The amount that is said, and True where it is in pixels, else in per cent; else of ``usual`` a little, plain, a lot."""
+    """The amount that is said, and True where it is in pixels, else in per cent; unsaid, one of ``usual``."""
     if "amount" in said:
         amount = said["amount"].replace(" ", "")
         return float(amount.removesuffix("%").removesuffix("px")), amount.endswith("px")

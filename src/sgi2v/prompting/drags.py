@@ -96,7 +96,7 @@ class Drag:
         if relative or len(place) not in (2, 4) or "scale" in words or "ease" in words:
             remedy = f"begin with x,y or left,top,right,bottom, in pixels or %, as in {EXAMPLE}"
             raise FieldError("", f"{shown(first.strip())} is no box or point", remedy)
-        flags = {flag for flag in ("smooth", "camera") if flag in words}
+        flags: set[str] = {flag for flag in ("smooth", "camera") if flag in words}
         begins = real(words["time"], "the time") if "time" in words else None
         stops = []
         for way in ways:
@@ -146,7 +146,7 @@ class Drag:
             raise FieldError("", off, "give a box or point that is")
         if len(sides) == 4:
             return Box(left=sides[0], top=sides[1], right=sides[2], bottom=sides[3])
-        around = Box.around(*sides, max(POINT_BOX * min(size), 1.0))
+        around = Box.around(sides[0], sides[1], max(POINT_BOX * min(size), 1.0))
         return Box(
             left=max(around.left, 0.0),
             top=max(around.top, 0.0),
@@ -164,7 +164,8 @@ class Drag:
             if len(self.place) == 2
             else box.center
         )
-        scale, keys = 1.0, []
+        scale = 1.0
+        keys: list[Key] = []
         for stop, time in zip(self.stops, times[1:], strict=True):
             if not keys:
                 keys.append(Key(time=times[0], x=x, y=y, easing=stop.easing))
