@@ -163,7 +163,8 @@ def test_overlap_is_counted_in_pixels(one: Box, other: Box) -> None:
     ys, xs = np.mgrid[0:30:0.25, 0:40:0.25] + 0.125
 
     def inside_of(box: Box) -> np.ndarray:
-        return (box.left <= xs) & (xs < box.right) & (box.top <= ys) & (ys < box.bottom)
+        held: np.ndarray = (box.left <= xs) & (xs < box.right) & (box.top <= ys) & (ys < box.bottom)
+        return held
 
     a, b = inside_of(one), inside_of(other)
     if (a | b).sum() > 400:

@@ -231,7 +231,8 @@ def motion_of_boxes(boxes: Sequence[Box | None], size: tuple[int, int], name: st
     )
     times = frame_times(len(boxes)).tolist()
     area, ratio = first.width * first.height, first.width / first.height
-    keys, bent = [], False
+    keys: list[Key] = []
+    bent = False
     for time, box in zip(times, boxes, strict=True):
         if box is not None:
             scale = ((box.width * box.height) / area) ** 0.5 if keys else 1.0

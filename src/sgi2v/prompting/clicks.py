@@ -55,7 +55,7 @@ def grab_cut_at(image: Image.Image, point: Point, box: Box | None = None) -> Ima
         except FieldError:
             continue
         known = np.pi * (KNOWN * min(tried.width, tried.height)) ** 2
-        if mask is None or np.count_nonzero(mask) < _MORE * known:
+        if mask is None or np.count_nonzero(np.asarray(mask)) < _MORE * known:
             continue
         found = mask
         if box or _share_on_edge(mask, tried, whole) <= _EDGE:

@@ -77,13 +77,13 @@ def scene_said(said: Said, scene: Scene) -> Scene:
     return replace(scene, motions=motions)
 
 
-def named_in(scene: Scene) -> Callable[[str], Sequence[Found]]:
+def named_in(scene: Scene) -> Finder:
     """A finder among a scene's named objects: by name, or by a name's last word."""
     things = [motion for motion in scene.motions if motion.kind == "object" and motion.name]
     return among({}, [(motion.name, motion.box) for motion in things])
 
 
-def among(boxes: Mapping[str, Box], others: Sequence[tuple[str, Box]] = ()) -> Callable[[str], Sequence[Found]]:
+def among(boxes: Mapping[str, Box], others: Sequence[tuple[str, Box]] = ()) -> Finder:
     """A finder of named boxes; ``cup 2`` and ``the red cup`` are both a ``cup``."""
     things = [Found(box=box, name=name) for name, box in (*boxes.items(), *others)]
 

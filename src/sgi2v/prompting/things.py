@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final, Protocol, runtime_checkable
+from typing import Final
 
 from sgi2v.prompting import lexicon as words
 from sgi2v.scene import Box
@@ -20,12 +20,8 @@ class Found:
     """0 to 1: how sure whoever found it is."""
 
 
-@runtime_checkable
-class Finder(Protocol):
-    """Whoever knows where things are on the picture."""
-
-    def __call__(self, phrase: str) -> Sequence[Found]:
-        """All that a noun phrase such as ``red car`` may mean, in any order; none where there is nothing like it."""
+Finder = Callable[[str], Sequence[Found]]
+"""All on the picture that a noun phrase such as ``red car`` may mean, in any order; none where nothing is like it."""
 
 
 def is_verb(word: str) -> bool:
