@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 from sgi2v.errors import FieldError
 from sgi2v.grid import placement
 from sgi2v.planning import Sampling
+from sgi2v.remarks import MAX_SQUASH
 from sgi2v.scene import MIN_SIDE, Box, Motion, Scene
 
 if TYPE_CHECKING:
     from sgi2v.backbones.base import Outline
 
-UNSEEN: Final = 0.02
-"""Share of its shape by which a picture is stretched unseen."""
 MAX_AREA: Final = 1.15
 """Most pixels of a clip, as a multiple of the model's own size's."""
 MIN_AREA: Final = 0.6
@@ -85,7 +84,7 @@ def shaped(scene: Scene, outline: Outline, sampling: Sampling) -> tuple[Scene, S
     else:
         size = own
     width, height = scene.image.size
-    unseen = abs(size[0] / size[1] / (width / height) - 1) <= UNSEEN
+    unseen = abs(size[0] / size[1] / (width / height) - 1) <= MAX_SQUASH
     sampling = replace(sampling, width=size[0], height=size[1])
     if unseen or not asked:
         return replace(scene, fit="stretch" if unseen else "contain"), sampling

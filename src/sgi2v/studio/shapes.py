@@ -176,7 +176,7 @@ class Planned(BaseModel):
     recipe: str | None
     controller: Json
     sampling: Json
-    fit: Fit
+    fit: Fit = "stretch"
     """As the picture meets the video's shape: of a scene's aspect, what it comes to."""
     settings: Json
     guided_iterations: int
