@@ -46,7 +46,7 @@ MISTAKES = {
     "scene.json --controller sg-i2v": r"controller: '--controller' names no method; say controller:",
     "scene.json controller=freetraj": r"controller: 'controller=freetraj' names no method; say controller:freetraj",
     "photo.png": r"scene: photo.png is a photo, and nothing is said to move in it; add --drag",
-    "photo.png --drag": r"drag",
+    "photo.png --drag": r".*--drag",
     "photo.png --drag 5,5": r"drags\[0\]: 5,5 goes nowhere",
 }  # fmt: skip
 
