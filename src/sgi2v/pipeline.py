@@ -29,6 +29,7 @@ from sgi2v.run import Run, public_name, trusted_source
 from sgi2v.sampling import sample
 from sgi2v.scene import Scene
 from sgi2v.scene_io import scene_from_dict
+from sgi2v.shape import shaped
 from sgi2v.solvers import SOLVERS
 from sgi2v.step import Level
 from sgi2v.video_tag import Recording
@@ -44,6 +45,8 @@ __all__ = ["Plan", "Progress", "generate", "plan", "replay"]
 class Plan:
     """A run that has been found possible: nothing left to a default, nothing computed yet."""
 
+    scene: Scene
+    """As the model takes it: of fit aspect, with the fit that it comes to (:mod:`sgi2v.shape`)."""
     sampling: Sampling
     controller: Controller
     grid: Grid
@@ -75,7 +78,7 @@ def plan(
     layer the model does not have, or a scene in which there is nothing to steer by.
     """
     settings = outline.settings
-    sampling = sampling or Sampling()
+    scene, sampling = shaped(scene, outline, sampling or Sampling())
     unset = {f.name for f in dataclasses.fields(sampling) if getattr(sampling, f.name) is None}
     sampling = dataclasses.replace(sampling, **{name: getattr(settings, name) for name in unset})
     width, height, num_frames, num_steps = (
@@ -109,6 +112,7 @@ def plan(
     fast = too_fast(scene, tracks, grid) if uses.motions else ()
     cut_off = cut(scene) if uses.motions else ()
     return Plan(
+        scene=scene,
         sampling=sampling,
         controller=controller,
         grid=grid,
@@ -183,7 +187,7 @@ def _generate(
     drawn_from_noise = repeated is not None and repeated.version == 1
     tracks = None if repeated is None else tracks_seen(scene, repeated)
     planned = plan(scene, backbone.outline, controller=controller, sampling=sampling, tracks=tracks)
-    sampling, grid = planned.sampling, planned.grid
+    scene, sampling, grid = planned.scene, planned.sampling, planned.grid
     given.check(planned.controller, grid)
     number = str(backbone.dtype).removeprefix("torch.")
     method = controller_name(planned.controller)

@@ -112,7 +112,8 @@ def squashed(scene: Scene, grid: Grid) -> tuple[str, ...]:
         return ()
     return (
         f"the picture of {width}x{height} is stretched to {grid.width}x{grid.height}, things to {ratio:.2f} times "
-        "their width for their height; fit: cover cuts it instead, fit: contain pads it",
+        "their width for their height; fit: cover cuts it instead, fit: contain pads it, fit: aspect "
+        "gives the video its shape",
     )
 
 

@@ -36,6 +36,7 @@ class Command:
 
 _ROOMS: Final = (
     ("generate", "making", "Make a video of a scene."),
+    ("say", "saying", "Write the scene that a sentence means, and its preview."),
     ("preview", "making", "Draw a scene's boxes and paths on its image; no model is loaded."),
     ("mask", "making", "Make masks from a scene's boxes."),
     ("convert", "making", "Write a scene as JSON, or as the published img.png and traj.npy."),

@@ -12,6 +12,7 @@ from tyro.conf import OmitArgPrefixes, Positional, Suppress
 from sgi2v.backbones import Outline, Settings, settings_of, settings_with_recipe
 from sgi2v.backbones.registry import BUNDLED, names
 from sgi2v.cli.options import to_be_said
+from sgi2v.cli.prompts import NOTHING_SAID, MotionPrompts
 from sgi2v.controllers import (
     COMBINATIONS,
     Controller,
@@ -36,7 +37,9 @@ class GenerateOptions:
     """
 
     scene: Positional[Path]
-    """A scene.json, a folder that holds one, or a folder with img.png and traj.npy."""
+    """A photo, of which --drag, --pin and --camera say what should move; or a scene.json, a folder that holds one, or a
+    folder with img.png and traj.npy."""
+    prompts: OmitArgPrefixes[MotionPrompts] = NOTHING_SAID
     prompt: str | None = None
     """Words, for a model that reads them, in place of the scene's own."""
     negative_prompt: str | None = None
@@ -105,7 +108,7 @@ def default_options(arguments: Sequence[str]) -> GenerateOptions:
     return to_be_said(default, "scene")
 
 
-OPTIONS: Final = (GenerateOptions, ModelChoice, Sampling)
+OPTIONS: Final = (GenerateOptions, MotionPrompts, ModelChoice, Sampling)
 """Classes whose fields are options before the method."""
 
 
@@ -194,6 +197,17 @@ def changed_settings(options: GenerateOptions, default: GenerateOptions) -> dict
     """The model's settings that the person has changed."""
     before = dataclasses.asdict(default.settings)
     return {name: value for name, value in dataclasses.asdict(options.settings).items() if value != before[name]}
+
+
+def needs_no_motion(options: GenerateOptions) -> bool:
+    """True where the method steers by nothing that a scene says, or by a clip that is given."""
+    return not options.controller.uses().motions or options.reference is not None
+
+
+def sampling_said(options: GenerateOptions, arguments: Sequence[str]) -> Sampling:
+    """The sampling with a size only where one is typed: else the model's own, or of a scene's aspect the picture's."""
+    typed = any(_said(arguments, name) is not None for name in ("--width", "--height"))
+    return options.sampling if typed else dataclasses.replace(options.sampling, width=None, height=None)
 
 
 def names_controller(arguments: Sequence[str]) -> bool:

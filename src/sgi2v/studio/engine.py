@@ -29,6 +29,7 @@ from sgi2v.planning import Sampling
 from sgi2v.remarks import MAX_SPEED, max_speed, speeds
 from sgi2v.run import Run, public_name
 from sgi2v.scene import Scene, frame_times
+from sgi2v.shape import Shapely, shaped
 from sgi2v.studio.fields import describe
 from sgi2v.studio.settings import StudioSettings
 
@@ -74,16 +75,18 @@ class LibraryEngine:
         controller = _controller(request.get("controller") or {}, settings)
         check_bounds("settings", settings)
         check_bounds("controller", controller)
-        self._check_size(sampling, settings)
-        planned = plan(scene, outline.with_settings(settings), controller=controller, sampling=sampling)
+        outline = outline.with_settings(settings)
+        self._check_size(shaped(scene, outline, sampling)[1], settings)
+        planned = plan(scene, outline, controller=controller, sampling=sampling)
         limit = max_speed(planned.grid)
-        motions = _motions(scene, planned.tracks.tracks, planned.grid, limit)
+        motions = _motions(planned.scene, planned.tracks.tracks, planned.grid, limit)
         out = sum(motion["leaves_frame"] for motion in motions if motion["kind"] == "camera")
         outside = [f"{out} camera boxes leave the frame on their way; make the camera's move smaller"] if out else []
         return {
             "backbone": name,
             "controller": controller_to_dict(planned.controller),
             "sampling": dataclasses.asdict(planned.sampling),
+            "fit": planned.scene.fit,
             "settings": changed,
             "recipe": request.get("recipe"),
             "guided_iterations": sum(planned.schedule.iterations),
@@ -196,6 +199,8 @@ def _backbone_info(name: str, outline: Outline, recipe: str | None) -> dict[str,
         "fps": settings.fps,
         "takes_text": outline.takes_text,
         "stride": outline.grid(settings.width, settings.height, settings.num_frames).stride,
+        "multiple": outline.multiple if isinstance(outline, Shapely) else None,
+        "aspects": outline.aspects if isinstance(outline, Shapely) else None,
         "max_speed": MAX_SPEED * min(settings.width, settings.height),
         "recipes": list(settings.recipes),
         "default_controller": settings.default,

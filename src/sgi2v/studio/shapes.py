@@ -8,6 +8,7 @@ from sgi2v.camera import Camera
 from sgi2v.checks import bounds_of
 from sgi2v.planning import Padding, Sampling, SolverName
 from sgi2v.records import Json
+from sgi2v.scene import Fit
 from sgi2v.studio.jobs import Live, progress_json
 from sgi2v.studio.pictures import PREFIX
 from sgi2v.studio.table import Row, State
@@ -167,6 +168,14 @@ class MotionPlanned(BaseModel):
     leaves_frame: bool
 
 
+class CommandGiven(BaseModel):
+    """A scene as a command."""
+
+    command: str
+    left_out: list[str]
+    """Parts of the scene that it cannot say."""
+
+
 class Planned(BaseModel):
     """Plan of a job."""
 
@@ -174,6 +183,8 @@ class Planned(BaseModel):
     recipe: str | None
     controller: Json
     sampling: Json
+    fit: Fit = "stretch"
+    """As the picture meets the video's shape: of a scene's aspect, what it comes to."""
     settings: Json
     guided_iterations: int
     max_speed: float

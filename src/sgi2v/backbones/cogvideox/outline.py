@@ -127,6 +127,14 @@ class CogVideoXOutline(DiTOutline):
         """Latent cells of a token, both ways."""
         return number(self.transformer, "patch_size", self.folder / "transformer" / "config.json")
 
+    @property
+    def aspects(self) -> tuple[float, float]:
+        """As of all; where positions were learned, only the shape they were learned at."""
+        if not self.transformer.get("use_learned_positional_embeddings"):
+            return super().aspects
+        own = self.transformer["sample_width"] / self.transformer["sample_height"]
+        return own, own
+
     def levels(self, num_steps: int, grid: Grid) -> Sequence[Level]:
         """The folder's own schedule; FieldError for more steps than the network was trained with."""
         return ddim_levels(self.scheduler, num_steps)

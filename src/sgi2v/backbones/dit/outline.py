@@ -157,6 +157,16 @@ class DiTOutline(ABC):
         others = {part: content_sha256(file) for part, file in sorted(self.files.items())}
         return hashlib.sha256(f"{own} {others} {self.quantise}".encode()).hexdigest()
 
+    @property
+    def aspects(self) -> tuple[float, float]:
+        """From twice as high as wide to twice as wide as high: video transformers are trained on many shapes."""
+        return 0.5, 2.0
+
+    @property
+    def multiple(self) -> int:
+        """Pixels of a token."""
+        return self.stride * self.patch
+
     def with_settings(self: OutlineT, settings: DiTSettings) -> OutlineT:
         """The same model under other settings."""
         return dataclasses.replace(self, settings=settings)
@@ -181,7 +191,7 @@ class DiTOutline(ABC):
 
     def grid(self, width: int, height: int, num_frames: int) -> Grid:
         """Latent grid of a size in pixels; FieldError naming the nearest sizes when the model cannot make it."""
-        multiple, every = self.stride * self.patch, self.frames_every
+        multiple, every = self.multiple, self.frames_every
         for name, size in (("width", width), ("height", height)):
             if not 2 * multiple <= size <= 4096:
                 raise FieldError(name, f"must lie in {2 * multiple}..4096 pixels, got {size}")

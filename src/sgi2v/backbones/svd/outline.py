@@ -169,6 +169,18 @@ class SVDOutline:
         """SHA-256 over the weight files."""
         return weights_sha256(self.folder, NETWORKS)
 
+    @property
+    def aspects(self) -> tuple[float, float]:
+        """From the model's own size to that size stood upright."""
+        own = self.settings.width / self.settings.height
+        return min(own, 1 / own), max(own, 1 / own)
+
+    @property
+    def multiple(self) -> int:
+        """Pixels of a cell of the denoiser's lowest level, which joins its levels cell by cell."""
+        levels = self.unet.get("block_out_channels", ())
+        return int(self.stride * 2 ** (max(len(levels), 1) - 1))
+
     def with_settings(self, settings: SVDSettings) -> SVDOutline:
         """The same model under other settings."""
         return dataclasses.replace(self, settings=settings)

@@ -58,6 +58,7 @@ export const importVideo = (blob, told) => send("/api/import/video", blob, told)
 export const verify = (blob) => send("/api/verify", blob);
 export const importTraj = (blob, imageId) => send(`/api/import/traj?image=${imageId}`, blob);
 export const importScene = (scene) => json("POST", "/api/import/scene", { json: scene });
+export const exportCommand = (scene, photo) => json("POST", `/api/export/command?photo=${encodeURIComponent(photo)}`, { json: scene });
 export const exportScene = async (scene) => (await call("POST", "/api/export/scene", { json: scene })).blob();
 
 export const submit = (request, key) => json("POST", "/api/jobs", { json: request, headers: { "Idempotency-Key": key } });

@@ -6,7 +6,7 @@ import { makeCamera } from "./camera.js";
 import { makeStage } from "./canvas.js";
 import { fillIcons, h, icon, randomName } from "./dom.js";
 import { makeFiles } from "./files.js";
-import { frameTimes } from "./geometry.js";
+import { comesTo, frameTimes, nearestSize } from "./geometry.js";
 import * as geometry from "./geometry.js";
 import { makeJobs } from "./jobs.js";
 import { makeKeys } from "./keys.js";
@@ -57,11 +57,14 @@ const app = {
       const spec = fields?.find((one) => one.name === name);
       return spec && typeof values[name] === "number" && fits(spec, values[name]) ? values[name] : model[name];
     };
-    const [width, height] = ["width", "height"].map((name) => of(sampling, model.sampling, name));
+    const asked = ["width", "height"].some((name) => of(sampling, model.sampling, name) !== model[name]);
+    const taken = app.doc.fit === "aspect" && app.doc.image && !asked ? nearestSize(app.doc.image, model) : null;
+    const [width, height] = ["width", "height"].map((name) => taken?.[name] ?? of(sampling, model.sampling, name));
+    const fit = comesTo(app.doc.fit, app.doc.image, { width, height }, asked);
     // The limit is a share of the shorter side: the server's is that of the size asked for, not of the model's own.
     const max_speed = (model.max_speed ?? Infinity) / Math.min(model.width, model.height) * Math.min(width, height);
     const num_frames = of(sampling, model.sampling, "num_frames");
-    return { width, height, num_frames, fps: of(settings, model.settings, "fps"), max_speed };
+    return { width, height, num_frames, fps: of(settings, model.settings, "fps"), max_speed, fit };
   },
   get time() {
     return frameTimes(app.video.num_frames)[app.ui.frame] ?? 0;

@@ -129,7 +129,7 @@ export function makeCamera(app) {
     for (const [name, { input }] of fields) if (document.activeElement !== input) input.value = plainNumber(camera[name], 4);
     easing.value = camera.easing;
     const count = app.doc.motions.filter((motion) => motion.kind === "camera").length;
-    const out = app.doc.motions.filter((motion) => motion.kind === "camera" && leaves(motion, app.doc.image, app.video, app.doc.fit)).length;
+    const out = app.doc.motions.filter((motion) => motion.kind === "camera" && leaves(motion, app.doc.image, app.video, app.video.fit)).length;
     note.textContent = !count ? "The camera stands where it is: no boxes."
       : `${count} camera boxes in the scene.${out ? ` ${out} of them leave the frame on their way: the model cannot follow them there. A smaller strength keeps them inside.` : ""}`;
     note.classList.toggle("warned", out > 0);

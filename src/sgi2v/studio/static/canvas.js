@@ -150,7 +150,7 @@ export function makeStage(app) {
     stroke(points.slice(0, now + 1), color, width, { dash });
     const frames = frameTimes(app.video.num_frames);
     const ticks = sample(motion, frames).map(({ x, y }) => toScreen([x + dx, y + dy]));
-    speeds(motion, app.doc.image, app.video, app.doc.fit).forEach((speed, j) => {
+    speeds(motion, app.doc.image, app.video, app.video.fit).forEach((speed, j) => {
       if (speed > app.video.max_speed) stroke([ticks[j], ticks[j + 1]], WARN, width + 0.6, { dash: [7, 5] });
     });
     if (!camera) for (const tick of ticks.slice(1, -1)) dot(tick, 1.7, color, HALO);
@@ -202,7 +202,7 @@ export function makeStage(app) {
   function drawResult(photo) {
     const frame = app.results.frameNow();
     if (!frame || !["wipe", "under", "difference"].includes(app.ui.mode)) return;
-    const part = shownPart(app.doc.image, frame.size, app.doc.fit);
+    const part = shownPart(app.doc.image, frame.size, app.video.fit);
     const [left, top] = toScreen([part.left, part.top]), [right, bottom] = toScreen([part.right, part.bottom]);
     context.save();
     context.imageSmoothingQuality = "high";
@@ -227,7 +227,7 @@ export function makeStage(app) {
   function wipeLine() {
     const frame = app.ui.mode === "wipe" && app.doc.image ? app.results.frameNow() : null;
     if (!frame) return null;
-    const part = shownPart(app.doc.image, frame.size, app.doc.fit);
+    const part = shownPart(app.doc.image, frame.size, app.video.fit);
     const [left] = toScreen([part.left, 0]), [right] = toScreen([part.right, 0]);
     return { left, right, at: left + app.ui.wipe * (right - left) };
   }

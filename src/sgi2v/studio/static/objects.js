@@ -38,7 +38,7 @@ export function makeObjects(app) {
 
   const flag = (motion, changes) => app.dispatch({ type: "flags", id: motion.id, changes });
   const tooFast = (motion) => app.doc.image
-    && Math.max(0, ...speeds(motion, app.doc.image, app.video, app.doc.fit)) > app.video.max_speed;
+    && Math.max(0, ...speeds(motion, app.doc.image, app.video, app.video.fit)) > app.video.max_speed;
 
   function row(motion) {
     const chosen = motion.id === app.ui.selected;
@@ -59,7 +59,7 @@ export function makeObjects(app) {
     return mark;
   }
 
-  const goesOut = (motion) => app.doc.image && motion.path.length > 0 && leaves(motion, app.doc.image, app.video, app.doc.fit);
+  const goesOut = (motion) => app.doc.image && motion.path.length > 0 && leaves(motion, app.doc.image, app.video, app.video.fit);
 
   /** The motion as it is by now: fields stay on the page while others change it. */
   const fresh = (motion) => app.doc.motions.find((one) => one.id === motion.id) ?? motion;
@@ -124,7 +124,7 @@ export function makeObjects(app) {
   }
 
   function pathFields(motion) {
-    const fastest = Math.max(...speeds(motion, app.doc.image, app.video, app.doc.fit));
+    const fastest = Math.max(...speeds(motion, app.doc.image, app.video, app.video.fit));
     const most = app.video.max_speed;
     const curve = choice("Curve", motion.curve, [["polyline", "Straight"], ["spline", "Smooth"]], (value) => set(motion, { curve: value }), motion.locked);
     const keys = motion.path.length > 40
@@ -163,7 +163,7 @@ export function makeObjects(app) {
 
   function update() {
     const { motions } = app.doc;
-    const now = JSON.stringify([motions.map(({ path, mask, ...rest }) => [rest, path]), app.ui.selected, app.video, app.doc.fit, app.doc.image?.id]);
+    const now = JSON.stringify([motions.map(({ path, mask, ...rest }) => [rest, path]), app.ui.selected, app.video, app.video.fit, app.doc.image?.id]);
     if (now !== shownList) {
       shownList = now;
       const camera = motions.filter((one) => one.kind === "camera");
@@ -175,7 +175,7 @@ export function makeObjects(app) {
         : [h("li", { class: "empty" }, app.doc.image ? "Nothing moves yet. Draw a box on the photo: B." : "Open a photo to begin.")]);
     }
     const selected = app.selected;
-    const then = JSON.stringify([selected, app.ui.key, app.video, app.doc.fit, selected && colorOf(app.doc, selected)]);
+    const then = JSON.stringify([selected, app.ui.key, app.video, app.video.fit, selected && colorOf(app.doc, selected)]);
     if (then === shownDetail || (detail.contains(document.activeElement) && app.pointer?.busy)) return;
     if (typed && typed === document.activeElement && JSON.parse(shownDetail)[0]?.id === selected?.id) return;
     shownDetail = then;

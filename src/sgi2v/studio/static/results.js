@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { button, h, secondsText } from "./dom.js";
-import { shownPart } from "./geometry.js";
+import { comesTo, shownPart } from "./geometry.js";
 import { fromScene } from "./state.js";
 
 const LIVE = ["queued", "running"];
@@ -121,7 +121,7 @@ export function makeResults(app) {
     // A stretched photo is shown in its own shape, so that the result looks as the plan does.
     const image = job.image === app.doc.image?.image ? app.doc.image : null;
     const request = app.ui.overlay ? requestOf(job) : details.get(job.id);
-    const part = image ? shownPart(image, frame.size, request?.scene.fit ?? app.doc.fit) : { left: 0, top: 0, right: frame.size.width, bottom: frame.size.height };
+    const part = image ? shownPart(image, frame.size, comesTo(request?.scene.fit ?? app.doc.fit, image, frame.size, true)) : { left: 0, top: 0, right: frame.size.width, bottom: frame.size.height };
     const zoomed = app.stage.zoomed;
     const scale = Math.min(width / (part.right - part.left), height / (part.bottom - part.top)) * 0.96 * (zoomed?.factor ?? 1);
     const [wide, high] = [(part.right - part.left) * scale, (part.bottom - part.top) * scale];
