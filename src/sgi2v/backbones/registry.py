@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
+from sgi2v.backbones.animatediff.kind import ANIMATEDIFF_KIND
 from sgi2v.backbones.base import Memory, Outline, Settings
 from sgi2v.backbones.cogvideox.kind import COGVIDEOX_KIND
 from sgi2v.backbones.folder import CONFIGS, bundled_folder, check_no_single_file, fetch
@@ -49,7 +50,7 @@ class Kind(Protocol):
 
 def kinds() -> tuple[Kind, ...]:
     """Our own kinds, then those of installed packages in the order of their names."""
-    return (SVD_KIND, WAN_KIND, LTX_KIND, COGVIDEOX_KIND, *(kind for _, kind in brought(GROUP)))
+    return (SVD_KIND, WAN_KIND, LTX_KIND, COGVIDEOX_KIND, ANIMATEDIFF_KIND, *(kind for _, kind in brought(GROUP)))
 
 
 def names() -> Mapping[str, str]:

@@ -11,8 +11,8 @@ from sgi2v.backbones.base import Advice, Mode
 from sgi2v.backbones.cogvideox.schedule import check_ddim_schedule, ddim_levels
 from sgi2v.backbones.dit.advice import without_attention
 from sgi2v.backbones.dit.outline import DiTOutline, DiTSettings, check_text_width, folder_settings, read_parts
-from sgi2v.backbones.dit.text import TextRules
 from sgi2v.backbones.fields import check_class, flag, number, numbers, positive
+from sgi2v.backbones.text import TextRules
 from sgi2v.errors import FieldError
 from sgi2v.grid import Grid
 from sgi2v.lazy import torch
