@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.5 inflated by motion modules, in diffusers' classes with AnimateDiff's norms; released keys."""
+"""Stable Diffusion 1.5 inflated by motion modules, in diffusers' classes with AnimateDiff's norms."""
 
 from __future__ import annotations
 
@@ -51,46 +51,8 @@ def self_attentions(denoiser: nn.Module) -> list[tuple[str, AttentionSource, nn.
     return found
 
 
-_RENAMES = (
-    (".temporal_transformer.", "."),
-    (".attention_blocks.0.pos_encoder.pe", ".pos_embed.pe"),
-    (".attention_blocks.0.", ".attn1."),
-    (".attention_blocks.1.", ".attn2."),
-    (".norms.0.", ".norm1."),
-    (".norms.1.", ".norm2."),
-    (".ff_norm.", ".norm3."),
-)
-_SECOND_TABLE = ".attention_blocks.1.pos_encoder.pe"
-
-
-def renamed(key: str) -> str:
-    """A key of AnimateDiff's own modules as diffusers' name of the same weight."""
-    for old, new in _RENAMES:
-        key = key.replace(old, new)
-    return key
-
-
-def in_diffusers_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of AnimateDiff's own modules under diffusers' names.
-
-    Both attentions of a motion module keep a table of positions, which diffusers has once: FieldError where they are
-    not the same.
-    """
-    found = {}
-    for key, weight in weights.items():
-        if key.endswith(_SECOND_TABLE):
-            first = weights.get(key.replace(".attention_blocks.1.", ".attention_blocks.0."))
-            if first is None or not torch.equal(first, weight):
-                raise FieldError(
-                    "adapter", f"{key} is not the table of the attention before it", "fetch the file again"
-                )
-        else:
-            found[renamed(key)] = weight
-    return found
-
-
-def load_strictly(make: Callable[[], nn.Module], weights: Mapping[str, Tensor], what: str) -> nn.Module:
-    """A network made on the meta device with these weights in its place; FieldError naming what does not fit."""
+def load_strictly(make: Callable[[], nn.Module], weights: Mapping[str, Tensor], what: str) -> Any:
+    """A network of AnimateDiff's, made on the meta device and given these weights; FieldError for what does not fit."""
     with torch.device("meta"):
         network = make()
     own = network.state_dict()
@@ -107,4 +69,4 @@ def load_strictly(make: Callable[[], nn.Module], weights: Mapping[str, Tensor], 
         more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
         raise FieldError("adapter", f"{what} {problems[0]}{more}", "give the whole file as released")
     network.load_state_dict(dict(weights), assign=True)
-    return network.eval().requires_grad_(False)
+    return with_frame_norms(network).eval().requires_grad_(False)
