@@ -291,6 +291,8 @@ class Outlined:
 
     outline: Any
     """The model before its weights were read."""
+    adapters: Sequence[Adapter] = ()
+    """Trained systems that were loaded with it, for methods that steer them."""
 
     @property
     def name(self) -> str:

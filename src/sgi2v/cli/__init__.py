@@ -45,6 +45,7 @@ _ROOMS: Final = (
     ("benchmark", "measuring", "Measure methods on many scenes, resumably."),
     ("report", "measuring", "Turn a benchmark's rows into tables and a page with all clips side by side."),
     ("features", "measuring", "Draw what the network's layers see in a scene, over frames and noise levels."),
+    ("adapter", "adapter", "Say what a trained system's file is, or write it as safetensors."),
     ("text", "text", "Encode prompts once, so that other runs or machines need no text encoder."),
     ("probe", "probing", "Find out which layers of a model know where a thing is."),
     ("info", "info", "Say what is here: versions, devices, memory, models."),

@@ -147,6 +147,7 @@ def replay(arguments: Sequence[str]) -> None:
         device=options.device,
         dtype=run.sampling.get("dtype"),
         memory=options.memory,
+        adapter=options.adapter,
         transformer=options.transformer,
         transformer_2=options.transformer_2,
         quantise=options.quantise,

@@ -3,6 +3,7 @@
 from sgi2v.controllers.ati import ATI
 from sgi2v.controllers.base import Controller, Setup, State
 from sgi2v.controllers.drag_diffusion import DragDiffusion
+from sgi2v.controllers.drag_nuwa import DragNUWA
 from sgi2v.controllers.freetraj import FreeTraj
 from sgi2v.controllers.in_turn import InTurn
 from sgi2v.controllers.registry import (
@@ -25,6 +26,7 @@ __all__ = [
     "SGI2V",
     "Controller",
     "DragDiffusion",
+    "DragNUWA",
     "FreeTraj",
     "InTurn",
     "Setup",

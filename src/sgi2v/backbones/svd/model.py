@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 
 import PIL.Image
 import torch
@@ -31,6 +32,7 @@ from sgi2v.backbones.svd.outline import SVDOutline
 from sgi2v.backbones.svd.parts import Networks, SVDCondition
 from sgi2v.checks import choice
 from sgi2v.device import has_own_memory
+from sgi2v.errors import FieldError
 from sgi2v.grid import Grid
 from sgi2v.step import Level
 from sgi2v.taps import Taps
@@ -87,12 +89,31 @@ class SVD(Outlined):
         if compiled:
             check_memory(memory)
         extractor = folder / FEATURE_EXTRACTOR
+        return cls.made_of(
+            outline,
+            network(UNetSpatioTemporalConditionModel, folder / "unet", dtype),
+            network(AutoencoderKLTemporalDecoder, folder / "vae", dtype),
+            network(CLIPVisionModelWithProjection, folder / "image_encoder", dtype),
+            device=device,
+            memory=memory,
+            compiled=compiled,
+            extractor=extractor.parent if extractor.is_file() else None,
+        )
+
+    @classmethod
+    def made_of(
+        cls, outline: SVDOutline, unet: nn.Module, vae: nn.Module, image_encoder: nn.Module,
+        *, device: torch.device, memory: Mode, compiled: bool = False, extractor: Path | None = None,
+    ) -> "SVD":  # fmt: skip
+        """The model of networks that are loaded; ``extractor`` is a folder that says how CLIP is shown pictures."""
+        if compiled:
+            check_memory(memory)
         pipeline = StableVideoDiffusionPipeline(
-            vae=network(AutoencoderKLTemporalDecoder, folder / "vae", dtype),
-            image_encoder=network(CLIPVisionModelWithProjection, folder / "image_encoder", dtype),
-            unet=network(UNetSpatioTemporalConditionModel, folder / "unet", dtype),
+            vae=vae,
+            image_encoder=image_encoder,
+            unet=unet,
             scheduler=EulerDiscreteScheduler.from_config(dict(outline.scheduler)),
-            feature_extractor=image_processor(extractor.parent if extractor.is_file() else None),
+            feature_extractor=image_processor(extractor),
         )
         backbone = cls(pipeline, outline, device=device, memory=memory)
         if compiled:
@@ -148,15 +169,19 @@ class SVD(Outlined):
 
         The model reads no text.
         """
+        shape = (1, 3, grid.height, grid.width)
+        return self.encode_with(image, torch.randn(shape, generator=generator), grid)
+
+    @torch.no_grad()
+    def encode_with(self, image: PIL.Image.Image, noise: Float[Tensor, "1 3 h w"], grid: Grid) -> SVDCondition:
+        """The condition with a given augmentation noise."""
         assert image.size == (grid.width, grid.height), f"image {image.size}, grid {grid}"
         settings, device, dtype = self.settings, self.device, self.dtype
         with self._arranged.using("image encoder"):
             embedding = self._pipeline._encode_image(image, device, 1, False)
         pixels = self._pipeline.video_processor.preprocess(image, height=grid.height, width=grid.width)
-        pixels = pixels + settings.noise_aug_strength * torch.randn(
-            pixels.shape, generator=generator, dtype=pixels.dtype
-        )
-        ids = [settings.fps - 1, settings.motion_bucket_id, settings.noise_aug_strength]
+        pixels = pixels + settings.noise_aug_strength * noise
+        ids = [settings.told_fps, settings.motion_bucket_id, settings.noise_aug_strength]
         guidance = torch.linspace(settings.min_guidance_scale, settings.max_guidance_scale, grid.num_frames)
         return SVDCondition(
             image_latents=self._mode(pixels)[0].to(dtype),
@@ -314,6 +339,8 @@ class SVD(Outlined):
     @contextmanager
     def adapted(self, adapter: Adapter, signal: object = None) -> Iterator[None]:
         """While open, the adapter takes part in every pass; its weights are placed at its first use, and stay known."""
+        if any_compiled(self.denoiser):
+            raise FieldError("compile", f"{adapter.name} changes what lies inside compiled blocks", "leave it out")
         part = f"adapter {id(adapter.module)}"
         self._arranged.add(part, adapter.module.to(self.dtype))
         with (

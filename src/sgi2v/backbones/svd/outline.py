@@ -27,6 +27,7 @@ from sgi2v.scene import Scene
 from sgi2v.step import Level
 
 if TYPE_CHECKING:
+    from sgi2v.backbones.adapter_kinds import FoundAdapter
     from sgi2v.backbones.svd.model import SVD
 
 NETWORKS: Final = ("unet", "vae", "image_encoder")
@@ -88,6 +89,11 @@ class SVDSettings(Settings):
         }
     )  # fmt: skip
 
+    @property
+    def told_fps(self) -> int:
+        """Frames a second that the network is told."""
+        return self.fps - 1
+
     def __post_init__(self) -> None:
         check_range("settings", self)
         interval = self.guidance_interval
@@ -127,6 +133,8 @@ class SVDOutline:
     """The denoiser's."""
     hub_id: str | None = None
     """Source of the weights when they are wanted; None where they lie in the folder."""
+    adapters: tuple[FoundAdapter, ...] = ()
+    """Trained systems that are loaded with it."""
 
     @classmethod
     def of(
@@ -172,6 +180,10 @@ class SVDOutline:
     def with_settings(self, settings: SVDSettings) -> SVDOutline:
         """The same model under other settings."""
         return dataclasses.replace(self, settings=settings)
+
+    def with_adapters(self, adapters: Sequence[FoundAdapter]) -> SVDOutline:
+        """The same model with trained systems that are loaded with it."""
+        return dataclasses.replace(self, adapters=tuple(adapters))
 
     def levels(self, num_steps: int, grid: Grid | None = None) -> Sequence[Level]:
         """The scheduler's sigmas as levels (SVD: Karras spacing, 700 to 0.002, then 0); x = x0 + sigma * noise.
