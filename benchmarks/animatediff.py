@@ -16,9 +16,6 @@ from sgi2v.backbones.animatediff.outline import AnimateDiffOutline, AnimateDiffS
 from sgi2v.controllers import SGI2V, Setup, recommended
 from sgi2v.grid import Grid
 
-NUM_PARAMETERS = 1_277_784_964
-"""Of the denoiser, without tables of positions."""
-
 
 def full_size() -> AnimateDiff:
     """Stable Diffusion 1.5 with Image Conductor's motion modules: shapes and number formats only."""
@@ -30,7 +27,8 @@ def full_size() -> AnimateDiff:
         )  # fmt: skip
     outline = AnimateDiffOutline(
         folder=Path("published"), name="animatediff", settings=AnimateDiffSettings(),
-        unet={"block_out_channels": [320, 640, 1280, 1280], "out_channels": 4}, adapter={},
+        unet={"_class_name": "UNetMotionModel", "block_out_channels": [320, 640, 1280, 1280], "out_channels": 4},
+        adapter={},
         vae={"block_out_channels": [128, 256, 512, 512]},
         scheduler={"beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1},
     )  # fmt: skip

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from sgi2v.backbones.adapter_files import SAFE, AdapterFiles
+from sgi2v.backbones.animatediff.adapters.image_conductor_kind import IMAGE_CONDUCTOR
 from sgi2v.backbones.base import Outline
 from sgi2v.backbones.folder import fetch
 from sgi2v.backbones.svd.adapters.drag_nuwa_kind import DRAG_NUWA
@@ -54,7 +55,7 @@ class AdapterKind(Protocol):
         """The adapter with its weights, in float32, for the outline's model."""
 
 
-KINDS: Final[tuple[AdapterKind, ...]] = (DRAG_NUWA,)
+KINDS: Final[tuple[AdapterKind, ...]] = (DRAG_NUWA, IMAGE_CONDUCTOR)
 
 
 def kind_named(name: str) -> AdapterKind:

@@ -5,6 +5,7 @@ from sgi2v.controllers.base import Controller, Setup, State
 from sgi2v.controllers.drag_diffusion import DragDiffusion
 from sgi2v.controllers.drag_nuwa import DragNUWA
 from sgi2v.controllers.freetraj import FreeTraj
+from sgi2v.controllers.image_conductor import ImageConductor
 from sgi2v.controllers.in_turn import InTurn
 from sgi2v.controllers.registry import (
     COMBINATIONS,
@@ -28,6 +29,7 @@ __all__ = [
     "DragDiffusion",
     "DragNUWA",
     "FreeTraj",
+    "ImageConductor",
     "InTurn",
     "Setup",
     "State",

@@ -19,15 +19,16 @@ _PLAIN: Final = ("encoder_hid_dim_type", "addition_embed_type", "time_cond_proj_
 
 
 def check_networks(folder: Path) -> tuple[Json, Json, Json]:
-    """Configurations of denoiser, motion adapter (empty where the denoiser has its own modules) and autoencoder.
+    """Configurations of denoiser, motion adapter (empty where there is none, or no need) and autoencoder.
 
     FieldError where these, or the text encoder's, do not fit together.
     """
     unet, vae = (read_json(folder / part / "config.json") for part in ("unet", "vae"))
-    adapter = read_json(folder / "motion_adapter" / "config.json") if unet.get("_class_name") == IMAGES else {}
+    file = folder / "motion_adapter" / "config.json"
+    adapter = read_json(file) if unet.get("_class_name") == IMAGES and file.is_file() else {}
     _check_unet(unet, folder / "unet" / "config.json")
     if adapter:
-        _check_adapter(adapter, unet, folder / "motion_adapter" / "config.json")
+        _check_adapter(adapter, unet, file)
     _check_vae(vae, unet, folder / "vae" / "config.json")
     _check_text_encoder(folder, unet)
     return unet, adapter, vae

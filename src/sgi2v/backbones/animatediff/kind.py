@@ -28,10 +28,12 @@ class AnimateDiffKind:
         return _NAMES
 
     def recognises(self, folder: Path) -> bool:
-        """True where the denoiser has motion modules, of its own or in a motion adapter beside it."""
+        """True where the denoiser has motion modules, or is Stable Diffusion's, which others can give it."""
         denoiser = class_in(folder / "unet" / "config.json")
-        adapter = class_in(folder / "motion_adapter" / "config.json")
-        return denoiser == MOTION or (denoiser == IMAGES and adapter == "MotionAdapter")
+        return denoiser == MOTION or (
+            denoiser == IMAGES
+            and class_in(folder / "model_index.json") in ("AnimateDiffPipeline", "StableDiffusionPipeline")
+        )
 
     def outline(
         self, folder: Path, *, name: str, hub_id: str | None = None, settings: AnimateDiffSettings | None = None

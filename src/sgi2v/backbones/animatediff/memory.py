@@ -17,11 +17,11 @@ from sgi2v.backbones.weights import weight_files
 from sgi2v.device import has_own_memory
 from sgi2v.grid import Grid
 
-# Peaks counted in live tensors at full size on the meta device, in multiples of the widest tensor: frames x latent
-# places x channels of a guided pass's first level; pixels x channels of one frame's decoding.
-_GUIDED: Mapping[Mode, float] = MappingProxyType({"fast": 361, "balanced": 117, "low": 54})
-_DECODE = 8.0
-_STAY = 0.15  # of the denoiser's weights, under low: what belongs to no block, and the blocks that visit
+# Peaks counted in live tensors at full size on the meta device (benchmarks/animatediff.py), in multiples of the widest
+# tensor: frames x latent places x channels of a guided pass's first level; pixels x channels of one frame's decoding.
+_GUIDED: Mapping[Mode, float] = MappingProxyType({"fast": 330, "balanced": 76, "low": 46})
+_DECODE = 6.5
+_STAY = 0.05  # of the denoiser's weights, under low: what belongs to no block; those that visit are counted above
 _SLACK = 1.1  # an allocator's rounding and fragments, and the workspace of kernels
 
 
@@ -72,7 +72,8 @@ class Sizes:
         there = outline.weighed
         parts = {part: num_weights(weight_files(outline.folder, [part])) for part in there}
         return cls(
-            denoiser=parts["unet"] + parts.get("motion_adapter", 0),
+            # Of a denoiser that came with an adapter's files, these are counted with them.
+            denoiser=parts.get("unet", 0) + parts.get("motion_adapter", 0),
             vae=parts["vae"],
             text_encoder=parts.get("text_encoder", 0),
             width=outline.unet["block_out_channels"][0],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from sgi2v.attention import AttentionEdit
+from sgi2v.backbones.adapter_files import tensors_of
 from sgi2v.backbones.adapters import Adapter
 from sgi2v.backbones.animatediff.memory import arranged
-from sgi2v.backbones.animatediff.networks import self_attentions, with_frame_norms
+from sgi2v.backbones.animatediff.networks import load_strictly, self_attentions, with_frame_norms
 from sgi2v.backbones.animatediff.outline import AnimateDiffOutline
+from sgi2v.backbones.animatediff.released import in_diffusers_names
 from sgi2v.backbones.animatediff.schedule import timestep_of
 from sgi2v.backbones.arrangement import Arrangement
 from sgi2v.backbones.base import CLEAN, Mode, Outlined, Text
@@ -30,6 +33,7 @@ from sgi2v.backbones.text import Texts
 from sgi2v.checks import choice
 from sgi2v.errors import FieldError
 from sgi2v.grid import Grid
+from sgi2v.records import Json
 from sgi2v.step import Level
 from sgi2v.taps import Taps
 
@@ -81,8 +85,10 @@ class AnimateDiff(Outlined):
         """The model in the outline's folder; FieldError where its weights are not what its configuration says."""
         folder = outline.folder
         vae = network(AutoencoderKL, folder / "vae", torch.float32)
-        if not outline.adapter:
-            unet: Any = network(UNetMotionModel, folder / "unet", dtype)
+        if outline.released is not None:
+            unet: Any = released_unet(outline.released, outline.unet, dtype)
+        elif not outline.adapter:
+            unet = network(UNetMotionModel, folder / "unet", dtype)
         else:
             pictures = network(UNet2DConditionModel, folder / "unet", dtype)
             motion = network(MotionAdapter, folder / "motion_adapter", dtype)
@@ -155,11 +161,13 @@ class AnimateDiff(Outlined):
     def sample_picture(self, image: PIL.Image.Image, generator: torch.Generator) -> Float[Tensor, "c y x"]:
         """Scaled latents of a picture: a sample of the autoencoder's posterior, drawn from ``generator``."""
         pixels = torch.from_numpy(np.asarray(image.convert("RGB"), dtype=np.float32) / 255)
-        vae = self._networks.vae
         with self._arranged.using("autoencoder"):
-            posterior = vae.encode((pixels * 2 - 1).permute(2, 0, 1)[None].to(self.device)).latent_dist
-        drawn = torch.randn(posterior.mean.shape, generator=generator).to(self.device)
-        sample: Tensor = (posterior.mean + posterior.std * drawn)[0] * vae.config.scaling_factor
+            posterior = self._networks.vae.encode((pixels * 2 - 1).permute(2, 0, 1)[None].to(self.device)).latent_dist
+        return self.drawn(posterior, torch.randn(posterior.mean.shape, generator=generator).to(self.device))
+
+    def drawn(self, posterior: Any, noise: Float[Tensor, "1 c y x"]) -> Float[Tensor, "c y x"]:
+        """The scaled sample of a posterior that this noise gives."""
+        sample: Tensor = (posterior.mean + posterior.std * noise)[0] * self._networks.vae.config.scaling_factor
         return sample
 
     @torch.no_grad()
@@ -254,3 +262,10 @@ class AnimateDiff(Outlined):
         with self._arranged.using("autoencoder"):
             pictures = [vae.decode(one / vae.config.scaling_factor, return_dict=False)[0] for one in chosen.split(1)]
         return (torch.cat(pictures).float() / 2 + 0.5).clamp(0, 1)
+
+
+def released_unet(file: Path, config: Json, dtype: torch.dtype) -> Any:
+    """The denoiser of a file with AnimateDiff's own keys; FieldError naming one that does not fit."""
+    weights = {name: weight.to(dtype) for name, weight in in_diffusers_names(tensors_of(file)).items()}
+    arguments = {name: value for name, value in config.items() if not name.startswith("_")}
+    return load_strictly(lambda: UNetMotionModel(**arguments), weights, str(file))

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from sgi2v.backbones.animatediff.config import check_networks
-from sgi2v.backbones.animatediff.schedule import check_schedule, ddim_levels
+from sgi2v.backbones.animatediff.config import MOTION, check_networks
+from sgi2v.backbones.animatediff.schedule import PUBLISHED, check_schedule, ddim_levels
 from sgi2v.backbones.base import CLEAN, Advice, Method, Mode, Settings, check_range, settings_with
-from sgi2v.backbones.folder import CONFIGS, SETTINGS_FILE, check_parts, fetch, read_json, weights_sha256
+from sgi2v.backbones.folder import CONFIGS, SETTINGS_FILE, check_parts, content_sha256, fetch, read_json, weights_sha256
 from sgi2v.backbones.text import TextRules, check_length, check_there, has_encoder
 from sgi2v.backbones.weights import check_weights, check_weights_there
 from sgi2v.checks import Bounds, check_text
@@ -26,6 +27,7 @@ from sgi2v.scene import Scene
 from sgi2v.step import Level
 
 if TYPE_CHECKING:
+    from sgi2v.backbones.adapter_kinds import FoundAdapter
     from sgi2v.backbones.animatediff.model import AnimateDiff
 
 SOURCES: Final = ("first-frame", "self", "match", "output")
@@ -93,6 +95,10 @@ class AnimateDiffOutline:
     scheduler: Json
     hub_id: str | None = None
     """Source of the weights when they are wanted; None where they lie in the folder."""
+    released: Path | None = None
+    """File of the denoiser's weights under AnimateDiff's own keys, in place of the folder's."""
+    adapters: tuple[FoundAdapter, ...] = ()
+    """Trained systems that are loaded with it."""
 
     TEXT: ClassVar[TextRules] = TextRules(length=77, cleaned=False, masked=False, filling="encoded")
     """CLIP's way to make rows of a prompt: 77 of every one, the filling's among them."""
@@ -104,8 +110,9 @@ class AnimateDiffOutline:
         """Read a folder; FieldError naming the file when it is incomplete, damaged, or no AnimateDiff."""
         check_parts(folder, _CONFIGS, "an AnimateDiff model")
         scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
-        check_schedule(scheduler, folder / "scheduler" / "scheduler_config.json")
         unet, adapter, vae = check_networks(folder)
+        if adapter or unet["_class_name"] == MOTION:  # else another's denoiser will bring its own schedule
+            check_schedule(scheduler, folder / "scheduler" / "scheduler_config.json")
         file = folder / SETTINGS_FILE
         own = settings_with(AnimateDiffSettings(), read_json(file), str(file)) if file.is_file() else None
         return cls(
@@ -131,8 +138,14 @@ class AnimateDiffOutline:
 
     @property
     def networks(self) -> tuple[str, ...]:
-        """Folders of the parts that have weights and run at every step or on the picture."""
-        return ("unet", *(("motion_adapter",) if self.adapter else ()), "vae")
+        """Folders of the parts whose weights decide a video, beside the text encoder."""
+        denoiser = () if self.released else ("unet", *(("motion_adapter",) if self.adapter else ()))
+        return *denoiser, "vae"
+
+    @property
+    def moves(self) -> bool:
+        """True where there are motion modules; Stable Diffusion alone has none."""
+        return bool(self.adapter) or self.unet["_class_name"] == MOTION
 
     @property
     def stride(self) -> int:
@@ -146,11 +159,23 @@ class AnimateDiffOutline:
 
     def hash_weights(self) -> str:
         """SHA-256 over the weight files; a text encoder counts through its texts' cache, so that it may be absent."""
-        return weights_sha256(self.folder, self.networks)
+        own = weights_sha256(self.folder, self.networks)
+        if self.released is None:
+            return own
+        return hashlib.sha256(f"{own} {content_sha256(self.released)}".encode()).hexdigest()
 
     def with_settings(self, settings: AnimateDiffSettings) -> AnimateDiffOutline:
         """The same model under other settings."""
         return dataclasses.replace(self, settings=settings)
+
+    def with_released(self, file: Path, config: Json) -> AnimateDiffOutline:
+        """The same model with another denoiser, of that configuration, on Image Conductor's published schedule."""
+        unet = {**config, "_class_name": MOTION}
+        return dataclasses.replace(self, unet=unet, adapter={}, scheduler=dict(PUBLISHED), released=file)
+
+    def with_adapters(self, adapters: Sequence[FoundAdapter]) -> AnimateDiffOutline:
+        """The same model with trained systems that are loaded with it."""
+        return dataclasses.replace(self, adapters=tuple(adapters))
 
     def levels(self, num_steps: int, grid: Grid | None = None) -> Sequence[Level]:
         """The folder's own schedule; FieldError for more steps than the network was trained with."""
@@ -158,6 +183,11 @@ class AnimateDiffOutline:
 
     def grid(self, width: int, height: int, num_frames: int) -> Grid:
         """Latent grid of a size in pixels; FieldError naming the nearest sizes when it is not a multiple."""
+        if not self.moves:
+            raise FieldError(
+                "backbone", f"{self.name} has no motion modules, and makes no video",
+                "put AnimateDiff's motion_adapter beside its unet, or give Image Conductor's files with --adapter",
+            )  # fmt: skip
         stride = self.stride
         for name, size in (("width", width), ("height", height)):
             if not 2 * stride <= size <= 4096:
@@ -199,7 +229,9 @@ class AnimateDiffOutline:
                 check_there(self.folder, name, text, self.TEXT)
         if self.hub_id is None:
             check_weights_there(self.folder, self.networks)
-        return () if uses.reference else ("the picture (this model takes words; an adapter may show it the picture)",)
+        if uses.reference or uses.adapters:
+            return ()
+        return ("the picture (this model takes words; an adapter may show it the picture)",)
 
     def layers(self) -> Mapping[str, tuple[str, ...]]:
         """Levels and their blocks; those with attention within frames have all sources, the others their output."""

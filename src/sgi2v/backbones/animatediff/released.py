@@ -27,9 +27,15 @@ _RENAMES: Final = (
     (".norms.1.", ".norm2."),
     (".ff_norm.", ".norm3."),
 )
-_SECOND: Final = ".attention_blocks.1.pos_encoder.pe"
+SECOND_TABLE: Final = ".attention_blocks.1.pos_encoder.pe"
+"""End of the key of a table of positions that diffusers has once."""
 _FIRST: Final = ".attention_blocks.0.pos_encoder.pe"
 _TO_WORDS: Final = re.compile(r".+\.attentions\.0\..+\.attn2\.to_k\.weight")
+_ADAPTED: Final = re.compile(
+    r"(?:.+\.)?(?:to_[qkv]|to_out\.0|conv|proj|proj_in|proj_out|time_emb_proj|linear_[12]|ff\.net\.2|conv_shortcut|"
+    r"controlnet_cond_embedding|conv_in|conv[12]|controlnet_mid_block|controlnet_down_blocks\.\d+)"
+)
+"""Layers that the release gives low-rank weights."""
 _LOW_RANK: Final = re.compile(r"(.+)\.lora_([AB])\.(\w+)\.weight")
 
 
@@ -63,8 +69,8 @@ def in_diffusers_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     found = {}
     for key, weight in weights.items():
-        if key.endswith(_SECOND):
-            first = weights.get(key.replace(_SECOND, _FIRST))
+        if key.endswith(SECOND_TABLE):
+            first = weights.get(key.replace(SECOND_TABLE, _FIRST))
             if first is None or not torch.equal(first, weight):
                 raise FieldError("adapter", f"{key} is not the table of the attention before it", "fetch it again")
         elif not is_low_rank(key):
@@ -83,6 +89,38 @@ def low_rank_pairs(weights: Mapping[str, Tensor], adapter: str) -> dict[str, tup
         if len(pair) != 2:
             raise FieldError("adapter", f"{layer} has one half of {adapter} alone", "fetch it again")
     return {layer: (pair["A"], pair["B"]) for layer, pair in sides.items()}
+
+
+def low_rank_faults(shapes: Shapes, network: Any) -> list[str]:
+    """Low-rank weights that a flow ControlNet lacks, has too many of, or has of a wrong shape, a sentence each.
+
+    ``network`` is that ControlNet, which may lie on the meta device. Every layer that the release adapts has a pair for
+    things and one for the camera, all of one rank.
+    """
+    found = {}
+    for key, shape in shapes.items():
+        if match := _LOW_RANK.fullmatch(key):
+            found[renamed(f"{match[1]}.")[:-1], match[2], match[3]] = tuple(shape)
+    rank = next((shape[0] for (_, side, _), shape in found.items() if side == "A"), 0)
+    wanted: dict[tuple[str, str, str], tuple[int, ...]] = {}
+    for layer, module in network.named_modules():
+        if _ADAPTED.fullmatch(layer):
+            rows, *columns = module.weight.shape
+            for name in ADAPTERS.values():
+                wanted[layer, "A", name] = (rank, *columns)
+                wanted[layer, "B", name] = (rows, rank, *(1 for _ in columns[1:]))
+
+    def said(place: tuple[str, str, str]) -> str:
+        return f"{place[0]}.lora_{place[1]}.{place[2]}.weight"
+
+    absent = [f"{said(place)} is missing" for place in wanted if place not in found]
+    unknown = [f"{said(place)} belongs to nothing" for place in found if place not in wanted]
+    wrong = [
+        f"{said(place)} is {list(found[place])}, not {list(shape)}"
+        for place, shape in wanted.items()
+        if place in found and found[place] != shape
+    ]
+    return [*absent, *unknown, *wrong]
 
 
 def addition(pair: tuple[Tensor, Tensor]) -> Tensor:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -16,6 +17,13 @@ from sgi2v.errors import FieldError
 from sgi2v.records import Json
 from sgi2v.step import Level
 
+PUBLISHED: Final = MappingProxyType(
+    {
+        "_class_name": "DDIMScheduler", "num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012,
+        "beta_schedule": "linear", "steps_offset": 1, "clip_sample": False,
+    }
+)  # fmt: skip
+"""Image Conductor's and AnimateDiff's scheduler."""
 _CHOICES: Final = (
     ("beta_schedule", ("linear", "scaled_linear")),
     ("timestep_spacing", ("leading", "linspace", "trailing")),

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypedDict, TypeGuard
 
 import torch
 from diffusers import SparseControlNetModel, UNetMotionModel
@@ -26,9 +25,8 @@ from sgi2v.backbones.swapping import swapped
 from sgi2v.errors import FieldError
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ImageConductorSignal:
-    """Everything that the ControlNets are shown."""
+class Conducted(TypedDict):
+    """Everything that the ControlNets are shown: the signal of this adapter."""
 
     kind: Literal["object", "camera"]
     """Whose motion the flow is, which chooses the low-rank weights."""
@@ -79,7 +77,10 @@ class ImageConductor:
     @contextmanager
     def attach(self, denoiser: nn.Module, signal: object, branches: Branches) -> Iterator[None]:
         """See :class:`sgi2v.backbones.adapters.Adapter`; both branches of guidance are adapted alike."""
-        assert isinstance(signal, ImageConductorSignal), "its controller makes one"
+        if not _is_shown(signal):
+            raise FieldError(
+                "adapter", f"{self.name} is given no picture and no flow", "choose controller:image-conductor"
+            )
         self._check_fits(denoiser)
         picture, mask, squares = (one.to(next(denoiser.parameters()).dtype) for one in shown(signal))
 
@@ -94,7 +95,9 @@ class ImageConductor:
             added = {"down_block_additional_residuals": skips, "mid_block_additional_residual": seen[1] + moved[1]}
             return given, {**named, **added}
 
-        with self.merged(signal.kind), embedded(self._image, torch.cat([picture, mask], dim=1)), ExitStack() as hooks:
+        with ExitStack() as hooks:
+            hooks.enter_context(self.merged(signal["kind"]))
+            hooks.enter_context(embedded(self._image, torch.cat([picture, mask], dim=1)))
             hooks.enter_context(embedded(self._flow, squares))
             hooks.callback(denoiser.register_forward_pre_hook(adapt, with_kwargs=True).remove)
             yield
@@ -121,16 +124,20 @@ class ImageConductor:
 
 
 def shown(
-    signal: ImageConductorSignal,
+    signal: Conducted,
 ) -> tuple[Float[Tensor, "1 c f y x"], Float[Tensor, "1 1 f y x"], Float[Tensor, "1 d f y x"]]:
     """The picture's latents in the first of all frames, ones there, and the flow's squares of pixels as channels."""
-    squares = nn.functional.pixel_unshuffle(signal.flow, signal.flow.shape[-1] // signal.picture.shape[-1])
-    frames = len(signal.flow)
-    picture = torch.zeros(1, len(signal.picture), frames, *signal.picture.shape[1:], device=signal.picture.device)
-    picture[0, :, 0] = signal.picture
-    mask = torch.zeros_like(picture[:, :1])
+    flow, picture = signal["flow"], signal["picture"]
+    squares = nn.functional.pixel_unshuffle(flow, flow.shape[-1] // picture.shape[-1])
+    clip = picture.new_zeros(1, len(picture), len(flow), *picture.shape[1:])
+    clip[0, :, 0] = picture
+    mask = torch.zeros_like(clip[:, :1])
     mask[:, :, 0] = 1
-    return picture, mask, squares.transpose(0, 1)[None]
+    return clip, mask, squares.transpose(0, 1)[None]
+
+
+def _is_shown(signal: object) -> TypeGuard[Conducted]:
+    return isinstance(signal, Mapping) and {"kind", "flow", "picture"} <= {*signal}
 
 
 class _Known(nn.Module):
