@@ -157,17 +157,21 @@ class AnimateDiff(Outlined):
         rows = [row[None].to(self.device) for row in found]
         return AnimateDiffCondition(text=rows[0], negative=rows[1] if guided else None)
 
-    @torch.no_grad()
     def sample_picture(self, image: PIL.Image.Image, generator: torch.Generator) -> Float[Tensor, "c y x"]:
         """Scaled latents of a picture: a sample of the autoencoder's posterior, drawn from ``generator``."""
-        pixels = torch.from_numpy(np.asarray(image.convert("RGB"), dtype=np.float32) / 255)
-        with self._arranged.using("autoencoder"):
-            posterior = self._networks.vae.encode((pixels * 2 - 1).permute(2, 0, 1)[None].to(self.device)).latent_dist
-        return self.drawn(posterior, torch.randn(posterior.mean.shape, generator=generator).to(self.device))
+        outline = self.outline
+        rows, columns = image.height // outline.stride, image.width // outline.stride
+        channels = outline.unet.get("out_channels", 4)
+        return self.picture_with(image, torch.randn(channels, rows, columns, generator=generator))
 
-    def drawn(self, posterior: Any, noise: Float[Tensor, "1 c y x"]) -> Float[Tensor, "c y x"]:
-        """The scaled sample of a posterior that this noise gives."""
-        sample: Tensor = (posterior.mean + posterior.std * noise)[0] * self._networks.vae.config.scaling_factor
+    @torch.no_grad()
+    def picture_with(self, image: PIL.Image.Image, noise: Float[Tensor, "c y x"]) -> Float[Tensor, "c y x"]:
+        """The sample of a picture's posterior that this noise gives."""
+        pixels = torch.from_numpy(np.asarray(image.convert("RGB"), dtype=np.float32) / 255)
+        vae = self._networks.vae
+        with self._arranged.using("autoencoder"):
+            posterior = vae.encode((pixels * 2 - 1).permute(2, 0, 1)[None].to(self.device)).latent_dist
+        sample: Tensor = (posterior.mean + posterior.std * noise.to(self.device))[0] * vae.config.scaling_factor
         return sample
 
     @torch.no_grad()

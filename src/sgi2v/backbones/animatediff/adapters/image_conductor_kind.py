@@ -20,6 +20,7 @@ from sgi2v.backbones.animatediff.released import (
     renamed,
 )
 from sgi2v.backbones.base import Outline
+from sgi2v.backbones.fields import number
 from sgi2v.errors import FieldError
 from sgi2v.lazy import torch
 
@@ -85,14 +86,19 @@ def parts_of(found: AdapterFiles) -> dict[Role, Part]:
     return parts
 
 
-def heads_of(outline: AnimateDiffOutline) -> Heads:
-    """The denoiser's heads, which its ControlNets have too."""
-    within = outline.unet.get("num_attention_heads") or outline.unet.get("attention_head_dim") or 8
-    over_time = (outline.adapter or outline.unet).get("motion_num_attention_heads") or 8
-    for name, value in (("num_attention_heads", within), ("motion_num_attention_heads", over_time)):
-        if not isinstance(value, int):
-            raise FieldError("backbone", f"{outline.name}: {name} differs from level to level, {value}", "use another")
-    return Heads(within=within, over_time=over_time)
+def heads_of(outline: AnimateDiffOutline, files: AdapterFiles) -> Heads:
+    """The denoiser's heads, which its ControlNets have too: 8 of each, but where a configuration says another number.
+
+    Of Stable Diffusion's denoiser ``attention_head_dim`` is the number; a folder of small networks may have a
+    config.json with ``motion_num_attention_heads``.
+    """
+    folder = outline.folder / "unet" / "config.json"
+    name = "num_attention_heads" if outline.unet.get("num_attention_heads") else "attention_head_dim"
+    motion = {**outline.unet, **outline.adapter, **files.config}
+    return Heads(
+        within=number(outline.unet, name, folder, 8),
+        over_time=number(motion, "motion_num_attention_heads", files.place / "config.json", 8),
+    )
 
 
 class ImageConductorKind:
@@ -122,7 +128,7 @@ class ImageConductorKind:
             raise FieldError("backbone", f"{self.kind} joins AnimateDiff, not {beside.name}", f"it needs {self.needs}")
         if "unet" in parts:
             part = parts["unet"]
-            beside = beside.with_released(part.file, part.config(heads_of(beside)))
+            beside = beside.with_released(part.file, part.config(heads_of(beside, found)))
         channels = list(beside.unet["block_out_channels"])
         for role in ("image", "flow"):
             if role in parts and (own := list(parts[role].config()["block_out_channels"])) != channels:
@@ -140,7 +146,7 @@ class ImageConductorKind:
         assert isinstance(outline, AnimateDiffOutline), "its outline was made by this kind"
         parts = parts_of(found)
         image, flow = (tensors_of(parts[role].file) for role in ("image", "flow"))
-        return ImageConductor(image, flow, name=found.name, sha256=found.sha256, heads=heads_of(outline))
+        return ImageConductor(image, flow, name=found.name, sha256=found.sha256, heads=heads_of(outline, found))
 
 
 def _files(parts: Mapping[Role, Part]) -> set[Path]:
