@@ -14,12 +14,12 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
+from peer_recordings import MAPS, PASS, RUN, Arrays, Json, Part, arrays_of, part, scene_with, tensors_in
 from PIL import Image
 from safetensors.torch import save_file
 from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
-from peer_recordings import MAPS, PASS, RUN, Arrays, Json, Part, arrays_of, part, scene_with, tensors_in
 from sgi2v import Sampling, generate
 from sgi2v.backbones.adapter_kinds import outline_with
 from sgi2v.backbones.animatediff.adapters.image_conductor import embedded, shown

@@ -2,14 +2,26 @@
 
 import functools
 import json
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, MotionAdapter, UNet2DConditionModel, UNetMotionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    MotionAdapter,
+    PNDMScheduler,
+    SparseControlNetModel,
+    UNet2DConditionModel,
+    UNetMotionModel,
+)
+from safetensors.torch import save_file
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from sgi2v.backbones.animatediff.released import ADAPTED
 
 WIDTH = 32
 """Channels of a text's rows."""
@@ -49,7 +61,7 @@ def motion_unet() -> UNetMotionModel:
         block_out_channels=LEVELS, layers_per_block=1, cross_attention_dim=WIDTH, num_attention_heads=4,
         down_block_types=("CrossAttnDownBlockMotion", "DownBlockMotion"),
         up_block_types=("UpBlockMotion", "CrossAttnUpBlockMotion"), motion_num_attention_heads=4,
-        motion_max_seq_length=32, use_motion_mid_block=False, norm_num_groups=8,
+        motion_max_seq_length=32, use_motion_mid_block=False, norm_num_groups=32,
     )  # fmt: skip
 
 
@@ -58,10 +70,10 @@ def _pictures() -> dict[str, Any]:
     unet = UNet2DConditionModel(
         block_out_channels=LEVELS, layers_per_block=1, cross_attention_dim=WIDTH, attention_head_dim=4,
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        norm_num_groups=8, sample_size=8,
+        norm_num_groups=32, sample_size=8,
     )  # fmt: skip
     motion = MotionAdapter(
-        block_out_channels=LEVELS, motion_layers_per_block=1, motion_num_attention_heads=4, motion_norm_num_groups=8,
+        block_out_channels=LEVELS, motion_layers_per_block=1, motion_num_attention_heads=4, motion_norm_num_groups=32,
         use_motion_mid_block=False,
     )  # fmt: skip
     return {"unet": unet, "motion_adapter": motion}
@@ -110,3 +122,94 @@ def _root() -> tempfile.TemporaryDirectory[str]:
 def tiny_animatediff(*, apart: bool = False) -> Path:
     """The folder, written once. Read it; to damage one, :func:`save_animatediff` your own."""
     return save_animatediff(Path(_root().name) / f"animatediff-{apart}", apart=apart)
+
+
+def released_key(key: str) -> str:
+    """diffusers' name of a weight as AnimateDiff's own modules have it."""
+    head, motion, tail = key.partition(".motion_modules.")
+    if not motion:
+        return key
+    index, _, rest = tail.partition(".")
+    for new, old in (
+        ("pos_embed.pe", "attention_blocks.0.pos_encoder.pe"), ("attn1.", "attention_blocks.0."),
+        ("attn2.", "attention_blocks.1."), ("norm1.", "norms.0."), ("norm2.", "norms.1."), ("norm3.", "ff_norm."),
+    ):  # fmt: skip
+        rest = rest.replace(new, old)
+    return f"{head}{motion}{index}.temporal_transformer.{rest}"
+
+
+def released(network: nn.Module, *, rank: int = 0) -> dict[str, torch.Tensor]:
+    """A network's weights under AnimateDiff's own keys; with a rank two LoRA beside each layer that Image Conductor
+    gives one."""
+    found: dict[str, torch.Tensor] = {}
+    adapted = set() if rank == 0 else {name for name, _ in network.named_modules() if ADAPTED.fullmatch(name)}
+    for key, weight in network.state_dict().items():
+        layer, _, last = key.rpartition(".")
+        if layer not in adapted:
+            found[released_key(key)] = weight
+        else:
+            place = released_key(f"{layer}.")[:-1]
+            found[f"{place}.base_layer.{last}"] = weight
+            if last == "weight":
+                for one in ("omcm_weights", "cmcm_weights"):
+                    ones = [1] * (weight.ndim - 2)
+                    found[f"{place}.lora_A.{one}.weight"] = 0.2 * torch.randn(rank, *weight.shape[1:])
+                    found[f"{place}.lora_B.{one}.weight"] = 0.2 * torch.randn(weight.shape[0], rank, *ones)
+        if key.endswith("pos_embed.pe") and any(one.startswith(key.replace("pos_embed.pe", "attn2")) for one in
+                                                network.state_dict()):  # fmt: skip
+            found[released_key(key).replace("attention_blocks.0", "attention_blocks.1")] = weight.clone()
+    return found
+
+
+def controlnet(channels: int, *, masked: bool) -> SparseControlNetModel:
+    """One of Image Conductor's, as wide as :func:`motion_unet`."""
+    return SparseControlNetModel(
+        block_out_channels=LEVELS, layers_per_block=1, cross_attention_dim=WIDTH, num_attention_heads=4,
+        down_block_types=("CrossAttnDownBlockMotion", "DownBlockMotion"), motion_num_attention_heads=4,
+        conditioning_channels=channels, concat_conditioning_mask=masked,
+    )  # fmt: skip
+
+
+def image_conductor_files(*, seed: int = 0) -> dict[str, dict[str, torch.Tensor]]:
+    """Weights of the three networks under their released keys, by the names of their files."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        parts = {
+            "unet": motion_unet(), "image_controlnet": controlnet(4, masked=True),
+            "flow_controlnet": controlnet(128, masked=False),
+        }  # fmt: skip
+        for part in parts.values():
+            _wake_up(part)
+        return {name: released(part, rank=2 if "flow" in name else 0) for name, part in parts.items()}
+
+
+def save_image_conductor(folder: Path, *, pickled: bool = False, denoiser: bool = False, seed: int = 0) -> Path:
+    """Writes both ControlNets, and the denoiser where asked: as safetensors, or as the release's pickles."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, weights in image_conductor_files(seed=seed).items():
+        if name == "unet" and not denoiser:
+            continue
+        if pickled:
+            torch.save({"state_dict": weights, "global_step": 20_000}, folder / f"{name}.ckpt")
+        else:
+            save_file(weights, folder / f"{name}.safetensors")
+    (folder / "config.json").write_text(json.dumps({"motion_num_attention_heads": 4}), encoding="utf-8")
+    return folder
+
+
+@functools.cache
+def tiny_image_conductor() -> Path:
+    """The folder of both ControlNets, written once."""
+    return save_image_conductor(Path(_root().name) / "image-conductor")
+
+
+@functools.cache
+def tiny_stable_diffusion() -> Path:
+    """Stable Diffusion's folder without motion modules, and with another's scheduler."""
+    folder = Path(_root().name) / "stable-diffusion"
+    shutil.copytree(tiny_animatediff(apart=True), folder)
+    shutil.rmtree(folder / "motion_adapter")
+    PNDMScheduler(beta_schedule="scaled_linear").save_pretrained(folder / "scheduler")
+    index = {"_class_name": "StableDiffusionPipeline"}
+    (folder / "model_index.json").write_text(json.dumps(index), encoding="utf-8")
+    return folder

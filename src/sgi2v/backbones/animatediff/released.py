@@ -31,7 +31,7 @@ SECOND_TABLE: Final = ".attention_blocks.1.pos_encoder.pe"
 """End of the key of a table of positions that diffusers has once."""
 _FIRST: Final = ".attention_blocks.0.pos_encoder.pe"
 _TO_WORDS: Final = re.compile(r".+\.attentions\.0\..+\.attn2\.to_k\.weight")
-_ADAPTED: Final = re.compile(
+ADAPTED: Final = re.compile(
     r"(?:.+\.)?(?:to_[qkv]|to_out\.0|conv|proj|proj_in|proj_out|time_emb_proj|linear_[12]|ff\.net\.2|conv_shortcut|"
     r"controlnet_cond_embedding|conv_in|conv[12]|controlnet_mid_block|controlnet_down_blocks\.\d+)"
 )
@@ -104,7 +104,7 @@ def low_rank_faults(shapes: Shapes, network: Any) -> list[str]:
     rank = next((shape[0] for (_, side, _), shape in found.items() if side == "A"), 0)
     wanted: dict[tuple[str, str, str], tuple[int, ...]] = {}
     for layer, module in network.named_modules():
-        if _ADAPTED.fullmatch(layer):
+        if ADAPTED.fullmatch(layer):
             rows, *columns = module.weight.shape
             for name in ADAPTERS.values():
                 wanted[layer, "A", name] = (rank, *columns)
