@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 from sgi2v.backbones.adapter_files import SAFE, AdapterFiles
 from sgi2v.backbones.base import Outline
 from sgi2v.backbones.folder import fetch
+from sgi2v.backbones.svd.adapters.drag_anything_kind import DRAG_ANYTHING
 from sgi2v.backbones.svd.adapters.drag_nuwa_kind import DRAG_NUWA
+from sgi2v.backbones.svd.adapters.entity_features_kind import ENTITY_FEATURES
 from sgi2v.backbones.weights import PICKLES
 from sgi2v.errors import FieldError
 from sgi2v.lazy import torch
@@ -54,7 +56,7 @@ class AdapterKind(Protocol):
         """The adapter with its weights, in float32, for the outline's model."""
 
 
-KINDS: Final[tuple[AdapterKind, ...]] = (DRAG_NUWA,)
+KINDS: Final[tuple[AdapterKind, ...]] = (DRAG_NUWA, DRAG_ANYTHING, ENTITY_FEATURES)
 
 
 def kind_named(name: str) -> AdapterKind:
