@@ -7,7 +7,6 @@ system a folder is of is said by its config.json; sizes, widths and seeds may be
 import json
 import lzma
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -162,8 +161,8 @@ def strokes(paths: Any, width: int, height: int, num_frames: int) -> np.ndarray:
     return np.stack(found, axis=1)
 
 
-def drag_nuwa(folder: Path) -> Iterator[Part]:
-    """Parts of a recording of DragNUWA."""
+def drag_nuwa(folder: Path, made: Path) -> Iterator[Part]:
+    """Parts of a recording of DragNUWA; ``made`` is an empty folder for its weights."""
     config: Json = json.loads((folder / "config.json").read_text())
     for file in sorted(folder.glob("cond_*.npz")):
         data = arrays_of(file)
@@ -177,11 +176,10 @@ def drag_nuwa(folder: Path) -> Iterator[Part]:
     golden = arrays_of(folder / "golden.npz")
     t = {name: torch.from_numpy(array) for name, array in golden.items()}
     count, height, width = config["F"], *golden["image_u8"].shape[:2]
-    with tempfile.TemporaryDirectory() as made:
-        save_file(tensors_in(folder / "weights.safetensors.xz"), Path(made) / "drag_nuwa.safetensors")
-        said = {"num_head_channels": config["head"], "clip_head_channels": config["clip"]["head_width"]}
-        (Path(made) / "config.json").write_text(json.dumps(said))
-        backbone = loaded(outline_with(outline_of(), [made]), device="cpu", dtype="float32", memory="fast")
+    save_file(tensors_in(folder / "weights.safetensors.xz"), made / "drag_nuwa.safetensors")
+    said = {"num_head_channels": config["head"], "clip_head_channels": config["clip"]["head_width"]}
+    (made / "config.json").write_text(json.dumps(said))
+    backbone = loaded(outline_with(outline_of(), [made]), device="cpu", dtype="float32", memory="fast")
     assert isinstance(backbone, SVD)
     adapter: Any = backbone.adapters[0]
     grid = backbone.grid(width, height, count)
@@ -299,8 +297,8 @@ def painted(data: Arrays) -> tuple[Entities, Entities, Tensor, np.ndarray]:
     return both[0], both[1], vectors, radii
 
 
-def drag_anything(folder: Path) -> Iterator[Part]:
-    """Parts of a recording of DragAnything."""
+def drag_anything(folder: Path, made: Path) -> Iterator[Part]:
+    """Parts of a recording of DragAnything; ``made`` is an empty folder for its weights."""
     config: Json = json.loads((folder / "config.json").read_text())
     golden = arrays_of(folder / "golden.npz")
     t = {name: torch.from_numpy(array) for name, array in golden.items()}
@@ -320,13 +318,12 @@ def drag_anything(folder: Path) -> Iterator[Part]:
             f"{file.stem} looks as released", scalar.table[scalar.labels.long()][..., 0], data["id_scalar"], MAPS
         )
     assert given is not None, "no conditioning of the run's size"
-    with tempfile.TemporaryDirectory() as made:
-        control = Path(made) / "control"
-        control.mkdir()
-        save_file(tensors_in(folder / "controlnet.safetensors.xz"), control / "diffusion_pytorch_model.safetensors")
-        (control / "config.json").write_text(json.dumps({"num_attention_heads": config["heads"]}))
-        outline = outline_with(outline_of(str(saved_svd(Path(made) / "svd", folder, config))), [control])
-        backbone = loaded(outline, device="cpu", dtype="float32", memory="fast")
+    control = made / "control"
+    control.mkdir()
+    save_file(tensors_in(folder / "controlnet.safetensors.xz"), control / "diffusion_pytorch_model.safetensors")
+    (control / "config.json").write_text(json.dumps({"num_attention_heads": config["heads"]}))
+    outline = outline_with(outline_of(str(saved_svd(made / "svd", folder, config))), [control])
+    backbone = loaded(outline, device="cpu", dtype="float32", memory="fast")
     assert isinstance(backbone, SVD)
     adapter: Any = backbone.adapters[0]
     with torch.no_grad():
@@ -365,7 +362,8 @@ def drag_anything(folder: Path) -> Iterator[Part]:
         yield part("latents behind each step", steps, golden["latents_per_step"].reshape(steps.shape), RUN)
     yield part("whole run", video.latents, golden["latents"].reshape(video.latents.shape), RUN)
     frames, numbers = shown_frames(golden, count)
-    yield part("frames", video.frames[numbers], np.clip(frames / 2 + 0.5, 0, 1), RUN)
+    shown = np.clip(frames.swapaxes(0, 1) / 2 + 0.5, 0, 1)  # recorded channels first
+    yield part("frames", video.frames[numbers], shown, RUN)
     yield from looks_of(folder)
 
 
@@ -411,13 +409,13 @@ def tiny_diffusion(weights: Mapping[str, Tensor]) -> tuple[Any, Any]:
     return unet, vae
 
 
-SYSTEMS: Final[Mapping[str, Callable[[Path], Iterator[Part]]]] = MappingProxyType(
+SYSTEMS: Final[Mapping[str, Callable[[Path, Path], Iterator[Part]]]] = MappingProxyType(
     {"network_config": drag_nuwa, "ents": drag_anything}
 )
 """A field that only this system's config.json has -> its parts."""
 
 
-def system_of(folder: Path) -> Callable[[Path], Iterator[Part]] | None:
+def system_of(folder: Path) -> Callable[[Path, Path], Iterator[Part]] | None:
     """The way to answer a folder; None where it is no recording of a trained system that is known here."""
     file = folder / "config.json"
     if not file.is_file() or not (folder / "golden.npz").is_file():

@@ -24,7 +24,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from peer_recordings import Part, system_of
 from sgi2v import Controller, Sampling, Scene, TimeToMove, Video, generate, load_backbone
 from sgi2v.backbones import Backbone
 from sgi2v.backbones.base import settings_with
@@ -271,18 +270,21 @@ def answer(file: Path) -> tuple[bool | None, str]:
     return found.met, f"{recording.name}: {'met' if found.met else 'MISSED'}: {found}"
 
 
-def answer_system(folder: Path, parts: Callable[[Path], Iterator[Part]]) -> tuple[bool, str]:
+def answer_system(folder: Path, parts: Callable[[Path, Path], Iterator[Any]]) -> tuple[bool, str]:
     """True where every part of a trained system's recording is met; and a line of all."""
     try:
-        found = list(parts(folder))
+        with tempfile.TemporaryDirectory() as made:
+            found = list(parts(folder, Path(made)))
     except FieldError as error:
         return False, f"{folder.name}: MISSED: {error}"
     met = all(one.met for one in found)
     return met, f"{folder.name}: {'met' if met else 'MISSED'}: {', '.join(map(str, found))}"
 
 
-def systems_in(folder: Path) -> list[tuple[Path, Callable[[Path], Iterator[Part]]]]:
+def systems_in(folder: Path) -> list[tuple[Path, Callable[[Path, Path], Iterator[Any]]]]:
     """Folders of recordings of trained systems that are known, the folder itself or below it, each with its way."""
+    from peer_recordings import system_of
+
     places = sorted(file.parent for file in folder.rglob("golden.npz"))
     return [(place, parts) for place in places if (parts := system_of(place)) is not None]
 
@@ -314,4 +316,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))  # where its neighbours lie, which Python does not know by itself
     sys.exit(main())
