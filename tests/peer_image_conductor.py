@@ -8,18 +8,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 from unittest.mock import patch
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
-from peer_recordings import MAPS, PASS, RUN, Arrays, Json, Part, arrays_of, part, scene_with, tensors_in
 from PIL import Image
 from safetensors.torch import save_file
 from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
+from peer_recordings import MAPS, PASS, RUN, Arrays, Json, Part, arrays_of, part, scene_with, tensors_in
 from sgi2v import Sampling, generate
 from sgi2v.backbones.adapter_kinds import outline_with
 from sgi2v.backbones.animatediff.adapters.image_conductor import embedded, shown
@@ -30,6 +30,7 @@ from sgi2v.controllers.drag_nuwa import displacements
 from sgi2v.controllers.image_conductor import ImageConductor, flow_maps
 from sgi2v.grid import Grid, Tracks
 from sgi2v.points import Paths
+from sgi2v.signals import Conducted
 
 SMALL_MAPS: Final = 2e-4
 """Of the flow's residuals: a norm divides by what little differs in an empty flow, and makes much of a last bit."""
@@ -153,10 +154,11 @@ def networks_of(folder: Path, config: Json, backbone: AnimateDiff) -> Iterator[P
         return torch.as_tensor(output)
 
     yield part("one pass, no control", one_pass(), golden["unet_out_no_control"], PASS)
-    for kind in ("object", "camera"):
+    kinds: tuple[Literal["object", "camera"], ...] = ("object", "camera")
+    for kind in kinds:
         if f"{kind}_unet_out" not in golden:
             continue
-        signal: Any = {"kind": kind, "flow": flow, "picture": picture}
+        signal = Conducted(kind=kind, flow=flow, picture=picture)
         latents, mask, squares = shown(signal)
         if kind == "object":
             yield part("picture's place", latents, golden["image_cond"], PASS)

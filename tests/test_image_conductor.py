@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -32,6 +32,7 @@ from sgi2v.controllers.image_conductor import ImageConductor, flow_maps
 from sgi2v.errors import FieldError
 from sgi2v.grid import tracks_of
 from sgi2v.pipeline import plan
+from sgi2v.signals import Conducted
 from test_memory import Strict, weights_apart
 from tiny import tiny_svd
 from tiny_animatediff import (
@@ -43,6 +44,7 @@ from tiny_animatediff import (
 )
 
 KEYS = Path(__file__).parents[1].parent / "shared" / "golden" / "peers" / "imageconductor" / "released_keys.json"
+KINDS: tuple[Literal["object", "camera"], ...] = ("object", "camera")
 SAMPLING = Sampling(width=64, height=48, num_frames=5, num_steps=3, seed=3)
 SCENE = scene("a red ball")
 
@@ -63,22 +65,22 @@ def of_camera(of: Scene) -> Scene:
     return replace(of, motions=tuple(replace(motion, kind="camera") for motion in of.motions))
 
 
-def asked(backbone: AnimateDiff, **signal: Any) -> Tensor:
+def asked(backbone: AnimateDiff, signal: Conducted | None = None) -> Tensor:
     """One step's estimate, adapted by a signal, or plainly without one."""
     grid, draws = backbone.grid(64, 48, 5), torch.Generator().manual_seed(0)
     condition = backbone.encode(tracks_of(SCENE, grid).image, Text(prompt="a red ball"), grid, draws)
     level = backbone.levels(4, grid)[1]
     x = backbone.noise(grid, draws)
-    if not signal:
+    if signal is None:
         return backbone.denoise(x, level, condition)
     with backbone.adapted(backbone.adapters[0], signal):
         return backbone.denoise(x, level, condition)
 
 
-def shown(kind: str = "object") -> dict[str, Any]:
+def shown(kind: Literal["object", "camera"] = "object") -> Conducted:
     draws = torch.Generator().manual_seed(1)
     flow = F.interpolate(torch.randn(5, 2, 6, 8, generator=draws), (48, 64), mode="bilinear")
-    return {"kind": kind, "flow": flow, "picture": torch.randn(4, 6, 8, generator=draws)}
+    return Conducted(kind=kind, flow=flow, picture=torch.randn(4, 6, 8, generator=draws))
 
 
 # ---------------------------------------------------------------- files
@@ -182,9 +184,9 @@ def test_zero_last_layers_are_no_control_bit_for_bit(tmp_path: Path) -> None:
         if name != "unet":
             save_file(without_last_layers(weights), tmp_path / f"{name}.safetensors")
     backbone = model(tmp_path)
-    for kind in ("object", "camera"):
-        assert torch.equal(asked(backbone, **shown(kind)), asked(backbone))
-    assert not torch.equal(asked(shared(), **shown()), asked(shared()))
+    for kind in KINDS:
+        assert torch.equal(asked(backbone, shown(kind)), asked(backbone))
+    assert not torch.equal(asked(shared(), shown()), asked(shared()))
 
 
 def test_merged_weights_act_as_the_layers_beside_which_they_were_trained() -> None:
@@ -207,9 +209,9 @@ def test_merged_weights_act_as_the_layers_beside_which_they_were_trained() -> No
             skips, middle = flow(*given, controlnet_cond=condition, return_dict=False)
         return [*skips, middle]
 
-    for kind, one in (("object", "omcm_weights"), ("camera", "cmcm_weights")):
+    for kind, one in zip(KINDS, ("omcm_weights", "cmcm_weights"), strict=True):
         before = {name: weight.clone() for name, weight in flow.state_dict().items()}
-        with networks.merged(kind):  # type: ignore[arg-type]
+        with networks.merged(kind):
             merged = residuals()
         assert all(torch.equal(weight, before[name]) for name, weight in flow.state_dict().items())
         hooks = []
@@ -248,7 +250,7 @@ def test_kinds_differ_and_nothing_is_left_after_an_error() -> None:
     adapter: Any = backbone.adapters[0]
     plain = asked(backbone)
     with nothing_is_left(backbone.denoiser), nothing_is_left(adapter.module):
-        found = [asked(backbone, **shown(kind)) for kind in ("object", "camera", "object")]
+        found = [asked(backbone, shown(kind)) for kind in (*KINDS, KINDS[0])]
         with pytest.raises(Broken), backbone.adapted(adapter, shown()):
             raise Broken
     assert torch.equal(found[0], found[2]) and not torch.allclose(found[0], found[1], rtol=1e-3)
@@ -257,13 +259,13 @@ def test_kinds_differ_and_nothing_is_left_after_an_error() -> None:
 
 def test_two_sets_of_weights_used_in_turn_do_not_mix(tmp_path: Path) -> None:
     one, other = shared(), model(save_image_conductor(tmp_path / "other", seed=7))
-    expected = [asked(backbone, **shown()) for backbone in (one, other)]
+    expected = [asked(backbone, shown()) for backbone in (one, other)]
     assert not torch.allclose(*expected, rtol=1e-3)
     mixed = model()
     for _ in range(2):
         for adapter, right in zip((one.adapters[0], other.adapters[0]), expected, strict=True):
             mixed.adapters = (adapter,)
-            assert torch.equal(asked(mixed, **shown()), right)
+            assert torch.equal(asked(mixed, shown()), right)
 
 
 def test_a_denoiser_it_does_not_fit_and_no_signal_are_refused() -> None:
@@ -276,15 +278,15 @@ def test_a_denoiser_it_does_not_fit_and_no_signal_are_refused() -> None:
 
 @pytest.mark.parametrize("mode", ["balanced", "low"])
 def test_memory_modes_give_the_same(mode: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = asked(shared(), **shown())
+    right = asked(shared(), shown())
     monkeypatch.setattr("sgi2v.backbones.arrangement.has_own_memory", lambda _: True)
     with weights_apart(Strict):
         backbone = model()
         backbone.use_memory(mode)
         adapter: Any = backbone.adapters[0]
-        assert torch.equal(asked(backbone, **shown()), right)
+        assert torch.equal(asked(backbone, shown()), right)
         assert any(bool(weight.isnan().any()) for weight in adapter.module.state_dict().values())
-        assert torch.equal(asked(backbone, **shown()), right)
+        assert torch.equal(asked(backbone, shown()), right)
 
 
 # ---------------------------------------------------------------- maps and scenes
@@ -372,7 +374,7 @@ def test_released_files_beside_stable_diffusion_make_the_whole_model(tmp_path: P
         backbone = loaded(outline_with(bare, [folder]), device="cpu", dtype="float32", memory="fast")
         assert isinstance(backbone, AnimateDiff)
         assert backbone.outline.scheduler["beta_schedule"] == "linear"
-        found.append(asked(backbone, **shown()))
+        found.append(asked(backbone, shown()))
         denoiser = backbone.denoiser.state_dict()
         key = "down_blocks.0.motion_modules.0.transformer_blocks.0.attn2.to_q.weight"
         own = "down_blocks.0.motion_modules.0.temporal_transformer.transformer_blocks.0.attention_blocks.1.to_q.weight"

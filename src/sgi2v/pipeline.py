@@ -70,7 +70,8 @@ def plan(
 ) -> Plan:
     """The run that `generate` would make of these arguments, from what is known before any weight is read.
 
-    ``adapters`` are those that take part beside the outline's own. ``tracks`` stand for what the scene becomes at the model's size, as a light record keeps it.
+    ``adapters`` are those that take part beside the outline's own. ``tracks`` stand for what the scene becomes at the
+    model's size, as a light record keeps it.
 
     Raises FieldError for a size the model cannot make, a first box outside the picture, a range without a step, a
     layer the model does not have, or a scene in which there is nothing to steer by.

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from sgi2v.backbones.adapter_files import SAFE, AdapterFiles
 from sgi2v.backbones.animatediff.adapters.image_conductor_kind import IMAGE_CONDUCTOR
 from sgi2v.backbones.base import Outline
 from sgi2v.backbones.folder import fetch
+from sgi2v.backbones.svd.adapters.drag_anything_kind import DRAG_ANYTHING
 from sgi2v.backbones.svd.adapters.drag_nuwa_kind import DRAG_NUWA
+from sgi2v.backbones.svd.adapters.entity_features_kind import ENTITY_FEATURES
 from sgi2v.backbones.weights import PICKLES
 from sgi2v.errors import FieldError
 from sgi2v.lazy import torch
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from sgi2v.backbones.adapters import Adapter
 
 
+@runtime_checkable
 class AdapterKind(Protocol):
     """A kind of trained system. A new one is an entry of :data:`KINDS`, and a controller of the same name."""
 
@@ -55,7 +58,7 @@ class AdapterKind(Protocol):
         """The adapter with its weights, in float32, for the outline's model."""
 
 
-KINDS: Final[tuple[AdapterKind, ...]] = (DRAG_NUWA, IMAGE_CONDUCTOR)
+KINDS: Final[tuple[AdapterKind, ...]] = (DRAG_NUWA, DRAG_ANYTHING, ENTITY_FEATURES, IMAGE_CONDUCTOR)
 
 
 def kind_named(name: str) -> AdapterKind:

@@ -40,7 +40,8 @@ def plan_memory(
 ) -> MemoryPlan:
     """The mode for a model that is not loaded yet: the one wanted, or with ``auto`` the first that fits.
 
-    ``beside`` are the numbers in weights that are there beside the model's own. With ``must_fit`` raises FieldError, saying what would help, when the wanted one or none does.
+    ``beside`` are the numbers in weights that are there beside the model's own. With ``must_fit`` raises FieldError,
+    saying what would help, when the wanted one or none does.
     """
     choice("memory", wanted, Memory)
     needed = {mode: own + beside * dtype.itemsize for mode, own in outline.memory_needed(grid, device, dtype).items()}

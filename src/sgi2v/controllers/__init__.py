@@ -2,6 +2,7 @@
 
 from sgi2v.controllers.ati import ATI
 from sgi2v.controllers.base import Controller, Setup, State
+from sgi2v.controllers.drag_anything import DragAnything
 from sgi2v.controllers.drag_diffusion import DragDiffusion
 from sgi2v.controllers.drag_nuwa import DragNUWA
 from sgi2v.controllers.freetraj import FreeTraj
@@ -26,6 +27,7 @@ __all__ = [
     "COMBINATIONS",
     "SGI2V",
     "Controller",
+    "DragAnything",
     "DragDiffusion",
     "DragNUWA",
     "FreeTraj",

@@ -15,6 +15,7 @@ from sgi2v.controllers.trained import Trained
 from sgi2v.errors import FieldError
 from sgi2v.grid import Grid, Tracks
 from sgi2v.lazy import torch
+from sgi2v.signals import Conducted
 
 REACH: Final = 49
 """Pixels by which the blur reaches out to every side."""
@@ -37,17 +38,17 @@ class ImageConductor(Trained):
         motion_kind(tracks)
         return super().remarks(tracks, grid)
 
-    def signal(self, setup: Setup) -> object:
-        """The kind of motion, the flow and the picture, for :mod:`sgi2v.backbones.animatediff.adapters`."""
+    def signal(self, setup: Setup) -> Conducted:
+        """The kind of motion, the flow and the picture; the picture's latents are drawn by the run's own generator."""
         backbone, grid = setup.backbone, setup.grid
         if not isinstance(backbone, SamplesPicture):
             raise FieldError("controller", f"{self.name} steers AnimateDiff, not {backbone.name}", "choose another")
         sparse = displacements(self.paths(setup.tracks, grid).places, grid.height, grid.width)
-        return {
-            "kind": motion_kind(setup.tracks),
-            "flow": flow_maps(sparse).to(backbone.device),
-            "picture": backbone.sample_picture(setup.tracks.image, setup.generator),
-        }
+        return Conducted(
+            kind=motion_kind(setup.tracks),
+            flow=flow_maps(sparse).to(backbone.device),
+            picture=backbone.sample_picture(setup.tracks.image, setup.generator),
+        )
 
 
 def motion_kind(tracks: Tracks) -> Literal["object", "camera"]:

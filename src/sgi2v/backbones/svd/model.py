@@ -12,6 +12,7 @@ from diffusers import (
     StableVideoDiffusionPipeline,
     UNetSpatioTemporalConditionModel,
 )
+from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion import _resize_with_antialiasing
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers import CLIPVisionModelWithProjection
@@ -23,7 +24,7 @@ from sgi2v.backbones.base import CLEAN, Mode, Outlined, Text
 from sgi2v.backbones.loading import image_processor, network
 from sgi2v.backbones.svd.attention import LeanAttention, edited, self_attentions
 from sgi2v.backbones.svd.compiling import any_compiled, check_memory, check_readable, compile_blocks
-from sgi2v.backbones.svd.config import FEATURE_EXTRACTOR
+from sgi2v.backbones.svd.config import CLIP_SIZE, FEATURE_EXTRACTOR
 from sgi2v.backbones.svd.decoding import decode_in_slices
 from sgi2v.backbones.svd.deep import last_deep_block, without_deep
 from sgi2v.backbones.svd.features import feature, tapped
@@ -178,7 +179,7 @@ class SVD(Outlined):
         assert image.size == (grid.width, grid.height), f"image {image.size}, grid {grid}"
         settings, device, dtype = self.settings, self.device, self.dtype
         with self._arranged.using("image encoder"):
-            embedding = self._pipeline._encode_image(image, device, 1, False)
+            embedding = self._embedding(image)
         pixels = self._pipeline.video_processor.preprocess(image, height=grid.height, width=grid.width)
         pixels = pixels + settings.noise_aug_strength * noise
         ids = [settings.told_fps, settings.motion_bucket_id, settings.noise_aug_strength]
@@ -191,6 +192,18 @@ class SVD(Outlined):
             guided=max(settings.min_guidance_scale, settings.max_guidance_scale) > 1,
             guidance_interval=settings.guidance_interval,
         )
+
+    def _embedding(self, image: PIL.Image.Image) -> Float[Tensor, "1 1 d"]:
+        """The image encoder's token; without CLIP's mean and deviation where the settings say so."""
+        if self.settings.clip_normalised:
+            token: Tensor = self._pipeline._encode_image(image, self.device, 1, False)
+            return token
+        encoder = self._pipeline.image_encoder
+        processor = self._pipeline.video_processor
+        pixels = processor.numpy_to_pt(processor.pil_to_numpy(image)) * 2 - 1
+        small = (_resize_with_antialiasing(pixels, (CLIP_SIZE, CLIP_SIZE)) + 1) / 2
+        token = encoder(small.to(self.device, next(encoder.parameters()).dtype)).image_embeds[:, None]
+        return token
 
     def _mode(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c y x"]:
         vae = self._pipeline.vae
@@ -246,8 +259,10 @@ class SVD(Outlined):
         """True where both branches share a pass: by size, so that a run does not depend on how much memory is free.
 
         A CPU has enough with one, but for tiny latents; large ones fill a device by themselves; an edit of attention
-        sees one branch.
+        sees one branch. An adapter's signal may ask for it.
         """
+        if self._networks.num_paired:
+            return True
         small = x.shape[0] * x.shape[-2] * x.shape[-1] <= _FILLS_A_DEVICE
         return small and has_own_memory(self.device) and not self._networks.num_edits
 
@@ -343,11 +358,16 @@ class SVD(Outlined):
             raise FieldError("compile", f"{adapter.name} changes what lies inside compiled blocks", "leave it out")
         part = f"adapter {id(adapter.module)}"
         self._arranged.add(part, adapter.module.to(self.dtype))
+        paired = bool(getattr(signal, "paired", False))
         with (
             self._arranged.using(part),
             adapter.attach(self.denoiser, signal, lambda: self._networks.branches),
         ):
-            yield
+            self._networks.num_paired += paired
+            try:
+                yield
+            finally:
+                self._networks.num_paired -= paired
 
     @torch.no_grad()
     def decode(self, x: Float[Tensor, "n c y x"], frames: Sequence[int] | None = None) -> Float[Tensor, "f 3 h w"]:

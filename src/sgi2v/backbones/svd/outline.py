@@ -90,6 +90,11 @@ class SVDSettings(Settings):
     )  # fmt: skip
 
     @property
+    def clip_normalised(self) -> bool:
+        """True where the image encoder is shown the picture by CLIP's mean and deviation."""
+        return True
+
+    @property
     def told_fps(self) -> int:
         """Frames a second that the network is told."""
         return self.fps - 1

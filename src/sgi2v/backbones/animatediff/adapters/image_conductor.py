@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any, ClassVar, Literal, TypedDict, TypeGuard
+from typing import Any, ClassVar, Literal
 
 import torch
 from diffusers import SparseControlNetModel, UNetMotionModel
@@ -23,17 +23,7 @@ from sgi2v.backbones.animatediff.released import (
 )
 from sgi2v.backbones.swapping import swapped
 from sgi2v.errors import FieldError
-
-
-class Conducted(TypedDict):
-    """Everything that the ControlNets are shown: the signal of this adapter."""
-
-    kind: Literal["object", "camera"]
-    """Whose motion the flow is, which chooses the low-rank weights."""
-    flow: Float[Tensor, "f 2 h w"]
-    """Blurred displacements (dx, dy) since the frame before, in pixels; zero in the first frame."""
-    picture: Float[Tensor, "c y x"]
-    """Scaled latents of the picture."""
+from sgi2v.signals import Conducted
 
 
 class _Pairs(nn.Module):
@@ -77,7 +67,7 @@ class ImageConductor:
     @contextmanager
     def attach(self, denoiser: nn.Module, signal: object, branches: Branches) -> Iterator[None]:
         """See :class:`sgi2v.backbones.adapters.Adapter`; both branches of guidance are adapted alike."""
-        if not _is_shown(signal):
+        if not isinstance(signal, Conducted):
             raise FieldError(
                 "adapter", f"{self.name} is given no picture and no flow", "choose controller:image-conductor"
             )
@@ -96,7 +86,7 @@ class ImageConductor:
             return given, {**named, **added}
 
         with ExitStack() as hooks:
-            hooks.enter_context(self.merged(signal["kind"]))
+            hooks.enter_context(self.merged(signal.kind))
             hooks.enter_context(embedded(self._image, torch.cat([picture, mask], dim=1)))
             hooks.enter_context(embedded(self._flow, squares))
             hooks.callback(denoiser.register_forward_pre_hook(adapt, with_kwargs=True).remove)
@@ -127,17 +117,13 @@ def shown(
     signal: Conducted,
 ) -> tuple[Float[Tensor, "1 c f y x"], Float[Tensor, "1 1 f y x"], Float[Tensor, "1 d f y x"]]:
     """The picture's latents in the first of all frames, ones there, and the flow's squares of pixels as channels."""
-    flow, picture = signal["flow"], signal["picture"]
+    flow, picture = signal.flow, signal.picture
     squares = nn.functional.pixel_unshuffle(flow, flow.shape[-1] // picture.shape[-1])
     clip = picture.new_zeros(1, len(picture), len(flow), *picture.shape[1:])
     clip[0, :, 0] = picture
     mask = torch.zeros_like(clip[:, :1])
     mask[:, :, 0] = 1
     return clip, mask, squares.transpose(0, 1)[None]
-
-
-def _is_shown(signal: object) -> TypeGuard[Conducted]:
-    return isinstance(signal, Mapping) and {"kind", "flow", "picture"} <= {*signal}
 
 
 class _Known(nn.Module):

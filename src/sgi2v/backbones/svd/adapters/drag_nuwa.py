@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import torch
@@ -57,7 +58,7 @@ class FlowPyramid(nn.Module):
             if after != first:
                 layers += [nn.GroupNorm(_GROUPS, after), nn.SiLU()]
         self.flow_blocks = nn.ModuleList([nn.Sequential(*layers)])
-        for before, after in zip(channels, channels[1:], strict=False):
+        for before, after in pairwise(channels):
             self.flow_blocks.append(
                 nn.Sequential(
                     nn.GroupNorm(_GROUPS, before), nn.SiLU(), nn.Conv2d(before, after, 3, padding=1),

@@ -135,8 +135,11 @@ def _json(config: Mapping[str, object]) -> Json:
 
 def _loaded(sizes: Sizes, tensors: Mapping[str, torch.Tensor]) -> tuple[Any, Any, Any]:
     """U-Net, autoencoder and image encoder in float32, every weight of theirs taken from the file."""
-    unet, vae, clip = sizes.networks()
-    unet.load_state_dict({key: tensors[name].float() for name, (_, key) in unet_keys(unet, sizes).items()})
+    # On the meta device a network costs no time to make; the image encoder has a buffer of its own that no file holds.
+    with torch.device("meta"):
+        unet, vae, _ = sizes.networks()
+    clip = sizes.image_encoder()
+    unet.load_state_dict({key: tensors[name].float() for name, (_, key) in unet_keys(unet, sizes).items()}, assign=True)
     for name, module in unet.named_modules():
         if isinstance(module, torch.nn.GroupNorm) and ".attentions." not in name:
             module.eps = _EPS
@@ -144,9 +147,10 @@ def _loaded(sizes: Sizes, tensors: Mapping[str, torch.Tensor]) -> tuple[Any, Any
     for half, prefix in (("encoder", ENCODER), ("decoder", DECODER)):
         part = getattr(vae, half)
         found = {key: tensors[f"{prefix}{half}.{autoencoder_key(key, levels)}"] for key in part.state_dict()}
-        part.load_state_dict({key: value.float().reshape(part.state_dict()[key].shape) for key, value in found.items()})
+        shapes = {key: value.shape for key, value in part.state_dict().items()}
+        part.load_state_dict({key: value.float().reshape(shapes[key]) for key, value in found.items()}, assign=True)
     vae.quant_conv.load_state_dict(
-        {key: tensors[f"{ENCODER}quant_conv.{key}"].float() for key in vae.quant_conv.state_dict()}
+        {key: tensors[f"{ENCODER}quant_conv.{key}"].float() for key in vae.quant_conv.state_dict()}, assign=True
     )
     state = {}
     for key in clip.state_dict():

@@ -124,19 +124,25 @@ class Sizes:
         """diffusers' U-Net and temporal autoencoder and transformers' image encoder; on whichever device is chosen."""
         with quiet_libraries():
             from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
-            from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-        width, layers, patch, inner = self.clip
-        clip = CLIPVisionConfig(
-            hidden_size=width, num_hidden_layers=layers, patch_size=patch, intermediate_size=inner, image_size=224,
-            num_attention_heads=width // self.clip_head, projection_dim=self.context, hidden_act="gelu",
-        )  # fmt: skip
         vae = AutoencoderKLTemporalDecoder(
             block_out_channels=self.vae, layers_per_block=self.vae_layers, latent_channels=self.out_channels,
             down_block_types=("DownEncoderBlock2D",) * len(self.vae),
         )  # fmt: skip
         unet = UNetSpatioTemporalConditionModel(**self.unet_config())
-        return unet, vae, CLIPVisionModelWithProjection(clip)
+        return unet, vae, self.image_encoder()
+
+    def image_encoder(self) -> Any:
+        """transformers' image encoder alone."""
+        with quiet_libraries():
+            from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+        width, layers, patch, inner = self.clip
+        config = CLIPVisionConfig(
+            hidden_size=width, num_hidden_layers=layers, patch_size=patch, intermediate_size=inner, image_size=224,
+            num_attention_heads=width // self.clip_head, projection_dim=self.context, hidden_act="gelu",
+        )  # fmt: skip
+        return CLIPVisionModelWithProjection(config)
 
 
 def expected(found: AdapterFiles) -> Mapping[str, tuple[int, ...]]:
