@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -72,14 +71,14 @@ def save_stable_diffusion(folder: Path, config: Json, weights: dict[str, Tensor]
 
 
 @contextmanager
-def opened(folder: Path, config: Json) -> Iterator[AnimateDiff]:
+def opened(folder: Path, made: Path, config: Json) -> Iterator[AnimateDiff]:
     """The recording's AnimateDiff with Image Conductor, its texts encoded already."""
     golden = arrays_of(folder / "golden.npz")
-    with tempfile.TemporaryDirectory() as made, patch.dict(os.environ, {"XDG_CACHE_HOME": made}):
+    with patch.dict(os.environ, {"XDG_CACHE_HOME": str(made)}):
         diffusion = save_stable_diffusion(
-            Path(made) / "diffusion", config, tensors_in(folder / "vae.safetensors.xz")
+            made / "diffusion", config, tensors_in(folder / "vae.safetensors.xz")
         )  # fmt: skip
-        own = Path(made) / "conductor"
+        own = made / "conductor"
         own.mkdir()
         for name in FILES:
             save_file(tensors_in(folder / f"{name}.safetensors.xz"), own / f"{name}.safetensors")
@@ -115,11 +114,11 @@ def maps_of(folder: Path, config: Json) -> Iterator[Part]:
                 yield part(f"{name} maps", maps[:, :, ::step, ::step], wanted, MAPS, of_peak=True)
 
 
-def image_conductor(folder: Path) -> Iterator[Part]:
-    """Parts of a recording of Image Conductor."""
+def image_conductor(folder: Path, made: Path) -> Iterator[Part]:
+    """Parts of a recording of Image Conductor; ``made`` is an empty folder."""
     config: Json = json.loads((folder / "config.json").read_text())
     yield from maps_of(folder, config)
-    with opened(folder, config) as backbone:
+    with opened(folder, made, config) as backbone:
         yield from networks_of(folder, config, backbone)
 
 
@@ -219,7 +218,7 @@ def run_of(kind: Any, backbone: AnimateDiff, golden: Arrays, config: Json, place
         yield part(f"{kind}, frame", video.frames[count // 2], golden[f"{kind}_frame_mid"], RUN)
 
 
-def system_of(folder: Path) -> Callable[[Path], Iterator[Part]] | None:
+def system_of(folder: Path) -> Callable[[Path, Path], Iterator[Part]] | None:
     """The way to answer a folder that is a recording of Image Conductor; None for another."""
     file = folder / "config.json"
     if not file.is_file() or not (folder / "golden.npz").is_file():

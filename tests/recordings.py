@@ -281,16 +281,14 @@ def answer_system(folder: Path, parts: Callable[[Path, Path], Iterator[Any]]) ->
     return met, f"{folder.name}: {'met' if met else 'MISSED'}: {', '.join(map(str, found))}"
 
 
-def known_system(folder: Path) -> Callable[[Path], Iterator[Part]] | None:
-    """The way to answer a folder of a trained system; None where it is none that is known."""
-    return system_of(folder) or peer_image_conductor.system_of(folder)
-
-
 def systems_in(folder: Path) -> list[tuple[Path, Callable[[Path, Path], Iterator[Any]]]]:
     """Folders of recordings of trained systems that are known, the folder itself or below it, each with its way."""
+    import peer_image_conductor
+    import peer_recordings
 
+    known = peer_recordings.system_of, peer_image_conductor.system_of
     places = sorted(file.parent for file in folder.rglob("golden.npz"))
-    return [(place, parts) for place in places if (parts := known_system(place)) is not None]
+    return [(place, parts) for place in places for of in known if (parts := of(place)) is not None]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
