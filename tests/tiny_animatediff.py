@@ -119,9 +119,13 @@ def _root() -> tempfile.TemporaryDirectory[str]:
 
 
 @functools.cache
+def _saved(apart: bool) -> Path:
+    return save_animatediff(Path(_root().name) / ("apart" if apart else "whole"), apart=apart)
+
+
 def tiny_animatediff(*, apart: bool = False) -> Path:
     """The folder, written once. Read it; to damage one, :func:`save_animatediff` your own."""
-    return save_animatediff(Path(_root().name) / f"animatediff-{apart}", apart=apart)
+    return _saved(apart)
 
 
 def released_key(key: str) -> str:

@@ -202,7 +202,7 @@ class Texts:
             raise FieldError(
                 "backbone", f"{folder}/config.json: model_type must be one of {', '.join(_ENCODERS)}, got {kind!r}"
             )
-        return network(getattr(transformers, _ENCODERS[kind]), folder, self._dtype)
+        return network(getattr(transformers, _ENCODERS[str(kind)]), folder, self._dtype)
 
 
 def _read(file: Path) -> Mapping[str, torch.Tensor]:

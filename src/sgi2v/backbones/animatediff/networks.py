@@ -27,7 +27,8 @@ class FrameNorm(nn.GroupNorm):
     def forward(self, input: Float[Tensor, "b c f v u"]) -> Float[Tensor, "b c f v u"]:
         """The clip, each frame with a mean and a deviation of its own."""
         frames = input.transpose(1, 2)
-        return super().forward(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).transpose(1, 2)
+        normed: Tensor = super().forward(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+        return normed.transpose(1, 2)
 
 
 def with_frame_norms(network: Any) -> Any:

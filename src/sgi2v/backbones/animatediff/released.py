@@ -130,7 +130,8 @@ def addition(pair: tuple[Tensor, Tensor]) -> Tensor:
     """
     down, up = (half.float() for half in pair)
     flat: Tensor = up.flatten(1) @ down.flatten(1)
-    return flat.unflatten(1, down.shape[1:])
+    added: Tensor = flat.unflatten(1, down.shape[1:])
+    return added
 
 
 def network_config(shapes: Shapes, heads: Heads) -> dict[str, Any]:
