@@ -144,7 +144,7 @@ def test_levels_are_the_schedulers(spacing: str, schedule: str, tmp_path: Path) 
             assert (
                 timestep_of(outline(folder).scheduler, Level(signal=level.signal, noise=level.noise)) == level.timestep
             )
-    with pytest.raises(FieldError, match="num_steps: must be at most 1000"):
+    with pytest.raises(FieldError, match="num_steps: must be at most"):
         outline(folder).levels(1001)
 
 
@@ -153,7 +153,8 @@ def test_a_picture_is_a_sample_and_a_clip_the_mode() -> None:
     image = picture(size=(64, 48))
     pixels = torch.from_numpy(np.asarray(image, dtype=np.float32) / 255).permute(2, 0, 1)
     mode = backbone.encode_frames(pixels.expand(5, -1, -1, -1), grid)
-    assert torch.equal(backbone.picture_with(image, torch.zeros(4, 6, 8)), mode[0]) and torch.equal(mode[0], mode[4])
+    torch.testing.assert_close(backbone.picture_with(image, torch.zeros(4, 6, 8)), mode[0])
+    assert torch.equal(mode[0], mode[4])
     drawn = [backbone.sample_picture(image, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
     posterior: Any = backbone._networks.vae.encode(pixels[None] * 2 - 1).latent_dist

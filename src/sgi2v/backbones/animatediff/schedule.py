@@ -67,8 +67,9 @@ def ddim_levels(config: Json, num_steps: int) -> Sequence[Level]:
     trained with. A scheduler with ``set_alpha_to_one`` false would end one step of training before ``x0``.
     """
     signal, noise = _table(config)
-    if num_steps > len(signal):
-        raise FieldError("num_steps", f"must be at most {len(signal)}, got {num_steps}")
+    most = len(signal) - (config.get("timestep_spacing", "leading") == "leading") * config.get("steps_offset", 0)
+    if num_steps > most:
+        raise FieldError("num_steps", f"must be at most {most}, got {num_steps}")
     return [
         *(
             Level(signal=float(signal[t]), noise=float(noise[t]), timestep=float(t))
@@ -80,7 +81,7 @@ def ddim_levels(config: Json, num_steps: int) -> Sequence[Level]:
 
 def timesteps(config: Json, num_steps: int) -> Int64[np.ndarray, " n"]:
     """Timesteps that the network is told, the noisiest first (arXiv 2305.08891, table 2)."""
-    trained = config.get("num_train_timesteps", 1000)
+    trained = int(config.get("num_train_timesteps", 1000))
     match config.get("timestep_spacing", "leading"):
         case "linspace":
             return np.linspace(0, trained - 1, num_steps).round()[::-1].astype(np.int64)
@@ -88,7 +89,7 @@ def timesteps(config: Json, num_steps: int) -> Int64[np.ndarray, " n"]:
             return np.round(np.arange(trained, 0, -trained / num_steps)).astype(np.int64)[:num_steps] - 1
         case _:
             last: Int64[np.ndarray, " n"] = np.arange(num_steps, dtype=np.int64)[::-1] * (trained // num_steps)
-            return np.minimum(last + config.get("steps_offset", 0), trained - 1)
+            return last + int(config.get("steps_offset", 0))
 
 
 def timestep_of(config: Json, level: Level) -> int:
