@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Final
 
 import numpy as np
+from typing_extensions import Self
 
 from sgi2v.backbones.base import CLEAN, Advice, Method, Mode, Settings, check_range, settings_with
 from sgi2v.backbones.folder import CONFIGS, SETTINGS_FILE, check_parts, fetch, read_json, weights_sha256
@@ -182,11 +183,11 @@ class SVDOutline:
         """SHA-256 over the weight files."""
         return weights_sha256(self.folder, NETWORKS)
 
-    def with_settings(self, settings: SVDSettings) -> SVDOutline:
+    def with_settings(self, settings: SVDSettings) -> Self:
         """The same model under other settings."""
         return dataclasses.replace(self, settings=settings)
 
-    def with_adapters(self, adapters: Sequence[FoundAdapter]) -> SVDOutline:
+    def with_adapters(self, adapters: Sequence[FoundAdapter]) -> Self:
         """The same model with trained systems that are loaded with it."""
         return dataclasses.replace(self, adapters=tuple(adapters))
 
