@@ -147,7 +147,7 @@ def test_check_says_what_a_file_is(
     told = capsys.readouterr()
     assert "controlnet_mid_block.bias is missing" in told.out and "is not whole: 1 faults" in told.err
     outline = outline_with(outline_of(str(tiny_svd(3))), [broken])
-    with pytest.raises(FieldError, match="is no whole drag-anything: controlnet_mid_block.bias is missing"):
+    with pytest.raises(FieldError, match=r"is no whole drag-anything: controlnet_mid_block\.bias is missing"):
         loaded(outline, device="cpu", dtype="float32")
     assert main(["adapter", "convert", str(broken), str(tmp_path / "again.safetensors")]) == 0
     assert main(["adapter", "chekc", str(broken)]) == 2
@@ -207,5 +207,5 @@ def test_a_blur_of_another_kind_is_refused(tmp_path: Path) -> None:
     tensors = load_file(folder / "drag_nuwa.safetensors")
     tensors[BLUR] = 2 * tensors[BLUR]
     save_file(tensors, folder / "drag_nuwa.safetensors")
-    with pytest.raises(FieldError, match="the blur in .* is not DragNUWA's"):
+    with pytest.raises(FieldError, match=r"the blur in .* is not DragNUWA's"):
         loaded(outline_with(outline_of(), [folder]), device="cpu", dtype="float32", memory="fast")

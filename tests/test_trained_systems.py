@@ -195,7 +195,7 @@ def test_a_run_is_recorded_with_its_weights_and_made_again(backbone: SVD) -> Non
     assert [one["sha256"] for one in run.adapters] == [adapter.sha256]
     assert torch.equal(replay(run, backbone=backbone, adapters=[adapter]).frames, video.frames)
     for wrong in ([], [other], [adapter, other]):
-        with pytest.raises(FieldError, match="^adapters: the video was made with nuwa-0"):
+        with pytest.raises(FieldError, match=r"^adapters: the video was made with nuwa-0"):
             replay(run, backbone=backbone, adapters=wrong)
     unused = generate(scene, backbone=backbone, controller=Controller(), sampling=SMALL, adapters=[adapter])
     assert torch.equal(unused.frames, plain.frames), "weights that the method does not steer take no part"
@@ -218,7 +218,7 @@ def test_nothing_is_left_after_a_run_that_was_cancelled(backbone: SVD, x: Tensor
 
 def test_weights_that_are_not_there_are_asked_for_before_anything_is_loaded(backbone: SVD) -> None:
     scene = contract.scene()
-    with pytest.raises(FieldError, match="^adapter: drag-nuwa steers weights of drag-nuwa, and they are not there"):
+    with pytest.raises(FieldError, match=r"^adapter: drag-nuwa steers weights of drag-nuwa, and they are not there"):
         plan(scene, backbone.outline, controller=DragNUWA(), sampling=SMALL)
     with pytest.raises(FieldError, match="2 of them are there"):
         plan(scene, backbone.outline, controller=DragNUWA(), sampling=SMALL, adapters=[nuwa(), nuwa(1)])
