@@ -86,7 +86,7 @@ class ModelChoice:
             getattr(sampling, name) or getattr(settings, name) for name in ("width", "height", "num_frames")
         )
         grid = outline.grid(width, height, num_frames)
-        beside = sum(one.files.count for one in getattr(outline, "adapters", ()))
+        beside = sum(one.count for one in getattr(outline, "adapters", ()))
         dtype = outline.choose_dtype(self.dtype, place)
         return plan_memory(self.memory, outline, grid, place, dtype, beside=beside)
 

@@ -95,7 +95,7 @@ def plan(
             f"the scene has none, and {controller_name(controller)} steers by them",
             "draw one, or choose controller:none",
         )
-    steered = _check_steered(controller, outline, adapters)
+    steered = check_steered(controller, outline, adapters)
     grid = outline.grid(width, height, num_frames)
     tracks = tracks or tracks_of(scene, grid)
     tracks.check_first_boxes()
@@ -125,7 +125,7 @@ def plan(
     )
 
 
-def _check_steered(controller: Controller, outline: Outline, adapters: Sequence[Adapter]) -> tuple[str, ...]:
+def check_steered(controller: Controller, outline: Outline, adapters: Sequence[Adapter] = ()) -> tuple[str, ...]:
     """FieldError unless every kind of trained system that the method steers is there once; the others in words."""
     own = [one.kind for one in getattr(outline, "adapters", ())]
     given = [kind for one in adapters if (kind := getattr(one, "kind", ""))]

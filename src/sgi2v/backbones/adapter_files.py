@@ -82,7 +82,12 @@ class AdapterFiles:
     @property
     def count(self) -> int:
         """Numbers in all tensors."""
-        return sum(prod(head.shape) for head in self.tensors.values())
+        return self.count_of("")
+
+    def count_of(self, *parts: str) -> int:
+        """Numbers in the tensors whose keys hold one of these texts."""
+        chosen = (head for key, head in self.tensors.items() if any(part in key for part in parts))
+        return sum(prod(head.shape) for head in chosen)
 
     @property
     def pickled(self) -> bool:

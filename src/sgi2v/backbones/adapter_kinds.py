@@ -48,6 +48,9 @@ class AdapterKind(Protocol):
     def faults(self, found: AdapterFiles) -> tuple[str, ...]:
         """Keys that are absent, unknown or of a wrong shape, a sentence each; none for whole weights."""
 
+    def count(self, found: AdapterFiles) -> int:
+        """Numbers in the weights that take part beside the model's own, for what memory a run needs."""
+
     def outline(self, found: AdapterFiles, beside: Outline) -> Outline:
         """The model that it joins: the one ``beside``, under the settings it was trained for, or one of its own.
 
@@ -77,6 +80,11 @@ class FoundAdapter:
     def name(self) -> str:
         """Its name in a record."""
         return self.files.name
+
+    @property
+    def count(self) -> int:
+        """Numbers in its weights beside the model's own."""
+        return kind_named(self.kind).count(self.files)
 
     def load(self, outline: Outline) -> Adapter:
         """With its weights, for a model; FieldError where these are not whole."""

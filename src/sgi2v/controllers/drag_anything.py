@@ -117,7 +117,8 @@ def _mask(tracks: Tracks, track: Track, name: str) -> Bool[np.ndarray, "h w"]:
             cut = grab_cut(tracks.image, Box(left=left, top=top, right=right, bottom=bottom))
         except FieldError as error:
             raise FieldError(error.field, error.problem, f"{error.remedy}, or give the motion a mask") from error
-    return np.asarray(cut) > 127
+    found: Bool[np.ndarray, "h w"] = np.asarray(cut) > 127
+    return found
 
 
 def _distances(mask: Bool[np.ndarray, "h w"]) -> np.ndarray:

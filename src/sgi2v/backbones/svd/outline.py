@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Final
 
 import numpy as np
+from typing_extensions import TypeVar
 
 from sgi2v.backbones.base import CLEAN, Advice, Method, Mode, Settings, check_range, settings_with
 from sgi2v.backbones.folder import CONFIGS, SETTINGS_FILE, check_parts, fetch, read_json, weights_sha256
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from sgi2v.backbones.adapter_kinds import FoundAdapter
     from sgi2v.backbones.svd.model import SVD
 
+OutlineT = TypeVar("OutlineT", bound="SVDOutline")
 NETWORKS: Final = ("unet", "vae", "image_encoder")
 """Folders of the parts that have weights."""
 ATTENTION_SOURCES: Final = ("first-frame", "self", "temporal", "match")
@@ -182,11 +184,11 @@ class SVDOutline:
         """SHA-256 over the weight files."""
         return weights_sha256(self.folder, NETWORKS)
 
-    def with_settings(self, settings: SVDSettings) -> SVDOutline:
+    def with_settings(self: OutlineT, settings: SVDSettings) -> OutlineT:
         """The same model under other settings."""
         return dataclasses.replace(self, settings=settings)
 
-    def with_adapters(self, adapters: Sequence[FoundAdapter]) -> SVDOutline:
+    def with_adapters(self: OutlineT, adapters: Sequence[FoundAdapter]) -> OutlineT:
         """The same model with trained systems that are loaded with it."""
         return dataclasses.replace(self, adapters=tuple(adapters))
 

@@ -214,7 +214,8 @@ class DragAnythingAdapter:
             current["skips"] = [count * residual for count, residual in zip(counts, residuals, strict=True)]
 
         def deepest(_module: nn.Module, _inputs: tuple[Tensor, ...], x: Tensor) -> Tensor:
-            return x + current["mid"].to(x.dtype)
+            added: Tensor = current["mid"].to(x.dtype)
+            return x + added
 
         with ExitStack() as hooks:
             if signal.paired:

@@ -61,6 +61,10 @@ class DragAnythingKind:
             made = ControlNet(sizes)
         return shape_faults(found.tensors, shapes_of(made), frozenset())
 
+    def count(self, found: AdapterFiles) -> int:
+        """All of it."""
+        return found.count
+
     def outline(self, found: AdapterFiles, beside: Outline) -> Outline:
         """The model under the released settings, where its folder has no others of its own.
 

@@ -29,7 +29,7 @@ class TimeConv(nn.Conv1d):
     def forward(self, x: Float[Tensor, "f c h w"]) -> Float[Tensor, "f d h w"]:
         """The clip convolved along its frames."""
         _, _, height, width = x.shape
-        lines = super().forward(x.permute(2, 3, 1, 0).flatten(0, 1))
+        lines: Tensor = super().forward(x.permute(2, 3, 1, 0).flatten(0, 1))
         return lines.unflatten(0, (height, width)).permute(3, 2, 0, 1)
 
 

@@ -45,6 +45,10 @@ class DragNUWAKind:
             return (error.problem,)
         return shape_faults(found.tensors, wanted, OPTIONAL)
 
+    def count(self, found: AdapterFiles) -> int:
+        """The flow's layers and the low-rank additions; the rest of the file is the model."""
+        return found.count_of("flow_", ".lora_")
+
     def outline(self, found: AdapterFiles, beside: Outline) -> Outline:
         """The file's own model; FieldError where another was named."""
         from sgi2v.backbones.svd.adapters.drag_nuwa_model import DragNUWAOutline

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sgi2v.backbones.adapter_files import AdapterFiles, Tensorhead, shapes_of
+from sgi2v.backbones.adapter_files import AdapterFiles, shapes_of
 from sgi2v.backbones.quiet import quiet_libraries
 from sgi2v.backbones.svd.adapters.drag_nuwa_names import (
     BLUR,
@@ -147,9 +147,14 @@ class Sizes:
 
 def expected(found: AdapterFiles) -> Mapping[str, tuple[int, ...]]:
     """Every key of a whole file of these sizes with its shape."""
+    text = {CLIP + name: found.tensors[CLIP + name].shape for name in TEXT if CLIP + name in found.tensors}
+    return expected_of(Sizes.of(found), text)
+
+
+def expected_of(sizes: Sizes, text: Mapping[str, tuple[int, ...]]) -> Mapping[str, tuple[int, ...]]:
+    """The same of sizes; ``text`` are the shapes of the text side, which nothing uses: any will do."""
     from sgi2v.backbones.svd.adapters.drag_nuwa import flow_shapes
 
-    sizes = Sizes.of(found)
     with torch.device("meta"):
         unet, vae, clip = sizes.networks()
         plain = _plain_decoder(sizes)
@@ -175,8 +180,7 @@ def expected(found: AdapterFiles) -> Mapping[str, tuple[int, ...]]:
         if not key.endswith("position_ids"):
             keys[CLIP + name] = shape if not part else (3 * shape[0], *shape[1:])
     keys[f"{CLIP}visual.proj"] = tuple(reversed(keys[f"{CLIP}visual.proj"]))
-    nothing = Tensorhead((0,), "")
-    keys |= {CLIP + name: found.tensors.get(CLIP + name, nothing).shape for name in TEXT}  # used by nothing: any shape
+    keys |= {CLIP + name: text.get(CLIP + name, ()) for name in TEXT}
     keys[BLUR] = (2, 1, _KERNEL, _KERNEL)
     return keys
 

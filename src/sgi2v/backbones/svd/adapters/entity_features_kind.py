@@ -32,6 +32,10 @@ class EntityFeaturesKind:
         present = {key.partition("/")[0] for key in found.tensors}
         return tuple(f"{part} has no weights" for part in _PARTS if part not in present)
 
+    def count(self, found: AdapterFiles) -> int:
+        """Of the denoiser and the autoencoder."""
+        return found.count_of("unet/", "vae/")
+
     def outline(self, found: AdapterFiles, beside: Outline) -> Outline:
         """The model as it is: nothing of it is changed."""
         return beside
