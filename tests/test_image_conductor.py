@@ -374,6 +374,16 @@ def test_released_files_beside_stable_diffusion_make_the_whole_model(tmp_path: P
         backbone = loaded(outline_with(bare, [folder]), device="cpu", dtype="float32", memory="fast")
         assert isinstance(backbone, AnimateDiff)
         assert backbone.outline.scheduler["beta_schedule"] == "linear"
+        assert backbone.settings.default == "image-conductor"
+        assert all(
+            needed > 0
+            for needed in backbone.outline.memory_needed(
+                backbone.grid(64, 48, 5), backbone.device, torch.float32
+            ).values()
+        )
+        (known,) = backbone.outline.adapters
+        numbers = {name: sum(w.numel() for w in ws.values()) for name, ws in image_conductor_files().items()}
+        assert known.count == numbers["image_controlnet"] + numbers["flow_controlnet"]
         found.append(asked(backbone, shown()))
         denoiser = backbone.denoiser.state_dict()
         key = "down_blocks.0.motion_modules.0.transformer_blocks.0.attn2.to_q.weight"

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sgi2v.backbones.adapter_files import AdapterFiles
 from sgi2v.backbones.animatediff.outline import AnimateDiffOutline
 from sgi2v.backbones.arrangement import Arrangement
 from sgi2v.backbones.base import MODES, Mode
@@ -71,9 +72,9 @@ class Sizes:
         """From a folder's configuration and the headers of its weights."""
         there = outline.weighed
         parts = {part: num_weights(weight_files(outline.folder, [part])) for part in there}
+        own = parts.get("unet", 0) + parts.get("motion_adapter", 0)
         return cls(
-            # Of a denoiser that came with an adapter's files, these are counted with them.
-            denoiser=parts.get("unet", 0) + parts.get("motion_adapter", 0),
+            denoiser=own if outline.released is None else AdapterFiles.read(outline.released).count,
             vae=parts["vae"],
             text_encoder=parts.get("text_encoder", 0),
             width=outline.unet["block_out_channels"][0],

@@ -69,6 +69,8 @@ class AnimateDiffSettings(Settings):
     """Classifier-free guidance away from the negative prompt; 1: none, which halves a step's cost."""
     negative_prompt: str = "worst quality, low quality, letterboxed"
     """Words that guidance leads away from where the scene says none."""
+    default: str = "time-to-move"
+    """Name of the controller for whoever names none: the one that shows a model of words the picture."""
     recommended: Advice = field(default_factory=_advice)
     """Controller name -> the values of its fields that suit this model."""
 

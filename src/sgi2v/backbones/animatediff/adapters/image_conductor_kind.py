@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -121,8 +123,16 @@ class ImageConductorKind:
         wrong = [fault for role, part in parts.items() for fault in part.faults(_ROLES[role])]
         return (*absent, *unknown, *wrong)
 
+    def count(self, found: AdapterFiles) -> int:
+        """Both ControlNets with their low-rank weights; a denoiser stands in another's place."""
+        parts = [part for role, part in parts_of(found).items() if role != "unet"]
+        return sum(prod(head.shape) for part in parts for head in part.tensors.values())
+
     def outline(self, found: AdapterFiles, beside: Outline) -> Outline:
-        """The AnimateDiff beside, with the files' own denoiser where there is one; FieldError for another width."""
+        """The AnimateDiff beside, with the files' own denoiser where there is one, steered by this unless told otherwise.
+
+        FieldError for a model of another kind or of another width.
+        """
         parts = parts_of(found)
         if not isinstance(beside, AnimateDiffOutline):
             raise FieldError("backbone", f"{self.kind} joins AnimateDiff, not {beside.name}", f"it needs {self.needs}")
@@ -136,7 +146,7 @@ class ImageConductorKind:
                     "adapter", f"{_ROLES[role]} of {found.name} is made for a denoiser of {own} channels",
                     f"{beside.name} has {channels}",
                 )  # fmt: skip
-        return beside
+        return beside.with_settings(dataclasses.replace(beside.settings, default=self.kind))
 
     def load(self, found: AdapterFiles, outline: Outline) -> Adapter:
         """Both ControlNets; FieldError for a table of positions that the file holds twice and unlike."""
