@@ -124,7 +124,8 @@ def image_conductor(folder: Path, made: Path) -> Iterator[Part]:
 
 def _half(res: Tensor, frames: int) -> Tensor:
     """Residuals [2 frames, ...] as [2, channels, frames, ...]."""
-    return res.unflatten(0, (2, frames)).transpose(1, 2)
+    halves: Tensor = res.unflatten(0, (2, frames))
+    return halves.transpose(1, 2)
 
 
 def networks_of(folder: Path, config: Json, backbone: AnimateDiff) -> Iterator[Part]:

@@ -45,8 +45,8 @@ class ModelChoice:
     transformer_2: Path | None = None
     """The same of the second network, for low noise, of a model that has two."""
     adapter: tuple[str, ...] = ()
-    """Weights of trained systems (drag-nuwa, drag-anything, image-conductor): files, folders, published names or hub ids.
-    sgi2v adapter check says what a file is."""
+    """Weights of trained systems (drag-nuwa, drag-anything, image-conductor): files, folders, published names or hub
+    ids. sgi2v adapter check says what a file is."""
     quantise: Literal["int8", "fp8"] | None = None
     """Round a video transformer's weights to 8 bits as they are loaded, which halves them; needs sgi2v[quantised]."""
     probed: bool = True

@@ -129,7 +129,7 @@ class ImageConductorKind:
         return sum(prod(head.shape) for part in parts for head in part.tensors.values())
 
     def outline(self, found: AdapterFiles, beside: Outline) -> Outline:
-        """The AnimateDiff beside, with the files' own denoiser where there is one, steered by this unless told otherwise.
+        """The AnimateDiff beside, with the files' own denoiser where there is one; steered by this, unless told.
 
         FieldError for a model of another kind or of another width.
         """
