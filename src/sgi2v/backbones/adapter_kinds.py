@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from sgi2v.backbones.adapter_files import SAFE, AdapterFiles
 from sgi2v.backbones.base import Outline
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sgi2v.backbones.adapters import Adapter
 
 
+@runtime_checkable
 class AdapterKind(Protocol):
     """A kind of trained system. A new one is an entry of :data:`KINDS`, and a controller of the same name."""
 

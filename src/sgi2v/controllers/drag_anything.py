@@ -146,7 +146,8 @@ def stamp() -> UInt8[np.ndarray, "n n"]:
     circle = np.zeros((_STAMP, _STAMP), np.uint8)
     cv2.circle(circle, (_STAMP // 2, _STAMP // 2), _RADIUS, 1, -1)
     spot = spot * circle
-    return (spot / spot.max() * 255).astype(np.uint8)
+    whole: UInt8[np.ndarray, "n n"] = (spot / spot.max() * 255).astype(np.uint8)
+    return whole
 
 
 def heat_maps(

@@ -30,7 +30,7 @@ class TimeConv(nn.Conv1d):
         """The clip convolved along its frames."""
         _, _, height, width = x.shape
         lines: Tensor = super().forward(x.permute(2, 3, 1, 0).flatten(0, 1))
-        return lines.unflatten(0, (height, width)).permute(3, 2, 0, 1)
+        return lines.reshape(height, width, *lines.shape[1:]).permute(3, 2, 0, 1)
 
 
 class Halving(nn.Module):
