@@ -349,8 +349,8 @@ def drag_anything(folder: Path, made: Path) -> Iterator[Part]:
             assert given is not None
             return given
 
-        def masks(self, tracks: Tracks) -> list[np.ndarray]:
-            return []
+        def masks(self, tracks: Tracks) -> dict[int, np.ndarray]:
+            return {}
 
     looks = RecordedLook(torch.zeros(320, height // 8, width // 8))
     scene = scene_with(golden["image_u8"], len(config["ents"]))

@@ -133,7 +133,7 @@ def test_masks_are_the_scenes_else_cut_out_before_anything_is_loaded() -> None:
     path = (Key(time=0, x=30, y=30), Key(time=1, x=60, y=30))
     scene = Scene(image=Image.fromarray(picture), motions=(Motion(box=box, path=path), Motion(box=box)))
     tracks = tracks_of(scene, GRID)
-    cut, whole = DragAnything().masks(tracks)
+    cut, whole = DragAnything().masks(tracks).values()
     thing = np.zeros((64, 96), bool)
     thing[20:40, 20:40] = True
     assert (cut ^ thing).sum() < 60 and whole.sum() == 32 * 32, "a pin is its whole box"
