@@ -90,7 +90,7 @@ def paths_of(tracks: Sequence[Track], kinds: Sequence[str] = ("object", "camera"
 
 
 def paths_from(starts: Mapping[int, Float64[np.ndarray, " 2"]], tracks: Sequence[Track]) -> Paths:
-    """Points that start at these places of the first frame and go with their motions' boxes, by the motions' indices."""
+    """Points that start at places of the first frame, by motion's index, and go with the motions' boxes."""
     moved = []
     for index, start in starts.items():
         centers = tracks[index].centers.astype(np.float64)
