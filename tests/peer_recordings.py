@@ -9,7 +9,7 @@ import lzma
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -139,9 +139,11 @@ def run_of(backbone: SVD, scene: Scene, controller: Any, golden: Arrays, config:
     return generate(scene, backbone=backbone, controller=controller, sampling=sampling, noise=noise, **more)
 
 
-def shown_frames(golden: Arrays, count: int) -> tuple[np.ndarray, list[int]]:
-    """Frames that were kept, and their numbers, which the array's name says."""
-    name = next(one for one in golden if re.match(r"frames?_", one))
+def shown_frames(golden: Arrays, count: int) -> tuple[np.ndarray, list[int]] | None:
+    """Frames that were kept, and their numbers, which the array's name says; None where there are none."""
+    name = next((one for one in golden if re.match(r"frames?_", one)), None)
+    if name is None:
+        return None
     words = {"mid": count // 2, "last": count - 1}
     return golden[name], [words[word] if word in words else int(word) for word in name.split("_")[1:]]
 
@@ -181,13 +183,21 @@ def drag_nuwa(folder: Path, made: Path) -> Iterator[Part]:
     (made / "config.json").write_text(json.dumps(said))
     backbone = loaded(outline_with(outline_of(), [made]), device="cpu", dtype="float32", memory="fast")
     assert isinstance(backbone, SVD)
+    sampler = config["sampler"]
+    settings = replace(
+        backbone.settings, fps_id=config["fps"], motion_bucket_id=config["bucket"],
+        noise_aug_strength=config["cond_aug"], min_guidance_scale=sampler["min_scale"],
+        max_guidance_scale=sampler["max_scale"],
+    )  # fmt: skip
+    backbone = backbone.with_settings(settings)
     adapter: Any = backbone.adapters[0]
     grid = backbone.grid(width, height, count)
     places = strokes(config["paths"], width, height, count)
     flow = flow_maps(displacements(places, height, width))
     with torch.no_grad():
         for level, feature in enumerate(adapter.pyramid(flow)):
-            yield part(f"flow features {level}", feature, golden[f"flow_feat_{level}"], PASS)
+            if (wanted := golden.get(f"flow_feat_{level}")) is not None:
+                yield part(f"flow features {level}", feature[: len(wanted)], wanted, PASS)
 
     def one_pass(maps: Tensor) -> Tensor:
         x = t["net_x"].unflatten(0, (2, count))
@@ -201,13 +211,15 @@ def drag_nuwa(folder: Path, made: Path) -> Iterator[Part]:
         return torch.as_tensor(output).flatten(0, 1)
 
     yield part("one pass", one_pass(flow), golden["net_out"], PASS)
-    yield part("one pass, no flow", one_pass(torch.zeros_like(flow)), golden["zero_flow_net_out"], PASS)
+    if "zero_flow_net_out" in golden:
+        yield part("one pass, no flow", one_pass(torch.zeros_like(flow)), golden["zero_flow_net_out"], PASS)
     image = Image.fromarray(golden["image_u8"])
     condition = backbone.encode_with(image, t["noise_aug_randn"], grid)
     yield part("image's token", condition.embedding, golden["c_crossattn"][1:], PASS)
     yield part("image's latents", condition.image_latents, golden["c_concat"][1], PASS)
     sigmas = [level.noise for level in backbone.levels(25, grid)]
-    yield part("sigmas", sigmas, golden["sigmas25"], MAPS, of_peak=True)
+    if "sigmas25" in golden:
+        yield part("sigmas", sigmas, golden["sigmas25"], MAPS, of_peak=True)
 
     class Recorded(DragNUWA):
         def paths(self, tracks: Tracks, grid: Grid) -> Paths:
@@ -217,8 +229,9 @@ def drag_nuwa(folder: Path, made: Path) -> Iterator[Part]:
         video = run_of(backbone, scene_with(golden["image_u8"], places.shape[1]), Recorded(), golden, config)
     assert video.latents is not None
     yield part("whole run", video.latents, golden["samples_z"], RUN)
-    frames, numbers = shown_frames(golden, count)
-    yield part("frames", video.frames[numbers], np.clip(frames / 2 + 0.5, 0, 1), RUN)
+    if (shown := shown_frames(golden, count)) is not None:
+        frames, numbers = shown
+        yield part("frames", video.frames[numbers], np.clip(frames / 2 + 0.5, 0, 1), RUN)
 
 
 # ---------------------------------------------------------------- DragAnything
@@ -325,6 +338,11 @@ def drag_anything(folder: Path, made: Path) -> Iterator[Part]:
     outline = outline_with(outline_of(str(saved_svd(made / "svd", folder, config))), [control])
     backbone = loaded(outline, device="cpu", dtype="float32", memory="fast")
     assert isinstance(backbone, SVD)
+    settings = replace(
+        backbone.settings, fps=config["fps"] + 1, motion_bucket_id=config["bucket"],
+        noise_aug_strength=config["aug"], decode_chunk_size=config["decode_chunk"],
+    )  # fmt: skip
+    backbone = backbone.with_settings(settings)
     adapter: Any = backbone.adapters[0]
     with torch.no_grad():
         embedded = adapter.module.painted(given)
@@ -338,10 +356,10 @@ def drag_anything(folder: Path, made: Path) -> Iterator[Part]:
     with torch.no_grad(), backbone.adapted(adapter, given):
         residuals, middle = adapter.module(t["net_sample"], t["t"], *inputs.values(), embedded)
         (output,) = backbone.denoiser(t["net_sample"], t["t"], **inputs, return_dict=False)
-    for index, residual in enumerate(residuals):
-        wanted = golden[f"res_{index}"]
-        yield part(f"residual {index}", residual[count : count + len(wanted)], wanted, PASS)
-    yield part("residual of the middle", middle, golden["res_mid"], PASS)
+    for name, residual in [*((str(index), one) for index, one in enumerate(residuals)), ("mid", middle)]:
+        if (wanted := golden.get(f"res_{name}")) is not None:
+            first = 0 if len(wanted) == len(residual) else count  # else of the conditional half the first frames
+            yield part(f"residual {name}", residual[first : first + len(wanted)], wanted, PASS)
     yield part("one pass", output, golden["unet_out"], PASS)
 
     class Recorded(DragAnything):
@@ -349,8 +367,8 @@ def drag_anything(folder: Path, made: Path) -> Iterator[Part]:
             assert given is not None
             return given
 
-        def masks(self, tracks: Tracks) -> list[np.ndarray]:
-            return []
+        def masks(self, tracks: Tracks) -> dict[int, np.ndarray]:
+            return {}
 
     looks = RecordedLook(torch.zeros(320, height // 8, width // 8))
     scene = scene_with(golden["image_u8"], len(config["ents"]))
@@ -361,9 +379,10 @@ def drag_anything(folder: Path, made: Path) -> Iterator[Part]:
         steps = torch.stack([*seen[1:], video.latents])
         yield part("latents behind each step", steps, golden["latents_per_step"].reshape(steps.shape), RUN)
     yield part("whole run", video.latents, golden["latents"].reshape(video.latents.shape), RUN)
-    frames, numbers = shown_frames(golden, count)
-    shown = np.clip(frames.swapaxes(0, 1) / 2 + 0.5, 0, 1)  # recorded channels first
-    yield part("frames", video.frames[numbers], shown, RUN)
+    if (shown := shown_frames(golden, count)) is not None:
+        frames, numbers = shown
+        ours = video.frames[numbers].transpose(0, 1)  # recorded channels first
+        yield part("frames", ours, np.clip(frames / 2 + 0.5, 0, 1), RUN)
     yield from looks_of(folder)
 
 

@@ -170,7 +170,7 @@ def test_a_file_with_a_model_of_its_own_makes_a_video_and_makes_it_again(
         "fps_id": 4, "motion_bucket_id": 4,
     }  # fmt: skip
     again = tmp_path / "again.gif"
-    asked = ["replay", str(video), "--backbone", "bundled", "--adapter", str(nuwa_folder), "--output", str(again)]
+    asked = ["replay", str(video), "--adapter", str(nuwa_folder), "--output", str(again)]
     assert main([*asked, "--device", "cpu"]) == 0, capsys.readouterr().err
     assert again.read_bytes()[-1000:] == video.read_bytes()[-1000:]
     assert main(["generate", str(scene), "--adapter", str(nuwa_folder), "--backbone", str(tiny_svd(3)), *small]) == 2

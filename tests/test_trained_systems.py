@@ -24,7 +24,7 @@ from tiny_adapters import anything, entities, nuwa
 
 NUM_FRAMES = 2
 SMALL = Sampling(width=64, height=64, num_frames=NUM_FRAMES, num_steps=2, seed=1)
-ADAPTERS = {"drag-nuwa": nuwa, "drag-anything": anything}
+ADAPTERS: dict[str, Callable[..., Any]] = {"drag-nuwa": nuwa, "drag-anything": anything}
 
 
 class Broken(Exception):
@@ -107,7 +107,7 @@ def test_nothing_is_left_after_an_error(backbone: SVD, x: Tensor, condition: SVD
 
 
 def test_adapters_one_after_the_other_do_not_mix(backbone: SVD, x: Tensor, condition: SVDCondition) -> None:
-    made = {"nuwa": nuwa(), "other": nuwa(1), "anything": anything()}
+    made: dict[str, Any] = {"nuwa": nuwa(), "other": nuwa(1), "anything": anything()}
     given = {name: flow() if name != "anything" else entities(NUM_FRAMES, 64, 64) for name in made}
     alone = {}
     for name, adapter in made.items():

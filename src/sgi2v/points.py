@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -75,25 +75,34 @@ class Paths:
         return replace(self, places=np.clip(self.places, 0, (width - 1, height - 1)))
 
 
-def paths_of(tracks: Sequence[Track]) -> Paths:
-    """The point that stands for each thing, moved with its box whatever its size: the box's middle.
+def paths_of(tracks: Sequence[Track], kinds: Sequence[str] = ("object", "camera")) -> Paths:
+    """The point that stands for each motion of some kinds, moved with its box whatever its size: the box's middle.
 
     Where a motion has a mask the thing's pixel that is nearest to the middle of its pixels, so that a thing with a
     hole is held by itself.
     """
+    starts = {}
+    for index, track in enumerate(tracks):
+        if track.kind in kinds:
+            own = None if track.mask is None else _own_middle(np.asarray(track.mask) > 127)
+            starts[index] = track.centers[0].astype(np.float64) if own is None else own
+    return paths_from(starts, tracks)
+
+
+def paths_from(starts: Mapping[int, Float64[np.ndarray, " 2"]], tracks: Sequence[Track]) -> Paths:
+    """Points that start at places of the first frame, by motion's index, and go with the motions' boxes."""
     moved = []
-    for track in tracks:
-        centers = track.centers.astype(np.float64)
-        start = centers[0] if track.mask is None else _own_middle(np.asarray(track.mask) > 127, centers[0])
+    for index, start in starts.items():
+        centers = tracks[index].centers.astype(np.float64)
         moved.append(start + (centers - centers[0]))
     places = np.stack(moved, axis=1) if moved else np.zeros((1, 0, 2))
-    return Paths(places=places, names=tuple(f"motions[{index}]" for index in range(len(moved))))
+    return Paths(places=places, names=tuple(f"motions[{index}]" for index in starts))
 
 
-def _own_middle(mask: Bool[np.ndarray, "h w"], otherwise: Float64[np.ndarray, " 2"]) -> Float64[np.ndarray, " 2"]:
+def _own_middle(mask: Bool[np.ndarray, "h w"]) -> Float64[np.ndarray, " 2"] | None:
     pixels = np.argwhere(mask)[:, ::-1].astype(np.float64)
     if not len(pixels):
-        return otherwise
+        return None
     nearest: Float64[np.ndarray, " 2"] = pixels[((pixels - pixels.mean(axis=0)) ** 2).sum(axis=1).argmin()]
     return nearest
 

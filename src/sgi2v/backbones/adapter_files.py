@@ -59,7 +59,8 @@ class AdapterFiles:
         else:
             for one in ("model_index.json", "config.json"):
                 config = config or (read_json(place / one) if (place / one).is_file() else {})
-            files = listed(place, {SAFE}) or listed(place, set(PICKLES))
+            whole = (place / "model_index.json").is_file()  # beside which may lie the same once more in one file
+            files = [] if whole else listed(place, {SAFE}) or listed(place, set(PICKLES))
             prefixes = [f"{one.stem}/" if len(files) > 1 else "" for one in files]
             if not files:
                 files = weight_files(place, [part for part in _PARTS if (place / part).is_dir()])

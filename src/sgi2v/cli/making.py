@@ -5,12 +5,15 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sgi2v.cli.bar import Bar
 from sgi2v.cli.common import computing, default_output, opened, parse, progress_bar, say, say_plan
 from sgi2v.cli.options import ConvertOptions, DemoOptions, MaskOptions, PreviewOptions, ReplayOptions
 from sgi2v.errors import FieldError
+
+if TYPE_CHECKING:
+    from sgi2v.run import Run
 
 
 def generate(arguments: Sequence[str]) -> None:
@@ -138,12 +141,12 @@ def replay(arguments: Sequence[str]) -> None:
     from sgi2v.opening import ModelChoice, check_loras, loras
     from sgi2v.pipeline import replay
     from sgi2v.planning import Sampling
-    from sgi2v.run import Run, trusted_source
+    from sgi2v.run import Run
 
     run = Run.from_dict(record)
     begun = time.perf_counter()
     model = ModelChoice(
-        backbone=options.backbone or trusted_source(run),
+        backbone=options.backbone or _source(run, adapted=bool(options.adapter)),
         device=options.device,
         dtype=run.sampling.get("dtype"),
         memory=options.memory,
@@ -170,6 +173,19 @@ def replay(arguments: Sequence[str]) -> None:
             video.save(output, record=options.record)
     say(video, bar, begun, quiet=options.quiet)
     print(output)
+
+
+def _source(run: "Run", *, adapted: bool) -> str:
+    """The model that a record names; where adapters are given, which may bring theirs, a strange name is no mistake."""
+    from sgi2v.backbones.registry import BUNDLED
+    from sgi2v.run import trusted_source
+
+    try:
+        return trusted_source(run)
+    except FieldError:
+        if adapted:
+            return BUNDLED
+        raise
 
 
 def demo(arguments: Sequence[str]) -> None:

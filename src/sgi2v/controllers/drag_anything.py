@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar, Final, Literal
@@ -17,7 +17,7 @@ from sgi2v.errors import FieldError, within
 from sgi2v.grid import Grid, Track, Tracks
 from sgi2v.lazy import cv2, torch
 from sgi2v.planning import Uses, check_numbers
-from sgi2v.points import Paths
+from sgi2v.points import Paths, paths_from
 from sgi2v.scene import Box
 from sgi2v.segmentation import grab_cut
 from sgi2v.signals import ContextOrder, Entities, Look
@@ -61,18 +61,20 @@ class DragAnything(Trained):
         """Motions with their masks, its ControlNet, and the network for looks."""
         return Uses(motions=True, masks=True, adapters=(self.name, FEATURES))
 
-    def remarks(self, tracks: Tracks, grid: Grid) -> tuple[str, ...]:
-        """As of all trained systems; FieldError besides for a thing whose mask cannot be had."""
-        self.masks(tracks)
-        return super().remarks(tracks, grid)
+    def masks(self, tracks: Tracks) -> dict[int, Bool[np.ndarray, "h w"]]:
+        """Pixels of each thing in the first frame, by its motion's index.
 
-    def masks(self, tracks: Tracks) -> list[Bool[np.ndarray, "h w"]]:
-        """Pixels of each thing in the first frame: the scene's, else GrabCut's in its box, of a pin the whole box."""
-        return [
-            _mask(tracks, track, f"motions[{index}]")
+        The scene's, else GrabCut's in its box, of a pin the whole box. FieldError where GrabCut finds none.
+        """
+        return {
+            index: _mask(tracks, track, f"motions[{index}]")
             for index, track in enumerate(tracks.tracks)
             if track.kind in self.kinds
-        ]
+        }
+
+    def points(self, tracks: Tracks) -> Paths:
+        """The middle of each thing's largest inner circle, which goes with its box."""
+        return _points(self.masks(tracks), tracks)
 
     def signal(self, setup: Setup) -> Entities:
         """The maps for the ControlNet; the looks are drawn from the run's generator, after the model's own noise."""
@@ -82,9 +84,9 @@ class DragAnything(Trained):
         with backbone.adapted(setup.adapters[FEATURES], look):
             pass
         assert look.seen is not None, "the weights for looks put down what they see"
-        places = self._places(setup.tracks, masks, grid)
-        sides = np.array([min(radius_of(mask), self.largest_radius) for mask in masks])
-        vectors = [look_of(look.seen, mask, grid) for mask in masks]
+        places = _points(masks, setup.tracks).clipped(grid.width, grid.height).places.astype(np.int64)
+        sides = np.array([min(radius_of(mask), self.largest_radius) for mask in masks.values()])
+        vectors = [look_of(look.seen, mask, grid) for mask in masks.values()]
         return Entities(
             heat=torch.from_numpy(heat_maps(places, sides, grid.height, grid.width)),
             labels=torch.from_numpy(labels_of(places, sides, grid.height, grid.width).astype(np.int32)),
@@ -92,14 +94,9 @@ class DragAnything(Trained):
             context_order=self.context_order,
         )
 
-    def _places(self, tracks: Tracks, masks: Sequence[np.ndarray], grid: Grid) -> Int64[np.ndarray, "f p 2"]:
-        """Whole pixels of the things' middles in every frame."""
-        moved = []
-        for track, mask in zip(self.followed(tracks), masks, strict=True):
-            centers = track.centers.astype(np.float64)
-            moved.append(middle_of(mask) + (centers - centers[0]))
-        paths = Paths(places=np.stack(moved, axis=1), names=("",) * len(moved))
-        return paths.clipped(grid.width, grid.height).places.astype(np.int64)
+
+def _points(masks: Mapping[int, Bool[np.ndarray, "h w"]], tracks: Tracks) -> Paths:
+    return paths_from({index: middle_of(mask) for index, mask in masks.items()}, tracks.tracks)
 
 
 def _mask(tracks: Tracks, track: Track, name: str) -> Bool[np.ndarray, "h w"]:
@@ -146,7 +143,8 @@ def stamp() -> UInt8[np.ndarray, "n n"]:
     circle = np.zeros((_STAMP, _STAMP), np.uint8)
     cv2.circle(circle, (_STAMP // 2, _STAMP // 2), _RADIUS, 1, -1)
     spot = spot * circle
-    return (spot / spot.max() * 255).astype(np.uint8)
+    whole: UInt8[np.ndarray, "n n"] = (spot / spot.max() * 255).astype(np.uint8)
+    return whole
 
 
 def heat_maps(

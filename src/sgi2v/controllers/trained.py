@@ -52,9 +52,13 @@ class Trained(Controller[TrainedState]):
         """The motions that it follows."""
         return tuple(track for track in tracks.tracks if track.kind in self.kinds)
 
+    def points(self, tracks: Tracks) -> Paths:
+        """A point for each followed motion, wherever it goes; see :func:`sgi2v.points.paths_of`."""
+        return paths_of(tracks.tracks, self.kinds)
+
     def paths(self, tracks: Tracks, grid: Grid) -> Paths:
-        """A point for each followed motion inside the picture, in every frame; see :func:`sgi2v.points.paths_of`."""
-        return paths_of(self.followed(tracks)).clipped(grid.width, grid.height)
+        """The same, kept inside the picture."""
+        return self.points(tracks).clipped(grid.width, grid.height)
 
     def unheeded(self, tracks: Tracks, grid: Grid) -> tuple[str, ...]:
         """Sizes of boxes, and motions of a kind that it does not follow."""
@@ -66,7 +70,7 @@ class Trained(Controller[TrainedState]):
         """Points that leave the picture; FieldError where those are refused, and where there is nothing to follow."""
         if not self.followed(tracks):
             raise FieldError("motions", f"{self.name} follows {' and '.join(self.kinds)} motions, and there are none")
-        left = paths_of(self.followed(tracks)).outside(grid.width, grid.height)
+        left = self.points(tracks).outside(grid.width, grid.height)
         if left and self.outside == "refuse":
             raise FieldError(
                 left[0].split(" ", 1)[0], left[0].split(" ", 1)[1], "end its path inside, or choose outside: clip"

@@ -30,7 +30,7 @@ class TimeConv(nn.Conv1d):
         """The clip convolved along its frames."""
         _, _, height, width = x.shape
         lines: Tensor = super().forward(x.permute(2, 3, 1, 0).flatten(0, 1))
-        return lines.unflatten(0, (height, width)).permute(3, 2, 0, 1)
+        return lines.reshape(height, width, *lines.shape[1:]).permute(3, 2, 0, 1)
 
 
 class Halving(nn.Module):
@@ -136,11 +136,13 @@ class DragNUWAAdapter:
         *, name: str, sha256: str,
     ) -> DragNUWAAdapter:  # fmt: skip
         """From the tensors that :func:`flow_shapes` names, all of them there."""
-        pyramid, modulations = _module(channels, layers)
-        pyramid.load_state_dict({key: tensors[key].float() for key in pyramid.state_dict()})
+        with torch.device("meta"):
+            pyramid, modulations = _module(channels, layers)
+        pyramid.load_state_dict({key: tensors[key].float() for key in pyramid.state_dict()}, assign=True)
         for block, (place, _) in film_blocks(len(channels), layers).items():
             made = modulations[block]
-            made.load_state_dict({key: tensors[f"{place}.{key}"].float() for key in made.state_dict()})
+            own = {key: tensors[f"{place}.{key}"].float() for key in made.state_dict()}
+            made.load_state_dict(own, assign=True)
         parts = [pyramid, *modulations.values()] + ([] if low_rank is None else [low_rank.module])
         module = nn.ModuleList(parts).eval().requires_grad_(False)
         return cls(name=name, sha256=sha256, pyramid=pyramid, modulations=modulations, low_rank=low_rank, module=module)
