@@ -196,8 +196,8 @@ def drag_nuwa(folder: Path, made: Path) -> Iterator[Part]:
     flow = flow_maps(displacements(places, height, width))
     with torch.no_grad():
         for level, feature in enumerate(adapter.pyramid(flow)):
-            if (wanted := golden.get(f"flow_feat_{level}")) is not None:
-                yield part(f"flow features {level}", feature[: len(wanted)], wanted, PASS)
+            if (kept := golden.get(f"flow_feat_{level}")) is not None:
+                yield part(f"flow features {level}", feature[: len(kept)], kept, PASS)
 
     def one_pass(maps: Tensor) -> Tensor:
         x = t["net_x"].unflatten(0, (2, count))

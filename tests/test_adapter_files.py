@@ -1,6 +1,7 @@
 """Files of trained systems: read by their headers, strict, pickles as weights alone; what the commands say of them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,14 +9,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import contract
+from sgi2v import SVD
 from sgi2v.backbones.adapter_files import AdapterFiles, Tensorhead, shape_faults, tensors_of
 from sgi2v.backbones.adapter_kinds import convert, find_adapter, kind_named, outline_with
 from sgi2v.backbones.registry import loaded, outline_of
 from sgi2v.backbones.svd.adapters.drag_nuwa_names import BLUR, UNET
 from sgi2v.cli import main
 from sgi2v.controllers.drag_anything import FEATURES, DragAnything
+from sgi2v.controllers.drag_nuwa import DragNUWA
 from sgi2v.errors import FieldError
-from sgi2v.pipeline import plan
+from sgi2v.pipeline import generate, plan
 from sgi2v.planning import Sampling
 from sgi2v.scene_io import save_scene
 from sgi2v.video import read_run
@@ -197,6 +200,56 @@ def test_additions_take_part_by_the_files_kind_alone(nuwa_folder: Path) -> None:
     found = find_adapter(nuwa_folder)
     assert found.kind == "drag-nuwa" and len(found.files.sha256) == 64
     assert all(key.startswith((UNET, "conditioner.", "first_stage_model.")) for key in found.files.tensors)
+
+
+def test_a_file_is_kept_as_what_a_folder_beside_it_has_not(
+    nuwa_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = loaded(outline_with(outline_of(), [nuwa_folder]), device="cpu", dtype="float32", memory="fast")
+    assert isinstance(whole, SVD)
+    small = Sampling(width=64, height=64, num_frames=3, num_steps=1)
+    wanted = generate(contract.scene(), backbone=whole, controller=DragNUWA(), sampling=small)
+    folder = tmp_path / "svd"
+    changed = "conv_norm_out.weight"
+    for name, kept in (("additions", 0), ("changes", 1)):
+        whole._pipeline.save_pretrained(folder)
+        if kept:
+            file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+            tensors = load_file(file)
+            tensors[changed] = tensors[changed] + 1
+            save_file(tensors, file, metadata={"format": "pt"})
+        output = tmp_path / name / "drag_nuwa.safetensors"
+        asked = ["adapter", "convert", str(nuwa_folder), str(output), "--beside", str(folder)]
+        assert main(asked) == 0, capsys.readouterr().err
+        (output.parent / "config.json").write_text((nuwa_folder / "config.json").read_text())
+        keys = load_file(output).keys()
+        own = [key for key in keys if "flow_" not in key and ".lora_" not in key]
+        assert own == [f"{UNET}out.0.weight"] * kept
+        assert main(["adapter", "check", str(output.parent)]) == 0
+        outline = outline_with(outline_of(str(folder)), [output.parent])
+        assert outline.hash_weights() != outline_of(str(folder)).hash_weights()
+        beside = loaded(outline, device="cpu", dtype="float32", memory="low" if kept else "fast")
+        video = generate(contract.scene(), backbone=beside, controller=DragNUWA(), sampling=small)
+        assert torch.allclose(video.frames, wanted.frames, atol=1e-5)
+    with pytest.raises(FieldError, match=r"^backbone: .*additions to a Stable Video Diffusion of widths"):
+        outline_with(outline_of(), [output.parent])
+    with pytest.raises(FieldError, match=r"^beside: .* is another than the file's"):
+        convert(AdapterFiles.read(nuwa_folder), tmp_path / "x.safetensors", _with_other_decoder(folder))
+
+
+def _with_other_decoder(folder: Path) -> Path:
+    file = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    tensors["decoder.conv_in.bias"] = tensors["decoder.conv_in.bias"] + 1
+    save_file(tensors, file, metadata={"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize("said", [{"num_head_channels": 0}, {"num_head_channels": "x"}, {"clip_head_channels": 7}])
+def test_a_config_that_cannot_be_is_a_fault(nuwa_folder: Path, said: dict[str, object]) -> None:
+    found = AdapterFiles.read(nuwa_folder)
+    faults = kind_named("drag-nuwa").faults(replace(found, config={**found.config, **said}))
+    assert len(faults) == 1
 
 
 def test_a_blur_of_another_kind_is_refused(tmp_path: Path) -> None:

@@ -175,3 +175,23 @@ def shape_faults(
 def shapes_of(module: Any) -> dict[str, tuple[int, ...]]:
     """Key -> shape of a module's weights, which may lie on the meta device."""
     return {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
+
+
+def size_of(found: AdapterFiles, kind: str, key: str, axis: int, otherwise: int | None = None) -> int:
+    """A tensor's size along an axis; ``otherwise`` where it is absent. FieldError for files that cannot say it."""
+    if key not in found.tensors:
+        if otherwise is not None:
+            return otherwise
+        raise FieldError("adapter", f"{found.place} is no whole {kind}: {key} is missing", "fetch it again")
+    shape = found.tensors[key].shape
+    if not axis < len(shape) or shape[axis] < 1:
+        raise FieldError("adapter", f"{found.place} is no {kind}: {key} is {list(shape)}", "fetch it again")
+    return shape[axis]
+
+
+def said_number(found: AdapterFiles, name: str, otherwise: int) -> int:
+    """A whole number above 0 in the folder's config.json; FieldError for anything else under that name."""
+    value = found.config.get(name, otherwise)
+    if not isinstance(value, int) or value < 1:
+        raise FieldError("adapter", f"{found.place} says {name} {value!r}", "give a whole number above 0")
+    return value

@@ -155,9 +155,10 @@ def outline_with(outline: Outline, sources: Sequence[str | Path]) -> Outline:
     return made
 
 
-def convert(found: AdapterFiles, output: Path) -> Path:
+def convert(found: AdapterFiles, output: Path, beside: Path | None = None) -> Path:
     """Writes the tensors of a pickle (``weights_only``) or of any adapter as one safetensors file, number for number.
 
+    ``beside`` is a model's folder: of a drag-nuwa that brings a model only what is not in that folder is written.
     Raises FieldError for a name that is no safetensors file's, and for several files.
     """
     from safetensors.torch import save_file
@@ -169,7 +170,8 @@ def convert(found: AdapterFiles, output: Path) -> Path:
     if len(found.files) != 1:
         raise FieldError("adapter", f"{found.place} holds {len(found.files)} files", "convert them one by one")
     check_place(output)
-    tensors = {key: tensor.contiguous().clone() for key, tensor in found.load().items()}
+    kept = found.load() if beside is None else DRAG_NUWA.beside(found, beside)
+    tensors = {key: tensor.contiguous().clone() for key, tensor in kept.items()}
     with writing(output) as temporary:
         save_file(tensors, temporary)
     return output

@@ -31,6 +31,9 @@ class AdapterConvertOptions:
     """A file (.pth, .ckpt, .safetensors)."""
     output: Positional[Path]
     """A name ending in .safetensors; replaced if it is there."""
+    beside: Path | None = None
+    """A Stable Video Diffusion's folder: of a drag-nuwa, which brings a whole one, only what is not there is written.
+    The result is used with --backbone FOLDER."""
 
 
 def adapter(arguments: Sequence[str]) -> None:
@@ -38,7 +41,7 @@ def adapter(arguments: Sequence[str]) -> None:
     actions = {"check": _check, "convert": _convert}
     action, *rest = list(arguments) or ["--help"]
     if action in ("-h", "--help"):
-        print("usage: sgi2v adapter check FILE | convert FILE OUTPUT.safetensors   (--help explains each)")
+        print("usage: sgi2v adapter check FILE | convert FILE OUTPUT.safetensors [--beside FOLDER]   (each has --help)")
         return
     if action not in actions:
         raise FieldError("adapter", f"unknown {action!r}", f"known are {', '.join(actions)}")
@@ -69,4 +72,4 @@ def _convert(arguments: Sequence[str]) -> None:
     from sgi2v.backbones.adapter_files import AdapterFiles
     from sgi2v.backbones.adapter_kinds import convert
 
-    print(convert(AdapterFiles.read(Path(options.file)), options.output))
+    print(convert(AdapterFiles.read(Path(options.file)), options.output, options.beside))

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from sgi2v.backbones.adapter_files import AdapterFiles, shape_faults, shapes_of
+from sgi2v.backbones.adapter_files import AdapterFiles, shape_faults, shapes_of, size_of
 from sgi2v.backbones.base import Outline
 from sgi2v.backbones.svd.outline import SVDOutline, SVDSettings
 from sgi2v.errors import FieldError
@@ -94,36 +94,33 @@ def sizes_of(found: AdapterFiles) -> ControlSizes:
     """Sizes as the shapes and a config.json beside them say; FieldError naming the key by which they cannot be."""
     from sgi2v.backbones.svd.adapters.drag_anything import ControlSizes
 
-    heads = found.tensors
-
-    def shape(key: str) -> tuple[int, ...]:
-        if key not in heads or not heads[key].shape:
-            raise FieldError("adapter", f"{found.place} is no whole drag-anything: {key} is missing", "fetch it again")
-        return heads[key].shape
+    def size(key: str, axis: int) -> int:
+        return size_of(found, "drag-anything", key, axis)
 
     def widths(branch: str, first: int) -> tuple[int, ...]:
         part = f"controlnet_cond_embedding.{branch}"
-        count = sum(key.startswith(f"{part}.") and key.endswith(".weight") for key in heads)
-        return (first, *(shape(f"{part}.{2 * index + 1}.weight")[0] for index in range(count // 2)))
+        count = sum(key.startswith(f"{part}.") and key.endswith(".weight") for key in found.tensors)
+        return (first, *(size(f"{part}.{2 * index + 1}.weight", 0) for index in range(count // 2)))
 
-    levels = 0
-    while f"down_blocks.{levels}.resnets.0.spatial_res_block.conv1.weight" in heads:
+    width = "down_blocks.{}.resnets.0.spatial_res_block.conv1.weight"
+    levels = 1
+    while width.format(levels) in found.tensors:
         levels += 1
-    channels = tuple(shape(f"down_blocks.{n}.resnets.0.spatial_res_block.conv1.weight")[0] for n in range(levels))
-    if not channels:
-        shape("down_blocks.0.resnets.0.spatial_res_block.conv1.weight")
+    channels = tuple(size(width.format(level), 0) for level in range(levels))
     said = found.config.get("num_attention_heads", _HEADS)
-    attention = tuple(int(one) for one in said) if isinstance(said, list | tuple) else (int(said),) * levels
-    if len(attention) != levels:
-        raise FieldError("adapter", f"{found.place} says {len(attention)} numbers of heads for {levels} levels")
+    heads = tuple(said) if isinstance(said, list | tuple) else (said,) * levels
+    if len(heads) != levels or not all(isinstance(one, int) and one > 0 for one in heads):
+        raise FieldError("adapter", f"{found.place} says num_attention_heads {said!r} for {levels} levels")
+    if any(c % 32 or c % h for c, h in zip(channels, heads, strict=True)):
+        raise FieldError("adapter", f"{found.place} has widths {list(channels)} for heads {list(heads)}")
     return ControlSizes(
         channels=channels,
-        heads=attention,
-        in_channels=shape("conv_in.weight")[1],
-        context=shape("down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight")[1],
-        told=shape("add_embedding.linear_1.weight")[1],
-        heat=widths("blocks", shape("controlnet_cond_embedding.conv_in.weight")[0]),
-        looks=widths("blocks_feature", shape("controlnet_cond_embedding.blocks_feature.0.weight")[1]),
+        heads=heads,
+        in_channels=size("conv_in.weight", 1),
+        context=size("down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight", 1),
+        told=size("add_embedding.linear_1.weight", 1),
+        heat=widths("blocks", size("controlnet_cond_embedding.conv_in.weight", 0)),
+        looks=widths("blocks_feature", size("controlnet_cond_embedding.blocks_feature.0.weight", 1)),
     )
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from sgi2v.backbones.adapter_files import AdapterFiles, shape_faults
+from sgi2v.backbones.adapter_files import AdapterFiles
 from sgi2v.backbones.base import Outline
 from sgi2v.backbones.svd.adapters.drag_nuwa_names import UNET
 from sgi2v.errors import FieldError
+from sgi2v.lazy import torch
 
 if TYPE_CHECKING:
     from sgi2v.backbones.adapters import Adapter
@@ -28,7 +30,10 @@ class DragNUWAKind:
 
     kind: Final = "drag-nuwa"
     steered_by: Final = "drag-nuwa"
-    needs: Final = "no other model: its file brings a Stable Video Diffusion of its own (leave --backbone out)"
+    needs: Final = (
+        "no other model where its file brings a Stable Video Diffusion of its own (leave --backbone out), else the one "
+        "that it was converted beside"
+    )
     published: Final[Mapping[str, tuple[str, str]]] = _PUBLISHED
 
     def recognises(self, found: AdapterFiles) -> bool:
@@ -37,25 +42,35 @@ class DragNUWAKind:
 
     def faults(self, found: AdapterFiles) -> tuple[str, ...]:
         """Against the networks that the file's own shapes tell."""
-        from sgi2v.backbones.svd.adapters.drag_nuwa_shapes import OPTIONAL, expected
+        from sgi2v.backbones.svd.adapters.drag_nuwa_shapes import faults_of
 
         try:
-            wanted = expected(found)
+            return faults_of(found)
         except FieldError as error:  # a key is missing by which the sizes would be known
             return (error.problem,)
-        return shape_faults(found.tensors, wanted, OPTIONAL)
 
     def count(self, found: AdapterFiles) -> int:
         """The flow's layers and the low-rank additions; the rest of the file is the model."""
         return found.count_of("flow_", ".lora_")
 
     def outline(self, found: AdapterFiles, beside: Outline) -> Outline:
-        """The file's own model; FieldError where another was named."""
-        from sgi2v.backbones.svd.adapters.drag_nuwa_model import DragNUWAOutline
+        """The file's own model, or for additions alone the one beside; FieldError where these do not go together."""
+        from sgi2v.backbones.svd.adapters.drag_nuwa_model import DragNUWABeside, DragNUWAOutline
+        from sgi2v.backbones.svd.adapters.drag_nuwa_shapes import brings_model
 
+        if not brings_model(found):
+            return DragNUWABeside.joining(found, beside)
         if beside.name != "bundled":
             raise FieldError("backbone", f"{found.place} brings a model of its own", "leave --backbone out")
         return DragNUWAOutline.in_file(found)
+
+    def beside(self, found: AdapterFiles, folder: Path) -> dict[str, torch.Tensor]:
+        """The tensors of a whole file that a Stable Video Diffusion's folder has not; FieldError where it is none."""
+        from sgi2v.backbones.svd.adapters.drag_nuwa_model import changes_beside
+
+        if not self.recognises(found):
+            raise FieldError("beside", f"{found.place} is no drag-nuwa, which alone brings a model", "leave it out")
+        return changes_beside(found, folder)
 
     def load(self, found: AdapterFiles, outline: Outline) -> Adapter:
         """Its additions; FieldError where the file's blur is not the published one."""

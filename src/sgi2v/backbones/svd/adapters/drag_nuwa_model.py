@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
-from sgi2v.backbones.adapter_files import AdapterFiles
-from sgi2v.backbones.base import Mode
+from sgi2v.backbones.adapter_files import AdapterFiles, tensors_of
+from sgi2v.backbones.base import Mode, Outline
 from sgi2v.backbones.svd.adapters.drag_nuwa_names import (
     BLUR,
     CLIP,
@@ -19,8 +21,16 @@ from sgi2v.backbones.svd.adapters.drag_nuwa_names import (
     autoencoder_key,
     clip_key,
 )
-from sgi2v.backbones.svd.adapters.drag_nuwa_shapes import Sizes, linears, published_layer, unet_keys
+from sgi2v.backbones.svd.adapters.drag_nuwa_shapes import (
+    Sizes,
+    additions_of,
+    brings_model,
+    linears,
+    published_layer,
+    unet_keys,
+)  # fmt: skip
 from sgi2v.backbones.svd.outline import SVDOutline, SVDSettings
+from sgi2v.backbones.weights import forms_in, variant_of
 from sgi2v.checks import Bounds
 from sgi2v.errors import FieldError
 from sgi2v.grid import Grid
@@ -129,6 +139,95 @@ class DragNUWAOutline(SVDOutline):
         return SVD.made_of(self, *(one.to(dtype) for one in networks), device=device, memory=memory, compiled=compiled)
 
 
+@dataclass(frozen=True, kw_only=True)
+class DragNUWABeside(SVDOutline):
+    """A folder's model with those weights of the U-Net in place that DragNUWA has changed."""
+
+    files: AdapterFiles
+
+    @classmethod
+    def joining(cls, found: AdapterFiles, beside: Outline) -> DragNUWABeside:
+        """The model under the released settings; FieldError for one of another kind or of other widths."""
+        sizes = Sizes.of(found)
+        widths = beside.unet.get("block_out_channels") if type(beside) is SVDOutline else None
+        if not isinstance(beside, SVDOutline) or widths is None or tuple(widths) != sizes.channels:
+            raise FieldError(
+                "backbone",
+                f"{found.place} holds additions to a Stable Video Diffusion of widths {list(sizes.channels)}, not to "
+                f"{beside.name}",
+                "give the one that it was converted beside",
+            )
+        fields = {one.name: getattr(beside, one.name) for one in dataclasses.fields(beside)}
+        return cls(**{**fields, "settings": DragNUWASettings(recipes={}), "files": found})
+
+    def hash_weights(self) -> str:
+        """SHA-256 over the folder's and the file's."""
+        return hashlib.sha256(f"{super().hash_weights()} {self.files.sha256}".encode()).hexdigest()
+
+    def fetched(self, *, half: bool) -> DragNUWABeside:
+        """With the folder's weights on this machine."""
+        return cast(DragNUWABeside, super().fetched(half=half))
+
+    def load(self, *, device: torch.device, dtype: torch.dtype, memory: Mode, compiled: bool = False) -> SVD:
+        """The model with the changed weights, without DragNUWA's additions."""
+        backbone = super().load(device=device, dtype=dtype, memory=memory, compiled=compiled)
+        unet, sizes = backbone.denoiser, Sizes.of(self.files)
+        _set_eps(unet)
+        keys = {name: key for name, (_, key) in unet_keys(unet, sizes).items()}
+        for name, value in self.files.load().items():
+            if name in keys:
+                unet.get_parameter(keys[name]).data.copy_(value)
+        return backbone
+
+
+def _set_eps(unet: torch.nn.Module) -> None:
+    for name, module in unet.named_modules():
+        if isinstance(module, torch.nn.GroupNorm) and ".attentions." not in name:
+            module.eps = _EPS
+
+
+def changes_beside(found: AdapterFiles, folder: Path) -> dict[str, torch.Tensor]:
+    """The additions in a whole file, and those weights of its U-Net that are others than a folder's.
+
+    Weights are compared in the coarser of the two number formats. FieldError for a file without a model, a folder of
+    other networks, or one whose autoencoder or image encoder is another: then the file is needed whole.
+    """
+    if not brings_model(found):
+        raise FieldError("adapter", f"{found.place} brings no model", "give the whole file")
+    sizes, tensors = Sizes.of(found), found.load()
+    with torch.device("meta"):
+        unet = sizes.unet()
+    theirs = _folder_tensors(folder, "unet")
+    kept = {name: tensors[name] for name in additions_of(unet, sizes)}
+    for name, (_, key) in unet_keys(unet, sizes).items():
+        if not _same(tensors[name], theirs.get(key)):
+            kept[name] = tensors[name]
+    _, vae, clip = _loaded(sizes, tensors)
+    for part, network in (("vae", vae), ("image_encoder", clip)):
+        theirs = _folder_tensors(folder, part)
+        for key, value in network.state_dict().items():
+            if not key.endswith("position_ids") and not _same(value.to(tensors[f"{DECODER}decoder.conv_in.bias"].dtype),
+                                                              theirs.get(key)):  # fmt: skip
+                raise FieldError("beside", f"{folder / part} is another than the file's ({key})", "keep the file whole")
+    return kept
+
+
+def _folder_tensors(folder: Path, part: str) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = {}
+    for file in forms_in(folder, part).get(variant_of(folder, part, "float32") or "", ()):
+        found |= tensors_of(file)
+    if not found:
+        raise FieldError("beside", f"{folder / part} holds no weights", "give a Stable Video Diffusion's folder")
+    return found
+
+
+def _same(ours: torch.Tensor, theirs: torch.Tensor | None) -> bool:
+    if theirs is None or ours.shape != theirs.shape:
+        return False
+    coarser = min(ours.dtype, theirs.dtype, key=lambda one: one.itemsize)
+    return torch.equal(ours.to(coarser), theirs.to(coarser))
+
+
 def _json(config: Mapping[str, object]) -> Json:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in config.items()}
 
@@ -140,9 +239,7 @@ def _loaded(sizes: Sizes, tensors: Mapping[str, torch.Tensor]) -> tuple[Any, Any
         unet, vae, _ = sizes.networks()
     clip = sizes.image_encoder()
     unet.load_state_dict({key: tensors[name].float() for name, (_, key) in unet_keys(unet, sizes).items()}, assign=True)
-    for name, module in unet.named_modules():
-        if isinstance(module, torch.nn.GroupNorm) and ".attentions." not in name:
-            module.eps = _EPS
+    _set_eps(unet)
     levels = len(sizes.vae)
     for half, prefix in (("encoder", ENCODER), ("decoder", DECODER)):
         part = getattr(vae, half)
@@ -176,7 +273,7 @@ def load_additions(found: AdapterFiles) -> DragNUWAAdapter:
     sizes, tensors = Sizes.of(found), found.load()
     _check_blur(tensors.get(BLUR), found.place)
     with torch.device("meta"):
-        unet, _, _ = sizes.networks()
+        unet = sizes.unet()
     pairs = {}
     for layer, _ in linears(unet):
         name = published_layer(layer, sizes)

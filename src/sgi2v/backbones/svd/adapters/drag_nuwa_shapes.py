@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sgi2v.backbones.adapter_files import AdapterFiles, shapes_of
+from sgi2v.backbones.adapter_files import AdapterFiles, said_number, shape_faults, shapes_of, size_of
 from sgi2v.backbones.quiet import quiet_libraries
 from sgi2v.backbones.svd.adapters.drag_nuwa_names import (
     BLUR,
@@ -17,7 +17,6 @@ from sgi2v.backbones.svd.adapters.drag_nuwa_names import (
     UNET,
     autoencoder_key,
     clip_key,
-    film_blocks,
     unet_layer,
 )
 from sgi2v.errors import FieldError
@@ -65,13 +64,8 @@ class Sizes:
         """
         heads = found.tensors
 
-        def shape(key: str) -> tuple[int, ...]:
-            if key not in heads or not heads[key].shape:
-                raise FieldError("adapter", f"{found.place} is no whole drag-nuwa: {key} is missing", "fetch it again")
-            return heads[key].shape
-
-        def level(n: int) -> str:
-            return f"{UNET}input_blocks.{1 + 3 * n}.0.in_layers.2.weight"
+        def size(key: str, axis: int, otherwise: int | None = None) -> int:
+            return size_of(found, "drag-nuwa", key, axis, otherwise)
 
         def count(pattern: str) -> int:
             n = 0
@@ -79,29 +73,38 @@ class Sizes:
                 n += 1
             return n
 
-        encoder = ENCODER + "encoder."
-        levels = count(f"{UNET}flow_blocks.{{}}.0.bias")
+        whole = brings_model(found)
+        encoder, visual = ENCODER + "encoder.", CLIP + "visual."
         vae_levels = count(encoder + "down.{}.block.0.norm1.weight")
-        conv_in = shape(f"{UNET}input_blocks.0.0.weight")
-        visual = CLIP + "visual."
-        return cls(
-            channels=tuple(shape(level(n))[0] for n in range(levels)),
-            in_channels=conv_in[1],
-            out_channels=shape(f"{UNET}out.2.weight")[0],
-            context=shape(f"{UNET}input_blocks.1.1.transformer_blocks.0.attn2.to_k.linear.weight")[1],
-            told=shape(f"{UNET}label_emb.0.0.linear.weight")[1],
-            rank=shape(f"{UNET}time_embed.0.lora_down.weight")[0],
-            head=int(found.config.get("num_head_channels", HEAD_CHANNELS)),
-            vae=tuple(shape(f"{encoder}down.{n}.block.0.conv1.weight")[0] for n in range(vae_levels)),
+        made = cls(
+            channels=tuple(
+                size(f"{UNET}flow_blocks.{level}.{2 if level else 8}.weight", 0)
+                for level in range(count(f"{UNET}flow_blocks.{{}}.0.bias"))
+            ),
+            in_channels=size(f"{UNET}input_blocks.0.0.weight", 1, None if whole else 8),
+            out_channels=size(f"{UNET}out.2.weight", 0, None if whole else 4),
+            context=size(f"{UNET}input_blocks.1.1.transformer_blocks.0.attn2.to_k.lora_down.weight", 1),
+            told=size(f"{UNET}label_emb.0.0.lora_down.weight", 1),
+            rank=size(f"{UNET}time_embed.0.lora_down.weight", 0),
+            head=said_number(found, "num_head_channels", HEAD_CHANNELS),
+            vae=tuple(size(f"{encoder}down.{n}.block.0.conv1.weight", 0) for n in range(vae_levels)),
             vae_layers=count(encoder + "down.0.block.{}.norm1.weight"),
             clip=(
-                shape(f"{visual}class_embedding")[0],
+                size(f"{visual}class_embedding", 0),
                 count(visual + "transformer.resblocks.{}.ln_1.weight"),
-                shape(f"{visual}conv1.weight")[-1],
-                shape(f"{visual}transformer.resblocks.0.mlp.c_fc.weight")[0],
-            ),
-            clip_head=int(found.config.get("clip_head_channels", CLIP_HEAD_CHANNELS)),
+                size(f"{visual}conv1.weight", 3),
+                size(f"{visual}transformer.resblocks.0.mlp.c_fc.weight", 0),
+            )
+            if whole
+            else (0, 0, 0, 0),
+            clip_head=said_number(found, "clip_head_channels", CLIP_HEAD_CHANNELS),
         )
+        wrong = [n for n in made.channels if n % 32 or n % made.head] + [n for n in made.vae if n % 32]
+        if wrong or not made.channels or made.clip[0] % made.clip_head:
+            raise FieldError(
+                "adapter", f"{found.place} has widths that no drag-nuwa has ({wrong or made.clip[0]})", "fetch it again"
+            )
+        return made
 
     @property
     def attentive(self) -> tuple[bool, ...]:
@@ -123,14 +126,20 @@ class Sizes:
     def networks(self) -> tuple[Any, Any, Any]:
         """diffusers' U-Net and temporal autoencoder and transformers' image encoder; on whichever device is chosen."""
         with quiet_libraries():
-            from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
+            from diffusers import AutoencoderKLTemporalDecoder
 
         vae = AutoencoderKLTemporalDecoder(
             block_out_channels=self.vae, layers_per_block=self.vae_layers, latent_channels=self.out_channels,
             down_block_types=("DownEncoderBlock2D",) * len(self.vae),
         )  # fmt: skip
-        unet = UNetSpatioTemporalConditionModel(**self.unet_config())
-        return unet, vae, self.image_encoder()
+        return self.unet(), vae, self.image_encoder()
+
+    def unet(self) -> Any:
+        """diffusers' U-Net alone."""
+        with quiet_libraries():
+            from diffusers import UNetSpatioTemporalConditionModel
+
+        return UNetSpatioTemporalConditionModel(**self.unet_config())
 
     def image_encoder(self) -> Any:
         """transformers' image encoder alone."""
@@ -145,6 +154,37 @@ class Sizes:
         return CLIPVisionModelWithProjection(config)
 
 
+def brings_model(found: AdapterFiles) -> bool:
+    """True for a file with a whole Stable Video Diffusion in it, False for additions beside a folder's."""
+    return any(key.startswith(DECODER) for key in found.tensors)
+
+
+def faults_of(found: AdapterFiles) -> tuple[str, ...]:
+    """Keys that are absent, unknown or of a wrong shape, a sentence each.
+
+    Additions beside a folder may hold any of the U-Net's own weights, where these are others than the folder's.
+    """
+    if brings_model(found):
+        return shape_faults(found.tensors, expected(found), OPTIONAL)
+    sizes = Sizes.of(found)
+    with torch.device("meta"):
+        unet = sizes.unet()
+    own = {name: shape for name, (shape, _) in unet_keys(unet, sizes).items()}
+    return shape_faults(found.tensors, own | additions_of(unet, sizes), frozenset(own))
+
+
+def additions_of(unet: Any, sizes: Sizes) -> dict[str, tuple[int, ...]]:
+    """Keys of all that is added to the U-Net, with their shapes."""
+    from sgi2v.backbones.svd.adapters.drag_nuwa import flow_shapes
+
+    keys = {UNET + name: shape for name, shape in flow_shapes(sizes.channels, sizes.layers).items()}
+    for layer, module in linears(unet):
+        name = published_layer(layer, sizes)
+        keys[f"{name}.lora_down.weight"] = (sizes.rank, module.in_features)
+        keys[f"{name}.lora_up.weight"] = (module.out_features, sizes.rank)
+    return keys
+
+
 def expected(found: AdapterFiles) -> Mapping[str, tuple[int, ...]]:
     """Every key of a whole file of these sizes with its shape."""
     text = {CLIP + name: found.tensors[CLIP + name].shape for name in TEXT if CLIP + name in found.tensors}
@@ -153,17 +193,10 @@ def expected(found: AdapterFiles) -> Mapping[str, tuple[int, ...]]:
 
 def expected_of(sizes: Sizes, text: Mapping[str, tuple[int, ...]]) -> Mapping[str, tuple[int, ...]]:
     """The same of sizes; ``text`` are the shapes of the text side, which nothing uses: any will do."""
-    from sgi2v.backbones.svd.adapters.drag_nuwa import flow_shapes
-
     with torch.device("meta"):
         unet, vae, clip = sizes.networks()
         plain = _plain_decoder(sizes)
-    keys = {name: shape for name, (shape, _) in unet_keys(unet, sizes).items()}
-    for layer, module in linears(unet):
-        name = published_layer(layer, sizes)
-        keys[f"{name}.lora_down.weight"] = (sizes.rank, module.in_features)
-        keys[f"{name}.lora_up.weight"] = (module.out_features, sizes.rank)
-    keys |= {UNET + name: shape for name, shape in flow_shapes(sizes.channels, sizes.layers).items()}
+    keys = {name: shape for name, (shape, _) in unet_keys(unet, sizes).items()} | additions_of(unet, sizes)
     levels = len(sizes.vae)
     for half, prefixes in (("encoder", (ENCODER, DECODER)), ("decoder", (DECODER,))):
         for key, shape in shapes_of(getattr(vae, half)).items():
@@ -218,6 +251,3 @@ def _plain_decoder(sizes: Sizes) -> Any:
         in_channels=sizes.out_channels, out_channels=3, block_out_channels=sizes.vae,
         up_block_types=("UpDecoderBlock2D",) * len(sizes.vae), layers_per_block=sizes.vae_layers,
     )  # fmt: skip
-
-
-__all__ = ["OPTIONAL", "Sizes", "expected", "film_blocks", "linears", "published_layer", "unet_keys"]
