@@ -22,7 +22,7 @@ ROOMS = (
     "errors lazy plugins",
     "checks files listing signatures writing",
     "scene scene_io images reference traj camera curves fitting records segmentation",
-    "grid step solvers planning points attention taps alignment spectrum sparse sparse_product",
+    "grid step solvers planning points signals attention taps alignment spectrum sparse sparse_product",
     "dragging cut_and_drag device migrations",
     "backbones",
     "controllers",

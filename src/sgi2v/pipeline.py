@@ -69,10 +69,12 @@ def plan(
     controller: Controller | None = None,
     sampling: Sampling | None = None,
     tracks: Tracks | None = None,
+    adapters: Sequence[Adapter] = (),
 ) -> Plan:
     """The run that `generate` would make of these arguments, from what is known before any weight is read.
 
-    ``tracks`` stand for what the scene becomes at the model's size, as a light record keeps it.
+    ``adapters`` are those that take part beside the outline's own. ``tracks`` stand for what the scene becomes at the
+    model's size, as a light record keeps it.
 
     Raises FieldError for a size the model cannot make, a first box outside the picture, a range without a step, a
     layer the model does not have, or a scene in which there is nothing to steer by.
@@ -96,12 +98,14 @@ def plan(
             f"the scene has none, and {controller_name(controller)} steers by them",
             "draw one, or choose controller:none",
         )
+    steered = check_steered(controller, outline, adapters)
     grid = outline.grid(width, height, num_frames)
     tracks = tracks or tracks_of(scene, grid)
     tracks.check_first_boxes()
+    remarks = controller.remarks(tracks, grid)
     levels = outline.levels(num_steps, grid)
     schedule = controller.schedule(levels)
-    unused = list(outline.check(scene, controller, sampling))
+    unused = [*outline.check(scene, controller, sampling), *controller.unheeded(tracks, grid), *steered]
     if scene.reference is not None and not uses.reference:
         unused.append("reference clip")
     if not uses.masks and any(motion.mask is not None for motion in scene.motions):
@@ -119,10 +123,25 @@ def plan(
         tracks=tracks,
         levels=levels,
         schedule=schedule,
-        warnings=(*kept, *less_guided(controller, settings, levels), *cut_off, *fast, *squashed(scene, grid)),
+        warnings=(*kept, *remarks, *less_guided(controller, settings, levels), *cut_off, *fast, *squashed(scene, grid)),
         unused=kept,
         too_fast=fast,
     )
+
+
+def check_steered(controller: Controller, outline: Outline, adapters: Sequence[Adapter] = ()) -> tuple[str, ...]:
+    """FieldError unless every kind of trained system that the method steers is there once; the others in words."""
+    own = [one.kind for one in getattr(outline, "adapters", ())]
+    given = [kind for one in adapters if (kind := getattr(one, "kind", ""))]
+    kinds, wanted = [*own, *given], controller.uses().adapters
+    for kind in wanted:
+        if kinds.count(kind) != 1:
+            there = f"{kinds.count(kind)} of them are there" if kind in kinds else "they are not there"
+            raise FieldError(
+                "adapter", f"{controller_name(controller)} steers weights of {kind}, and {there}",
+                "give them with --adapter FILE, a name or a hub id, once",
+            )  # fmt: skip
+    return tuple(f"the weights of {kind}" for kind in dict.fromkeys(kinds) if kind not in wanted)
 
 
 def generate(
@@ -143,7 +162,8 @@ def generate(
 
     ``backbone`` defaults to the bundled model, ``controller`` to the method that the backbone names for
     whoever names none (``settings.default``), with what it recommends.
-    ``adapters`` take part in every pass (:mod:`sgi2v.backbones.adapters`). ``progress`` is called at every step and
+    ``adapters`` take part in every pass (:mod:`sgi2v.backbones.adapters`), beside those that were loaded with the
+    backbone; a trained system only where the method steers its kind. ``progress`` is called at every step and
     guided iteration; ``cancelled`` is asked as often, and the run raises :class:`Cancelled` when it answers True.
     ``preview`` is shown what the middle frame looks like so far, in 0..1, at up to six of the steps, decoded by
     itself; it changes nothing. ``noise`` stands instead of what the seed would give, ``reference_latents`` instead of
@@ -181,12 +201,13 @@ def _generate(
     record: Recording = "light",
 ) -> Video:
     """As :func:`generate`; ``repeated`` is the run that is made again, if one is."""
-    from sgi2v.backbones.adapters import identities
+    from sgi2v.backbones.adapters import identities, kind_of, taking_part
     from sgi2v.video import Video
 
     drawn_from_noise = repeated is not None and repeated.version == 1
     tracks = None if repeated is None else tracks_seen(scene, repeated)
-    planned = plan(scene, backbone.outline, controller=controller, sampling=sampling, tracks=tracks)
+    planned = plan(scene, backbone.outline, controller=controller, sampling=sampling, tracks=tracks, adapters=adapters)
+    adapters = taking_part(_with_own(backbone, adapters), planned.controller.uses().adapters)
     scene, sampling, grid = planned.scene, planned.sampling, planned.grid
     given.check(planned.controller, grid)
     number = str(backbone.dtype).removeprefix("torch.")
@@ -223,7 +244,7 @@ def _generate(
     text = Text(prompt=scene.prompt, negative=scene.negative_prompt)
     try:
         with ExitStack() as adapted:
-            for adapter in adapters:
+            for adapter in taking_part(adapters, ()):
                 adapted.enter_context(backbone.adapted(adapter))
             reporter.progress(Progress(phase="encode"))
             condition = backbone.encode(planned.tracks.image, text, grid, generator)
@@ -239,6 +260,7 @@ def _generate(
                 generator=generator_of_1(noise) if drawn_from_noise else generator,
                 text=text,
                 reference_latents=given.reference_latents,
+                adapters={kind_of(adapter): adapter for adapter in adapters if kind_of(adapter)},
             )
             solver = SOLVERS[sampling.solver]
             latents = sample(planned.controller, setup, noise=noise, reporter=reporter, solver=solver)
@@ -298,10 +320,12 @@ def replay(
     settings = run.backbone.get("settings")
     if not isinstance(settings, Mapping):
         raise FieldError("run.backbone.settings", "missing; the record is damaged")
-    _check_adapters(run, adapters)
     given = Given(noise=noise, reference_latents=reference_latents)
     given.check_recorded(run.inputs)
+    if backbone is None:
+        _check_adapters(run, controller, adapters)
     backbone = backbone or load_backbone(trusted_source(run), dtype=dtype)
+    _check_adapters(run, controller, _with_own(backbone, adapters))
     if backbone.weights_sha256 != run.backbone.get("weights_sha256"):
         raise FieldError(
             "backbone",
@@ -322,14 +346,19 @@ def replay(
     )
 
 
-def _check_adapters(run: Run, adapters: Sequence[Adapter]) -> None:
-    """FieldError unless these are the run's adapters, as strong and in its order."""
-    from sgi2v.backbones.adapters import identities
+def _with_own(backbone: Backbone, adapters: Sequence[Adapter]) -> tuple[Adapter, ...]:
+    """The adapters that were loaded with a backbone, then others."""
+    return (*getattr(backbone, "adapters", ()), *adapters)
+
+
+def _check_adapters(run: Run, controller: Controller, adapters: Sequence[Adapter]) -> None:
+    """FieldError unless those of some adapters that take part are the run's, as strong and in its order."""
+    from sgi2v.backbones.adapters import identities, taking_part
 
     def decisive(found: Sequence[Mapping[str, object]]) -> list[tuple[object, object]]:
         return [(one.get("sha256"), one.get("scale", 1.0)) for one in found]
 
-    if decisive(run.adapters) != decisive(identities(adapters)):
+    if decisive(run.adapters) != decisive(identities(taking_part(adapters, controller.uses().adapters))):
         named = [f"{one.get('name')} (scale {one.get('scale', 1.0)})" for one in run.adapters]
         wanted = ", ".join(named) or "no adapter"
         raise FieldError("adapters", f"the video was made with {wanted}", "give these, in this order")

@@ -135,6 +135,8 @@ class Uses:
     """True where it changes what the model is given of the picture."""
     weights: tuple[str, ...] = ()
     """Methods that the model's weights must have been trained for; none for any weights."""
+    adapters: tuple[str, ...] = ()
+    """Kinds of trained systems whose weights it steers, one of each (:mod:`sgi2v.backbones.adapter_kinds`)."""
 
     def __or__(self, other: Uses) -> Uses:
         """Parts that two methods use together."""
@@ -149,6 +151,7 @@ class Uses:
             masks=self.masks or other.masks,
             image=self.image or other.image,
             weights=tuple(dict.fromkeys((*self.weights, *other.weights))),
+            adapters=tuple(dict.fromkeys((*self.adapters, *other.adapters))),
         )
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, Final, Union, get_type_hints
 
@@ -88,12 +89,13 @@ def default_options(arguments: Sequence[str]) -> GenerateOptions:
     """
     backbone = _said(arguments, "--backbone") or ModelChoice.backbone
     recipe = _said(arguments, "--recipe")
-    if backbone == BUNDLED or Path(backbone).is_dir():
+    adapter = _all_said(arguments, "--adapter")
+    if adapter or backbone == BUNDLED or Path(backbone).is_dir():
         probed = "--no-probed" not in arguments
-        settings = ModelChoice(backbone=backbone, recipe=recipe, probed=probed).outline().settings
+        settings = ModelChoice(backbone=backbone, recipe=recipe, probed=probed, adapter=adapter).outline().settings
     else:
         settings = settings_with_recipe(settings_of(backbone), recipe)
-    known = backbone in (BUNDLED, *names()) or Path(backbone).is_dir()
+    known = bool(adapter) or backbone in (BUNDLED, *names()) or Path(backbone).is_dir()
     size = {name: getattr(settings, name) for name in Settings.SIZE} if known else {}
     kind = _options_for(settings)
     default = kind(
@@ -250,4 +252,15 @@ def _said(arguments: Sequence[str], option: str) -> str | None:
         name, equals, value = argument.partition("=")
         if name == option:
             found = value if equals else next(iter(arguments[index + 1 :]), found)
+    return found
+
+
+def _all_said(arguments: Sequence[str], option: str) -> tuple[str, ...]:
+    """The values of an option that takes several, up to the next option or method; of several such the last's."""
+    found: tuple[str, ...] = ()
+    for index, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name == option:
+            rest = takewhile(lambda word: not word.startswith(("--", "controller:")), arguments[index + 1 :])
+            found = (value,) if equals else tuple(rest)
     return found

@@ -17,6 +17,7 @@ from sgi2v.errors import FieldError
 if TYPE_CHECKING:
     from sgi2v.content_check import ContentCheck
     from sgi2v.exchange import Form
+    from sgi2v.run import Run
 
 
 def generate(arguments: Sequence[str]) -> None:
@@ -184,15 +185,16 @@ def replay(arguments: Sequence[str]) -> None:
     from sgi2v.opening import ModelChoice, check_loras, loras
     from sgi2v.pipeline import replay
     from sgi2v.planning import Sampling
-    from sgi2v.run import Run, trusted_source
+    from sgi2v.run import Run
 
     run = Run.from_dict(record)
     begun = time.perf_counter()
     model = ModelChoice(
-        backbone=options.backbone or trusted_source(run),
+        backbone=options.backbone or _source(run, adapted=bool(options.adapter)),
         device=options.device,
         dtype=run.sampling.get("dtype"),
         memory=options.memory,
+        adapter=options.adapter,
         transformer=options.transformer,
         transformer_2=options.transformer_2,
         quantise=options.quantise,
@@ -215,6 +217,19 @@ def replay(arguments: Sequence[str]) -> None:
             video.save(output, record=options.record, provenance=options.provenance)
     say(video, bar, begun, quiet=options.quiet)
     print(output)
+
+
+def _source(run: "Run", *, adapted: bool) -> str:
+    """The model that a record names; where adapters are given, which may bring theirs, a strange name is no mistake."""
+    from sgi2v.backbones.registry import BUNDLED
+    from sgi2v.run import trusted_source
+
+    try:
+        return trusted_source(run)
+    except FieldError:
+        if adapted:
+            return BUNDLED
+        raise
 
 
 def demo(arguments: Sequence[str]) -> None:

@@ -137,6 +137,8 @@ class ReplayOptions:
     """The file of the second network's, likewise."""
     quantise: Literal["int8", "fp8"] | None = None
     """Rounding of the weights, likewise."""
+    adapter: tuple[str, ...] = ()
+    """The weights of trained systems, where the video was made with some: files, folders, names or hub ids."""
     lora: tuple[str, ...] = ()
     """The LoRA files, FILE[:weight][:high or :low], where the video was made with some."""
     device: str | None = None

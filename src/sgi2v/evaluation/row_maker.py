@@ -110,7 +110,7 @@ class RowMaker:
             planned = self._sampling(seed)
             record = {**dataclasses.asdict(planned), "dtype": str(self.backbone.dtype).removeprefix("torch.")}
             settings = dataclasses.asdict(self.backbone.settings)
-            made = {
+            made: Json = {
                 "controller": _drawn(flat(controller_to_dict(method))),
                 "sampling": record,
                 "backbone": {
@@ -118,6 +118,10 @@ class RowMaker:
                     "settings": {k: v for k, v in settings.items() if k not in Settings.ADVICE},
                 },
             }
+            steered = method.uses().adapters
+            if steered:
+                own = getattr(self.backbone, "adapters", ())
+                made["adapters"] = [one.sha256 for one in own if one.kind in steered]
             # As JSON first: a tuple is no list, and so would not be known as what says nothing.
             clip |= _without_off(json.loads(json.dumps(made, allow_nan=False)))
         else:

@@ -204,10 +204,18 @@ def _backbone_info(name: str, outline: Outline, recipe: str | None) -> dict[str,
         "max_speed": MAX_SPEED * min(settings.width, settings.height),
         "recipes": list(settings.recipes),
         "default_controller": settings.default,
-        "controllers": [_controller_info(kind, settings) for kind in (*controllers(), *COMBINATIONS)],
+        "controllers": [
+            _controller_info(kind, settings) for kind in (*controllers(), *COMBINATIONS) if _has_weights(kind, outline)
+        ],
         "sampling": describe(Sampling, size),
         "settings": describe(type(settings), own, _ELSEWHERE),
     }
+
+
+def _has_weights(name: str, outline: Outline) -> bool:
+    """False for a trained system whose weights are not loaded with the model."""
+    wanted = {kind for part in name.split("+") for kind in controllers()[part]().uses().adapters}
+    return wanted <= {one.kind for one in getattr(outline, "adapters", ())}
 
 
 def _controller_info(name: str, settings: Settings) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from sgi2v.backbones.dit.outline import (
     read_parts,
     tile_share,
 )
-from sgi2v.backbones.dit.text import TextRules
 from sgi2v.backbones.fields import check_class, flag, number, numbers, positive
+from sgi2v.backbones.text import TextRules
 from sgi2v.errors import FieldError
 from sgi2v.grid import Grid
 from sgi2v.lazy import torch

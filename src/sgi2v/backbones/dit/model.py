@@ -20,8 +20,8 @@ from sgi2v.backbones.arrangement import Arrangement
 from sgi2v.backbones.base import CLEAN, Mode, Outlined, Text
 from sgi2v.backbones.dit.features import feature, rotated, tapped
 from sgi2v.backbones.dit.outline import DiTOutline
-from sgi2v.backbones.dit.text import Texts
 from sgi2v.backbones.swapping import swapped
+from sgi2v.backbones.text import Texts
 from sgi2v.checks import choice
 from sgi2v.device import has_own_memory
 from sgi2v.errors import FieldError

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypeVar
 from sgi2v.backbones.base import CLEAN, Method, Mode, Settings, check_range, settings_with
 from sgi2v.backbones.dit.schedules import flow_levels
 from sgi2v.backbones.dit.single_file import check_file, check_unfused
-from sgi2v.backbones.dit.text import TextRules, check_length, check_there, has_encoder
 from sgi2v.backbones.fields import number, wrong
 from sgi2v.backbones.folder import CONFIGS, SETTINGS_FILE, check_parts, content_sha256, fetch, read_json, weights_sha256
+from sgi2v.backbones.text import TextRules, check_length, check_there, has_encoder
 from sgi2v.backbones.weights import check_weights, check_weights_there, weight_files
 from sgi2v.checks import Bounds, check_text
 from sgi2v.errors import FieldError

@@ -19,8 +19,8 @@ from sgi2v.backbones.dit.outline import (
     tile_share,
 )
 from sgi2v.backbones.dit.schedules import check_flow_schedule
-from sgi2v.backbones.dit.text import TextRules
 from sgi2v.backbones.fields import check_class, check_values, flag, number, positive, wrong
+from sgi2v.backbones.text import TextRules
 from sgi2v.checks import Bounds
 from sgi2v.errors import FieldError
 from sgi2v.grid import Grid
