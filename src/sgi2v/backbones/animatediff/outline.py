@@ -155,6 +155,17 @@ class AnimateDiffOutline:
         return int(2 ** (len(self.vae["block_out_channels"]) - 1))
 
     @property
+    def aspects(self) -> tuple[float, float]:
+        """From the model's own size to that size stood upright."""
+        own = self.settings.width / self.settings.height
+        return min(own, 1 / own), max(own, 1 / own)
+
+    @property
+    def multiple(self) -> int:
+        """Pixels of a cell of the denoiser's lowest level, which joins its levels cell by cell."""
+        return int(self.stride * 2 ** (len(self.unet["block_out_channels"]) - 1))
+
+    @property
     def max_frames(self) -> int:
         """Frames that the motion modules have positions for."""
         return int((self.adapter or self.unet).get("motion_max_seq_length", 32))
