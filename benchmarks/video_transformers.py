@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 import torch
 import tyro
@@ -26,10 +26,10 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 from benchmarks.architecture import META
 from benchmarks.counting import Count, count
 from benchmarks.phases import tracks_over
-from sgi2v.backbones import Mode
+from sgi2v.backbones.base import MODES, Mode
 from sgi2v.backbones.cogvideox.model import CogVideoX
 from sgi2v.backbones.cogvideox.outline import CogVideoXOutline, CogVideoXSettings
-from sgi2v.backbones.dit.memory import Numbers, peaks
+from sgi2v.backbones.dit.memory import SLACK, Numbers, peaks
 from sgi2v.backbones.dit.model import DiTCondition, Networks, VideoTransformer
 from sgi2v.backbones.dit.outline import DiTOutline
 from sgi2v.backbones.ltx.model import LTX, LTXNetworks
@@ -39,6 +39,8 @@ from sgi2v.backbones.wan.outline import PUBLISHED, WanOutline
 from sgi2v.controllers import SGI2V, Setup
 from sgi2v.grid import Grid
 
+ROWS: Final = Path(__file__).with_suffix(".json")
+"""The counted rows, against which a test holds the memory plan."""
 Size = tuple[int, int, int]
 """Width, height, frames."""
 _SHIFTED: Mapping[str, Any] = MappingProxyType(
@@ -270,7 +272,7 @@ def count_row(backbone: VideoTransformer, size: Size) -> Row:
     once = {name: fast[name].added + visiting for name in fast if name not in balanced}
     for name in ("decode", "encode a clip"):
         # Tiles take many passes to count, and are no more than the whole: left out where something else is more.
-        if low["guided"].held + once[name] > low["guided"].total:
+        if low["guided"].held + once[name] > _peak(low):
             low |= subject.counts("low", name)
             del once[name]
     backbone.use_memory("fast")
@@ -311,16 +313,39 @@ def planned(row: Row) -> Mapping[Mode, int]:
     return peaks(outline, numbers, outline.grid(*row.size), META, torch.bfloat16)
 
 
-def main(models: tuple[str, ...] = tuple(MODELS), rows: Path = Path("benchmarks/video_transformers.json")) -> None:
-    """Count, print the tables and write the rows."""
-    found = []
+def table(rows: Sequence[Row]) -> str:
+    """Counts and, in brackets, what the memory plan expects (without its tenth for an allocator), in GB."""
+    lines = [
+        "| model | size | tokens | TFLOP of a pass | of a guided iteration | live: step | guided | and checkpointed "
+        "| decode | encode a clip | `fast` | `balanced` | `low` |",
+        "|---" * 13 + "|",
+    ]
+    for row in rows:
+        plan = planned(row)
+        width, height, num_frames = row.size
+        live = [row.live[name] for name in ("step", "guided", "guided, checkpointed", "decode", "encode a clip")]
+        peak = [f"{row.peak[mode] / 1e9:.1f} ({plan[mode] / SLACK / 1e9:.1f})" for mode in MODES]
+        cells = [row.model, f"{width}×{height}×{num_frames}", f"{row.tokens:,}"]
+        cells += [f"{row.forward / 1e12:.1f}", f"{row.guided / 1e12:.1f}", *(f"{one / 1e9:.1f}" for one in live), *peak]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def read_rows(file: Path = ROWS) -> list[Row]:
+    """Rows as :func:`main` wrote them."""
+    return [Row(**{**row, "size": tuple(row["size"])}) for row in json.loads(file.read_text())]
+
+
+def main(models: tuple[str, ...] = tuple(MODELS), rows: Path = ROWS) -> None:
+    """Count, write the rows as they come, and print the table."""
+    found: list[Row] = []
     for name in models:
         backbone = full_size(name)
         for size in MODELS[name].sizes:
-            row = count_row(backbone, size)
-            found.append(row)
-            print(json.dumps(dataclasses.asdict(row)), flush=True)
-    rows.write_text(json.dumps([dataclasses.asdict(row) for row in found]))
+            found.append(count_row(backbone, size))
+            rows.write_text(json.dumps([dataclasses.asdict(row) for row in found], indent=1))
+            print(f"{name} {size}", flush=True)
+    print(table(found))
 
 
 if __name__ == "__main__":

@@ -449,7 +449,7 @@ class BackboneContract:
     def test_words_change_the_video_or_go_unused(self, bench: Bench) -> None:
         negative = replace(bench.scene, negative_prompt="a green field")
         sampling, none = bench.subject.sampling, Controller()
-        unused = plan(negative, bench.outline, controller=none, sampling=sampling).warnings
+        unused = plan(negative, bench.outline, controller=none, sampling=sampling).unused
         assert bool(unused) == (not bench.outline.takes_text)
         video = generate(negative, backbone=bench.backbone, controller=none, sampling=sampling)
         assert torch.equal(video.frames, bench.ran("none")[0].frames) == (not bench.outline.takes_text)

@@ -2,7 +2,8 @@
 
 Every ``<model>/<name>.npz`` beside a ``<model>/model`` is a run of diffusers' or Time-to-Move's own pipeline, as its
 ``meta`` describes it. The same is asked of :func:`sgi2v.generate` here, for any kind of model, and compared: one line a
-recording. The exit code is 1 where a tolerance is missed, and where nothing was compared.
+recording. The exit code is 1 where a tolerance is missed, and where nothing was compared. A folder of a trained system
+(config.json and golden.npz, tests/peer_recordings.py) is recognised by its config.json.
 """
 
 import argparse
@@ -11,7 +12,7 @@ import json
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -269,16 +270,45 @@ def answer(file: Path) -> tuple[bool | None, str]:
     return found.met, f"{recording.name}: {'met' if found.met else 'MISSED'}: {found}"
 
 
+def answer_system(folder: Path, parts: Callable[[Path, Path], Iterator[Any]]) -> tuple[bool, str]:
+    """True where every part of a trained system's recording is met; and a line of all."""
+    try:
+        with tempfile.TemporaryDirectory() as made:
+            found = list(parts(folder, Path(made)))
+    except FieldError as error:
+        return False, f"{folder.name}: MISSED: {error}"
+    met = all(one.met for one in found)
+    return met, f"{folder.name}: {'met' if met else 'MISSED'}: {', '.join(map(str, found))}"
+
+
+def systems_in(folder: Path) -> list[tuple[Path, Callable[[Path, Path], Iterator[Any]]]]:
+    """Folders of recordings of trained systems that are known, the folder itself or below it, each with its way."""
+    import peer_image_conductor
+    import peer_recordings
+
+    known = peer_recordings.system_of, peer_image_conductor.system_of
+    places = sorted(file.parent for file in folder.rglob("golden.npz"))
+    return [(place, parts) for place in places for of in known if (parts := of(place)) is not None]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs every recording of a folder; 0 where all that can be met are."""
     parser = argparse.ArgumentParser(prog="python -m tests.recordings", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", type=Path, help="holds <model>/<name>.npz and <model>/model")
+    parser.add_argument(
+        "folder", type=Path, help="holds <model>/<name>.npz and <model>/model, or is a trained system's recording"
+    )
     parser.add_argument("--only", default="", help="a part of <model>/<name>: others are left out")
     options = parser.parse_args(arguments)
-    found = []
+    found: list[bool | None] = []
     for file in recordings_in(options.folder):
         if options.only in f"{file.parent.name}/{file.stem}":
             met, line = answer(file)
+            found.append(met)
+            sys.stdout.write(f"{line}\n")
+            sys.stdout.flush()
+    for place, parts in systems_in(options.folder):
+        if options.only in place.name:
+            met, line = answer_system(place, parts)
             found.append(met)
             sys.stdout.write(f"{line}\n")
             sys.stdout.flush()
@@ -288,4 +318,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))  # where its neighbours lie, which Python does not know by itself
     sys.exit(main())

@@ -22,7 +22,7 @@ from sgi2v.step import Reporter, Step
 from tiny import tiny_unet
 
 ROOT = Path(__file__).parents[1]
-NAMES = ("counting", "architecture", "timing", "phases", "yardstick", "full_size")
+NAMES = ("counting", "architecture", "timing", "phases", "yardstick", "full_size", "video_transformers")
 
 
 @pytest.fixture(scope="module")
@@ -242,3 +242,22 @@ def test_a_whole_benchmark_at_small_scale(
     assert "did not run" not in printed
     lines = file.read_text().splitlines()
     assert lines == [line for line in printed.splitlines() if line.startswith("{")]
+
+
+def test_the_memory_plan_of_transformers_is_within_a_tenth_of_what_was_counted(bench: Any) -> None:
+    module = bench.video_transformers
+    rows = module.read_rows()
+    assert {row.model for row in rows} == set(module.MODELS)
+    for row in rows:
+        for mode, planned in module.planned(row).items():
+            assert abs(planned / module.SLACK / row.peak[mode] - 1) < 0.1, (row.model, row.size, mode)
+
+
+def test_a_counted_row_is_what_is_counted_now(bench: Any) -> None:
+    module = bench.video_transformers
+    row = next(row for row in module.read_rows() if row.model == "ltx-video")
+    backbone = module.full_size(row.model)
+    grid = backbone.grid(*row.size)
+    found = module.Subject(backbone=backbone, grid=grid).counts("fast", "step")["step"]
+    assert (found.flop // 2, found.added) == (row.forward, row.live["step"])
+    assert sum(one.numel() for one in backbone.denoiser.parameters()) == row.numbers["transformer"]

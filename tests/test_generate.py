@@ -8,6 +8,8 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sgi2v import (
     SGI2V,
@@ -26,6 +28,9 @@ from sgi2v import (
     generate,
     replay,
 )
+from sgi2v.backbones.registry import outline_of
+from sgi2v.grid import fit_image, shown_part
+from sgi2v.pipeline import plan
 from sgi2v.run import public_name, trusted_source
 from tiny import load_svd, tiny_svd
 
@@ -216,3 +221,77 @@ def test_a_record_names_no_folder_of_the_machine_and_none_is_followed(backbone: 
     assert public_name("bundled") == "bundled"
     assert public_name("stabilityai/stable-video-diffusion-img2vid") == "stabilityai/stable-video-diffusion-img2vid"
     assert public_name("/models/mine/") == public_name("C:\\models\\mine") == "mine"
+
+
+def test_what_contain_adds_is_cut_off_unless_it_is_to_stay(backbone: SVD) -> None:
+    """The frames of both are the same but for the padding; records without the field, as of before, keep it."""
+    tall = Scene(image=PIL.Image.new("RGB", (30, 60), "orange"), fit="contain")
+    size: dict[str, Any] = {"width": 64, "height": 64, "num_frames": 3, "num_steps": 2}
+    made = {}
+    for padding in ("cut", "keep"):
+        sampling = Sampling(**size, padding=padding)
+        made[padding] = generate(tall, backbone=backbone, controller=Controller(), sampling=sampling)
+    cut, kept = made["cut"], made["keep"]
+    assert cut.frames.shape == (3, 3, 64, 32) and kept.frames.shape == (3, 3, 64, 64)
+    assert torch.equal(cut.frames, kept.frames[..., 16:48])
+    assert cut.run is not None and kept.run is not None
+    assert cut.run["sampling"]["padding"] == "cut" and "padding" not in kept.run["sampling"]
+    assert cut.run["version"] == "2.2" and cut.run["required"] == ["sampling.padding"] and kept.run["version"] == 1
+    for video in (cut, kept):
+        assert video.run is not None
+        record = video.recorded("light").run
+        assert record is not None
+        light = Run.from_dict(record)
+        assert (
+            torch.equal(replay(light, backbone=backbone).frames, video.frames)
+            and light.key == Run.from_dict(video.run).key
+        )
+        again = replay(Run.from_dict(video.run), backbone=backbone)
+        assert torch.equal(again.frames, video.frames) and again.run == video.run
+    assert Run.from_dict(cut.run).key != Run.from_dict(kept.run).key
+    for fit in ("stretch", "cover"):
+        whole = generate(replace(tall, fit=fit), backbone=backbone, controller=Controller(), sampling=Sampling(**size))
+        assert whole.frames.shape == (3, 3, 64, 64) and whole.run is not None and whole.run["version"] == 1
+
+
+@pytest.mark.parametrize(
+    ("size", "fit", "said"),
+    [
+        (
+            (30, 60),
+            "stretch",
+            "picture of 30x60 is stretched to 64x64, things to 2.00 times their width for their height; fit: cover",
+        ),
+        ((120, 60), "stretch", "things to 0.50 times"),
+        ((30, 60), "cover", ""),
+        ((30, 60), "contain", ""),
+        ((640, 641), "stretch", ""),
+        ((500, 500), "stretch", ""),
+    ],
+)
+def test_a_squashed_picture_is_said_once_and_leaves_the_record_as_it_was(
+    size: tuple[int, int], fit: Any, said: str
+) -> None:
+    scene = Scene(image=PIL.Image.new("RGB", size), fit=fit)
+    sampling = Sampling(width=64, height=64, num_frames=3, num_steps=2)
+    planned = plan(scene, outline_of(tiny_svd(3, light=True)), controller=Controller(), sampling=sampling)
+    assert len(planned.warnings) == bool(said) and planned.unused == ()
+    assert not said or said in planned.warnings[0]
+
+
+@given(st.tuples(*(st.integers(1, 300),) * 4))
+def test_the_part_that_is_shown_is_where_the_image_lies(sides: tuple[int, int, int, int]) -> None:
+    """The literal twin: white lies on black wherever the padding of a white picture is not."""
+    source, target = sides[:2], sides[2:]
+    place = shown_part(source, target, "contain")
+    left, top, right, bottom = place
+    assert 0 <= left < right <= target[0] and 0 <= top < bottom <= target[1]
+    assert right - left == target[0] or bottom - top == target[1]
+    picture = PIL.Image.fromarray(
+        np.add.outer(np.arange(source[1]) % 7, np.arange(source[0]) % 5).astype(np.uint8) * 20
+    )
+    shown = np.asarray(fit_image(picture, *target, "contain"))
+    small = np.asarray(picture.resize((right - left, bottom - top), PIL.Image.Resampling.BICUBIC))
+    assert np.array_equal(shown[top:bottom, left:right], small)
+    for fit in ("stretch", "cover"):
+        assert shown_part(source, target, fit) == (0, 0, *target)

@@ -45,8 +45,9 @@ MISTAKES = {
     "scene.json sg-i2v": r"controller: 'sg-i2v' names no method; say controller:sg-i2v",
     "scene.json --controller sg-i2v": r"controller: '--controller' names no method; say controller:",
     "scene.json controller=freetraj": r"controller: 'controller=freetraj' names no method; say controller:freetraj",
-    "photo.png": r"scene: photo.png is a picture, not a scene; say in a scene.json which box of it goes where",
-    "photo.png controller:none": r"scene: photo.png is a picture",
+    "photo.png": r"scene: photo.png is a photo, and nothing is said to move in it; add --drag",
+    "photo.png --drag": r".*--drag",
+    "photo.png --drag 5,5": r"drags\[0\]: 5,5 goes nowhere",
 }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 
@@ -46,3 +47,11 @@ def test_the_suite_is_pointed_at_a_model_as_the_page_says(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stdout + done.stderr
     assert "test_none_is_plain_sampling_to_the_last_bit" in done.stdout
     assert "test_cancelling_leaves_nothing[sg-i2v]" in done.stdout
+
+
+def test_a_sentence_is_said_from_python_as_the_page_says(tmp_path: Path) -> None:
+    _, program = programs("say.md")
+    Image.new("RGB", (400, 300), "teal").save(tmp_path / "photo.jpg")
+    done = run(f"{program}\nprint(len(scene.motions), scene.fit)\n", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["['--drag cup: 120,120,240,240 -> 260,180 scale 1.5']", "1 aspect"]

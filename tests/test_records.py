@@ -62,6 +62,12 @@ def test_a_scene_of_version_2_1_means_what_it_meant() -> None:
         scene_from_dict({**kept("2.1"), "version": 2})
 
 
+def test_a_scene_of_version_2_2_means_what_it_meant() -> None:
+    scene = load_scene(RECORDS / "scene-2.2.json")
+    assert (scene.fit, scene.prompt, scene.motions[0].name) == ("aspect", "a disc moves right", "disc")
+    assert scene_to_dict(scene)["version"] == "2.2" and scene_to_dict(replace(scene, fit="cover"))["version"] == 1
+
+
 def test_a_file_may_require_what_is_known() -> None:
     """A record within a run does: an older program must not leave out what decides the video."""
     data = {**kept("2.1"), "required": ["negative_prompt"]}
@@ -81,14 +87,14 @@ def test_every_version_of_scenes_is_kept_and_described(version: int | str) -> No
 def test_what_a_newer_minor_version_adds_is_left_out_and_named() -> None:
     data = kept(2)
     scene = scene_from_dict(data)
-    data |= {"version": "2.2", "mood": "calm"}
+    data |= {"version": "2.3", "mood": "calm"}
     data["motions"][0]["box"]["depth"] = 3
     data["motions"][0]["layer"] = {"front": True}
     with pytest.warns(NewerRecord) as told:
         assert scene_from_dict(data) == scene
     assert len(told) == 1
     assert str(told[0].message) == (
-        "version: 2.2 is newer than this program, which leaves out mood, motions.box.depth, motions.layer; update sgi2v"
+        "version: 2.3 is newer than this program, which leaves out mood, motions.box.depth, motions.layer; update sgi2v"
     )
 
 
@@ -100,7 +106,7 @@ def test_a_newer_minor_version_without_anything_new_is_read_in_silence() -> None
 
 
 def test_what_a_newer_version_requires_must_be_known() -> None:
-    data = {**kept(1), "version": "2.2", "required": ["motions.path.tension", "mood"]}
+    data = {**kept(1), "version": "2.3", "required": ["motions.path.tension", "mood"]}
     data["motions"][0]["path"][1]["tension"] = 0.5
     with pytest.raises(FieldError, match="must be known; update sgi2v") as error:
         scene_from_dict(data)
@@ -118,7 +124,7 @@ def test_an_unknown_field_of_a_known_version_is_a_mistake(version: int | str) ->
 
 @pytest.mark.parametrize("version", [3, "3.0", "3.1", 10**30])
 def test_a_newer_major_version_is_refused(version: int | str) -> None:
-    with pytest.raises(FieldError, match=r"is newer than 2\.1, the newest known here; update sgi2v") as error:
+    with pytest.raises(FieldError, match=r"is newer than 2\.2, the newest known here; update sgi2v") as error:
         scene_from_dict({**kept(1), "version": version})
     assert error.value.field == "version"
 

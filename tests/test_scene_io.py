@@ -145,7 +145,7 @@ KEY = {"time": 0.2, "x": 1, "y": 2}
 BAD: list[tuple[str, Any, str]] = [
     ("format", ..., r"format: None is not a scene; say \"sgi2v-scene\""),
     ("format", "other", r"format: 'other' is not a scene"),
-    ("version", 3, r"version: 3 is newer than 2.1, the newest known here; update sgi2v"),
+    ("version", 3, r"version: 3 is newer than 2.2, the newest known here; update sgi2v"),
     ("version", "1", r"version: '1' is not a version; say a whole number from 1 to 2"),
     ("version", True, r"version: True is not a version"),
     ("colour", 3, r"colour: 3 under an unknown field; known are fit, format, image, motions"),

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+import sgi2v.backbones.dit.features
 import sgi2v.backbones.svd.features
 import toy_motion.model
 from plugged import write_entry_points
@@ -25,12 +26,16 @@ from sgi2v.grid import Track, Tracks
 from sgi2v.spectrum import merge_frequencies, with_statistics_of
 from sgi2v.step import Level, Reporter, Step
 from tiny import load_svd, setup_of, tiny_svd
+from tiny_dit import tiny_dit
 from toy_motion.saving import save_toy
 
 GUIDED = Range(low=0.5, high=0.999, unit="noise-level")
 LAYERS = {
     "svd": ("up_blocks.2.attentions.1", "up_blocks.3.attentions.0"),
     "toy-flow": ("blocks.0", "blocks.1"),
+    "ti2v-5b": ("blocks.0", "blocks.1"),
+    "a14b": ("blocks.0", "blocks.1"),
+    "ltx": ("transformer_blocks.0", "transformer_blocks.1"),
 }
 NUM_STEPS = 6
 
@@ -40,7 +45,8 @@ def backbones(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str,
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(write_entry_points(tmp_path_factory.mktemp("site"))))
         toy = load_backbone(save_toy(tmp_path_factory.mktemp("toy")), device="cpu", dtype="float32")
-        yield {"svd": load_svd(tiny_svd(3), dtype="float32"), "toy-flow": toy}
+        models = {name: load_backbone(tiny_dit(name), device="cpu", dtype="float32") for name in list(LAYERS)[2:]}
+        yield {"svd": load_svd(tiny_svd(3), dtype="float32"), "toy-flow": toy, **models}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,14 +75,18 @@ class Bench:
             return controller.steer(self.x(index), self.step(index, reporter), controller.prepare(self.setup))
 
 
-@pytest.fixture(params=["svd", "toy-flow"])
+@pytest.fixture(params=LAYERS)
 def bench(request: pytest.FixtureRequest, backbones: Mapping[str, Backbone]) -> Bench:
     name = request.param
-    size = (64, 96, 3) if name == "svd" else (64, 96, 9)
-    grid = backbones[name].grid(*size)
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 64, 3), dtype=np.uint8))
-    first = np.array([[9.0, 17, 40, 60], [30, 50, 55, 80]], dtype=np.float32)
-    moves = np.linspace(0, 1, grid.num_frames)[:, None] * np.array([[16, 14, 16, 14], [-20, -30, -20, -30]])[:, None]
+    larger = 4 if name == "ltx" else 1  # its cells are of 32 pixels: some must lie outside both boxes
+    grid = backbones[name].grid(64 * larger, 96 * larger, {"svd": 3, "ltx": 17}.get(name, 9))
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (grid.height, grid.width, 3), dtype=np.uint8))
+    first = larger * np.array([[9.0, 17, 40, 60], [30, 50, 55, 80]], dtype=np.float32)
+    moves = (
+        larger
+        * np.linspace(0, 1, grid.num_frames)[:, None]
+        * np.array([[16, 14, 16, 14], [-20, -30, -20, -30]])[:, None]
+    )
     tracks = tuple(Track(boxes=(box + move).astype(np.float32)) for box, move in zip(first, moves, strict=True))
     backbone = backbones[name]
     return Bench(name, backbone, setup_of(backbone, Tracks(image=image, tracks=tracks), grid, num_steps=NUM_STEPS))
@@ -147,7 +157,7 @@ def frozen_first_frame(known: dict[int, tuple[Tensor, ...]]) -> Iterator[None]:
         return match_positions(query, keys(key)[0], num_heads, size)
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (sgi2v.backbones.svd.features, toy_motion.model):
+        for module in (sgi2v.backbones.svd.features, sgi2v.backbones.dit.features, toy_motion.model):
             patch.setattr(module, "first_frame_attention", attending)
             patch.setattr(module, "match_positions", matching)
         yield
@@ -188,8 +198,8 @@ def test_the_loss_falls_under_either_loss(bench: Bench) -> None:
     for loss, source in (("alignment", "first-frame"), ("matching", "match")):
         losses = Losses()
         lr = 0.003 if bench.name == "svd" else 0.01
-        bench.steered(bench.controller(source, loss=loss, lr=lr, lr_unit="noise", iterations=4), reporter=losses)
-        assert losses.seen[-1] < losses.seen[0], (loss, losses.seen)
+        bench.steered(bench.controller(source, loss=loss, lr=lr, lr_unit="noise", iterations=15), reporter=losses)
+        assert losses.seen[3] < losses.seen[0] and losses.seen[-1] < 0.97 * losses.seen[0], (loss, losses.seen)
 
 
 # ---------------------------------------------------------------- without a pass back

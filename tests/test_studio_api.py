@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 import re
+import shlex
 import threading
 import time
 import zipfile
@@ -18,16 +19,25 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sgi2v.cli import main
 from sgi2v.images import data_uri
 from sgi2v.run import Run
-from sgi2v.scene_io import scene_from_dict
+from sgi2v.scene_io import load_scene, scene_from_dict
 from sgi2v.video import load_video
 from studio_process import PATIENCE, REAL, StudioProcess, until
 from studio_scene import file_of, picture, scene
 from tiny import tiny_svd
 
 TOKEN = "sixteen or more characters"
-SMALL = {"seed": 3, "num_steps": 4, "width": 48, "height": 32, "num_frames": 3, "solver": "euler"}
+SMALL = {
+    "seed": 3,
+    "num_steps": 4,
+    "width": 48,
+    "height": 32,
+    "num_frames": 3,
+    "solver": "euler",
+    "padding": "cut",
+}
 OUTSIDE = {"left": -1, "top": 0, "right": 4, "bottom": 4}
 CONTROL = {
     "name": "sg-i2v",
@@ -298,6 +308,29 @@ def test_scenes_come_in_and_go_out(studio: StudioProcess) -> None:
         assert response.status_code == 422 and str(studio.data) not in response.text, response.text
 
 
+def test_a_scene_is_copied_as_the_command_that_makes_it(
+    studio: StudioProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scene as the page makes it of a photo, with a camera preset, against what the command line makes."""
+    monkeypatch.chdir(tmp_path)
+    picture().save("a photo.png")
+    kept = studio.http.post("/api/images", content=file_of(picture())).json()["image"]
+    path = [{"time": 0, "x": 20, "y": 16, "easing": "ease-in"}, {"time": 1, "x": 30, "y": 20.5, "scale": 1.25}]
+    motions = [
+        {"name": "it's", "kind": "object", "box": {"left": 12, "top": 8, "right": 28, "bottom": 24}, "path": path},
+        {"kind": "object", "box": {"left": 0, "top": 0, "right": 6.5, "bottom": 7}},
+    ]
+    drawn = {"format": "sgi2v-scene", "version": "2.2", "image": kept, "fit": "aspect", "motions": motions}
+    camera = studio.http.post("/api/camera", json={"scene": drawn, "camera": {"zoom": 1.1, "dx": -0.05}}).json()
+    drawn["motions"] += camera["motions"]
+    said = studio.http.post("/api/export/command", params={"photo": "a photo.png"}, json=drawn).json()
+    assert said["left_out"] == [] and said["command"].count("--drag") == 1
+    name, generate, photo, *rest = shlex.split(said["command"])
+    assert (name, generate, photo) == ("sgi2v", "generate", "a photo.png")
+    assert main(["convert", photo, "made.json", *rest]) == 0
+    assert load_scene("made.json") == scene_from_dict(studio.http.post("/api/export/scene", json=drawn).json())
+
+
 def test_a_clip_of_ones_own_and_a_mask_from_a_box(studio: StudioProcess, job: Any) -> None:
     done, _ = job
     clip = studio.http.post("/api/import/clip", content=studio.http.get(done["result"]["gif"]).content)
@@ -422,6 +455,7 @@ def test_every_operation_answers(studio: StudioProcess, job: Any) -> None:
     http.post("/api/import/traj", content=file.getvalue(), params={"image": image})
     http.post("/api/import/video", content=http.get(result["mp4"]).content)
     http.post("/api/export/scene", json=scene())
+    http.post("/api/export/command", params={"photo": "a.jpg"}, json=scene())
     http.post("/api/keep", json={"page": "a page", "pictures": [image]})
     long = send(studio, asked(sampling={**SMALL, "num_steps": 1000}, controller={"name": "none"})).json()["id"]
     until(lambda: http.get(f"/api/jobs/{long}/preview.png").is_success)

@@ -10,9 +10,12 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Route, ViewportSize
 
+from sgi2v.backbones.registry import outline_of
 from sgi2v.grid import Grid, tracks_of
+from sgi2v.planning import Sampling
 from sgi2v.scene import Box, Curve, Easing, Fit, Key, Kind, Motion, Scene, frame_times
 from sgi2v.scene_io import scene_to_dict
+from sgi2v.shape import shaped
 from studio_page import LAPTOP, STUDIO, Visit, chromium, needs_browser
 from studio_process import StudioProcess
 
@@ -227,3 +230,16 @@ def test_a_4k_screen_and_a_pen(browser: Browser, visit: Visit) -> None:
     assert large.page.evaluate(sides) == list(size.values())
     assert large.errors == [] and large.outside == []
     context.close()
+
+
+def test_a_video_takes_the_photos_shape_as_the_library_says(visit: Visit) -> None:
+    for width, height in ((400, 300), (300, 400), (512, 512), (1000, 200), (641, 384), (333, 777)):
+        model = {"width": 320, "height": 192, "multiple": 64, "aspects": [0.6, 320 / 192]}
+        found = visit.page.evaluate(
+            "([image, model]) => { const size = sgi2v.geometry.nearestSize(image, model);"
+            " return [size.width, size.height, sgi2v.geometry.comesTo('aspect', image, size, false)]; }",
+            [{"width": width, "height": height}, model],
+        )
+        scene = Scene(image=Image.new("RGB", (width, height)), fit="aspect")
+        planned, sampling = shaped(scene, outline_of("bundled"), Sampling())
+        assert found == [sampling.width, sampling.height, planned.fit]

@@ -23,9 +23,9 @@ from sgi2v.planning import Sampling
 from sgi2v.scene_io import scene_from_dict
 from sgi2v.studio.events import Hub
 from sgi2v.studio.fields import describe, explanations
-from sgi2v.studio.jobs import Worker
 from sgi2v.studio.pictures import Pictures, named_pictures
 from sgi2v.studio.problems import Problem
+from sgi2v.studio.process import Worker
 from sgi2v.studio.settings import Limits
 from studio_quick import quick_settings
 from studio_scene import file_of, picture, scene

@@ -10,8 +10,8 @@ import torch
 from transformers import T5EncoderModel, UMT5EncoderModel
 
 from sgi2v import load_backbone
-from sgi2v.backbones.dit.text import Texts
 from sgi2v.backbones.registry import outline_of
+from sgi2v.backbones.text import Texts
 from tiny_dit import tiny_dit, tokenizer
 
 TEXT = "a red ball rolls"

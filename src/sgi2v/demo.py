@@ -1,7 +1,7 @@
 """The demonstration: one scene without control and with it, drawn side by side, and how far its things went astray."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -72,6 +72,8 @@ def make_demo(
     `controller` is by default SG-I2V as the model recommends it. `progress` gives the callback for the clip of a title.
     Raises what `generate` raises.
     """
+    # What is shown beside and on the clips lies in the model's own picture.
+    sampling = replace(sampling or Sampling(), padding="keep")
     controller = controller or recommended("sg-i2v", backbone.settings.recommended)
     plain = generate(scene, backbone=backbone, controller=Controller(), sampling=sampling, progress=progress(TITLES[0]))
     controlled = generate(

@@ -13,7 +13,7 @@ MAX_BYTES: Final = 64 * 2**20
 
 _INSTEAD: Final = MappingProxyType(
     {
-        "a picture": "say in a scene.json which box of it goes where (docs/scene.md), or draw that in sgi2v studio",
+        "a picture": "say what should move in it, with --drag or in Python with Scene.of (docs/say.md)",
         "a video": "give a scene.json (docs/scene.md); sgi2v replay makes a video of sgi2v's again",
         "an array": "give the folder that holds it, with the img.png that it is for",
     }
@@ -42,6 +42,15 @@ def check_is_scene(path: Path) -> None:
     kind = _kind(start)
     if kind:
         raise FieldError("scene", f"{path} is {kind}, not a scene", _INSTEAD[kind])
+
+
+def is_picture(path: Path) -> bool:
+    """True for a file that begins as a picture does."""
+    try:
+        with path.open("rb") as file:
+            return _kind(file.read(16)) == "a picture"
+    except OSError:
+        return False
 
 
 def _kind(start: bytes) -> str:

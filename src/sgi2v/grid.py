@@ -151,7 +151,7 @@ def placement(source: tuple[int, int], target: tuple[int, int], fit: Fit) -> Pla
     if fit == "stretch":
         return Placement(size=target, offset=(0, 0))
     ratios = [target[k] / source[k] for k in range(2)]
-    factor = max(ratios) if fit == "cover" else min(ratios)
+    factor = min(ratios) if fit == "contain" else max(ratios)  # of aspect what is over is cut, as of cover
     width, height = (max(1, round(source[k] * factor)) for k in range(2))
     return Placement(size=(width, height), offset=((target[0] - width) // 2, (target[1] - height) // 2))
 
@@ -159,7 +159,7 @@ def placement(source: tuple[int, int], target: tuple[int, int], fit: Fit) -> Pla
 def fit_image(image: PIL.Image.Image, width: int, height: int, fit: Fit) -> PIL.Image.Image:
     """The image at a model's size, by Pillow's bicubic filter.
 
-    ``stretch`` ignores the aspect ratio (as published), ``cover`` crops what hangs over on both sides, ``contain``
+    ``stretch`` ignores the aspect ratio (as published), ``cover`` (and ``aspect``) crops what hangs over, ``contain``
     repeats the edge pixels outwards, since black bars are no part of any photo a model was trained on.
     """
     place = placement(image.size, (width, height), fit)
@@ -170,6 +170,13 @@ def fit_image(image: PIL.Image.Image, width: int, height: int, fit: Fit) -> PIL.
     rows = np.clip(np.arange(height) - place.offset[1], 0, place.size[1] - 1)
     columns = np.clip(np.arange(width) - place.offset[0], 0, place.size[0] - 1)
     return PIL.Image.fromarray(pixels[rows][:, columns])
+
+
+def shown_part(source: tuple[int, int], target: tuple[int, int], fit: Fit) -> tuple[int, int, int, int]:
+    """Half-open (left, top, right, bottom) in a model's picture of what is of the image: all but contain's padding."""
+    place = placement(source, target, fit)
+    left, top = (max(offset, 0) for offset in place.offset)
+    return left, top, min(left + place.size[0], target[0]), min(top + place.size[1], target[1])
 
 
 def _track(motion: Motion, scene: Scene, grid: Grid) -> Track:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from sgi2v.errors import FieldError
-from sgi2v.grid import Grid, Track, Tracks, placement, tracks_of
+from sgi2v.grid import Grid, Track, Tracks, placement, shown_part, tracks_of
 from sgi2v.images import data_bytes, data_uri, load_mask
 from sgi2v.records import Json
 from sgi2v.reference import Reference
@@ -41,6 +41,8 @@ def lightened(record: Json) -> Json:
         "boxes": [[[float(side) for side in box] for box in track.boxes] for track in tracks.tracks],
         "masks": [None if track.mask is None else data_uri(track.mask) for track in tracks.tracks],
     }
+    if run.sampling.get("padding") == "cut":
+        seen["shown"] = list(shown_part(scene.image.size, (grid.width, grid.height), scene.fit))
     return replace(run, scene=embedded(_carried(scene, tracks, grid)), seen=seen).to_dict()
 
 
@@ -63,6 +65,19 @@ def tracks_seen(scene: Scene, run: Run) -> Tracks | None:
         for index, (motion, box, mask) in enumerate(zip(scene.motions, places, masks, strict=True))
     ]
     return Tracks(image=scene.image, tracks=tuple(tracks), reference=_reference_seen(scene.reference, grid))
+
+
+def part_seen(run: Run) -> tuple[int, int, int, int] | None:
+    """The part (left, top, right, bottom) of what the model makes that a light record says is shown; None for all."""
+    part = None if run.seen is None else run.seen.get("shown")
+    if part is None:
+        return None
+    if isinstance(part, list) and len(part) == 4 and all(type(side) is int for side in part):
+        left, top, right, bottom = part
+        grid = _grid_of(run)
+        if 0 <= left < right <= grid.width and 0 <= top < bottom <= grid.height:
+            return left, top, right, bottom
+    raise FieldError("run.seen.shown", "no part of the clip", _DAMAGED)
 
 
 def _grid_of(run: Run) -> Grid:

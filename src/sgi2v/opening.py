@@ -44,6 +44,9 @@ class ModelChoice:
     layout, fp8-scaled ones too, or .gguf."""
     transformer_2: Path | None = None
     """The same of the second network, for low noise, of a model that has two."""
+    adapter: tuple[str, ...] = ()
+    """Weights of trained systems (drag-nuwa, drag-anything, image-conductor): files, folders, published names or hub
+    ids. sgi2v adapter check says what a file is."""
     quantise: Literal["int8", "fp8"] | None = None
     """Round a video transformer's weights to 8 bits as they are loaded, which halves them; needs sgi2v[quantised]."""
     probed: bool = True
@@ -55,6 +58,10 @@ class ModelChoice:
     def outline(self, changed: Mapping[str, object] | None = None) -> Outline:
         """The model before its weights are read, under a person's own advice, the recipe, then the changed settings."""
         outline = self._with_files(outline_of(self.backbone))
+        if self.adapter:
+            from sgi2v.backbones.adapter_kinds import outline_with
+
+            outline = outline_with(outline, self.adapter)
         if self.probed:
             outline = advised(outline, self.recipe)
         settings = settings_with_recipe(outline.settings, self.recipe)
@@ -79,7 +86,9 @@ class ModelChoice:
             getattr(sampling, name) or getattr(settings, name) for name in ("width", "height", "num_frames")
         )
         grid = outline.grid(width, height, num_frames)
-        return plan_memory(self.memory, outline, grid, place, outline.choose_dtype(self.dtype, place))
+        beside = sum(one.count for one in getattr(outline, "adapters", ()))
+        dtype = outline.choose_dtype(self.dtype, place)
+        return plan_memory(self.memory, outline, grid, place, dtype, beside=beside)
 
     def load(self, outline: Outline, *, memory: Memory | None = None) -> Backbone:
         """The outline's model with its weights, in silence; ``memory`` as planned, by default as chosen."""

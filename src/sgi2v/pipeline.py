@@ -16,19 +16,20 @@ from sgi2v.controllers import Controller, Setup, controller_from_dict, controlle
 from sgi2v.device import device_name
 from sgi2v.errors import FieldError
 from sgi2v.fitting import fitted
-from sgi2v.grid import Grid, Tracks, tracks_of
+from sgi2v.grid import Grid, Tracks, shown_part, tracks_of
 from sgi2v.latents import Given
 from sgi2v.lazy import torch
-from sgi2v.light import tracks_seen
+from sgi2v.light import part_seen, tracks_seen
 from sgi2v.migrations import generator_of_1
 from sgi2v.pace import keep_pace, pace_of
 from sgi2v.planning import Sampling, Schedule
 from sgi2v.progress import Progress, RunProgress
-from sgi2v.remarks import cut, less_guided, too_fast
+from sgi2v.remarks import cut, less_guided, squashed, too_fast
 from sgi2v.run import Run, public_name, trusted_source
 from sgi2v.sampling import sample
 from sgi2v.scene import Scene
 from sgi2v.scene_io import scene_from_dict
+from sgi2v.shape import shaped
 from sgi2v.solvers import SOLVERS
 from sgi2v.step import Level
 from sgi2v.video_tag import Recording
@@ -44,6 +45,8 @@ __all__ = ["Plan", "Progress", "generate", "plan", "replay"]
 class Plan:
     """A run that has been found possible: nothing left to a default, nothing computed yet."""
 
+    scene: Scene
+    """As the model takes it: of fit aspect, with the fit that it comes to (:mod:`sgi2v.shape`)."""
     sampling: Sampling
     controller: Controller
     grid: Grid
@@ -52,7 +55,7 @@ class Plan:
     schedule: Schedule
     warnings: tuple[str, ...]
     """Remarks to the person: what of the scene is left unused, what is guided less than it might be, which box cuts
-    its thing, what is too fast."""
+    its thing, what is too fast, how a picture is squashed."""
     unused: tuple[str, ...] = ()
     """Those of them that the record keeps: what of the scene is left unused."""
     too_fast: tuple[str, ...] = ()
@@ -66,16 +69,18 @@ def plan(
     controller: Controller | None = None,
     sampling: Sampling | None = None,
     tracks: Tracks | None = None,
+    adapters: Sequence[Adapter] = (),
 ) -> Plan:
     """The run that `generate` would make of these arguments, from what is known before any weight is read.
 
-    ``tracks`` stand for what the scene becomes at the model's size, as a light record keeps it.
+    ``adapters`` are those that take part beside the outline's own. ``tracks`` stand for what the scene becomes at the
+    model's size, as a light record keeps it.
 
     Raises FieldError for a size the model cannot make, a first box outside the picture, a range without a step, a
     layer the model does not have, or a scene in which there is nothing to steer by.
     """
     settings = outline.settings
-    sampling = sampling or Sampling()
+    scene, sampling = shaped(scene, outline, sampling or Sampling())
     unset = {f.name for f in dataclasses.fields(sampling) if getattr(sampling, f.name) is None}
     sampling = dataclasses.replace(sampling, **{name: getattr(settings, name) for name in unset})
     width, height, num_frames, num_steps = (
@@ -93,12 +98,14 @@ def plan(
             f"the scene has none, and {controller_name(controller)} steers by them",
             "draw one, or choose controller:none",
         )
+    steered = check_steered(controller, outline, adapters)
     grid = outline.grid(width, height, num_frames)
     tracks = tracks or tracks_of(scene, grid)
     tracks.check_first_boxes()
+    remarks = controller.remarks(tracks, grid)
     levels = outline.levels(num_steps, grid)
     schedule = controller.schedule(levels)
-    unused = list(outline.check(scene, controller, sampling))
+    unused = [*outline.check(scene, controller, sampling), *controller.unheeded(tracks, grid), *steered]
     if scene.reference is not None and not uses.reference:
         unused.append("reference clip")
     if not uses.masks and any(motion.mask is not None for motion in scene.motions):
@@ -109,16 +116,32 @@ def plan(
     fast = too_fast(scene, tracks, grid) if uses.motions else ()
     cut_off = cut(scene) if uses.motions else ()
     return Plan(
+        scene=scene,
         sampling=sampling,
         controller=controller,
         grid=grid,
         tracks=tracks,
         levels=levels,
         schedule=schedule,
-        warnings=(*kept, *less_guided(controller, settings, levels), *cut_off, *fast),
+        warnings=(*kept, *remarks, *less_guided(controller, settings, levels), *cut_off, *fast, *squashed(scene, grid)),
         unused=kept,
         too_fast=fast,
     )
+
+
+def check_steered(controller: Controller, outline: Outline, adapters: Sequence[Adapter] = ()) -> tuple[str, ...]:
+    """FieldError unless every kind of trained system that the method steers is there once; the others in words."""
+    own = [one.kind for one in getattr(outline, "adapters", ())]
+    given = [kind for one in adapters if (kind := getattr(one, "kind", ""))]
+    kinds, wanted = [*own, *given], controller.uses().adapters
+    for kind in wanted:
+        if kinds.count(kind) != 1:
+            there = f"{kinds.count(kind)} of them are there" if kind in kinds else "they are not there"
+            raise FieldError(
+                "adapter", f"{controller_name(controller)} steers weights of {kind}, and {there}",
+                "give them with --adapter FILE, a name or a hub id, once",
+            )  # fmt: skip
+    return tuple(f"the weights of {kind}" for kind in dict.fromkeys(kinds) if kind not in wanted)
 
 
 def generate(
@@ -139,7 +162,8 @@ def generate(
 
     ``backbone`` defaults to the bundled model, ``controller`` to the method that the backbone names for
     whoever names none (``settings.default``), with what it recommends.
-    ``adapters`` take part in every pass (:mod:`sgi2v.backbones.adapters`). ``progress`` is called at every step and
+    ``adapters`` take part in every pass (:mod:`sgi2v.backbones.adapters`), beside those that were loaded with the
+    backbone; a trained system only where the method steers its kind. ``progress`` is called at every step and
     guided iteration; ``cancelled`` is asked as often, and the run raises :class:`Cancelled` when it answers True.
     ``preview`` is shown what the middle frame looks like so far, in 0..1, at up to six of the steps, decoded by
     itself; it changes nothing. ``noise`` stands instead of what the seed would give, ``reference_latents`` instead of
@@ -177,13 +201,14 @@ def _generate(
     record: Recording = "light",
 ) -> Video:
     """As :func:`generate`; ``repeated`` is the run that is made again, if one is."""
-    from sgi2v.backbones.adapters import identities
+    from sgi2v.backbones.adapters import identities, kind_of, taking_part
     from sgi2v.video import Video
 
     drawn_from_noise = repeated is not None and repeated.version == 1
     tracks = None if repeated is None else tracks_seen(scene, repeated)
-    planned = plan(scene, backbone.outline, controller=controller, sampling=sampling, tracks=tracks)
-    sampling, grid = planned.sampling, planned.grid
+    planned = plan(scene, backbone.outline, controller=controller, sampling=sampling, tracks=tracks, adapters=adapters)
+    adapters = taking_part(_with_own(backbone, adapters), planned.controller.uses().adapters)
+    scene, sampling, grid = planned.scene, planned.sampling, planned.grid
     given.check(planned.controller, grid)
     number = str(backbone.dtype).removeprefix("torch.")
     method = controller_name(planned.controller)
@@ -191,11 +216,18 @@ def _generate(
     pixels = grid.width * grid.height * grid.num_frames
     if (pace := pace_of(kind)) is not None:
         reporter.pace = pace * pixels
+    size = grid.width, grid.height
+    part = None if repeated is None else part_seen(repeated)
+    part = part or shown_part(scene.image.size, size, scene.fit)
+    is_cut = sampling.padding == "cut" and part != (0, 0, *size)
+    values = dataclasses.asdict(sampling)
+    if not is_cut:
+        del values["padding"]  # a record says only that it was cut: older programs never did
     run = Run.of(
         scene,
         backbone,
         planned.controller,
-        {**dataclasses.asdict(sampling), "dtype": number},
+        {**values, "dtype": number},
         adapters=identities(adapters),
         warnings=planned.unused,
         inputs=given.hashes,
@@ -212,7 +244,7 @@ def _generate(
     text = Text(prompt=scene.prompt, negative=scene.negative_prompt)
     try:
         with ExitStack() as adapted:
-            for adapter in adapters:
+            for adapter in taking_part(adapters, ()):
                 adapted.enter_context(backbone.adapted(adapter))
             reporter.progress(Progress(phase="encode"))
             condition = backbone.encode(planned.tracks.image, text, grid, generator)
@@ -228,12 +260,16 @@ def _generate(
                 generator=generator_of_1(noise) if drawn_from_noise else generator,
                 text=text,
                 reference_latents=given.reference_latents,
+                adapters={kind_of(adapter): adapter for adapter in adapters if kind_of(adapter)},
             )
             solver = SOLVERS[sampling.solver]
             latents = sample(planned.controller, setup, noise=noise, reporter=reporter, solver=solver)
             keep_pace(kind, reporter.measured() / pixels)
             reporter.progress(Progress(phase="decode", fraction=1.0))
             frames = backbone.decode(latents).cpu()
+            if is_cut:
+                left, top, right, bottom = part
+                frames = frames[..., top:bottom, left:right].contiguous()
     except (torch.OutOfMemoryError, RuntimeError) as error:
         if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
             raise MemoryError(_memory_advice(backbone, sampling)) from error
@@ -278,16 +314,18 @@ def replay(
     known = {f.name for f in dataclasses.fields(Sampling)}
     if unknown := sorted(set(values) - known):
         raise FieldError("run.sampling", f"unknown field {unknown[0]!r}")
-    sampling = Sampling(**fitted(Sampling, values, "run.sampling"))
+    sampling = Sampling(**fitted(Sampling, {"padding": "keep", **values}, "run.sampling"))
     scene = scene_from_dict(dict(run.scene), base_dir=None)
     controller = controller_from_dict(run.controller)
     settings = run.backbone.get("settings")
     if not isinstance(settings, Mapping):
         raise FieldError("run.backbone.settings", "missing; the record is damaged")
-    _check_adapters(run, adapters)
     given = Given(noise=noise, reference_latents=reference_latents)
     given.check_recorded(run.inputs)
+    if backbone is None:
+        _check_adapters(run, controller, adapters)
     backbone = backbone or load_backbone(trusted_source(run), dtype=dtype)
+    _check_adapters(run, controller, _with_own(backbone, adapters))
     if backbone.weights_sha256 != run.backbone.get("weights_sha256"):
         raise FieldError(
             "backbone",
@@ -308,14 +346,19 @@ def replay(
     )
 
 
-def _check_adapters(run: Run, adapters: Sequence[Adapter]) -> None:
-    """FieldError unless these are the run's adapters, as strong and in its order."""
-    from sgi2v.backbones.adapters import identities
+def _with_own(backbone: Backbone, adapters: Sequence[Adapter]) -> tuple[Adapter, ...]:
+    """The adapters that were loaded with a backbone, then others."""
+    return (*getattr(backbone, "adapters", ()), *adapters)
+
+
+def _check_adapters(run: Run, controller: Controller, adapters: Sequence[Adapter]) -> None:
+    """FieldError unless those of some adapters that take part are the run's, as strong and in its order."""
+    from sgi2v.backbones.adapters import identities, taking_part
 
     def decisive(found: Sequence[Mapping[str, object]]) -> list[tuple[object, object]]:
         return [(one.get("sha256"), one.get("scale", 1.0)) for one in found]
 
-    if decisive(run.adapters) != decisive(identities(adapters)):
+    if decisive(run.adapters) != decisive(identities(taking_part(adapters, controller.uses().adapters))):
         named = [f"{one.get('name')} (scale {one.get('scale', 1.0)})" for one in run.adapters]
         wanted = ", ".join(named) or "no adapter"
         raise FieldError("adapters", f"the video was made with {wanted}", "give these, in this order")

@@ -46,6 +46,10 @@ def sigmas_of(levels: Sequence[Level]) -> str:
     return ", ".join(f"{level.sigma:.3g}" for level in levels[:-1])
 
 
+Padding = Literal["cut", "keep"]
+"""The fate of what fit: contain adds to a picture."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Range:
     """A part of the denoising: the steps between two values, both included."""
@@ -131,6 +135,8 @@ class Uses:
     """True where it changes what the model is given of the picture."""
     weights: tuple[str, ...] = ()
     """Methods that the model's weights must have been trained for; none for any weights."""
+    adapters: tuple[str, ...] = ()
+    """Kinds of trained systems whose weights it steers, one of each (:mod:`sgi2v.backbones.adapter_kinds`)."""
 
     def __or__(self, other: Uses) -> Uses:
         """Parts that two methods use together."""
@@ -145,6 +151,7 @@ class Uses:
             masks=self.masks or other.masks,
             image=self.image or other.image,
             weights=tuple(dict.fromkeys((*self.weights, *other.weights))),
+            adapters=tuple(dict.fromkeys((*self.adapters, *other.adapters))),
         )
 
 
@@ -166,10 +173,15 @@ class Sampling:
     """Step from level to level: euler (first order, as published), or dpm2m (DPM-Solver++(2M), second order: as near
     to the model's own path in fewer steps; of first order at and after every step at which a method steers)."""
 
+    padding: Padding = "cut"
+    """Pixels that fit: contain adds around a picture of another shape than the video's: cut off the frames that were
+    made, or kept in them."""
+
     BOUNDS: ClassVar[Bounds] = MappingProxyType({"seed": (0, 2**63 - 1), "num_steps": (1, 1000), **SIZES})
 
     def __post_init__(self) -> None:
         choice("solver", self.solver, SolverName)
+        choice("padding", self.padding, Padding)
         if not 0 <= self.seed < 2**63:
             raise FieldError("seed", f"must lie in 0..2^63-1, got {self.seed}")
         for name in ("num_steps", *SIZES):

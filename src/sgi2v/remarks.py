@@ -1,4 +1,4 @@
-"""Remarks on a plan, to be read before the run: what goes too fast, what a box cuts, what is guided less."""
+"""Remarks on a plan, to be read before the run: what goes too fast, is cut, is guided less or is squashed."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ MAX_SPEED: Final = 0.1
 """Of a frame's shorter side, a frame: a thing that moves faster is seldom followed (a rule of thumb)."""
 MAX_CUT: Final = 0.1
 """Share of a thing's mask outside its box from which on the box cuts it."""
+MAX_SQUASH: Final = 0.02
+"""Share of its shape by which a picture is stretched unseen."""
 
 
 def max_speed(grid: Grid) -> float:
@@ -100,6 +102,19 @@ def _left_out(controller: Controller, advised: Controller) -> list[str]:
         elif ours != theirs and ours == (field.default if factory is dataclasses.MISSING else factory()):
             found.append(field.name)
     return found
+
+
+def squashed(scene: Scene, grid: Grid) -> tuple[str, ...]:
+    """A remark on a picture that is stretched to a shape of which one sees that it is another."""
+    width, height = scene.image.size
+    ratio = (grid.width / grid.height) / (width / height)
+    if scene.fit != "stretch" or abs(ratio - 1) <= MAX_SQUASH:
+        return ()
+    return (
+        f"the picture of {width}x{height} is stretched to {grid.width}x{grid.height}, things to {ratio:.2f} times "
+        "their width for their height; fit: cover cuts it instead, fit: contain pads it, fit: aspect "
+        "gives the video its shape",
+    )
 
 
 def _called(motion: Motion, index: int) -> str:

@@ -28,7 +28,7 @@ VERSION: Final = 2
 """2 knows ranges with a unit, adapters, warnings, and methods that packages bring; without these 1 is written."""
 MINOR: Final = 2
 """2.1 knows inputs, a solver, a scene's negative prompt and Time-to-Move's mask rule; without these 2 is written. 2.2
-is a light record (:mod:`sgi2v.light`)."""
+is a light record (:mod:`sgi2v.light`), or one of frames whose padding was cut off."""
 _PARTS: Final = ("scene", "backbone", "controller", "sampling", "versions")
 _SINCE_2: Final = ("adapters", "warnings")
 _SINCE_2_1: Final = "inputs"
@@ -48,7 +48,8 @@ class Run:
     controller: Json
     """name and every field, as the version says them."""
     sampling: Json
-    """num_steps, seed, width, height, num_frames, dtype; solver, where it is another than euler."""
+    """num_steps, seed, width, height, num_frames, dtype; solver, where it is another than euler; padding, where it was
+    cut off the frames."""
     versions: Mapping[str, str]
     """Package name -> version."""
     adapters: Sequence[Mapping[str, object]] = ()
@@ -85,7 +86,7 @@ class Run:
         said = without_newer(controller_to_dict(controller))
         older = controller_to_1(said, drawn_from_noise=drawn_from_noise)
         sampling = {name: value for name, value in sampling.items() if (name, value) != ("solver", "euler")}
-        new = inputs or "solver" in sampling or scene.negative_prompt
+        new = inputs or {"solver", "padding"} & set(sampling) or scene.negative_prompt
         old = older is not None and not adapters and not warnings and not new
         return cls(
             scene=embedded(scene),
@@ -108,11 +109,13 @@ class Run:
         parts = {name: getattr(self, name) for name in _PARTS}
         parts |= {name: list(value) for name in _SINCE_2 if (value := getattr(self, name))}
         parts |= {_SINCE_2_1: dict(self.inputs)} if self.inputs else {}
-        required = [_SINCE_2_1] * bool(self.inputs) + ["sampling.solver"] * ("solver" in self.sampling)
+        required = [_SINCE_2_1] * bool(self.inputs)
+        required += [f"sampling.{name}" for name in ("solver", "padding") if name in self.sampling]
         required += newer_fields(self.controller) + ["scene.negative_prompt"] * ("negative_prompt" in self.scene)
         written: Json = {"version": self.version}
         if required:
-            written = {"version": version_text((VERSION, 1)), REQUIRED: required}
+            minor = MINOR if "padding" in self.sampling else 1
+            written = {"version": version_text((VERSION, minor)), REQUIRED: required}
         if self.seen is not None:
             written = {"version": version_text((VERSION, MINOR)), REQUIRED: [*required, _SINCE_2_2]}
             parts[_SINCE_2_2] = {**self.seen, "version": self.version}

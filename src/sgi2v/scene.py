@@ -1,6 +1,7 @@
 """Box, Key, Motion and Scene: what a person asks for, in pixels of the source image and times 0..1."""
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final, Literal
 
@@ -18,7 +19,7 @@ Number = float | int
 Easing = Literal["linear", "ease-in", "ease-out", "ease-in-out"]
 Kind = Literal["object", "camera"]
 Curve = Literal["polyline", "spline"]
-Fit = Literal["stretch", "cover", "contain"]
+Fit = Literal["stretch", "cover", "contain", "aspect"]
 
 MAX_MOTIONS: Final = 256
 MAX_KEYS: Final = 10_000
@@ -237,7 +238,8 @@ class Scene:
     motions: tuple[Motion, ...] = ()
     """In the order of the file."""
     fit: Fit = "stretch"
-    """Treatment of an image whose shape is not the model's: stretched (as published), cut or padded."""
+    """Treatment of an image whose shape is not the model's: stretched (as published), cut, padded, or (aspect) the
+    video takes the image's shape where the model can and none is asked for; a remainder is cut."""
     prompt: str = ""
     """For models that read text; others leave it unread."""
     negative_prompt: str = ""
@@ -266,6 +268,27 @@ class Scene:
             )
         for index, motion in enumerate(self.motions):
             self._check_inside(f"motions[{index}]", motion)
+
+    @classmethod
+    def of(
+        cls,
+        photo: "str | os.PathLike[str] | bytes | Image.Image",
+        *,
+        drags: Sequence[str] = (),
+        pins: Sequence[str] = (),
+        camera: str = "",
+        prompt: str = "",
+        fit: Fit = "aspect",
+    ) -> "Scene":
+        """The scene of a photo (its path, bytes or pixels) and what short texts say should move in it.
+
+        ``drags``: a box or point and where it goes, as in ``"30%,40%,60%,80% -> 70%,60%"``; ``pins``: boxes that stay;
+        ``camera``: as in ``"zoom 1.2, pan right 10%"`` (docs/say.md). FieldError, in one line that names the text, for
+        one that is not understood or lies off the picture.
+        """
+        from sgi2v.prompting.photo import scene_of  # which makes motions of texts, from these classes
+
+        return scene_of(photo, drags=drags, pins=pins, camera=camera, prompt=prompt, fit=fit)
 
     def _check_inside(self, field: str, motion: Motion) -> None:
         width, height = self.image.size

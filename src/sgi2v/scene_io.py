@@ -35,9 +35,9 @@ __all__ = [
     "with_reference",
 ]
 FORMAT: Final = "sgi2v-scene"
-NEWEST: Final = (2, 1)
-"""2 knows a reference, 2.1 a negative prompt; a scene without either is written as 1, which older readers understand
-(docs/records.md)."""
+NEWEST: Final = (2, 2)
+"""2 knows a reference, 2.1 a negative prompt, 2.2 the fit aspect, which is what a scene of it has unsaid; a scene
+without these is written as 1, which older readers understand (docs/records.md)."""
 MAX_MASK_PIXELS: Final = 1_000_000_000
 """Of all masks of a scene together: a byte each in memory."""
 _SINGULAR: Final = MappingProxyType({"": "scene", "motions": "motion", "path": "key"})
@@ -145,7 +145,7 @@ def scene_to_dict(scene: Scene, *, embed: bool = True, stem: str = "scene") -> J
             data["mask"] = data_uri(motion.mask) if embed else f"{stem}-mask-{index}.png"
         motions.append(data)
     image = data_uri(scene.image) if embed else f"{stem}-image.png"
-    version = version_text(NEWEST) if scene.negative_prompt else 2 if scene.reference else 1
+    version = "2.2" if scene.fit == "aspect" else "2.1" if scene.negative_prompt else 2 if scene.reference else 1
     data = {"format": FORMAT, "version": version, "image": image, "fit": scene.fit}
     data |= {name: text for name in ("prompt", "negative_prompt") if (text := getattr(scene, name))}
     if scene.reference:
@@ -185,7 +185,10 @@ def scene_from_dict(data: object, base_dir: str | os.PathLike[str] | None = None
     made = [
         _motion(reader, f"motions[{index}]", motion, base_dir, mask_of_image) for index, motion in enumerate(motions)
     ]
-    others: dict[str, object] = {k: data[k] for k in ("fit", "prompt", "negative_prompt") if k in data}
+    others: dict[str, object] = {"fit": "aspect"} if reader.version >= (2, 2) else {}
+    if data.get("fit") == "aspect" and reader.version < (2, 2):
+        raise FieldError("fit", f"version {version_text(reader.version)} knows no aspect", 'say "version": "2.2"')
+    others |= {k: data[k] for k in ("fit", "prompt", "negative_prompt") if k in data}
     if "reference" in data:
         others["reference"] = _reference(reader, data["reference"], base_dir)
     _check_version(reader, data)

@@ -15,18 +15,23 @@ _AROUND: Final = 0.5
 """Reach of the background around the box, as a share of its sides: what is far away tells nothing."""
 _SIDE: Final = 400
 """Pixels of the longer side at which it is computed; the outline is as fine as that."""
+KNOWN: Final = 0.06
+"""Radius around a point that is of the thing, within which all is, as a share of the box's shorter side."""
 _SPECK: Final = 0.05
 """Parts smaller than this share of the largest are dropped."""
 _TOUCHED: Final = 0.25
 """Share of a side of the box from which on a mask along it was cut off there, and does not merely touch it."""
 
 
-def grab_cut(image: Image.Image, box: Box, *, iterations: int = 5) -> Image.Image:
+def grab_cut(
+    image: Image.Image, box: Box, *, iterations: int = 5, at: tuple[float, float] | None = None
+) -> Image.Image:
     """The thing in a box of an RGB image as a mask (mode L, 0 or 255, of the image's size).
 
     Everything outside the box counts as background, so the box should reach a little beyond the thing. The same
-    image and box give the same mask. Raises ValueError when the box leaves no background around it, or nothing in it
-    stands out. Source: GrabCut (Rother, Kolmogorov and Blake 2004), OpenCV's implementation.
+    image and box give the same mask. ``at``: a point (x, y) in the box that is known to be of the thing. Raises
+    ValueError when the box leaves no background around it, or nothing in it stands out. Source: GrabCut
+    (Rother, Kolmogorov and Blake 2004), OpenCV's implementation.
     """
     limit = np.array(image.size)
     low, high = np.floor([box.left, box.top]).astype(int), np.ceil([box.right, box.bottom]).astype(int)
@@ -42,6 +47,9 @@ def grab_cut(image: Image.Image, box: Box, *, iterations: int = 5) -> Image.Imag
     labels[inner_low[1] : inner_high[1], inner_low[0] : inner_high[0]] = cv2.GC_PR_FGD
     if (labels == cv2.GC_PR_FGD).all():
         raise FieldError("box", "fills the image, so no background is known", "make it smaller, or draw the mask")
+    if at is not None:
+        x, y = ((np.array(at) - start) * shrink).astype(int).tolist()
+        cv2.circle(labels, (x, y), max(1, round(KNOWN * min(inner_high - inner_low))), cv2.GC_FGD, -1)
     cv2.setRNGSeed(0)  # its clusters begin at random places
     cv2.grabCut(
         cv2.cvtColor(small, cv2.COLOR_RGB2BGR),

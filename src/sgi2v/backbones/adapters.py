@@ -149,6 +149,16 @@ class Residuals:
             yield
 
 
+def kind_of(adapter: object) -> str:
+    """Name of the kind of trained system, which a method of that name steers; empty for one that needs no signal."""
+    return str(getattr(adapter, "kind", ""))
+
+
+def taking_part(adapters: Sequence[Adapter], steered: Sequence[str]) -> tuple[Adapter, ...]:
+    """Those of some adapters that a run uses whose method steers the kinds ``steered``: these, and those of no kind."""
+    return tuple(one for one in adapters if kind_of(one) in ("", *steered))
+
+
 def identities(adapters: Sequence[Adapter]) -> tuple[Mapping[str, object], ...]:
     """Name, hash and scale of each adapter, as a record holds them."""
     return tuple({"name": one.name, "sha256": one.sha256, "scale": getattr(one, "scale", 1.0)} for one in adapters)

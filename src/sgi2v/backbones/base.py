@@ -276,6 +276,14 @@ class EditsImage(Protocol[ConditionT]):
 
 
 @runtime_checkable
+class SamplesPicture(Protocol):
+    """A backbone of words, for which an adapter is given the picture as latents."""
+
+    def sample_picture(self, image: PIL.Image.Image, generator: torch.Generator) -> Float[torch.Tensor, "c y x"]:
+        """Latents of a picture of the grid's size, drawn from the autoencoder's posterior."""
+
+
+@runtime_checkable
 class ReusesDeep(Protocol):
     """A backbone whose deep blocks can be left out of a pass: a U-Net."""
 
@@ -291,6 +299,8 @@ class Outlined:
 
     outline: Any
     """The model before its weights were read."""
+    adapters: Sequence[Adapter] = ()
+    """Trained systems that were loaded with it, for methods that steer them."""
 
     @property
     def name(self) -> str:

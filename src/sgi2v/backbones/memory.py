@@ -36,13 +36,15 @@ def plan_memory(
     dtype: torch.dtype,
     *,
     must_fit: bool = True,
+    beside: int = 0,
 ) -> MemoryPlan:
     """The mode for a model that is not loaded yet: the one wanted, or with ``auto`` the first that fits.
 
-    With ``must_fit`` raises FieldError, saying what would help, when the wanted one or none does.
+    ``beside`` are the numbers in weights that are there beside the model's own. With ``must_fit`` raises FieldError,
+    saying what would help, when the wanted one or none does.
     """
     choice("memory", wanted, Memory)
-    needed = outline.memory_needed(grid, device, dtype)
+    needed = {mode: own + beside * dtype.itemsize for mode, own in outline.memory_needed(grid, device, dtype).items()}
     free = free_memory(device)
     fitting = [mode for mode in MODES if free is None or needed[mode] <= free]
     mode: Mode = wanted if wanted != "auto" else fitting[0] if fitting else "low"

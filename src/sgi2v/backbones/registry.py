@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
-from sgi2v.backbones.base import Memory, Outline, Settings
+from sgi2v.backbones.animatediff.kind import ANIMATEDIFF_KIND
+from sgi2v.backbones.base import Memory, Outline, Outlined, Settings
 from sgi2v.backbones.cogvideox.kind import COGVIDEOX_KIND
 from sgi2v.backbones.folder import CONFIGS, bundled_folder, check_no_single_file, fetch
 from sgi2v.backbones.ltx.kind import LTX_KIND
@@ -49,7 +50,7 @@ class Kind(Protocol):
 
 def kinds() -> tuple[Kind, ...]:
     """Our own kinds, then those of installed packages in the order of their names."""
-    return (SVD_KIND, WAN_KIND, LTX_KIND, COGVIDEOX_KIND, *(kind for _, kind in brought(GROUP)))
+    return (SVD_KIND, WAN_KIND, LTX_KIND, COGVIDEOX_KIND, ANIMATEDIFF_KIND, *(kind for _, kind in brought(GROUP)))
 
 
 def names() -> Mapping[str, str]:
@@ -126,7 +127,13 @@ def loaded(
     grid = outline.grid(size.width, size.height, size.num_frames)
     mode = plan_memory(memory, outline, grid, place, number, must_fit=False).mode
     with quiet_libraries():
-        return outline.load(device=place, dtype=number, memory=mode, compiled=compiled)
+        backbone = outline.load(device=place, dtype=number, memory=mode, compiled=compiled)
+        if getattr(outline, "adapters", ()):
+            from sgi2v.backbones.adapter_kinds import loaded_adapters
+
+            assert isinstance(backbone, Outlined), "an outline that takes adapters makes one that holds them"
+            backbone.adapters = loaded_adapters(outline)
+    return backbone
 
 
 def _hub_id(source: str) -> str:

@@ -36,6 +36,7 @@ class Command:
 
 _ROOMS: Final = (
     ("generate", "making", "Make a video of a scene."),
+    ("say", "saying", "Write the scene that a sentence means, and its preview."),
     ("preview", "making", "Draw a scene's boxes and paths on its image; no model is loaded."),
     ("mask", "making", "Make masks from a scene's boxes."),
     ("convert", "making", "Write a scene as JSON, or as the published img.png and traj.npy."),
@@ -47,6 +48,7 @@ _ROOMS: Final = (
     ("features", "measuring", "Draw what the network's layers see in a scene, over frames and noise levels."),
     ("verify", "provenance", "Say where clips are from: credentials, the mark in the pixels, the record."),
     ("credentials", "provenance", "Choose who signs clips: init, use, show."),
+    ("adapter", "adapter", "Say what a trained system's file is, or write it as safetensors."),
     ("text", "text", "Encode prompts once, so that other runs or machines need no text encoder."),
     ("probe", "probing", "Find out which layers of a model know where a thing is."),
     ("info", "info", "Say what is here: versions, devices, memory, models."),

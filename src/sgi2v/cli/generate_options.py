@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, Final, Union, get_type_hints
 
@@ -12,6 +13,7 @@ from tyro.conf import OmitArgPrefixes, Positional, Suppress
 from sgi2v.backbones import Outline, Settings, settings_of, settings_with_recipe
 from sgi2v.backbones.registry import BUNDLED, names
 from sgi2v.cli.options import to_be_said
+from sgi2v.cli.prompts import NOTHING_SAID, MotionPrompts
 from sgi2v.controllers import (
     COMBINATIONS,
     Controller,
@@ -36,14 +38,16 @@ class GenerateOptions:
     """
 
     scene: Positional[Path]
-    """A scene.json, a folder that holds one, or a folder with img.png and traj.npy."""
+    """A photo, of which --drag, --pin and --camera say what should move; or a scene.json, a folder that holds one, or a
+    folder with img.png and traj.npy."""
+    prompts: OmitArgPrefixes[MotionPrompts] = NOTHING_SAID
     prompt: str | None = None
     """Words, for a model that reads them, in place of the scene's own."""
     negative_prompt: str | None = None
     """Words that guidance leads away from, likewise."""
     reference: Path | None = None
-    """A clip of what is wanted, for time-to-move, in place of the one that the scene makes or carries: an mp4, a gif,
-    a picture, or a folder of pictures in the order of their names."""
+    """A clip of what is wanted, for time-to-move, in place of the one that the scene makes or carries: a video or
+    gif, a picture, or a folder of pictures in the order of their names (frame2 before frame10)."""
     reference_mask: Path | None = None
     """Places in which that clip is meant (white), likewise; one picture stands for all frames. Default: everywhere."""
     lora: tuple[str, ...] = ()
@@ -85,12 +89,13 @@ def default_options(arguments: Sequence[str]) -> GenerateOptions:
     """
     backbone = _said(arguments, "--backbone") or ModelChoice.backbone
     recipe = _said(arguments, "--recipe")
-    if backbone == BUNDLED or Path(backbone).is_dir():
+    adapter = _all_said(arguments, "--adapter")
+    if adapter or backbone == BUNDLED or Path(backbone).is_dir():
         probed = "--no-probed" not in arguments
-        settings = ModelChoice(backbone=backbone, recipe=recipe, probed=probed).outline().settings
+        settings = ModelChoice(backbone=backbone, recipe=recipe, probed=probed, adapter=adapter).outline().settings
     else:
         settings = settings_with_recipe(settings_of(backbone), recipe)
-    known = backbone in (BUNDLED, *names()) or Path(backbone).is_dir()
+    known = bool(adapter) or backbone in (BUNDLED, *names()) or Path(backbone).is_dir()
     size = {name: getattr(settings, name) for name in Settings.SIZE} if known else {}
     kind = _options_for(settings)
     default = kind(
@@ -105,7 +110,7 @@ def default_options(arguments: Sequence[str]) -> GenerateOptions:
     return to_be_said(default, "scene")
 
 
-OPTIONS: Final = (GenerateOptions, ModelChoice, Sampling)
+OPTIONS: Final = (GenerateOptions, MotionPrompts, ModelChoice, Sampling)
 """Classes whose fields are options before the method."""
 
 
@@ -196,6 +201,17 @@ def changed_settings(options: GenerateOptions, default: GenerateOptions) -> dict
     return {name: value for name, value in dataclasses.asdict(options.settings).items() if value != before[name]}
 
 
+def needs_no_motion(options: GenerateOptions) -> bool:
+    """True where the method steers by nothing that a scene says, or by a clip that is given."""
+    return not options.controller.uses().motions or options.reference is not None
+
+
+def sampling_said(options: GenerateOptions, arguments: Sequence[str]) -> Sampling:
+    """The sampling with a size only where one is typed: else the model's own, or of a scene's aspect the picture's."""
+    typed = any(_said(arguments, name) is not None for name in ("--width", "--height"))
+    return options.sampling if typed else dataclasses.replace(options.sampling, width=None, height=None)
+
+
 def names_controller(arguments: Sequence[str]) -> bool:
     """True where a method is typed, so that it is not the model's to choose."""
     return any(argument.startswith("controller:") for argument in arguments)
@@ -236,4 +252,15 @@ def _said(arguments: Sequence[str], option: str) -> str | None:
         name, equals, value = argument.partition("=")
         if name == option:
             found = value if equals else next(iter(arguments[index + 1 :]), found)
+    return found
+
+
+def _all_said(arguments: Sequence[str], option: str) -> tuple[str, ...]:
+    """The values of an option that takes several, up to the next option or method; of several such the last's."""
+    found: tuple[str, ...] = ()
+    for index, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name == option:
+            rest = takewhile(lambda word: not word.startswith(("--", "controller:")), arguments[index + 1 :])
+            found = (value,) if equals else tuple(rest)
     return found

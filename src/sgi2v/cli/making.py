@@ -6,15 +6,18 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sgi2v.cli.bar import Bar
 from sgi2v.cli.common import computing, default_output, opened, parse, progress_bar, say, say_plan
 from sgi2v.cli.options import ConvertOptions, DemoOptions, MaskOptions, PreviewOptions, ReplayOptions
+from sgi2v.cli.prompts import opened_exchange, opened_scene, pictures_at
 from sgi2v.errors import FieldError
 
 if TYPE_CHECKING:
     from sgi2v.content_check import ContentCheck
+    from sgi2v.exchange import Form
+    from sgi2v.run import Run
 
 
 def generate(arguments: Sequence[str]) -> None:
@@ -33,21 +36,23 @@ def generate(arguments: Sequence[str]) -> None:
     from sgi2v.latents import Given, check_latents_place, save_latents
     from sgi2v.opening import check_loras, loras
     from sgi2v.pipeline import generate, plan
-    from sgi2v.scene_io import load_scene, with_reference
+    from sgi2v.scene_io import with_reference
     from sgi2v.video import check_writable
 
     output = options.output or default_output(options.scene, ".mp4")
     check_writable(output)
     if options.save_latents is not None:
         check_latents_place(options.save_latents, "save_latents")
-    scene = with_reference(load_scene(options.scene), options.reference, options.reference_mask)
+    scene = opened_scene(options.scene, options.prompts, may_rest=o.needs_no_motion(options))
+    scene = with_reference(scene, options.reference, options.reference_mask)
     words = {name: getattr(options, name) for name in ("prompt", "negative_prompt")}
     scene = replace(scene, **{name: text for name, text in words.items() if text is not None})
     begun = time.perf_counter()
     outline = options.model.outline(o.changed_settings(options, default))
     check_loras(outline, options.lora)
     controller = o.chosen_controller(options, default, outline, named=o.names_controller(arguments))
-    planned = plan(scene, outline, controller=controller, sampling=options.sampling)
+    sampling = o.sampling_said(options, arguments)
+    planned = plan(scene, outline, controller=controller, sampling=sampling)
     o.check_heeded(options, outline, planned.controller)
     given = Given.read(options.noise, options.reference_latents, planned.grid)
     looks = _content_check(options.content_check, options.content_labels)
@@ -55,13 +60,13 @@ def generate(arguments: Sequence[str]) -> None:
         print(f"content check: {looks.check('the photo', [scene.image])}", file=sys.stderr)
     say_plan(planned, outline.settings, quiet=options.quiet, chosen=controller is not None)
     with computing():
-        backbone = opened(options.model, outline, options.sampling, quiet=options.quiet)
+        backbone = opened(options.model, outline, planned.sampling, quiet=options.quiet)
         with progress_bar(quiet=options.quiet) as bar:
             video = generate(
                 scene,
                 backbone=backbone,
                 controller=planned.controller,
-                sampling=options.sampling,
+                sampling=sampling,
                 adapters=loras(backbone, options.lora),
                 progress=bar,
                 noise=given.noise,
@@ -95,7 +100,6 @@ def preview(arguments: Sequence[str]) -> None:
     """Draw a scene's boxes and paths on its image; no model is loaded."""
     options = parse(PreviewOptions, "preview", arguments)
     from sgi2v.draw import preview
-    from sgi2v.scene_io import load_scene
     from sgi2v.writing import check_place, writing
 
     output = options.output or default_output(options.scene, ".png")
@@ -106,7 +110,7 @@ def preview(arguments: Sequence[str]) -> None:
     if not 2 <= options.num_frames <= 1000:
         raise FieldError("num_frames", f"{options.num_frames} must lie in 2..1000")
     check_place(output)
-    picture = preview(load_scene(options.scene), options.num_frames)
+    picture = preview(opened_scene(options.scene, options.prompts), options.num_frames)
     with writing(output) as temporary:
         picture.save(temporary)
     print(output)
@@ -115,13 +119,20 @@ def preview(arguments: Sequence[str]) -> None:
 def mask(arguments: Sequence[str]) -> None:
     """Make masks from a scene's boxes."""
     options = parse(MaskOptions, "mask", arguments)
-    from sgi2v.scene_io import load_scene, pictures_of, save_scene
+    from sgi2v.prompting.clicks import clicked, segmenter
+    from sgi2v.scene_io import save_scene
     from sgi2v.segmentation import touching, with_masks
     from sgi2v.writing import check_place
 
     output = options.output or default_output(options.scene, "-masks")
     check_place(output if output.suffix == ".json" else output / "scene.json")
-    scene = load_scene(options.scene)
+    if options.segmenter is not None and not options.at:
+        raise FieldError("segmenter", "it takes clicks, and there is none", "say --at x,y")
+    scene = opened_scene(options.scene, options.prompts, may_rest=bool(options.at))
+    if options.at:
+        scene = clicked(scene, options.at, segmenter(options.segmenter, device=options.device))
+        print(save_scene(scene, output, keep=pictures_at(options.scene)))
+        return
     failed: list[FieldError] = []
     masked = with_masks(scene, anew=options.anew, failed=failed.append)
     if failed and masked == scene:
@@ -130,23 +141,35 @@ def mask(arguments: Sequence[str]) -> None:
         print(f"sgi2v: warning: {error}", file=sys.stderr)
     for remark in touching(masked, scene):
         print(f"sgi2v: warning: {remark}", file=sys.stderr)
-    print(save_scene(masked, output, keep=pictures_of(options.scene)))
+    print(save_scene(masked, output, keep=pictures_at(options.scene)))
 
 
 def convert(arguments: Sequence[str]) -> None:
     """Write a scene as JSON, or as the published img.png and traj.npy."""
     options = parse(ConvertOptions, "convert", arguments)
-    from sgi2v.scene_io import load_scene, pictures_of, save_scene, save_traj
+    from sgi2v.exchange import write_scene
+    from sgi2v.scene_io import save_scene, save_traj
 
-    scene, keep = load_scene(options.scene), pictures_of(options.scene)
-    if options.output.suffix.lower() == ".json":
-        print(save_scene(scene, options.output, embed=options.embed, keep=keep))
-    elif options.output.suffix:
-        raise FieldError(
-            "output", f"{str(options.output)!r} is neither", "end it in .json, or name a folder for traj.npy"
-        )
+    output = options.output
+    if not 2 <= options.num_frames <= 1000:
+        raise FieldError("num_frames", f"{options.num_frames} must lie in 2..1000")
+    form = options.to or {".json": "scene", ".npy": "wan-move", ".pth": "ati", ".mp4": "magic-motion"}.get(
+        output.suffix.lower(), "traj" if not output.suffix else None
+    )
+    if form is None:
+        raise FieldError("output", f"{str(output)!r} is neither", "end it in .json, or name a folder for traj.npy")
+    found = opened_exchange(options.scene, options.prompts, options.photo)
+    lost = [f"{options.scene.name}: {one}" for one in found.lost]
+    if form == "scene":
+        print(save_scene(found.scene, output, embed=options.embed, keep=pictures_at(options.scene, found.form)))
+    elif form == "traj":
+        keep = pictures_at(options.scene, found.form)
+        print(save_traj(found.scene, output, options.num_frames, keep=keep))
     else:
-        print(save_traj(scene, options.output, options.num_frames, keep=keep))
+        lost += write_scene(found.scene, output, cast("Form", form), num_frames=options.num_frames)
+        print(output)
+    for one in lost:
+        print(f"lost: {one}", file=sys.stderr)
 
 
 def replay(arguments: Sequence[str]) -> None:
@@ -162,15 +185,16 @@ def replay(arguments: Sequence[str]) -> None:
     from sgi2v.opening import ModelChoice, check_loras, loras
     from sgi2v.pipeline import replay
     from sgi2v.planning import Sampling
-    from sgi2v.run import Run, trusted_source
+    from sgi2v.run import Run
 
     run = Run.from_dict(record)
     begun = time.perf_counter()
     model = ModelChoice(
-        backbone=options.backbone or trusted_source(run),
+        backbone=options.backbone or _source(run, adapted=bool(options.adapter)),
         device=options.device,
         dtype=run.sampling.get("dtype"),
         memory=options.memory,
+        adapter=options.adapter,
         transformer=options.transformer,
         transformer_2=options.transformer_2,
         quantise=options.quantise,
@@ -193,6 +217,19 @@ def replay(arguments: Sequence[str]) -> None:
             video.save(output, record=options.record, provenance=options.provenance)
     say(video, bar, begun, quiet=options.quiet)
     print(output)
+
+
+def _source(run: "Run", *, adapted: bool) -> str:
+    """The model that a record names; where adapters are given, which may bring theirs, a strange name is no mistake."""
+    from sgi2v.backbones.registry import BUNDLED
+    from sgi2v.run import trusted_source
+
+    try:
+        return trusted_source(run)
+    except FieldError:
+        if adapted:
+            return BUNDLED
+        raise
 
 
 def demo(arguments: Sequence[str]) -> None:

@@ -90,7 +90,7 @@ def default_methods(outline: "Outline", sampling: "Sampling") -> tuple[tuple[str
             check_method(method, outline, sampling)
             able.append(name)
         except FieldError as error:
-            if not method.uses().weights:
+            if not (method.uses().weights or method.uses().adapters):
                 absent[name] = str(error)
     return (*MODEL_FREE, *able), absent
 

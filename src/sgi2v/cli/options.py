@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import tyro
-from tyro.conf import Positional
+from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction
 
 from sgi2v.backbones.base import Memory
+from sgi2v.cli.prompts import NOTHING_SAID, MotionPrompts
+from sgi2v.exchange import Form
 from sgi2v.opening import DType
 from sgi2v.video_tag import Provenance, Recording
 
@@ -28,11 +30,12 @@ class PreviewOptions:
     """Draw a scene's boxes and paths on its image, to see what is asked for; no model is loaded."""
 
     scene: Positional[Path]
-    """A scene.json, a folder that holds one, or a folder with img.png and traj.npy."""
+    """A photo, a scene.json, a folder that holds one, or a folder with img.png and traj.npy."""
     output: Path | None = None
     """The picture (.png or .jpg); replaced if it is there. Default: out/<name of the scene>.png."""
     num_frames: int = 14
     """Ticks on a path: one for every frame of the video."""
+    prompts: OmitArgPrefixes[MotionPrompts] = NOTHING_SAID
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,26 +46,71 @@ class MaskOptions:
     """
 
     scene: Positional[Path]
-    """A scene.json, a folder that holds one, or a folder with img.png and traj.npy."""
+    """A photo, a scene.json, a folder that holds one, or a folder with img.png and traj.npy."""
     output: Path | None = None
     """A name ending in .json, or a folder for scene.json; image and masks go beside it. Default: out/<name of the
     scene>-masks."""
     anew: bool = False
     """Make a mask for objects that have one too."""
+    at: UseAppendAction[tuple[str, ...]] = ()
+    """A click: the thing under x,y, in pixels or per cent, gets a mask; "45%,60% -> 80%,60%" also says where it goes.
+    Say --at again for another."""
+    segmenter: Path | None = None
+    """A folder of SAM 2 in transformers' layout that finds the outline. Default: GrabCut, which is built in."""
+    device: str | None = None
+    """Device of that network: cpu, cuda, mps …; default: the best that this machine has."""
+    prompts: OmitArgPrefixes[MotionPrompts] = NOTHING_SAID
+
+
+@dataclass(frozen=True, kw_only=True)
+class SayOptions:
+    """Write the scene that a sentence means, and its preview; no video is made.
+
+    Things are found among the scene's named ones and those of --box, else by the detector of --detector.
+    """
+
+    scene: Positional[Path]
+    """A photo, a scene.json, a folder that holds one, or a folder with img.png and traj.npy."""
+    sentence: Positional[str]
+    """As in "the cup moves to the right and grows, the camera zooms in slowly"; the grammar is in docs/say.md."""
+    box: UseAppendAction[tuple[str, ...]] = ()
+    """A thing and its box, name=left,top,right,bottom in pixels or per cent. Say --box again for another."""
+    detector: Path | None = None
+    """A folder of Grounding DINO or OWLv2 in transformers' layout, which finds what is named."""
+    threshold: float = 0.3
+    """Least score of what the detector finds, 0 to 1."""
+    mask: bool = False
+    """Cut the moving things out of their boxes too, as sgi2v mask does."""
+    segmenter: Path | None = None
+    """A folder of SAM 2 that does that. Default: GrabCut."""
+    output: Path | None = None
+    """A folder for scene.json, its pictures and preview.png. Default: out/<name of the scene>-said."""
+    device: str | None = None
+    """Device of the networks: cpu, cuda, mps …; default: the best that this machine has."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertOptions:
-    """Write a scene in another form: scene.json, or the published folder with img.png and traj.npy."""
+    """Write a scene, or another project's file of wanted motion, in another form; what has no place there is said.
+
+    Read by content: scenes, photos, Time-to-Move's folders, KJNodes' splines, tracks for ATI and Wan-Move,
+    DragAnything's JSON, MagicMotion's box videos, DAVIS's and VIPSeg's masks.
+    """
 
     scene: Positional[Path]
-    """A scene.json, a folder that holds one, or a folder with img.png and traj.npy."""
+    """A photo, a scene.json, a folder that holds one, a folder with img.png and traj.npy, or another's file."""
     output: Positional[Path]
-    """A name ending in .json for JSON, else a folder for img.png and traj.npy; replaced if they are there."""
+    """A name ending in .json for JSON, in .npy for Wan-Move, .pth for ATI, .mp4 for MagicMotion; else a folder for
+    img.png and traj.npy. Replaced if they are there."""
+    to: Form | None = None
+    """The form to write, where the name does not say it: time-to-move (a folder), splines, drag-anything (.json)."""
+    photo: Path | None = None
+    """The picture of a file that holds none. Default: the one of the same name beside it."""
     embed: bool = False
     """Put image and masks into the JSON instead of beside it."""
     num_frames: int = 14
-    """Frames of traj.npy, which holds a place for each."""
+    """Frames of what holds a place for each."""
+    prompts: OmitArgPrefixes[MotionPrompts] = NOTHING_SAID
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +137,8 @@ class ReplayOptions:
     """The file of the second network's, likewise."""
     quantise: Literal["int8", "fp8"] | None = None
     """Rounding of the weights, likewise."""
+    adapter: tuple[str, ...] = ()
+    """The weights of trained systems, where the video was made with some: files, folders, names or hub ids."""
     lora: tuple[str, ...] = ()
     """The LoRA files, FILE[:weight][:high or :low], where the video was made with some."""
     device: str | None = None

@@ -10,8 +10,9 @@ from sgi2v.errors import FieldError
 def text(arguments: Sequence[str]) -> None:
     """Encode prompts once, so that other runs or machines need no text encoder."""
     options = parse(TextOptions, "text", arguments)
+    from sgi2v.backbones.animatediff.outline import AnimateDiffOutline
     from sgi2v.backbones.dit.outline import DiTOutline
-    from sgi2v.backbones.dit.text import Texts, add, check_length, texts_folder
+    from sgi2v.backbones.text import Texts, add, check_length, texts_folder
 
     if options.add is not None:
         if options.texts:
@@ -25,7 +26,7 @@ def text(arguments: Sequence[str]) -> None:
     from sgi2v.device import choose_device
 
     outline = outline_of(options.backbone)
-    if not isinstance(outline, DiTOutline):
+    if not isinstance(outline, DiTOutline | AnimateDiffOutline):
         raise FieldError("backbone", f"{options.backbone!r} takes no text", "name a model that does")
     for one in options.texts:
         check_length(outline.folder, "texts", one, outline.TEXT.length)

@@ -2,8 +2,11 @@
 
 from sgi2v.controllers.ati import ATI
 from sgi2v.controllers.base import Controller, Setup, State
+from sgi2v.controllers.drag_anything import DragAnything
 from sgi2v.controllers.drag_diffusion import DragDiffusion
+from sgi2v.controllers.drag_nuwa import DragNUWA
 from sgi2v.controllers.freetraj import FreeTraj
+from sgi2v.controllers.image_conductor import ImageConductor
 from sgi2v.controllers.in_turn import InTurn
 from sgi2v.controllers.registry import (
     COMBINATIONS,
@@ -24,8 +27,11 @@ __all__ = [
     "COMBINATIONS",
     "SGI2V",
     "Controller",
+    "DragAnything",
     "DragDiffusion",
+    "DragNUWA",
     "FreeTraj",
+    "ImageConductor",
     "InTurn",
     "Setup",
     "State",

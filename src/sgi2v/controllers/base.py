@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, cast
 
 from jaxtyping import Float
@@ -37,6 +37,8 @@ class Setup:
     """The person's words, for a method that encodes once more."""
     reference_latents: Float[torch.Tensor, "n c y x"] | None = None
     """The reference clip's latents, where the person gives them instead of having the model encode it."""
+    adapters: Mapping[str, Any] = field(default_factory=dict)
+    """Kind -> the trained system whose weights the method steers; those that it uses are there."""
 
 
 @dataclass(kw_only=True)
@@ -63,6 +65,14 @@ class Controller(Generic[StateT]):
     def uses(self) -> Uses:
         """Parts of a model and a scene that it uses, so that mistakes are found before anything is loaded."""
         return Uses()
+
+    def unheeded(self, tracks: Tracks, grid: Grid) -> tuple[str, ...]:
+        """Parts of the scene's motions that it leaves unused, a word or two each."""
+        return ()
+
+    def remarks(self, tracks: Tracks, grid: Grid) -> tuple[str, ...]:
+        """Sentences to the person on how it takes this scene; FieldError for one that it cannot follow."""
+        return ()
 
     def schedule(self, levels: Sequence[Level]) -> Schedule:
         """Plan of each step; FieldError when nothing falls where it should act."""

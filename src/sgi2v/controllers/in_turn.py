@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from sgi2v.controllers.base import Controller, Setup, State
 from sgi2v.errors import FieldError, within
+from sgi2v.grid import Grid, Tracks
 from sgi2v.lazy import torch
 from sgi2v.planning import Schedule, Uses
 from sgi2v.step import Level, Step
@@ -42,6 +43,15 @@ class InTurn(Controller["InTurnState"]):
         sides = {"first": self.first.uses(), "second": self.second.uses()}
         named = [replace(u, edited_by=tuple(f"{side}.{name}" for name in u.edited_by)) for side, u in sides.items()]
         return named[0] | named[1]
+
+    def unheeded(self, tracks: Tracks, grid: Grid) -> tuple[str, ...]:
+        """Parts that neither uses."""
+        second = self.second.unheeded(tracks, grid)
+        return tuple(part for part in self.first.unheeded(tracks, grid) if part in second)
+
+    def remarks(self, tracks: Tracks, grid: Grid) -> tuple[str, ...]:
+        """Those of both."""
+        return tuple(dict.fromkeys((*self.first.remarks(tracks, grid), *self.second.remarks(tracks, grid))))
 
     def schedules(self, levels: Sequence[Level]) -> tuple[Schedule, Schedule]:
         """Each one's own, as if it ran alone."""

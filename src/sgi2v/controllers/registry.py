@@ -9,8 +9,11 @@ from typing import Any, Final
 
 from sgi2v.controllers.ati import ATI
 from sgi2v.controllers.base import Controller
+from sgi2v.controllers.drag_anything import DragAnything
 from sgi2v.controllers.drag_diffusion import DragDiffusion
+from sgi2v.controllers.drag_nuwa import DragNUWA
 from sgi2v.controllers.freetraj import FreeTraj
+from sgi2v.controllers.image_conductor import ImageConductor
 from sgi2v.controllers.in_turn import InTurn
 from sgi2v.controllers.sg_i2v import SGI2V
 from sgi2v.controllers.time_to_move import TimeToMove
@@ -24,7 +27,9 @@ from sgi2v.records import Json
 
 GROUP: Final = "sgi2v.controllers"
 """Entry points by which a package brings ways of steering; each names a class."""
-OWN: Final[tuple[type[Controller], ...]] = (Controller, SGI2V, FreeTraj, DragDiffusion, TimeToMove, WanMove, ATI)
+OWN: Final[tuple[type[Controller], ...]] = (
+    Controller, SGI2V, FreeTraj, DragDiffusion, TimeToMove, WanMove, ATI, DragNUWA, DragAnything, ImageConductor,
+)  # fmt: skip
 COMBINATIONS: Final = ("time-to-move+sg-i2v", "freetraj+sg-i2v")
 """Pairs that make sense, for lists of choices; any names joined by + can be built."""
 MAX_JOINED: Final = 4

@@ -17,7 +17,7 @@ from sgi2v.evaluation.row_maker import MODEL_FREE, Method, ModelFree, RowMaker, 
 from sgi2v.evaluation.rows import row_key
 from sgi2v.evaluation.store import Store, remove_strays
 from sgi2v.evaluation.tracker import TemplateTracker, Tracker
-from sgi2v.pipeline import Progress
+from sgi2v.pipeline import Progress, check_steered
 from sgi2v.planning import Sampling
 from sgi2v.records import Json
 from sgi2v.scene import Scene
@@ -238,6 +238,7 @@ def check_method(method: Controller, outline: Outline, sampling: Sampling) -> No
     grid = outline.grid(width, height, num_frames)
     method.schedule(outline.levels(sampling.num_steps or settings.num_steps, grid))
     outline.check(blank, method, sampling)
+    check_steered(method, outline)
 
 
 def methods_of(texts: Sequence[str], recommended_values: Mapping[str, Mapping[str, object]]) -> dict[str, Method]:

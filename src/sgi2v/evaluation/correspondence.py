@@ -225,7 +225,9 @@ def probe(
             share = done / len(levels)
             making(Progress(phase="sample", step=done, num_steps=len(levels), fraction=share), place)
 
-        own = Sampling(seed=seed, num_steps=sampling.num_steps, width=width, height=height, num_frames=num_frames)
+        own = Sampling(
+            seed=seed, num_steps=sampling.num_steps, width=width, height=height, num_frames=num_frames, padding="keep"
+        )
         video = generate(scene, backbone=backbone, controller=Controller(), sampling=own, progress=making)
         clip = Watched.of(video.frames, tracks_of(scene, grid), grid, tracker)
         if clip.counts.any():

@@ -42,7 +42,14 @@ MODEL_FREE: Final[tuple[ModelFree, ...]] = get_args(ModelFree)
 through the model's autoencoder (which needs the model, but not its denoiser)."""
 Method = Controller | ModelFree
 _OFF: Final[Mapping[str, object]] = MappingProxyType(
-    {"settled": 0.0, "reuse_deep": False, "shrink": 1, "guidance_interval": [0.0, 1.0], "solver": "euler"}
+    {
+        "settled": 0.0,
+        "reuse_deep": False,
+        "shrink": 1,
+        "guidance_interval": [0.0, 1.0],
+        "solver": "euler",
+        "padding": "keep",
+    }
 )
 """Fields that rows were once without, and what says nothing about a clip: so those rows are still found."""
 
@@ -103,7 +110,7 @@ class RowMaker:
             planned = self._sampling(seed)
             record = {**dataclasses.asdict(planned), "dtype": str(self.backbone.dtype).removeprefix("torch.")}
             settings = dataclasses.asdict(self.backbone.settings)
-            made = {
+            made: Json = {
                 "controller": _drawn(flat(controller_to_dict(method))),
                 "sampling": record,
                 "backbone": {
@@ -111,6 +118,10 @@ class RowMaker:
                     "settings": {k: v for k, v in settings.items() if k not in Settings.ADVICE},
                 },
             }
+            steered = method.uses().adapters
+            if steered:
+                own = getattr(self.backbone, "adapters", ())
+                made["adapters"] = [one.sha256 for one in own if one.kind in steered]
             # As JSON first: a tuple is no list, and so would not be known as what says nothing.
             clip |= _without_off(json.loads(json.dumps(made, allow_nan=False)))
         else:
@@ -153,6 +164,7 @@ class RowMaker:
         return dataclasses.replace(
             self.sampling,
             seed=seed,
+            padding="keep",  # things are followed in the model's own picture
             num_steps=self.sampling.num_steps or settings.num_steps,
             width=grid.width,
             height=grid.height,

@@ -6,6 +6,8 @@ from functools import cached_property
 from importlib.metadata import version
 from typing import Any, Final
 
+import numpy as np
+
 from sgi2v.backbones import Outline, outline_of
 from sgi2v.backbones.base import Settings, settings_with, settings_with_recipe
 from sgi2v.checks import check_bounds
@@ -21,11 +23,13 @@ from sgi2v.controllers import (
 )
 from sgi2v.errors import FieldError, within
 from sgi2v.fitting import fitted
+from sgi2v.grid import Grid
 from sgi2v.pipeline import plan
 from sgi2v.planning import Sampling
 from sgi2v.remarks import MAX_SPEED, max_speed, speeds
 from sgi2v.run import Run, public_name
 from sgi2v.scene import Scene, frame_times
+from sgi2v.shape import Shapely, shaped
 from sgi2v.studio.fields import describe
 from sgi2v.studio.settings import StudioSettings
 
@@ -71,20 +75,25 @@ class LibraryEngine:
         controller = _controller(request.get("controller") or {}, settings)
         check_bounds("settings", settings)
         check_bounds("controller", controller)
-        self._check_size(sampling, settings)
-        planned = plan(scene, outline.with_settings(settings), controller=controller, sampling=sampling)
+        outline = outline.with_settings(settings)
+        self._check_size(shaped(scene, outline, sampling)[1], settings)
+        planned = plan(scene, outline, controller=controller, sampling=sampling)
         limit = max_speed(planned.grid)
+        motions = _motions(planned.scene, planned.tracks.tracks, planned.grid, limit)
+        out = sum(motion["leaves_frame"] for motion in motions if motion["kind"] == "camera")
+        outside = [f"{out} camera boxes leave the frame on their way; make the camera's move smaller"] if out else []
         return {
             "backbone": name,
             "controller": controller_to_dict(planned.controller),
             "sampling": dataclasses.asdict(planned.sampling),
+            "fit": planned.scene.fit,
             "settings": changed,
             "recipe": request.get("recipe"),
             "guided_iterations": sum(planned.schedule.iterations),
             "max_speed": limit,
             # The page shows speeds where they are.
-            "warnings": [one for one in planned.warnings if one not in planned.too_fast],
-            "motions": _motions(scene, planned.tracks.tracks, planned.grid.num_frames, limit),
+            "warnings": [*(one for one in planned.warnings if one not in planned.too_fast), *outside],
+            "motions": motions,
         }
 
     def read_record(self, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -158,12 +167,13 @@ def _controller(given: Mapping[str, Any], settings: Settings) -> Controller:
     return controller_from_dict({**given, "name": name}, over=base)
 
 
-def _motions(scene: Scene, tracks: Any, num_frames: int, limit: float) -> list[dict[str, Any]]:
+def _motions(scene: Scene, tracks: Any, grid: Grid, limit: float) -> list[dict[str, Any]]:
     """Every motion's boxes in pixels of the picture, and how far it goes from frame to frame in those of the video."""
     shown = []
-    times = [float(time) for time in frame_times(num_frames)]
+    times = [float(time) for time in frame_times(grid.num_frames)]
+    size = np.array([grid.width, grid.height])
     for motion, track in zip(scene.motions, tracks, strict=True):
-        way = speeds(track)
+        way, centers = speeds(track), np.asarray(track.centers, dtype=np.float64)
         fastest = float(way.max(initial=0.0))
         shown.append(
             {
@@ -173,6 +183,7 @@ def _motions(scene: Scene, tracks: Any, num_frames: int, limit: float) -> list[d
                 "speeds": [round(float(speed), 4) for speed in way],
                 "max_speed": fastest,
                 "too_fast": fastest > limit,
+                "leaves_frame": bool(((centers < 0) | (centers > size)).any()),
             }
         )
     return shown
@@ -188,13 +199,23 @@ def _backbone_info(name: str, outline: Outline, recipe: str | None) -> dict[str,
         "fps": settings.fps,
         "takes_text": outline.takes_text,
         "stride": outline.grid(settings.width, settings.height, settings.num_frames).stride,
+        "multiple": outline.multiple if isinstance(outline, Shapely) else None,
+        "aspects": outline.aspects if isinstance(outline, Shapely) else None,
         "max_speed": MAX_SPEED * min(settings.width, settings.height),
         "recipes": list(settings.recipes),
         "default_controller": settings.default,
-        "controllers": [_controller_info(kind, settings) for kind in (*controllers(), *COMBINATIONS)],
+        "controllers": [
+            _controller_info(kind, settings) for kind in (*controllers(), *COMBINATIONS) if _has_weights(kind, outline)
+        ],
         "sampling": describe(Sampling, size),
         "settings": describe(type(settings), own, _ELSEWHERE),
     }
+
+
+def _has_weights(name: str, outline: Outline) -> bool:
+    """False for a trained system whose weights are not loaded with the model."""
+    wanted = {kind for part in name.split("+") for kind in controllers()[part]().uses().adapters}
+    return wanted <= {one.kind for one in getattr(outline, "adapters", ())}
 
 
 def _controller_info(name: str, settings: Settings) -> dict[str, Any]:

@@ -6,8 +6,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sgi2v.camera import Camera
 from sgi2v.checks import bounds_of
-from sgi2v.planning import Sampling, SolverName
+from sgi2v.planning import Padding, Sampling, SolverName
 from sgi2v.records import Json
+from sgi2v.scene import Fit
 from sgi2v.studio.jobs import Live, progress_json
 from sgi2v.studio.pictures import PREFIX
 from sgi2v.studio.table import Row, State
@@ -34,6 +35,7 @@ class SamplingAsked(Asked):
     height: int | None = _within(Sampling, "height")
     num_frames: int | None = _within(Sampling, "num_frames")
     solver: SolverName | None = None
+    padding: Padding | None = None
 
 
 class JobAsked(Asked):
@@ -163,6 +165,15 @@ class MotionPlanned(BaseModel):
     speeds: list[float]
     max_speed: float
     too_fast: bool
+    leaves_frame: bool
+
+
+class CommandGiven(BaseModel):
+    """A scene as a command."""
+
+    command: str
+    left_out: list[str]
+    """Parts of the scene that it cannot say."""
 
 
 class Planned(BaseModel):
@@ -172,6 +183,8 @@ class Planned(BaseModel):
     recipe: str | None
     controller: Json
     sampling: Json
+    fit: Fit = "stretch"
+    """As the picture meets the video's shape: of a scene's aspect, what it comes to."""
     settings: Json
     guided_iterations: int
     max_speed: float

@@ -143,7 +143,7 @@ def look(backbone: Backbone, scenes: HeldOutWorld, place: Path, *, seed: int = 8
     ("objmc none", "objmc sg-i2v") are between wanted and found paths in pixels (ObjMC), by the built-in tracker.
     """
     methods = {"none": Controller(), "sg-i2v": recommended("sg-i2v", backbone.settings.recommended)}
-    sampling, tracker = Sampling(seed=seed), TemplateTracker()
+    sampling, tracker = Sampling(seed=seed, padding="keep"), TemplateTracker()
     distances: dict[str, list[float]] = {name: [] for name in methods}
     rows = []
     for number in range(len(scenes)):

@@ -10,9 +10,16 @@ from typing import TYPE_CHECKING, ClassVar
 from sgi2v.backbones.base import Advice, Mode
 from sgi2v.backbones.cogvideox.schedule import check_ddim_schedule, ddim_levels
 from sgi2v.backbones.dit.advice import without_attention
-from sgi2v.backbones.dit.outline import DiTOutline, DiTSettings, check_text_width, folder_settings, read_parts
-from sgi2v.backbones.dit.text import TextRules
+from sgi2v.backbones.dit.outline import (
+    DiTOutline,
+    DiTSettings,
+    check_text_width,
+    folder_settings,
+    read_parts,
+    tile_share,
+)
 from sgi2v.backbones.fields import check_class, flag, number, numbers, positive
+from sgi2v.backbones.text import TextRules
 from sgi2v.errors import FieldError
 from sgi2v.grid import Grid
 from sgi2v.lazy import torch
@@ -120,6 +127,14 @@ class CogVideoXOutline(DiTOutline):
         """Latent cells of a token, both ways."""
         return number(self.transformer, "patch_size", self.folder / "transformer" / "config.json")
 
+    @property
+    def aspects(self) -> tuple[float, float]:
+        """As of all; where positions were learned, only the shape they were learned at."""
+        if not self.transformer.get("use_learned_positional_embeddings"):
+            return super().aspects
+        own = self.transformer["sample_width"] / self.transformer["sample_height"]
+        return own, own
+
     def levels(self, num_steps: int, grid: Grid) -> Sequence[Level]:
         """The folder's own schedule; FieldError for more steps than the network was trained with."""
         return ddim_levels(self.scheduler, num_steps)
@@ -146,8 +161,7 @@ class CogVideoXOutline(DiTOutline):
         live = super().live_bytes(grid)
         file = self.folder / "vae" / "config.json"
         sides = (number(self.vae, "sample_height", file) // 2, number(self.vae, "sample_width", file) // 2)
-        tile = min(grid.height, sides[0]) * min(grid.width, sides[1])
-        return {**live, "tiled": live["decode"] * tile / (grid.width * grid.height)}
+        return {**live, "tiled": live["clip"] * tile_share(grid, *sides)}
 
     def opened(self, device: torch.device, dtype: torch.dtype, memory: Mode) -> CogVideoX:
         """The model of weights that are there."""

@@ -8,12 +8,12 @@ def without_attention(at: float, layer: str, cell: int, *, keeps_first: bool = F
 
     FreeTraj's noise; DragDiffusion's optimisation of one step's latents: ``at`` that noise level, the published 35 of
     50 steps still to go, on the output of that block, in steps of a latent cell (``cell`` pixels), since what lies
-    between places of a coarser map is their mean. A kept first frame is told another time, so each frame tracks its
-    own look.
-    None of it was measured on these weights.
+    between places of a coarser map is their mean; a handle has arrived within one of them. A kept first frame is told
+    another time, so each frame tracks its own look. None of it was measured on these weights.
     """
-    drag = {"at": at, "unit": "noise-level", "layers": (layer,), "cell": float(cell), "reference_attention": False}
+    drag = {"at": at, "unit": "noise-level", "layers": (layer,), "cell": float(cell), "arrived": 1.0}
+    own = {"tracked": "own-frame"} if keeps_first else {}
     return {
         "freetraj": {"edit_spatial": False, "edit_temporal": False},
-        "drag-diffusion": {**drag, **({"tracked": "own-frame"} if keeps_first else {})},
+        "drag-diffusion": {**drag, "reference_attention": False, **own},
     }

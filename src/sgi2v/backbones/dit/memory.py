@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Final
 
 import safetensors
 import torch
@@ -16,7 +17,8 @@ from sgi2v.backbones.weights import weight_files
 from sgi2v.device import has_own_memory
 from sgi2v.grid import Grid
 
-_SLACK = 1.1  # an allocator's rounding and fragments, and the workspace of kernels
+SLACK: Final = 1.1
+"""Factor for an allocator's rounding and fragments, and the workspace of kernels."""
 
 
 def num_weights(files: Iterable[Path]) -> int:
@@ -75,10 +77,10 @@ def peaks(
             denoiser = int(2 * largest / outline.num_blocks)
         parts = sum(others.values())
         stay = denoiser + (0 if away else parts * 4)
-        decoding = live.get("tiled", live["decode"]) if mode == "low" else live["decode"]
-        working = max(guided, decoding + (parts * 4 if away else 0))
+        clip = live.get("tiled", live["clip"]) if mode == "low" else live["clip"]
+        working = max(guided, clip + (parts * 4 if away else 0))
         # On the host's own memory the text encoder is there before anything else is computed.
-        return int(max((stay + working) * _SLACK, 0 if apart else stay + encoder * dtype.itemsize))
+        return int(max((stay + working) * SLACK, 0 if apart else stay + encoder * dtype.itemsize))
 
     return {mode: peak(mode) for mode in MODES}
 

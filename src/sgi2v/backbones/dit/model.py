@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -19,8 +20,8 @@ from sgi2v.backbones.arrangement import Arrangement
 from sgi2v.backbones.base import CLEAN, Mode, Outlined, Text
 from sgi2v.backbones.dit.features import feature, rotated, tapped
 from sgi2v.backbones.dit.outline import DiTOutline
-from sgi2v.backbones.dit.text import Texts
 from sgi2v.backbones.swapping import swapped
+from sgi2v.backbones.text import Texts
 from sgi2v.checks import choice
 from sgi2v.device import has_own_memory
 from sgi2v.errors import FieldError
@@ -64,7 +65,7 @@ class Networks:
     """Of the weight files, once it has been asked for."""
 
 
-class VideoTransformer(Outlined):
+class VideoTransformer(Outlined, ABC):
     """A denoiser of joint attention over all places of all frames, a causal video autoencoder, and text.
 
     Latents stay in float32 between steps; the denoiser runs in ``dtype``, the autoencoder in float32. One run at a
@@ -92,11 +93,11 @@ class VideoTransformer(Outlined):
 
     # ------------------------------------------------------------ what a family does its own way
 
+    @abstractmethod
     def _velocity(
         self, x: Float[Tensor, "n c y x"], level: Level, condition: DiTCondition, text: Tensor
     ) -> Float[Tensor, "n c y x"]:
         """The network's output at latents on its own line, float32, told of that text."""
-        raise NotImplementedError
 
     def _clean(
         self, x: Float[Tensor, "n c y x"], velocity: Float[Tensor, "n c y x"], level: Level, condition: DiTCondition
@@ -104,9 +105,9 @@ class VideoTransformer(Outlined):
         """``x0`` of a velocity; for flow matching ``x - s v``."""
         return x - level.noise * velocity
 
+    @abstractmethod
     def _image(self, image: PIL.Image.Image, grid: Grid, generator: torch.Generator) -> Float[Tensor, "n c y x"]:
         """The picture's part of the condition."""
-        raise NotImplementedError
 
     def _expert(self, level: Level) -> str:
         """Name of the network that is asked at a level."""
@@ -127,21 +128,21 @@ class VideoTransformer(Outlined):
         """1 for a level on the model's own line, else the length to divide by; flow matching's line is straight."""
         return level.signal + level.noise
 
+    @abstractmethod
     def _rotary(self, expert: Any, grid: Grid) -> tuple[Tensor, Tensor]:
         """Cosines and sines of a network's rotary embedding, ``[1, places, heads or 1, channels of a head]``."""
-        raise NotImplementedError
 
     def _tokens(self, kept: Tensor) -> Float[Tensor, "1 p d"]:
         """A tapped module's output as tokens of the picture, heads side by side."""
         return kept
 
+    @abstractmethod
     def _to_latents(self, frames: Float[Tensor, "1 3 f h w"]) -> Float[Tensor, "n c y x"]:
         """Normalised latents of a clip with values in -1..1: the posterior's mode."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _to_frames(self, x: Float[Tensor, "n c y x"]) -> Float[Tensor, "f 3 h w"]:
         """A clip with values in -1..1 of normalised latents that begin with the first."""
-        raise NotImplementedError
 
     @property
     def experts(self) -> Mapping[str, nn.Module]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -15,9 +16,9 @@ from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypeVar
 from sgi2v.backbones.base import CLEAN, Method, Mode, Settings, check_range, settings_with
 from sgi2v.backbones.dit.schedules import flow_levels
 from sgi2v.backbones.dit.single_file import check_file, check_unfused
-from sgi2v.backbones.dit.text import TextRules, check_length, check_there, has_encoder
 from sgi2v.backbones.fields import number, wrong
 from sgi2v.backbones.folder import CONFIGS, SETTINGS_FILE, check_parts, content_sha256, fetch, read_json, weights_sha256
+from sgi2v.backbones.text import TextRules, check_length, check_there, has_encoder
 from sgi2v.backbones.weights import check_weights, check_weights_there, weight_files
 from sgi2v.checks import Bounds, check_text
 from sgi2v.errors import FieldError
@@ -58,7 +59,7 @@ class DiTSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiTOutline:
+class DiTOutline(ABC):
     """A folder's configuration: enough to refuse a run that cannot work before weights are read."""
 
     folder: Path
@@ -100,24 +101,24 @@ class DiTOutline:
         return True
 
     @property
+    @abstractmethod
     def stride(self) -> int:
         """Pixels of a latent cell, both ways."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def frame_stride(self) -> int:
         """Video frames of a latent frame after the first."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def channels(self) -> int:
         """Channels of the latents."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def patch(self) -> int:
         """Latent cells of a token, both ways."""
-        raise NotImplementedError
 
     @property
     def edits_image(self) -> bool:
@@ -156,6 +157,16 @@ class DiTOutline:
         others = {part: content_sha256(file) for part, file in sorted(self.files.items())}
         return hashlib.sha256(f"{own} {others} {self.quantise}".encode()).hexdigest()
 
+    @property
+    def aspects(self) -> tuple[float, float]:
+        """From twice as high as wide to twice as wide as high: video transformers are trained on many shapes."""
+        return 0.5, 2.0
+
+    @property
+    def multiple(self) -> int:
+        """Pixels of a token."""
+        return self.stride * self.patch
+
     def with_settings(self: OutlineT, settings: DiTSettings) -> OutlineT:
         """The same model under other settings."""
         return dataclasses.replace(self, settings=settings)
@@ -180,7 +191,7 @@ class DiTOutline:
 
     def grid(self, width: int, height: int, num_frames: int) -> Grid:
         """Latent grid of a size in pixels; FieldError naming the nearest sizes when the model cannot make it."""
-        multiple, every = self.stride * self.patch, self.frames_every
+        multiple, every = self.multiple, self.frames_every
         for name, size in (("width", width), ("height", height)):
             if not 2 * multiple <= size <= 4096:
                 raise FieldError(name, f"must lie in {2 * multiple}..4096 pixels, got {size}")
@@ -266,8 +277,8 @@ class DiTOutline:
         return block
 
     def live_bytes(self, grid: Grid) -> Mapping[str, float]:
-        """Bytes in 16 bits that a pass keeps: ``guided`` half way with gradients, ``checkpointed`` so, ``decode``, and
-        ``tiled`` where decoding in tiles was counted."""
+        """Bytes in 16 bits that a pass keeps: ``guided`` half way with gradients, ``checkpointed`` so; ``clip``, of the
+        autoencoder, and ``tiled``, the same where clips go through it in tiles."""
         heads, channels = self.transformer["num_attention_heads"], self.transformer["attention_head_dim"]
         width = self.num_tokens(grid) * heads * channels
         kept, again, pixel = self.live
@@ -275,14 +286,14 @@ class DiTOutline:
         return {
             "guided": width * kept * deep,
             "checkpointed": width * (2 * deep + again),
-            "decode": grid.width * grid.height * pixel,
+            "clip": grid.width * grid.height * pixel,
         }
 
     @property
+    @abstractmethod
     def live(self) -> tuple[float, float, float]:
         """Bytes that a block keeps for its gradient, and takes besides when it is computed twice, both of a token's
-        channel; bytes that decoding takes of a pixel."""
-        raise NotImplementedError
+        channel; bytes that decoding, or encoding a clip if that is more, takes of a pixel."""
 
     def memory_needed(self, grid: Grid, device: torch.device, dtype: torch.dtype) -> Mapping[Mode, int]:
         """Bytes at the peak of a guided run for every mode; weights are fetched first, if they are not there."""
@@ -326,9 +337,14 @@ class DiTOutline:
         check_unfused(weight_files(outline.folder, [part for part in outline.weighed if "transformer" in part]))
         return outline.opened(device, dtype, memory)
 
+    @abstractmethod
     def opened(self, device: torch.device, dtype: torch.dtype, memory: Mode) -> VideoTransformer:
         """The model of weights that are there."""
-        raise NotImplementedError
+
+
+def tile_share(grid: Grid, height: int, width: int) -> float:
+    """Share of a frame that a tile of that many pixels covers."""
+    return min(grid.height, height) * min(grid.width, width) / (grid.height * grid.width)
 
 
 def _turned_off(field: str) -> str:

@@ -6,14 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from sgi2v.backbones.base import Advice, Mode
 from sgi2v.backbones.dit.advice import without_attention
-from sgi2v.backbones.dit.outline import DiTOutline, DiTSettings, check_text_width, folder_settings, read_parts
+from sgi2v.backbones.dit.outline import (
+    DiTOutline,
+    DiTSettings,
+    check_text_width,
+    folder_settings,
+    read_parts,
+    tile_share,
+)
 from sgi2v.backbones.dit.schedules import check_flow_schedule
-from sgi2v.backbones.dit.text import TextRules
 from sgi2v.backbones.fields import check_class, check_values, flag, number, positive, wrong
+from sgi2v.backbones.text import TextRules
 from sgi2v.checks import Bounds
 from sgi2v.errors import FieldError
 from sgi2v.grid import Grid
@@ -22,6 +29,9 @@ from sgi2v.records import Json
 
 if TYPE_CHECKING:
     from sgi2v.backbones.ltx.model import LTX
+
+_TILE: Final = 512
+"""Side of the tiles of diffusers' autoencoder, in pixels."""
 
 
 def _advice() -> Advice:
@@ -134,13 +144,14 @@ class LTXOutline(DiTOutline):
 
     @property
     def live(self) -> tuple[float, float, float]:
-        """Bytes as counted at full size; decoding a pixel of each frame, since the clip is decoded as a whole."""
-        return 61.0, 107.0, 139.0
+        """Bytes as counted at full size; the autoencoder's for a pixel of each frame: it takes a clip as a whole."""
+        return 61.0, 107.0, 185.5
 
     def live_bytes(self, grid: Grid) -> Mapping[str, float]:
-        """As of all, but that decoding takes more the longer the clip."""
+        """As of all, but that the autoencoder takes more the longer the clip; tiles as diffusers' class has them."""
         live = super().live_bytes(grid)
-        return {**live, "decode": live["decode"] * grid.num_frames}
+        whole = live["clip"] * grid.num_frames
+        return {**live, "clip": whole, "tiled": whole * tile_share(grid, _TILE, _TILE)}
 
     def opened(self, device: torch.device, dtype: torch.dtype, memory: Mode) -> LTX:
         """The model of weights that are there."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 
 import PIL.Image
 import torch
@@ -11,6 +12,7 @@ from diffusers import (
     StableVideoDiffusionPipeline,
     UNetSpatioTemporalConditionModel,
 )
+from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion import _resize_with_antialiasing
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers import CLIPVisionModelWithProjection
@@ -22,7 +24,7 @@ from sgi2v.backbones.base import CLEAN, Mode, Outlined, Text
 from sgi2v.backbones.loading import image_processor, network
 from sgi2v.backbones.svd.attention import LeanAttention, edited, self_attentions
 from sgi2v.backbones.svd.compiling import any_compiled, check_memory, check_readable, compile_blocks
-from sgi2v.backbones.svd.config import FEATURE_EXTRACTOR
+from sgi2v.backbones.svd.config import CLIP_SIZE, FEATURE_EXTRACTOR
 from sgi2v.backbones.svd.decoding import decode_in_slices
 from sgi2v.backbones.svd.deep import last_deep_block, without_deep
 from sgi2v.backbones.svd.features import feature, tapped
@@ -31,6 +33,7 @@ from sgi2v.backbones.svd.outline import SVDOutline
 from sgi2v.backbones.svd.parts import Networks, SVDCondition
 from sgi2v.checks import choice
 from sgi2v.device import has_own_memory
+from sgi2v.errors import FieldError
 from sgi2v.grid import Grid
 from sgi2v.step import Level
 from sgi2v.taps import Taps
@@ -87,12 +90,31 @@ class SVD(Outlined):
         if compiled:
             check_memory(memory)
         extractor = folder / FEATURE_EXTRACTOR
+        return cls.made_of(
+            outline,
+            network(UNetSpatioTemporalConditionModel, folder / "unet", dtype),
+            network(AutoencoderKLTemporalDecoder, folder / "vae", dtype),
+            network(CLIPVisionModelWithProjection, folder / "image_encoder", dtype),
+            device=device,
+            memory=memory,
+            compiled=compiled,
+            extractor=extractor.parent if extractor.is_file() else None,
+        )
+
+    @classmethod
+    def made_of(
+        cls, outline: SVDOutline, unet: nn.Module, vae: nn.Module, image_encoder: nn.Module,
+        *, device: torch.device, memory: Mode, compiled: bool = False, extractor: Path | None = None,
+    ) -> "SVD":  # fmt: skip
+        """The model of networks that are loaded; ``extractor`` is a folder that says how CLIP is shown pictures."""
+        if compiled:
+            check_memory(memory)
         pipeline = StableVideoDiffusionPipeline(
-            vae=network(AutoencoderKLTemporalDecoder, folder / "vae", dtype),
-            image_encoder=network(CLIPVisionModelWithProjection, folder / "image_encoder", dtype),
-            unet=network(UNetSpatioTemporalConditionModel, folder / "unet", dtype),
+            vae=vae,
+            image_encoder=image_encoder,
+            unet=unet,
             scheduler=EulerDiscreteScheduler.from_config(dict(outline.scheduler)),
-            feature_extractor=image_processor(extractor.parent if extractor.is_file() else None),
+            feature_extractor=image_processor(extractor),
         )
         backbone = cls(pipeline, outline, device=device, memory=memory)
         if compiled:
@@ -148,15 +170,19 @@ class SVD(Outlined):
 
         The model reads no text.
         """
+        shape = (1, 3, grid.height, grid.width)
+        return self.encode_with(image, torch.randn(shape, generator=generator), grid)
+
+    @torch.no_grad()
+    def encode_with(self, image: PIL.Image.Image, noise: Float[Tensor, "1 3 h w"], grid: Grid) -> SVDCondition:
+        """The condition with a given augmentation noise."""
         assert image.size == (grid.width, grid.height), f"image {image.size}, grid {grid}"
         settings, device, dtype = self.settings, self.device, self.dtype
         with self._arranged.using("image encoder"):
-            embedding = self._pipeline._encode_image(image, device, 1, False)
+            embedding = self._embedding(image)
         pixels = self._pipeline.video_processor.preprocess(image, height=grid.height, width=grid.width)
-        pixels = pixels + settings.noise_aug_strength * torch.randn(
-            pixels.shape, generator=generator, dtype=pixels.dtype
-        )
-        ids = [settings.fps - 1, settings.motion_bucket_id, settings.noise_aug_strength]
+        pixels = pixels + settings.noise_aug_strength * noise
+        ids = [settings.told_fps, settings.motion_bucket_id, settings.noise_aug_strength]
         guidance = torch.linspace(settings.min_guidance_scale, settings.max_guidance_scale, grid.num_frames)
         return SVDCondition(
             image_latents=self._mode(pixels)[0].to(dtype),
@@ -166,6 +192,18 @@ class SVD(Outlined):
             guided=max(settings.min_guidance_scale, settings.max_guidance_scale) > 1,
             guidance_interval=settings.guidance_interval,
         )
+
+    def _embedding(self, image: PIL.Image.Image) -> Float[Tensor, "1 1 d"]:
+        """The image encoder's token; without CLIP's mean and deviation where the settings say so."""
+        if self.settings.clip_normalised:
+            token: Tensor = self._pipeline._encode_image(image, self.device, 1, False)
+            return token
+        encoder = self._pipeline.image_encoder
+        processor = self._pipeline.video_processor
+        pixels = processor.numpy_to_pt(processor.pil_to_numpy(image)) * 2 - 1
+        small = (_resize_with_antialiasing(pixels, (CLIP_SIZE, CLIP_SIZE)) + 1) / 2
+        token = encoder(small.to(self.device, next(encoder.parameters()).dtype)).image_embeds[:, None]
+        return token
 
     def _mode(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c y x"]:
         vae = self._pipeline.vae
@@ -221,8 +259,10 @@ class SVD(Outlined):
         """True where both branches share a pass: by size, so that a run does not depend on how much memory is free.
 
         A CPU has enough with one, but for tiny latents; large ones fill a device by themselves; an edit of attention
-        sees one branch.
+        sees one branch. An adapter's signal may ask for it.
         """
+        if self._networks.num_paired:
+            return True
         small = x.shape[0] * x.shape[-2] * x.shape[-1] <= _FILLS_A_DEVICE
         return small and has_own_memory(self.device) and not self._networks.num_edits
 
@@ -314,13 +354,20 @@ class SVD(Outlined):
     @contextmanager
     def adapted(self, adapter: Adapter, signal: object = None) -> Iterator[None]:
         """While open, the adapter takes part in every pass; its weights are placed at its first use, and stay known."""
+        if any_compiled(self.denoiser):
+            raise FieldError("compile", f"{adapter.name} changes what lies inside compiled blocks", "leave it out")
         part = f"adapter {id(adapter.module)}"
         self._arranged.add(part, adapter.module.to(self.dtype))
+        paired = bool(getattr(signal, "paired", False))
         with (
             self._arranged.using(part),
             adapter.attach(self.denoiser, signal, lambda: self._networks.branches),
         ):
-            yield
+            self._networks.num_paired += paired
+            try:
+                yield
+            finally:
+                self._networks.num_paired -= paired
 
     @torch.no_grad()
     def decode(self, x: Float[Tensor, "n c y x"], frames: Sequence[int] | None = None) -> Float[Tensor, "f 3 h w"]:

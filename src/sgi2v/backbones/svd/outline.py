@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Final
 
 import numpy as np
+from typing_extensions import TypeVar
 
 from sgi2v.backbones.base import CLEAN, Advice, Method, Mode, Settings, check_range, settings_with
 from sgi2v.backbones.folder import CONFIGS, SETTINGS_FILE, check_parts, fetch, read_json, weights_sha256
@@ -27,8 +28,10 @@ from sgi2v.scene import Scene
 from sgi2v.step import Level
 
 if TYPE_CHECKING:
+    from sgi2v.backbones.adapter_kinds import FoundAdapter
     from sgi2v.backbones.svd.model import SVD
 
+OutlineT = TypeVar("OutlineT", bound="SVDOutline")
 NETWORKS: Final = ("unet", "vae", "image_encoder")
 """Folders of the parts that have weights."""
 ATTENTION_SOURCES: Final = ("first-frame", "self", "temporal", "match")
@@ -88,6 +91,16 @@ class SVDSettings(Settings):
         }
     )  # fmt: skip
 
+    @property
+    def clip_normalised(self) -> bool:
+        """True where the image encoder is shown the picture by CLIP's mean and deviation."""
+        return True
+
+    @property
+    def told_fps(self) -> int:
+        """Frames a second that the network is told."""
+        return self.fps - 1
+
     def __post_init__(self) -> None:
         check_range("settings", self)
         interval = self.guidance_interval
@@ -127,6 +140,8 @@ class SVDOutline:
     """The denoiser's."""
     hub_id: str | None = None
     """Source of the weights when they are wanted; None where they lie in the folder."""
+    adapters: tuple[FoundAdapter, ...] = ()
+    """Trained systems that are loaded with it."""
 
     @classmethod
     def of(
@@ -169,9 +184,25 @@ class SVDOutline:
         """SHA-256 over the weight files."""
         return weights_sha256(self.folder, NETWORKS)
 
-    def with_settings(self, settings: SVDSettings) -> SVDOutline:
+    @property
+    def aspects(self) -> tuple[float, float]:
+        """From the model's own size to that size stood upright."""
+        own = self.settings.width / self.settings.height
+        return min(own, 1 / own), max(own, 1 / own)
+
+    @property
+    def multiple(self) -> int:
+        """Pixels of a cell of the denoiser's lowest level, which joins its levels cell by cell."""
+        levels = self.unet.get("block_out_channels", ())
+        return int(self.stride * 2 ** (max(len(levels), 1) - 1))
+
+    def with_settings(self: OutlineT, settings: SVDSettings) -> OutlineT:
         """The same model under other settings."""
         return dataclasses.replace(self, settings=settings)
+
+    def with_adapters(self: OutlineT, adapters: Sequence[FoundAdapter]) -> OutlineT:
+        """The same model with trained systems that are loaded with it."""
+        return dataclasses.replace(self, adapters=tuple(adapters))
 
     def levels(self, num_steps: int, grid: Grid | None = None) -> Sequence[Level]:
         """The scheduler's sigmas as levels (SVD: Karras spacing, 700 to 0.002, then 0); x = x0 + sigma * noise.

@@ -37,6 +37,8 @@ class Networks:
     arranged: Arrangement
     num_edits: int = 0
     """Edits of attention that are open."""
+    num_paired: int = 0
+    """Adapters that are open and want both branches of guidance in one pass."""
     branches: tuple[bool, ...] = (True,)
     """Branches of guidance in the pass that is running: True is conditional."""
     deep: dict[str, Tensor] | None = None

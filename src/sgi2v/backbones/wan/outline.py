@@ -13,9 +13,9 @@ from sgi2v.backbones.base import Advice, Mode
 from sgi2v.backbones.dit.advice import without_attention
 from sgi2v.backbones.dit.outline import DiTOutline, DiTSettings, check_text_width, folder_settings, read_parts
 from sgi2v.backbones.dit.schedules import check_flow_schedule
-from sgi2v.backbones.dit.text import TextRules
 from sgi2v.backbones.fields import number, numbers, positive, wrong
 from sgi2v.backbones.folder import check_parts, read_json
+from sgi2v.backbones.text import TextRules
 from sgi2v.checks import Bounds
 from sgi2v.errors import FieldError
 from sgi2v.lazy import torch

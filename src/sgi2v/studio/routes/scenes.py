@@ -19,6 +19,7 @@ from starlette.concurrency import run_in_threadpool
 
 from sgi2v.camera import Camera, camera_motions
 from sgi2v.errors import FieldError
+from sgi2v.prompting.photo import command_of
 from sgi2v.records import Json
 from sgi2v.reference import read_clip
 from sgi2v.scene import MAX_KEYS, MAX_MOTIONS, Curve, Easing, Fit, Kind, Scene
@@ -30,6 +31,7 @@ from sgi2v.studio.problems import Problem
 from sgi2v.studio.routes import PICTURE_ID, PictureId, TheStudio, may_say, name_of, raw
 from sgi2v.studio.shapes import (
     Clip,
+    CommandGiven,
     Examples,
     Imported,
     Info,
@@ -199,6 +201,16 @@ def export_scene(scene: Json, studio: TheStudio) -> JSONResponse:
     _, checked = studio.pictures.checked(scene)
     headers = {"Content-Disposition": 'attachment; filename="scene.json"'}
     return JSONResponse(scene_to_dict(checked, embed=True), headers=headers)
+
+
+@router.post("/export/command", responses=may_say(*_FULL))
+def export_command(
+    scene: Json, studio: TheStudio, photo: Annotated[str, Query(max_length=300, description="the photo's name")]
+) -> CommandGiven:
+    """A scene as the command line that makes it of its photo, and what of it that cannot say."""
+    _, checked = studio.pictures.checked(scene)
+    command = command_of(checked, photo)
+    return CommandGiven(command=command.text, left_out=list(command.left_out))
 
 
 @asynccontextmanager

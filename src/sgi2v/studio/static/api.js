@@ -7,11 +7,11 @@ export class ApiError extends Error {
   }
 }
 
-async function call(method, path, { json, body, headers = {}, signal } = {}) {
+async function call(method, path, { json, body, headers = {}, signal, keepalive = false } = {}) {
   let response;
   try {
     response = await fetch(path, {
-      method, signal,
+      method, signal, keepalive,
       headers: { ...(json !== undefined ? { "Content-Type": "application/json" } : body ? { "Content-Type": "application/octet-stream" } : {}), ...headers },
       body: json !== undefined ? JSON.stringify(json) : body,
     });
@@ -58,6 +58,7 @@ export const importVideo = (blob, told) => send("/api/import/video", blob, told)
 export const verify = (blob) => send("/api/verify", blob);
 export const importTraj = (blob, imageId) => send(`/api/import/traj?image=${imageId}`, blob);
 export const importScene = (scene) => json("POST", "/api/import/scene", { json: scene });
+export const exportCommand = (scene, photo) => json("POST", `/api/export/command?photo=${encodeURIComponent(photo)}`, { json: scene });
 export const exportScene = async (scene) => (await call("POST", "/api/export/scene", { json: scene })).blob();
 
 export const submit = (request, key) => json("POST", "/api/jobs", { json: request, headers: { "Idempotency-Key": key } });
@@ -66,7 +67,7 @@ export const getJobs = (before, limit) => json("GET", `/api/jobs?before=${before
 export const getJob = (id) => json("GET", `/api/jobs/${id}`);
 export const cancelJob = (id) => json("POST", `/api/jobs/${id}/cancel`);
 export const retryJob = (id, key) => json("POST", `/api/jobs/${id}/retry`, { headers: { "Idempotency-Key": key } });
-export const deleteJob = (id) => call("DELETE", `/api/jobs/${id}`);
+export const deleteJob = (id) => call("DELETE", `/api/jobs/${id}`, { keepalive: true }); // also as the page goes
 
 export const outline = (image, box) => json("POST", "/api/mask", { json: { image, box } });
 export const importClip = (blob, told) => send("/api/import/clip?masks=false", blob, told);

@@ -6,7 +6,7 @@ import { makeCamera } from "./camera.js";
 import { makeStage } from "./canvas.js";
 import { fillIcons, h, icon, randomName } from "./dom.js";
 import { makeFiles } from "./files.js";
-import { frameTimes } from "./geometry.js";
+import { comesTo, frameTimes, nearestSize } from "./geometry.js";
 import * as geometry from "./geometry.js";
 import { makeJobs } from "./jobs.js";
 import { makeKeys } from "./keys.js";
@@ -18,7 +18,7 @@ import { makeResults } from "./results.js";
 import { makeSettings } from "./settings.js";
 import * as states from "./state.js";
 import * as edits from "./edits.js";
-import { keptElsewhere, loadWork, pageName, saveWork, setAside } from "./storage.js";
+import { claim, keptElsewhere, loadWork, saveWork, setAside } from "./storage.js";
 import { makeTimeline } from "./timeline.js";
 import { makeShell } from "./shell.js";
 
@@ -57,11 +57,14 @@ const app = {
       const spec = fields?.find((one) => one.name === name);
       return spec && typeof values[name] === "number" && fits(spec, values[name]) ? values[name] : model[name];
     };
-    const [width, height] = ["width", "height"].map((name) => of(sampling, model.sampling, name));
+    const asked = ["width", "height"].some((name) => of(sampling, model.sampling, name) !== model[name]);
+    const taken = app.doc.fit === "aspect" && app.doc.image && !asked ? nearestSize(app.doc.image, model) : null;
+    const [width, height] = ["width", "height"].map((name) => taken?.[name] ?? of(sampling, model.sampling, name));
+    const fit = comesTo(app.doc.fit, app.doc.image, { width, height }, asked);
     // The limit is a share of the shorter side: the server's is that of the size asked for, not of the model's own.
     const max_speed = (model.max_speed ?? Infinity) / Math.min(model.width, model.height) * Math.min(width, height);
     const num_frames = of(sampling, model.sampling, "num_frames");
-    return { width, height, num_frames, fps: of(settings, model.settings, "fps"), max_speed };
+    return { width, height, num_frames, fps: of(settings, model.settings, "fps"), max_speed, fit };
   },
   get time() {
     return frameTimes(app.video.num_frames)[app.ui.frame] ?? 0;
@@ -141,12 +144,13 @@ const app = {
     });
   },
   /** A short message at the edge, read aloud too; errors stay longer and can be closed. */
-  say(text, kind = "note") {
-    const toast = h("div", { class: `toast ${kind}` }, kind === "error" ? icon("warn") : null, h("p", {}, text),
+  say(text, kind = "note", { undo = null, seconds = kind === "error" ? 15 : 4 } = {}) {
+    const back = undo && h("button", { type: "button", class: "button small", onclick: () => { toast.remove(); undo(); } }, "Undo");
+    const toast = h("div", { class: `toast ${kind}` }, kind === "error" ? icon("warn") : null, h("p", {}, text), back,
       h("button", { "type": "button", "class": "button bare small", "aria-label": "Close", "onclick": () => toast.remove() }, icon("close")));
     document.getElementById("toasts").append(toast);
     while (document.getElementById("toasts").childElementCount > 3) document.getElementById("toasts").firstElementChild.remove();
-    setTimeout(() => toast.remove(), kind === "error" ? 15_000 : 4_000);
+    setTimeout(() => toast.remove(), 1000 * seconds);
   },
   /** Run something that may fail; tells the person, and returns undefined then. */
   async attempt(work) {
@@ -204,24 +208,7 @@ function save() {
   clearTimeout(saving);
   saving = null;
   saveWork(app);
-  claim();
-}
-
-const named = new WeakMap(); // document -> the pictures it needs
-let claimed = "";
-
-/** Tell the server which pictures the page needs, undo included, so that it keeps them; again once a day. */
-function claim() {
-  const { past, present, future } = app.history;
-  const all = new Set();
-  for (const doc of [...past, present, ...future]) {
-    if (!named.has(doc)) named.set(doc, JSON.stringify(doc).match(/(?<="upload:)[0-9a-f]{64}(?=")/g) ?? []);
-    for (const name of named.get(doc)) all.add(name);
-  }
-  const now = JSON.stringify([new Date().toDateString(), ...[...all].sort()]);
-  if (now === claimed) return;
-  claimed = now;
-  api.keep(pageName(), [...all]).catch(() => { claimed = ""; });
+  claim(app);
 }
 
 async function start() {
@@ -240,7 +227,7 @@ async function start() {
   app.jobsPanel = makeJobs(app);
   app.camera = makeCamera(app);
   app.shell = makeShell(app);
-  parts.push(app.shell, app.masks, makeObjects(app), makeTimeline(app), app.camera, app.results, app.stage, app.jobsPanel, app.files);
+  parts.push(app.shell, app.masks, makeObjects(app), makeTimeline(app), app.camera, app.stage, app.results, app.jobsPanel, app.files);
   app.origin = makeOrigin(app);
   makePointer(app);
   makeKeys(app);
@@ -259,8 +246,8 @@ async function start() {
   app.jobsPanel.connect();
   app.redraw();
   for (const [page, pictures] of keptElsewhere()) api.keep(page, pictures).catch(() => {});
-  claim();
-  setInterval(claim, 3_600_000);
+  claim(app);
+  setInterval(() => claim(app), 3_600_000);
   if (app.info.notice) app.say(app.info.notice, "error");
   document.body.dataset.ready = "true";
 }

@@ -3,6 +3,7 @@
 import * as api from "./api.js";
 import { fits, wanted } from "./bounds.js";
 import { h, icon, plainNumber } from "./dom.js";
+import { leaves } from "./geometry.js";
 import { fromScene, toScene } from "./state.js";
 
 // At strength 1; a camera that pans right moves the content left. Zooms multiply, the others add.
@@ -128,7 +129,10 @@ export function makeCamera(app) {
     for (const [name, { input }] of fields) if (document.activeElement !== input) input.value = plainNumber(camera[name], 4);
     easing.value = camera.easing;
     const count = app.doc.motions.filter((motion) => motion.kind === "camera").length;
-    note.textContent = count ? `${count} camera boxes in the scene.` : "The camera stands where it is: no boxes.";
+    const out = app.doc.motions.filter((motion) => motion.kind === "camera" && leaves(motion, app.doc.image, app.video, app.video.fit)).length;
+    note.textContent = !count ? "The camera stands where it is: no boxes."
+      : `${count} camera boxes in the scene.${out ? ` ${out} of them leave the frame on their way: the model cannot follow them there. A smaller strength keeps them inside.` : ""}`;
+    note.classList.toggle("warned", out > 0);
     remove.disabled = count === 0;
     strength.disabled = !on.size;
   }

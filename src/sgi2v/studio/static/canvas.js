@@ -150,7 +150,7 @@ export function makeStage(app) {
     stroke(points.slice(0, now + 1), color, width, { dash });
     const frames = frameTimes(app.video.num_frames);
     const ticks = sample(motion, frames).map(({ x, y }) => toScreen([x + dx, y + dy]));
-    speeds(motion, app.doc.image, app.video, app.doc.fit).forEach((speed, j) => {
+    speeds(motion, app.doc.image, app.video, app.video.fit).forEach((speed, j) => {
       if (speed > app.video.max_speed) stroke([ticks[j], ticks[j + 1]], WARN, width + 0.6, { dash: [7, 5] });
     });
     if (!camera) for (const tick of ticks.slice(1, -1)) dot(tick, 1.7, color, HALO);
@@ -202,7 +202,7 @@ export function makeStage(app) {
   function drawResult(photo) {
     const frame = app.results.frameNow();
     if (!frame || !["wipe", "under", "difference"].includes(app.ui.mode)) return;
-    const part = shownPart(app.doc.image, frame.size, app.doc.fit);
+    const part = shownPart(app.doc.image, frame.size, app.video.fit);
     const [left, top] = toScreen([part.left, part.top]), [right, bottom] = toScreen([part.right, part.bottom]);
     context.save();
     context.imageSmoothingQuality = "high";
@@ -227,7 +227,7 @@ export function makeStage(app) {
   function wipeLine() {
     const frame = app.ui.mode === "wipe" && app.doc.image ? app.results.frameNow() : null;
     if (!frame) return null;
-    const part = shownPart(app.doc.image, frame.size, app.doc.fit);
+    const part = shownPart(app.doc.image, frame.size, app.video.fit);
     const [left] = toScreen([part.left, 0]), [right] = toScreen([part.right, 0]);
     return { left, right, at: left + app.ui.wipe * (right - left) };
   }
@@ -242,8 +242,9 @@ export function makeStage(app) {
     if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
     context.setTransform(dense, 0, 0, dense, 0, 0);
     context.clearRect(0, 0, size.width, size.height);
+    if (app.doc.image && size.width) view = app.ui.view ?? fitted();
+    app.byId("zoom-fit").textContent = app.doc.image ? `${Math.round(100 * view.scale)} %` : "Fit";
     if (!app.doc.image || !size.width) return;
-    view = app.ui.view ?? fitted();
     const photo = picture(app.doc.image.url);
     const [left, top] = toScreen([0, 0]), [right, bottom] = toScreen([app.doc.image.width, app.doc.image.height]);
     context.fillStyle = "#1b1e25";
@@ -304,6 +305,12 @@ export function makeStage(app) {
 
   return {
     update, toScreen, toImage, zoomBy, panBy, handles, wipeLine, picture, retryPictures, overlay,
-    get view() { return view; }, get unit() { return unit; },
+    get view() { return view; },
+    /** How the plan is zoomed, for the results beside it: times its fitted size, and the place in its middle as shares. */
+    get zoomed() {
+      if (!app.ui.view || !app.doc.image) return null;
+      const [x, y] = toImage([size.width / 2, size.height / 2]);
+      return { factor: view.scale / fitted().scale, x: x / app.doc.image.width, y: y / app.doc.image.height };
+    }, get unit() { return unit; },
   };
 }

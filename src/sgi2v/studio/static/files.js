@@ -53,7 +53,7 @@ export function makeFiles(app) {
   async function openPhoto(file) {
     await limit(file, "image_bytes");
     const image = { ...(await app.sending(file, (told) => api.putImage(file, told))), name: file.name };
-    show({ ...emptyDoc(), image }, `${file.name}: ${image.width} × ${image.height} pixels`);
+    show({ ...emptyDoc(), fit: "aspect", image }, `${file.name}: ${image.width} × ${image.height} pixels`);
     app.setUI({ tool: "box" });
   }
 
@@ -152,6 +152,18 @@ export function makeFiles(app) {
     if (blob) download(blob, `${(app.doc.image.name ?? "scene").replace(/\.\w+$/, "") || "scene"}.scene.json`);
   }
 
+  /** The scene as a command, to be pasted into a terminal beside the photo. */
+  async function copyCommand() {
+    if (!app.doc.image) return;
+    const made = await app.attempt(() => api.exportCommand(app.scene(), app.doc.image.name ?? "photo.jpg"));
+    if (!made) return;
+    const text = h("textarea", { readonly: true, rows: 6, id: "command-text", "aria-label": "The command" }, made.command);
+    const copied = await navigator.clipboard?.writeText(made.command).then(() => true, () => false);
+    app.shell.dialog("As a command", text,
+      h("p", { class: "note" }, [copied ? "It is in the clipboard." : "Copy it from here.", made.left_out.length ? ` It leaves out: ${made.left_out.join(", ")}.` : ""].join("")));
+    text.select();
+  }
+
   async function examples() {
     app.shell.dialog("Example scenes", h("p", { class: "note" }, "Looking …"));
     const answer = await app.attempt(api.getExamples);
@@ -171,5 +183,5 @@ export function makeFiles(app) {
     return [moving && `${moving} moving`, pins && `${pins} pinned`, camera && "camera"].filter(Boolean).join(", ");
   }
 
-  return { open, show, takeRun, update: null, button };
+  return { open, show, takeRun, copyCommand, update: null, button };
 }

@@ -127,13 +127,39 @@ export function frameTimes(numFrames) {
   return Array.from({ length: numFrames }, (_, j) => j / Math.max(numFrames - 1, 1));
 }
 
+const UNSEEN = 0.02, MAX_AREA = 1.15, MIN_AREA = 0.6, AREA_WEIGHT = 0.25;
+
+/** The size of a video that takes an image's shape, among those a model makes (shape.nearest_size). */
+export function nearestSize(image, model) {
+  const area = model.width * model.height, wanted = Math.log(image.width / image.height);
+  const badness = ({ width, height }) => Math.abs(Math.log(width / height) - wanted) + AREA_WEIGHT * Math.abs(Math.log(width * height / area));
+  let best = { width: model.width, height: model.height };
+  if (!model.multiple) return best;
+  const [low, high] = model.aspects;
+  const longest = Math.floor(Math.sqrt(MAX_AREA * area * Math.max(high, 1 / low)));
+  for (let width = model.multiple; width <= longest; width += model.multiple) {
+    for (let height = model.multiple; height <= longest; height += model.multiple) {
+      const share = width * height / area, one = { width, height };
+      if (width / height >= low && width / height <= high && share >= MIN_AREA && share <= MAX_AREA && badness(one) < badness(best)) best = one;
+    }
+  }
+  return best;
+}
+
+/** What a scene's fit comes to (shape.shaped): `aspect` is stretch where nobody sees it, else contain, or cover for a size that was asked for. */
+export function comesTo(fit, image, video, asked) {
+  if (fit !== "aspect" || !image) return fit;
+  if (Math.abs(video.width / video.height / (image.width / image.height) - 1) <= UNSEEN) return "stretch";
+  return asked ? "cover" : "contain";
+}
+
 /** The rectangle of the source image, in its pixels, that a video of width x height shows (grid.fit_image). */
 export function shownPart(image, video, fit) {
   if (fit === "stretch" || !video.width || !video.height) {
     return { left: 0, top: 0, right: image.width, bottom: image.height };
   }
   const ratios = [video.width / image.width, video.height / image.height];
-  const factor = fit === "cover" ? Math.max(...ratios) : Math.min(...ratios);
+  const factor = fit === "contain" ? Math.min(...ratios) : Math.max(...ratios);
   const dx = video.width / factor / 2, dy = video.height / factor / 2;
   return { left: image.width / 2 - dx, top: image.height / 2 - dy, right: image.width / 2 + dx, bottom: image.height / 2 + dy };
 }
@@ -144,6 +170,12 @@ export function speeds(motion, image, video, fit) {
   const across = video.width / (part.right - part.left), down = video.height / (part.bottom - part.top);
   const centers = sample(motion, frameTimes(video.num_frames));
   return centers.slice(1).map(({ x, y }, j) => Math.hypot((x - centers[j].x) * across, (y - centers[j].y) * down));
+}
+
+/** Whether a motion's centre lies outside the video's frame in any of its frames. */
+export function leaves(motion, image, video, fit) {
+  const { left, top, right, bottom } = shownPart(image, video, fit);
+  return boxesAt(motion, frameTimes(video.num_frames)).map(center).some(([x, y]) => x < left || x > right || y < top || y > bottom);
 }
 
 /** Points of a freehand line without those that lie within `tolerance` of it (Ramer, Douglas and Peucker). */

@@ -2,11 +2,13 @@
 
 import * as api from "./api.js";
 import { arrange, button, h, icon, secondsText, swap } from "./dom.js";
+import { makeCompare } from "./compare.js";
 import { fromScene } from "./state.js";
 import { links, stateText } from "./results.js";
 
 const LIVE = ["queued", "running"];
 const PAGE = 200; // earlier jobs asked for at a time, and as many as a snapshot holds
+const UNDO_SECONDS = 10;
 const MOST = 500; // as many as the server gives at once
 
 export function makeJobs(app) {
@@ -21,6 +23,7 @@ export function makeJobs(app) {
     offline, list, earlier);
   const rows = new Map();
   const unanswered = new Map(); // what was sent -> its key
+  const leaving = new Map(); // jobs deleted here and not yet there, which can be brought back: id -> {job, timer}
   const gone = new Set(); // jobs that are known to be deleted
   const looked = new Set(); // jobs that the server is being asked for
   let making = false;
@@ -29,8 +32,9 @@ export function makeJobs(app) {
 
   function connect() {
     api.listen({
-      snapshot: ({ jobs, more }) => {
-        const least = more ? jobs.at(-1).number : 0;
+      snapshot: ({ jobs: all, more }) => {
+        const jobs = all.filter((job) => !leaving.has(job.id));
+        const least = more ? all.at(-1).number : 0;
         // What this page has of earlier ones stays until it is known what became of them meanwhile.
         const before = [...app.jobs.values()];
         const kept = before.filter((job) => job.number < least);
@@ -45,6 +49,7 @@ export function makeJobs(app) {
         app.redraw();
       },
       job: (job) => {
+        if (leaving.has(job.id)) return;
         const before = app.jobs.get(job.id);
         app.jobs.set(job.id, job);
         tell(before, job);
@@ -153,52 +158,6 @@ export function makeJobs(app) {
     else app.redraw();
   }
 
-  /** Several jobs of one scene: chosen methods times seeds, kept together as one group. */
-  function compare() {
-    const methods = app.backbone.controllers;
-    const boxes = methods.map((one) => h("label", { class: "check" }, h("input", { type: "checkbox", value: one.name, checked: !one.combination }), h("span", {}, one.name, h("small", {}, one.title))));
-    const first = Number(app.choices.sampling.seed ?? app.backbone.sampling.find((one) => one.name === "seed")?.default ?? 0);
-    const seeds = h("input", { type: "text", id: "compare-seeds", value: String(first), inputmode: "numeric" });
-    const go = button("compare", "Generate", () => start(), { text: true, kind: "primary" });
-    const count = h("p", { class: "note", role: "status" });
-    const chosen = () => boxes.map((one) => one.querySelector("input")).filter((one) => one.checked).map((one) => one.value);
-    const listed = () => [...new Set(seeds.value.split(/[\s,;]+/).filter(Boolean).map(Number))];
-    const tally = () => {
-      const wrong = listed().some((one) => !Number.isInteger(one) || one < 0);
-      const number = chosen().length * listed().length;
-      count.textContent = wrong ? "Seeds are whole numbers with commas between them." : `${number} ${number === 1 ? "video" : "videos"}${number > 12 ? "; at most 12 at once" : ""}.`;
-      go.disabled = wrong || number < 1 || number > 12;
-    };
-    const some = button("plus", "Three more seeds", () => { seeds.value = [...listed(), ...[1, 2, 3].map((k) => Math.max(...listed()) + k)].join(", "); tally(); }, { text: true, kind: "small" });
-    const box = app.shell.dialog("Side by side",
-      h("p", {}, "Several videos of this scene, on one time-line."),
-      h("fieldset", { class: "checks" }, h("legend", {}, "Methods"), boxes),
-      h("div", { class: "row" }, h("label", { class: "field wide", for: "compare-seeds" }, h("span", {}, "Seeds"), seeds), some),
-      h("div", { class: "actions" }, go, count));
-    box.addEventListener("input", tally);
-    tally();
-
-    async function start() {
-      box.close();
-      // All are of the scene and the settings as they are now, whatever is changed while they are sent.
-      const asked = { ...app.request(), group: app.newKey() };
-      const { values } = app.choices;
-      const { opened } = app.doc;
-      const [names, numbers] = [chosen(), listed()];
-      const ids = [];
-      for (const name of names) {
-        for (const seed of numbers) {
-          const controller = { name, ...(values[name] ?? {}) };
-          const request = { ...asked, controller, sampling: { ...asked.sampling, seed } };
-          const job = await app.attempt(() => api.submit(request, app.newKey()));
-          if (!job) return;
-          ids.push(put(job).id);
-          show(opened, ids);
-        }
-      }
-    }
-  }
-
   async function cancel(id) {
     const job = await app.attempt(() => api.cancelJob(id));
     // The event that it has ended may have come first.
@@ -213,9 +172,40 @@ export function makeJobs(app) {
     app.results.show(app.ui.shown.includes(id) ? app.ui.shown.map((one) => (one === id ? job.id : one)) : [job.id], job.id);
   }
 
-  async function remove(id) {
-    if (await app.attempt(() => api.deleteJob(id))) forget(id);
+  /** Delete a result: from the page at once, from the server when it can no longer be undone. */
+  function remove(id) {
+    const job = app.jobs.get(id);
+    leaving.set(id, { job, timer: setTimeout(() => removeNow(id), 1000 * UNDO_SECONDS) });
+    forget(id);
+    app.say(`Result ${job.number} is deleted.`, "note", { undo: () => bringBack(id), seconds: UNDO_SECONDS });
   }
+
+  function bringBack(id) {
+    const found = leaving.get(id);
+    if (!found) return app.say("It is gone already.");
+    clearTimeout(found.timer);
+    leaving.delete(id);
+    gone.delete(id);
+    app.jobs.set(id, found.job);
+    app.results.preload(found.job);
+    return app.redraw();
+  }
+
+  async function removeNow(id) {
+    const { job, timer } = leaving.get(id);
+    clearTimeout(timer);
+    leaving.delete(id);
+    const done = await app.attempt(() => api.deleteJob(id).catch((error) => { if (error.status !== 404) throw error; return true; }));
+    if (!done) { // it is still there
+      gone.delete(id);
+      app.jobs.set(id, job);
+      app.redraw();
+    }
+  }
+
+  const finish = () => { for (const id of [...leaving.keys()]) removeNow(id); };
+  addEventListener("pagehide", finish);
+  document.addEventListener("visibilitychange", () => { if (document.hidden) finish(); });
 
   /** The job's scene and settings come back into the editor. */
   async function reopen(id) {
@@ -302,5 +292,5 @@ export function makeJobs(app) {
     earlier.hidden = !oldest;
   }
 
-  return { update, connect, generate, compare, cancel, retry, reopen, missing };
+  return { update, connect, generate, compare: makeCompare(app, put, show), cancel, retry, reopen, missing };
 }

@@ -1,6 +1,6 @@
 // The list of boxes and, below it, the fields of the selected one: all the plan can do, by keyboard too.
 
-import { speeds } from "./geometry.js";
+import { leaves, speeds } from "./geometry.js";
 import * as api from "./api.js";
 import * as edits from "./edits.js";
 import { button, h, icon, plainNumber, refill } from "./dom.js";
@@ -38,25 +38,28 @@ export function makeObjects(app) {
 
   const flag = (motion, changes) => app.dispatch({ type: "flags", id: motion.id, changes });
   const tooFast = (motion) => app.doc.image
-    && Math.max(0, ...speeds(motion, app.doc.image, app.video, app.doc.fit)) > app.video.max_speed;
+    && Math.max(0, ...speeds(motion, app.doc.image, app.video, app.video.fit)) > app.video.max_speed;
 
   function row(motion) {
     const chosen = motion.id === app.ui.selected;
     const title = titleOf(app.doc, motion);
     const what = motion.kind === "camera" ? "camera" : motion.path.length ? `${motion.path.length} keys` : "pin";
     const name = h("button", { "type": "button", "class": "name", "aria-pressed": String(chosen), "data-focus": `name-${motion.id}`, "onclick": () => app.setUI({ selected: motion.id, key: null }) },
-      h("span", { class: "swatch" }), h("span", { class: "title" }, title), h("small", {}, what), tooFast(motion) ? warning() : null);
+      h("span", { class: "swatch" }), h("span", { class: "title" }, title), h("small", {}, what), tooFast(motion) ? warning("Faster than the model can be expected to follow", "too fast") : null,
+      motion.kind === "camera" && goesOut(motion) ? warning("Leaves the frame on its way", "leaves the frame") : null);
     name.querySelector(".swatch").style.background = colorOf(app.doc, motion);
     return h("li", { class: `object ${chosen ? "chosen" : ""} ${motion.visible ? "" : "faint"}` }, name,
       button(motion.visible ? "eye" : "eyeoff", `${motion.visible ? "Hide" : "Show"} ${title} on the plan; it stays in the scene`, () => flag(motion, { visible: !motion.visible }), { "kind": "small", "aria-pressed": String(!motion.visible), "data-focus": `eye-${motion.id}` }),
       button(motion.locked ? "lock" : "unlock", `${motion.locked ? "Unlock" : "Lock"} ${title}`, () => flag(motion, { locked: !motion.locked }), { "kind": "small", "aria-pressed": String(motion.locked), "data-focus": `lock-${motion.id}` }));
   }
 
-  function warning() {
-    const mark = h("span", { class: "warning", title: "Faster than the model can be expected to follow" }, icon("warn"));
-    mark.append(h("span", { class: "unseen" }, "too fast"));
+  function warning(title, word) {
+    const mark = h("span", { class: "warning", title }, icon("warn"));
+    mark.append(h("span", { class: "unseen" }, word));
     return mark;
   }
+
+  const goesOut = (motion) => app.doc.image && motion.path.length > 0 && leaves(motion, app.doc.image, app.video, app.video.fit);
 
   /** The motion as it is by now: fields stay on the page while others change it. */
   const fresh = (motion) => app.doc.motions.find((one) => one.id === motion.id) ?? motion;
@@ -121,7 +124,7 @@ export function makeObjects(app) {
   }
 
   function pathFields(motion) {
-    const fastest = Math.max(...speeds(motion, app.doc.image, app.video, app.doc.fit));
+    const fastest = Math.max(...speeds(motion, app.doc.image, app.video, app.video.fit));
     const most = app.video.max_speed;
     const curve = choice("Curve", motion.curve, [["polyline", "Straight"], ["spline", "Smooth"]], (value) => set(motion, { curve: value }), motion.locked);
     const keys = motion.path.length > 40
@@ -132,6 +135,7 @@ export function makeObjects(app) {
         button("pin", "Remove the path: make it a pin", () => set(motion, { path: [] }), { kind: "small", disabled: motion.locked })),
       Number.isFinite(most) ? h("p", { class: `note ${fastest > most ? "warned" : ""}`, id: "speed-note" }, fastest > most ? icon("warn") : null,
         `Up to ${plainNumber(fastest, 1)} px of the video a frame; this model can be expected to follow ${plainNumber(most, 1)}.`) : null,
+      goesOut(motion) ? h("p", { class: "note warned", id: "outside-note" }, icon("warn"), "It leaves the frame on its way, where the model cannot follow it.") : null,
       keys);
   }
 
@@ -159,7 +163,7 @@ export function makeObjects(app) {
 
   function update() {
     const { motions } = app.doc;
-    const now = JSON.stringify([motions.map(({ path, mask, ...rest }) => [rest, path]), app.ui.selected, app.video, app.doc.fit, app.doc.image?.id]);
+    const now = JSON.stringify([motions.map(({ path, mask, ...rest }) => [rest, path]), app.ui.selected, app.video, app.video.fit, app.doc.image?.id]);
     if (now !== shownList) {
       shownList = now;
       const camera = motions.filter((one) => one.kind === "camera");
@@ -171,7 +175,7 @@ export function makeObjects(app) {
         : [h("li", { class: "empty" }, app.doc.image ? "Nothing moves yet. Draw a box on the photo: B." : "Open a photo to begin.")]);
     }
     const selected = app.selected;
-    const then = JSON.stringify([selected, app.ui.key, app.video, app.doc.fit, selected && colorOf(app.doc, selected)]);
+    const then = JSON.stringify([selected, app.ui.key, app.video, app.video.fit, selected && colorOf(app.doc, selected)]);
     if (then === shownDetail || (detail.contains(document.activeElement) && app.pointer?.busy)) return;
     if (typed && typed === document.activeElement && JSON.parse(shownDetail)[0]?.id === selected?.id) return;
     shownDetail = then;

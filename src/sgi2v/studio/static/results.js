@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { button, h, secondsText } from "./dom.js";
-import { shownPart } from "./geometry.js";
+import { comesTo, shownPart } from "./geometry.js";
 import { fromScene } from "./state.js";
 
 const LIVE = ["queued", "running"];
@@ -75,6 +75,10 @@ export function makeResults(app) {
     const links = h("span", { class: "links" });
     const element = h("figure", { class: "tile" }, h("div", { class: "picture" }, canvas, h("div", { class: "live" }, state, bar, cancel, retry)),
       h("figcaption", {}, title, links, close));
+    canvas.addEventListener("wheel", (event) => {
+      event.preventDefault();
+      app.stage.zoomBy(Math.exp(-event.deltaY * (event.ctrlKey ? 0.01 : event.deltaMode ? 0.05 : 0.0015)));
+    }, { passive: false });
     canvas.addEventListener("click", () => app.setUI({ active: id }));
     return { element, canvas, state, bar, title, cancel, retry, links };
   }
@@ -91,7 +95,7 @@ export function makeResults(app) {
       parts.bar.hidden = parts.cancel.hidden = parts.retry.hidden = true;
       return;
     }
-    parts.title.textContent = titleOf(job);
+    parts.title.textContent = parts.title.title = titleOf(job);
     canvas.setAttribute("aria-label", `Result ${job.number}, ${titleOf(job)}, ${job.state}`);
     const over = Boolean(job.result);
     parts.element.querySelector(".live").hidden = over;
@@ -117,10 +121,16 @@ export function makeResults(app) {
     // A stretched photo is shown in its own shape, so that the result looks as the plan does.
     const image = job.image === app.doc.image?.image ? app.doc.image : null;
     const request = app.ui.overlay ? requestOf(job) : details.get(job.id);
-    const part = image ? shownPart(image, frame.size, request?.scene.fit ?? app.doc.fit) : { left: 0, top: 0, right: frame.size.width, bottom: frame.size.height };
-    const scale = Math.min(width / (part.right - part.left), height / (part.bottom - part.top)) * 0.96;
+    const part = image ? shownPart(image, frame.size, comesTo(request?.scene.fit ?? app.doc.fit, image, frame.size, true)) : { left: 0, top: 0, right: frame.size.width, bottom: frame.size.height };
+    const zoomed = app.stage.zoomed;
+    const scale = Math.min(width / (part.right - part.left), height / (part.bottom - part.top)) * 0.96 * (zoomed?.factor ?? 1);
     const [wide, high] = [(part.right - part.left) * scale, (part.bottom - part.top) * scale];
-    const [x, y] = [(width - wide) / 2, (height - high) / 2];
+    // In the middle what the plan has in its middle.
+    const shape = image ?? { width: wide / scale, height: high / scale };
+    const [x, y] = zoomed
+      ? [width / 2 - (zoomed.x * shape.width - (image ? part.left : 0)) * scale, height / 2 - (zoomed.y * shape.height - (image ? part.top : 0)) * scale]
+      : [(width - wide) / 2, (height - high) / 2];
+    canvas.dataset.shown = JSON.stringify([x, y, wide, high].map((one) => Math.round(one / dense)));
     context.imageSmoothingQuality = "high";
     context.drawImage(frame.image, x, y, wide, high);
     if (!app.ui.overlay || !request || !image || frame.frame === null) return;

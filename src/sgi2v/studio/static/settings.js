@@ -153,8 +153,10 @@ export function makeSettings(app) {
 
   function sceneFields() {
     return [
-      select("Fit", "set-fit", [["stretch", "stretch"], ["cover", "cover: cut"], ["contain", "contain: pad"]], app.doc.fit, (fit) => app.dispatch({ type: "scene", changes: { fit } })),
-      h("p", { class: "help" }, "How a photo of another shape meets the model's."),
+      select("Fit", "set-fit", [["aspect", "aspect: the photo's shape"], ["stretch", "stretch"], ["cover", "cover: cut"], ["contain", "contain: pad"]], app.doc.fit, (fit) => app.dispatch({ type: "scene", changes: { fit } })),
+      h("p", { class: "help" }, "How a photo of another shape meets the model's; with aspect the video takes the photo's."),
+      h("div", { class: "setting" }, h("span", {}, "As a command"), h("div", { class: "control" },
+        button("copy", "Copy as command", () => app.files.copyCommand(), { text: true, kind: "small", disabled: !app.doc.image }))),
       ...words("prompt", "Prompt", "Words on what the video shows."),
       ...words("negative_prompt", "Negative prompt", "Words on what it should not show: guidance leads away from them."),
       h("div", { class: "setting" }, h("span", {}, "Reference clip"), h("div", { class: "control" },

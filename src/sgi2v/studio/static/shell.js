@@ -1,7 +1,7 @@
 // The frame around the plan: header, tools, modes, panels' tabs, hints, help and the welcome.
 
 import * as edits from "./edits.js";
-import { button, h, plainNumber } from "./dom.js";
+import { button, h } from "./dom.js";
 
 const TOOLS = [
   ["select", "Select and move", "V", "Drag a box to move it with its path. At a later time, dragging sets a key there. Drag empty space to pan."],
@@ -120,7 +120,6 @@ export function makeShell(app) {
     wipeLabel.hidden = !wiping;
     wipe.value = ui.wipe;
     byId("hint").textContent = doc.image ? hint() : "Photos stay on this machine: the studio asks no other host for anything.";
-    byId("zoom-fit").textContent = doc.image ? `${plainNumber(100 * app.stage.view.scale, 0)} %` : "Fit";
     welcome();
   }
 

@@ -1,7 +1,7 @@
 // The document (a scene and what the editor adds to it), its reducer and the undo stack: pure, no page needed.
 
 export const FORMAT = "sgi2v-scene";
-export const NEWEST = 2; // it knows a reference clip, 2.1 a negative prompt; without them 1 is written (docs/records.md)
+export const NEWEST = 2; // it knows a reference clip, 2.1 a negative prompt, 2.2 the fit aspect; without them 1 is written (docs/records.md)
 export const MAX_MOTIONS = 256;
 const MAX_UNDO = 200;
 
@@ -132,7 +132,7 @@ export function toScene(doc, image) {
   });
   const words = Object.fromEntries(["prompt", "negative_prompt"].filter((name) => doc[name]).map((name) => [name, doc[name]]));
   const extras = { ...words, ...(doc.reference ? { reference: doc.reference } : {}) };
-  return { format: FORMAT, version: doc.negative_prompt ? "2.1" : doc.reference ? 2 : 1, image, fit: doc.fit, ...extras, motions };
+  return { format: FORMAT, version: doc.fit === "aspect" ? "2.2" : doc.negative_prompt ? "2.1" : doc.reference ? 2 : 1, image, fit: doc.fit, ...extras, motions };
 }
 
 function keyToJSON({ time, x, y, scale, easing }) {
@@ -160,7 +160,7 @@ export function fromScene(scene, image) {
       curve: motion.curve ?? "polyline", path, mask: motion.mask ?? null,
     };
   });
-  return { image, fit: scene.fit ?? "stretch", prompt: scene.prompt ?? "", negative_prompt: scene.negative_prompt ?? "", reference: scene.reference ?? null, motions, nextId: motions.length + 1 };
+  return { image, fit: scene.fit ?? (Number(scene.version) >= 2.2 ? "aspect" : "stretch"), prompt: scene.prompt ?? "", negative_prompt: scene.negative_prompt ?? "", reference: scene.reference ?? null, motions, nextId: motions.length + 1 };
 }
 
 function numbers(field, data, names) {

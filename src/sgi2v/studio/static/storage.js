@@ -1,12 +1,14 @@
 // The page's work, kept in the browser: a reload, or the next visit, finds it again. Pictures lie on the server.
 
+import * as api from "./api.js";
+
 const PREFIX = "sgi2v-work-";
 const ASIDE = "sgi2v-aside";
 const MOST = 8; // works kept, newest first; each page has its own, so that two never overwrite each other
 
 let name = null;
 
-export function pageName() {
+function pageName() {
   if (name) return name;
   name = sessionStorage.getItem("sgi2v-page");
   if (!name) {
@@ -83,4 +85,21 @@ export function saveWork(app) {
       localStorage.setItem(PREFIX + pageName(), JSON.stringify(work));
     } catch { /* then it is not kept; Save does */ }
   }
+}
+
+const named = new WeakMap(); // document -> the pictures it needs
+let claimed = "";
+
+/** Tell the server which pictures the page needs, undo included, so that it keeps them; again once a day. */
+export function claim(app) {
+  const { past, present, future } = app.history;
+  const all = new Set();
+  for (const doc of [...past, present, ...future]) {
+    if (!named.has(doc)) named.set(doc, JSON.stringify(doc).match(/(?<="upload:)[0-9a-f]{64}(?=")/g) ?? []);
+    for (const name of named.get(doc)) all.add(name);
+  }
+  const now = JSON.stringify([new Date().toDateString(), ...[...all].sort()]);
+  if (now === claimed) return;
+  claimed = now;
+  api.keep(pageName(), [...all]).catch(() => { claimed = ""; });
 }

@@ -75,7 +75,7 @@ export function makeTimeline(app) {
     const frame = key.time * (app.video.num_frames - 1);
     const element = h("button", { "type": "button", "class": `key ${chosen ? "chosen" : ""}`, "data-focus": `lanekey-${motion.id}-${index}`, "aria-pressed": String(chosen),
       "aria-label": `Key ${index + 1} of ${title}, time ${key.time.toFixed(2)}${key.scale !== 1 ? `, size ${key.scale}` : ""}, ${key.easing}`, "title": `Key ${index + 1}: time ${key.time.toFixed(3)}, ${key.easing}` });
-    element.style.background = color;
+    element.style.setProperty("--color", color);
     const retime = (time, gesture) => app.dispatch({ type: "replace", id: motion.id, motion: edits.keyChanged(motion, index, { time }), gesture });
     element.addEventListener("click", () => { app.setUI({ selected: motion.id, key: index }); app.setFrame(frame); });
     element.addEventListener("keydown", (event) => {

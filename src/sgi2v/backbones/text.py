@@ -1,4 +1,4 @@
-"""Prompts of video transformers: checked, encoded once on the host, and kept on disk by text and encoder."""
+"""Prompts: checked, encoded once on the host, and kept on disk by text and encoder."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal
 
 from jaxtyping import Float
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _PART: Final = "text_encoder"
-_ENCODERS: Final = ("umt5", "t5")
-"""Model types of encoders, as their configurations name them."""
+_ENCODERS: Final[Mapping[str, str]] = MappingProxyType(
+    {"umt5": "UMT5EncoderModel", "t5": "T5EncoderModel", "clip_text_model": "CLIPTextModel"}
+)
+"""Model types of encoders, as their configurations name them, with their classes in transformers."""
 _MAX_ROWS_BYTES: Final = 2**27
 
 
@@ -199,8 +202,7 @@ class Texts:
             raise FieldError(
                 "backbone", f"{folder}/config.json: model_type must be one of {', '.join(_ENCODERS)}, got {kind!r}"
             )
-        made = transformers.UMT5EncoderModel if kind == "umt5" else transformers.T5EncoderModel
-        return network(made, folder, self._dtype)
+        return network(getattr(transformers, _ENCODERS[str(kind)]), folder, self._dtype)
 
 
 def _read(file: Path) -> Mapping[str, torch.Tensor]:

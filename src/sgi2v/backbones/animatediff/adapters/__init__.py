@@ -1,0 +1,1 @@
+"""Trained systems on AnimateDiff: their weights, and how these join its passes."""
