@@ -20,7 +20,7 @@ from sgi2v.evaluation.benchmark import BenchmarkProgress, Method, Summary, run_b
 from sgi2v.evaluation.clip_features import load_clip_features
 from sgi2v.evaluation.datasets import Case
 from sgi2v.evaluation.held_out import HeldOutWorld
-from sgi2v.evaluation.provenance import git_commit
+from sgi2v.evaluation.origin import git_commit
 from sgi2v.evaluation.rows import read_rows
 from sgi2v.evaluation.store import Store, StoreFull, read_clip
 from sgi2v.evaluation.tracker import TemplateTracker

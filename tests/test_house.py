@@ -27,7 +27,7 @@ ROOMS = (
     "backbones",
     "controllers",
     "prompting exchange",
-    "run video_tag clip_time clip_colour clip_files clip_pictures video",
+    "run video_tag clip_time clip_colour clip_files clip_pictures video provenance content_check",
     "light pace progress remarks shape latents sampling draw pipeline advice opening",
     "world",
     "evaluation",

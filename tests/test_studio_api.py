@@ -274,6 +274,23 @@ def test_a_video_gives_its_scene_and_settings_back(studio: StudioProcess, job: A
         assert refused.status_code == 422 and str(studio.data) not in refused.text, refused.text
 
 
+@pytest.mark.parametrize("kind", ["mp4", "gif"])
+def test_a_video_says_where_it_is_from(studio: StudioProcess, job: Any, kind: str) -> None:
+    video = studio.http.get(job[0]["result"][kind]).content
+    found = studio.http.post("/api/verify", content=video).json()
+    assert found["changed"] is False and [name for name, _ in found["answers"]] == [
+        "credentials",
+        "watermark",
+        "record",
+    ]
+    assert "valid, unchanged" in found["answers"][0][1] and "a run of sgi2v" in found["answers"][2][1]
+    swapped = video.replace(b"AI-generated", b"Camera-taken")
+    assert swapped != video and studio.http.post("/api/verify", content=swapped).json()["changed"] is True
+    for damaged in (video[: len(video) // 2], video[:40], b"GIF89a", b"0000ftypisom", b"RIFF"):
+        answer = studio.http.post("/api/verify", content=damaged)
+        assert answer.status_code in (200, 422) and str(studio.data) not in answer.text, answer.text
+
+
 def test_scenes_come_in_and_go_out(studio: StudioProcess) -> None:
     taken = studio.http.post("/api/import/scene", json=scene()).json()
     assert taken["scene"]["image"] == taken["image"]["image"]

@@ -289,7 +289,11 @@ def test_generate_watch_and_open_the_video_again(visit: Visit, tmp_path: Path) -
     assert [motion["name"] for motion in visit.motions()] == [motion["name"] for motion in mine]
     assert visit.motions()[0]["path"][-1]["y"] == pytest.approx(144 * 64 / height)
     assert visit.state()["choices"]["sampling"] == {"num_steps": 3}
+    visit.page.wait_for_selector("#origin:not([hidden])")
+    said = visit.page.locator("#origin").inner_text()
+    assert "made.mp4" in said and "valid, unchanged" in said and "a run of sgi2v" in said
     visit.photo()
+    assert visit.page.locator("#origin").is_hidden()
     visit.open(("mine.json", scene_path.read_bytes()))
     visit.wait("s.doc.motions.length === 3")
     assert visit.motions() == mine

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from sgi2v.backbones.base import Advice, Outline
 from sgi2v.backbones.weights import weight_files
 from sgi2v.controllers import recommended
 from sgi2v.errors import FieldError, within
+from sgi2v.files import config_folder
 from sgi2v.listing import listed
 from sgi2v.records import Json
 from sgi2v.writing import reason, writing
@@ -41,17 +40,8 @@ class OwnAdvice:
 
 
 def advice_folder() -> Path:
-    """The folder of advice: sgi2v/advice in XDG_CONFIG_HOME, or where the system keeps a person's configuration."""
-    said = os.environ.get("XDG_CONFIG_HOME", "")
-    if os.path.isabs(said):  # another path is to be ignored, as the XDG base directory specification has it
-        return Path(said) / "sgi2v" / "advice"
-    if sys.platform == "win32":
-        base = Path(os.environ.get("APPDATA") or Path.home() / "AppData" / "Roaming")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Application Support"
-    else:
-        base = Path.home() / ".config"
-    return base / "sgi2v" / "advice"
+    """The folder of advice in the person's configuration."""
+    return config_folder() / "advice"
 
 
 def save_advice(outline: Outline, values: Advice, said: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,24 +12,32 @@ from pathlib import Path
 from typing import Final
 
 import av
+import av.error
 import numpy as np
 from av.container import InputContainer
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from jaxtyping import UInt8
+from PIL import Image
 
 from sgi2v.clip_colour import rgb_of
 from sgi2v.clip_time import evened
 from sgi2v.errors import FieldError
 from sgi2v.records import Json
 from sgi2v.signatures import CONTAINERS, kind_of
-from sgi2v.video_tag import parsed
+from sgi2v.video_tag import gif_tag, parsed
 
 RUN_KEY: Final = "sgi2v"  # the metadata key under which an mp4 carries its run
+PROVENANCE_KEY: Final = "sgi2v_provenance"  # which provenance it was meant to get
 SIZE_KEY: Final = "sgi2v_size"  # "width x height" before the padding that yuv420p needs
 MAX_PIXELS: Final = 64_000_000
 """Of one frame: files that are read may come from anybody."""
+UNREADABLE: Final = (
+    OSError, av.error.FFmpegError, SyntaxError, EOFError, IndexError, ValueError, struct.error,
+    Image.DecompressionBombError,
+)  # fmt: skip
+"""All that the readers of libraries raise on a damaged file."""
 _USUAL_RATE: Final = Fraction(7)
 
 
@@ -103,6 +112,21 @@ def read_run(path: Path) -> Json | None:
     """The record in a file's metadata, if it carries one."""
     with _opened(path) as container:
         return parsed(container.metadata.get(RUN_KEY, "null"))
+
+
+def read_said(path: Path) -> Json:
+    """The remark on provenance in a file's metadata or a gif's comment; empty where there is none."""
+    with path.open("rb") as file:
+        kind = kind_of(file)
+    if kind == "GIF":
+        with Image.open(path, formats=("GIF",)) as image:
+            said = gif_tag(image)["provenance"]
+    else:
+        if kind not in CONTAINERS:
+            return {}
+        with _opened(path) as container:
+            said = parsed(container.metadata.get(PROVENANCE_KEY, "null"))
+    return said if isinstance(said, dict) else {}
 
 
 @contextmanager

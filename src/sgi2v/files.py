@@ -1,6 +1,7 @@
-"""Files of bearable size, and the folder for what can be made again."""
+"""Files of bearable size, and a person's folders: for what can be made again, and for their configuration."""
 
 import os
+import sys
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -68,3 +69,17 @@ def _kind(start: bytes) -> str:
 def cache_folder() -> Path:
     """Folder for what can be made again: encoded texts, hashes of large files; ``XDG_CACHE_HOME`` moves it."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sgi2v"
+
+
+def config_folder() -> Path:
+    """A person's configuration: sgi2v in XDG_CONFIG_HOME, or where the system keeps such things."""
+    said = os.environ.get("XDG_CONFIG_HOME", "")
+    if os.path.isabs(said):  # another path is to be ignored, as the XDG base directory specification has it
+        return Path(said) / "sgi2v"
+    if sys.platform == "win32":
+        base = Path(os.environ.get("APPDATA") or Path.home() / "AppData" / "Roaming")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Application Support"
+    else:
+        base = Path.home() / ".config"
+    return base / "sgi2v"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Final
 
 import av
-import av.error
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 from jaxtyping import Float32, UInt8
@@ -21,23 +19,21 @@ from PIL import Image, PngImagePlugin
 from sgi2v import clip_files, clip_pictures
 from sgi2v.checks import choice
 from sgi2v.clip_colour import EXACT
-from sgi2v.clip_files import RUN_KEY, SIZE_KEY
+from sgi2v.clip_files import PROVENANCE_KEY, RUN_KEY, SIZE_KEY
 from sgi2v.errors import FieldError
 from sgi2v.lazy import torch
 from sgi2v.listing import is_litter
+from sgi2v.provenance import credentials, watermark
+from sgi2v.provenance.identity import Signatory
 from sgi2v.records import Json
 from sgi2v.signatures import CONTAINERS, Kind, is_clip, kind_of
-from sgi2v.video_tag import NOTE, RUN_FILE, Recording, folder_tag, gif_tag, tag
+from sgi2v.video_tag import NOTE, RUN_FILE, Provenance, Recording, folder_tag, gif_tag, tag
 from sgi2v.writing import cannot_write, check_place, reason, writing
 
 SUFFIXES: Final = (".mp4", ".gif", "")
 _BT709: Final = 1  # the number of BT.709 in H.264's tables of primaries, transfer and matrix
 _CRF: Final = 16  # x264's quality: visually lossless
 MAX_TOTAL_PIXELS: Final = 400_000_000  # of all frames of a clip that is read: 4.8 GB as float32
-_UNREADABLE: Final = (
-    OSError, av.error.FFmpegError, SyntaxError, EOFError, IndexError, ValueError, struct.error,
-    Image.DecompressionBombError,
-)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,6 +56,8 @@ class Video:
     """Clean latents that the frames were decoded from, normalised as the network sees them, likewise."""
     record: Recording = "light"
     """Record that a file of it carries unless told otherwise; see :meth:`recorded`."""
+    provenance: Provenance = "on"
+    """Credentials and mark that a file of it gets; off for a clip that was read, whose pixels keep what they have."""
 
     def __post_init__(self) -> None:
         """Refuse what no container can hold."""
@@ -82,10 +80,19 @@ class Video:
             run = lightened(run)
         return replace(self, run=run, record=record)
 
-    def save(self, path: str | Path, *, record: Recording | None = None) -> Path:
+    def save(
+        self,
+        path: str | Path,
+        *,
+        record: Recording | None = None,
+        provenance: Provenance | None = None,
+        signatory: Signatory | None = None,
+    ) -> Path:
         """Write the clip to `path`: .mp4, .gif, or a folder of PNG frames (a name without a suffix).
 
-        Its run goes along as `record` has it, by default as the clip's own :attr:`record`, which is light.
+        Its run goes along as `record` has it, by default as the clip's own :attr:`record`, which is light; so do, as
+        `provenance` has it, credentials that `signatory` signs, or else whoever is chosen on this machine, and the mark
+        in the pixels of an mp4 or gif (docs/provenance.md). What cannot be signed is written unsigned, with a warning.
 
         The file is made under a temporary name beside `path` and renamed when whole; after any error, Ctrl-C
         included, nothing is left. Missing parent folders are made. An mp4 of odd width or height is padded to
@@ -94,9 +101,13 @@ class Video:
         """
         path = Path(path)
         check_writable(path)
-        whole = self.recorded(record or self.record)
+        whole = replace(self.recorded(record or self.record), provenance=provenance or self.provenance)
+        choice("provenance", whole.provenance, Provenance)
         with writing(path) as temporary:
             _writer(path)(whole, temporary)
+            if whole.provenance == "on":
+                files = [temporary] if path.suffix else clip_pictures.frames_of(temporary)
+                credentials.sign(files, whole.run, _mark(whole) if path.suffix else None, signatory)
         return path
 
 
@@ -133,7 +144,7 @@ def load_video(path: str | Path, *, max_pixels: int = MAX_TOTAL_PIXELS) -> Video
             clip = clip_files.read(path, max_pixels)
         else:
             clip = clip_pictures.read(path, kind, max_pixels)
-    return Video(frames=from_uint8(np.stack(clip.pixels)), fps=clip.fps, run=clip.run)
+    return Video(frames=from_uint8(np.stack(clip.pixels)), fps=clip.fps, run=clip.run, provenance="off")
 
 
 def check_video(path: str | Path, *, max_pixels: int = MAX_TOTAL_PIXELS) -> None:
@@ -181,7 +192,7 @@ def _readable(path: Path) -> Iterator[None]:
         if str(path) in error.problem:
             raise
         raise FieldError("video", f"cannot read {path}: {error.problem}", error.remedy) from error
-    except _UNREADABLE as error:
+    except clip_files.UNREADABLE as error:
         raise FieldError("video", f"cannot read {path}: {_why(error)}") from error
 
 
@@ -212,8 +223,25 @@ def from_uint8(frames: UInt8[np.ndarray, "f h w 3"]) -> Float32[torch.Tensor, "f
     return torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2))).to(torch.float32) / 255
 
 
-def _save_mp4(video: Video, path: Path) -> None:
+def _mark(video: Video) -> str | None:
+    """The mark's name where a film of the video gets it."""
+    height, width = video.frames.shape[2:]
+    return watermark.NAME if video.provenance == "on" and watermark.is_markable(height, width) else None
+
+
+def _film(video: Video) -> UInt8[np.ndarray, "f h w 3"]:
+    """The frames as they are written to an mp4 or gif."""
     pixels = to_uint8(video.frames)
+    return watermark.marked(pixels) if _mark(video) else pixels
+
+
+def _said(video: Video, mark: str | None) -> Json:
+    """Remark on the provenance that a file was meant to get; what it has, verify finds out."""
+    return {"provenance": video.provenance, "watermark": mark}
+
+
+def _save_mp4(video: Video, path: Path) -> None:
+    pixels = _film(video)
     height, width = pixels.shape[1:3]
     pixels = np.pad(pixels, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     # use_metadata_tags keeps keys of our own; faststart puts them and the index before the pictures.
@@ -221,6 +249,7 @@ def _save_mp4(video: Video, path: Path) -> None:
     with av.open(f"file:{path}", "w", format="mp4", options=options) as container:
         container.metadata["comment"] = NOTE
         container.metadata[SIZE_KEY] = f"{width}x{height}"
+        container.metadata[PROVENANCE_KEY] = json.dumps(_said(video, _mark(video)))
         if video.run is not None:
             container.metadata[RUN_KEY] = json.dumps(video.run, allow_nan=False)
         rate = Fraction(video.fps).limit_denominator(1001)
@@ -246,15 +275,16 @@ def _save_mp4(video: Video, path: Path) -> None:
 
 
 def _save_gif(video: Video, path: Path) -> None:
-    pixels = to_uint8(video.frames)
+    pixels = _film(video)
     palette = _palette(pixels)
     images = [Image.fromarray(image).quantize(palette=palette) for image in pixels]
     # A gif counts in hundredths of a second: each frame ends at the nearest one, so that errors do not add up.
     ends = np.round(np.arange(len(images) + 1) * 100 / video.fps).astype(int)
     durations = [int(d) * 10 for d in np.maximum(np.diff(ends), 1)]
+    said = tag(video.fps, video.run, _said(video, _mark(video)))
     images[0].save(
         path, format="GIF", save_all=True, append_images=images[1:], duration=durations, loop=0, optimize=False,
-        comment=json.dumps(tag(video.fps, video.run), allow_nan=False).encode("ascii"),
+        comment=json.dumps(said, allow_nan=False).encode("ascii"),
     )  # fmt: skip
 
 
@@ -272,7 +302,7 @@ def _save_folder(video: Video, path: Path) -> None:
     for index, image in enumerate(to_uint8(video.frames)):
         Image.fromarray(image).save(path / f"frame_{index:04d}.png", pnginfo=note)
     (path / RUN_FILE).write_text(
-        json.dumps(tag(video.fps, video.run), allow_nan=False, indent=1) + "\n", encoding="utf-8"
+        json.dumps(tag(video.fps, video.run, _said(video, None)), allow_nan=False, indent=1) + "\n", encoding="utf-8"
     )
 
 

@@ -46,6 +46,8 @@ _ROOMS: Final = (
     ("benchmark", "measuring", "Measure methods on many scenes, resumably."),
     ("report", "measuring", "Turn a benchmark's rows into tables and a page with all clips side by side."),
     ("features", "measuring", "Draw what the network's layers see in a scene, over frames and noise levels."),
+    ("verify", "provenance", "Say where clips are from: credentials, the mark in the pixels, the record."),
+    ("credentials", "provenance", "Choose who signs clips: init, use, show."),
     ("text", "text", "Encode prompts once, so that other runs or machines need no text encoder."),
     ("probe", "probing", "Find out which layers of a model know where a thing is."),
     ("info", "info", "Say what is here: versions, devices, memory, models."),
@@ -125,7 +127,7 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 
 def _help() -> str:
-    lines = [f"  {name:10} {command.summary}" for name, command in COMMANDS.items()]
+    lines = [f"  {name:11} {command.summary}" for name, command in COMMANDS.items()]
     return "\n".join(
         [
             "usage: sgi2v COMMAND ...      sgi2v COMMAND --help explains its options",
@@ -134,6 +136,6 @@ def _help() -> str:
             "",
             *lines,
             "",
-            "  --version  Print the version.",
+            "  --version   Print the version.",
         ]
     )

@@ -26,7 +26,7 @@ from sgi2v.errors import FieldError
 from sgi2v.latents import check_takes_reference
 from sgi2v.opening import ModelChoice
 from sgi2v.planning import Sampling
-from sgi2v.video_tag import Recording
+from sgi2v.video_tag import Provenance, Recording
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +58,13 @@ class GenerateOptions:
     record: Recording = "light"
     """Record in the video's file, from which sgi2v replay makes it again: light (with the picture as the model saw it),
     full (as it was given), or none."""
+    provenance: Provenance = "on"
+    """Signed credentials in the file and, in an mp4 or gif, an invisible mark in the pixels, or off: neither."""
+    content_check: Path | None = None
+    """A folder with a classifier of pictures that looks at photo and clip; what it takes for unsafe is not made, or not
+    written (docs/provenance.md). Default: nothing is looked at."""
+    content_labels: tuple[str, ...] = ()
+    """Names of its unsafe classes; default: those with a usual name, as nsfw."""
     save_latents: Path | None = None
     """A file (.safetensors) for the run's noise and its latents, beside the video; replaced if it is there."""
     noise: Path | None = None

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from sgi2v.cli.bar import Bar
@@ -14,6 +15,7 @@ from sgi2v.cli.prompts import opened_exchange, opened_scene, pictures_at
 from sgi2v.errors import FieldError
 
 if TYPE_CHECKING:
+    from sgi2v.content_check import ContentCheck
     from sgi2v.exchange import Form
 
 
@@ -52,6 +54,9 @@ def generate(arguments: Sequence[str]) -> None:
     planned = plan(scene, outline, controller=controller, sampling=sampling)
     o.check_heeded(options, outline, planned.controller)
     given = Given.read(options.noise, options.reference_latents, planned.grid)
+    looks = _content_check(options.content_check, options.content_labels)
+    if looks is not None:
+        print(f"content check: {looks.check('the photo', [scene.image])}", file=sys.stderr)
     say_plan(planned, outline.settings, quiet=options.quiet, chosen=controller is not None)
     with computing():
         backbone = opened(options.model, outline, planned.sampling, quiet=options.quiet)
@@ -66,11 +71,28 @@ def generate(arguments: Sequence[str]) -> None:
                 noise=given.noise,
                 reference_latents=given.reference_latents,
             )
-            video.save(output, record=options.record)
+            if looks is not None:
+                from sgi2v.content_check import frames_to_check
+                from sgi2v.video import to_uint8
+
+                frames = frames_to_check(to_uint8(video.frames))
+                print(f"content check: {looks.check('the clip', frames)}", file=sys.stderr)
+            video.save(output, record=options.record, provenance=options.provenance)
             if options.save_latents is not None:
                 save_latents(options.save_latents, noise=video.noise, latents=video.latents)
     say(video, bar, begun, quiet=options.quiet)
     print(output)
+
+
+def _content_check(folder: Path | None, labels: Sequence[str]) -> "ContentCheck | None":
+    """The check that was asked for; FieldError for labels without one."""
+    if folder is None:
+        if labels:
+            raise FieldError("content_labels", "nothing looks at the pictures", "give --content-check FOLDER too")
+        return None
+    from sgi2v.content_check import ContentCheck
+
+    return ContentCheck(folder, labels=labels)
 
 
 def preview(arguments: Sequence[str]) -> None:
@@ -190,7 +212,7 @@ def replay(arguments: Sequence[str]) -> None:
                 noise=given.noise,
                 reference_latents=given.reference_latents,
             )
-            video.save(output, record=options.record)
+            video.save(output, record=options.record, provenance=options.provenance)
     say(video, bar, begun, quiet=options.quiet)
     print(output)
 
@@ -229,7 +251,7 @@ def demo(arguments: Sequence[str]) -> None:
             progress=next_bar,
         )
     for name, video in zip(output, (demo.controlled, demo.plain, demo.side_by_side), strict=True):
-        print(video.save(output[name]))
+        print(video.save(output[name], provenance=options.provenance))
     with writing(options.output / "sheet.png") as temporary:
         demo.sheet.save(temporary)
     print(options.output / "sheet.png")

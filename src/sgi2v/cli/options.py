@@ -12,7 +12,7 @@ from sgi2v.backbones.base import Memory
 from sgi2v.cli.prompts import NOTHING_SAID, MotionPrompts
 from sgi2v.exchange import Form
 from sgi2v.opening import DType
-from sgi2v.video_tag import Recording
+from sgi2v.video_tag import Provenance, Recording
 
 T = TypeVar("T")
 
@@ -125,6 +125,8 @@ class ReplayOptions:
     """The video (.mp4 or .gif), or a folder for PNG frames. Default: <name>-replay beside the original."""
     record: Recording = "light"
     """Record in the new file: light (with the picture as the model saw it), full (as the original has it), or none."""
+    provenance: Provenance = "on"
+    """Signed credentials in the file and, in an mp4 or gif, an invisible mark in the pixels, or off: neither."""
     noise: Path | None = None
     """The file of noise that the video began from, where it was given one. Its values must be the same."""
     reference_latents: Path | None = None
@@ -199,5 +201,7 @@ class DemoOptions:
     memory: Memory = "auto"
     """Use of the device's memory: fast, balanced, low, or auto: the first of these that fits what is free. The
     video is the same; the time is not."""
+    provenance: Provenance = "on"
+    """Signed credentials in the files and an invisible mark in the pixels of the videos, or off: neither."""
     quiet: bool = False
     """Show no progress."""

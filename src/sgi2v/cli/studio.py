@@ -29,6 +29,8 @@ class StudioOptions:
     backbone: tuple[str, ...] = ("bundled",)
     """Models on offer, the first being the default: bundled, svd, svd-xt, folders or hub ids. One is
     loaded at a time."""
+    provenance: Literal["on", "off"] = "on"
+    """Signed credentials in the videos' files and an invisible mark in the pixels of mp4s and gifs, or off: neither."""
     token: str | None = None
     """Password of a visitor, 16 or more characters. Better said as SGI2V_STUDIO_TOKEN, which other users of the
     machine cannot see."""
@@ -63,6 +65,7 @@ def studio(arguments: Sequence[str]) -> None:
         device=options.device,
         dtype=options.dtype,
         memory=options.memory,
+        provenance=options.provenance,
         token=options.token or os.environ.get("SGI2V_STUDIO_TOKEN") or None,
         allowed_hosts=options.allowed_hosts,
     )

@@ -21,7 +21,7 @@ from sgi2v.evaluation.baselines import paste, still
 from sgi2v.evaluation.datasets import Case
 from sgi2v.evaluation.extractors import Extractor
 from sgi2v.evaluation.measuring import MEASURES, measure
-from sgi2v.evaluation.provenance import provenance
+from sgi2v.evaluation.origin import origin
 from sgi2v.evaluation.rows import row_key
 from sgi2v.evaluation.store import Store, StoreFull, content_hash, folder_name
 from sgi2v.evaluation.tracker import Tracker
@@ -68,7 +68,7 @@ class RowMaker:
 
     def __post_init__(self) -> None:
         self.device = choose_device("cpu") if self.backbone is None else self.backbone.device
-        self.origin = provenance(self.device)
+        self.origin = origin(self.device)
         self.folders = [folder_name(e.name, e.sha256) for e in self.extractors]
 
     def grid(self) -> Grid:

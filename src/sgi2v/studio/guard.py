@@ -165,6 +165,7 @@ def body_limit(path: str, limits: Limits) -> int:
         "/api/images": limits.image_bytes,
         "/api/import/traj": limits.image_bytes,
         "/api/import/video": limits.video_bytes,
+        "/api/verify": limits.video_bytes,
         "/api/import/clip": limits.video_bytes,
         "/api/import/scene": limits.scene_bytes,
         "/login": 4096,

@@ -20,7 +20,7 @@ class Worker:
 
     def __init__(self, settings: StudioSettings, backbone: str, lock: int, log: Path) -> None:
         command = [sys.executable, *settings.worker, "--backbone", backbone]
-        for name in ("device", "dtype", "memory"):
+        for name in ("device", "dtype", "memory", "provenance"):
             if value := getattr(settings, name):
                 command += [f"--{name}", value]
         self.backbone = backbone

@@ -65,6 +65,8 @@ class StudioSettings:
     dtype: Literal["float32", "float16", "bfloat16"] | None = None
     memory: Memory = "auto"
     """Memory mode: how much of the device's memory is spared."""
+    provenance: Literal["on", "off"] = "on"
+    """Credentials and mark of the videos (:mod:`sgi2v.provenance`)."""
     token: str | None = None
     """The secret that a visitor must give; needed as soon as other machines can reach the studio."""
     allowed_hosts: tuple[str, ...] = ()

@@ -121,6 +121,13 @@ class Imported(SceneGiven):
     backbone: Json
 
 
+class Origin(BaseModel):
+    """Answers on where a clip is from (docs/provenance.md)."""
+
+    changed: bool = Field(description="true where something in the file is not what was signed")
+    answers: list[tuple[str, str]] = Field(description="on credentials, watermark and record, a sentence each")
+
+
 class KeepAsked(Asked):
     """Pictures that a page's work needs."""
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Protocol, runtime_checkable
+from typing import Any, BinaryIO, Final, Protocol, get_args, runtime_checkable
 
 from sgi2v.backbones.base import settings_with, settings_with_recipe
 from sgi2v.images import png_bytes
@@ -21,6 +21,7 @@ from sgi2v.opening import ModelChoice
 from sgi2v.scene import Scene
 from sgi2v.studio.pictures import Pictures
 from sgi2v.studio.settings import Limits
+from sgi2v.video_tag import Provenance
 from sgi2v.writing import reason, writing
 
 RESULT: Final = "result"  # a job's folder of results: there whole, or not at all
@@ -70,8 +71,9 @@ class Maker(Protocol):
 class ModelMaker:
     """Makes videos with one model, which is loaded for the first of them."""
 
-    def __init__(self, model: ModelChoice) -> None:
+    def __init__(self, model: ModelChoice, provenance: Provenance = "on") -> None:
         self._model = model
+        self._provenance = provenance
         self._backbone: Any = None
 
     def __call__(self, task: Task, result: Path) -> Mapping[str, Any]:
@@ -111,7 +113,7 @@ class ModelMaker:
         seconds = time.perf_counter() - begun
         task.check()
         task.progress(phase="write", fraction=1.0)
-        video = video.recorded(video.record)  # once for all three
+        video = replace(video.recorded(video.record), provenance=self._provenance)  # once for all three
         video.save(result / "frames")
         video.save(result / "video.mp4")
         video.save(result / "video.gif")
@@ -225,9 +227,10 @@ def main() -> None:
     parser.add_argument("--device")
     parser.add_argument("--dtype")
     parser.add_argument("--memory", default="auto")
+    parser.add_argument("--provenance", choices=get_args(Provenance), default="on")
     options = parser.parse_args()
     model = ModelChoice(backbone=options.backbone, device=options.device, dtype=options.dtype, memory=options.memory)
-    serve(ModelMaker(model))
+    serve(ModelMaker(model, options.provenance))
 
 
 if __name__ == "__main__":

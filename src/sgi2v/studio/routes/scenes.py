@@ -40,6 +40,7 @@ from sgi2v.studio.shapes import (
     MaskAsked,
     Motions,
     MotionsAsked,
+    Origin,
     Picture,
     Planned,
     SceneGiven,
@@ -188,6 +189,12 @@ async def import_video(request: Request, studio: TheStudio) -> Imported:
     return Imported.model_validate(await _imported(request, studio, _record))
 
 
+@router.post("/verify", responses=may_say(*_FULL), openapi_extra=raw("application/octet-stream"))
+async def verify_clip(request: Request, studio: TheStudio) -> Origin:
+    """Say where a clip is from: its credentials, the mark in its pixels, its record; nothing of it is kept."""
+    return Origin.model_validate(await _imported(request, studio, _origin))
+
+
 @router.post("/export/scene", responses=may_say(*_FULL))
 def export_scene(scene: Json, studio: TheStudio) -> JSONResponse:
     """A scene with its pictures in it, as a file to keep."""
@@ -274,6 +281,15 @@ def _record(studio: Studio, file: Path) -> Json:
     found = studio.engine.read_record(record)
     # A record's scene has its pictures in it; a path in there is never followed.
     return {**found, **_with_image(studio, *studio.pictures.checked(found["scene"]))}
+
+
+def _origin(studio: Studio, file: Path) -> Json:
+    from sgi2v.provenance.verify import verify  # loads torch
+
+    with _beside(studio) as folder:
+        file.replace(folder / "clip")
+        found = verify(folder / "clip")
+    return {"changed": found.is_changed, "answers": found.answers()}
 
 
 def _given(studio: Studio, scene: Scene) -> Json:

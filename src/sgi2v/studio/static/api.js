@@ -55,6 +55,7 @@ export const keep = (page, pictures) => call("POST", "/api/keep", { json: { page
 export const plan = (request, signal) => json("POST", "/api/plan", { json: request, signal });
 export const compileCamera = (request, signal) => json("POST", "/api/camera", { json: request, signal });
 export const importVideo = (blob, told) => send("/api/import/video", blob, told);
+export const verify = (blob) => send("/api/verify", blob);
 export const importTraj = (blob, imageId) => send(`/api/import/traj?image=${imageId}`, blob);
 export const importScene = (scene) => json("POST", "/api/import/scene", { json: scene });
 export const exportCommand = (scene, photo) => json("POST", `/api/export/command?photo=${encodeURIComponent(photo)}`, { json: scene });

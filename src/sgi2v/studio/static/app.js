@@ -12,6 +12,7 @@ import { makeJobs } from "./jobs.js";
 import { makeKeys } from "./keys.js";
 import { makeMasks } from "./masks.js";
 import { makeObjects } from "./objects.js";
+import { makeOrigin } from "./origin.js";
 import { makePointer } from "./pointer.js";
 import { makeResults } from "./results.js";
 import { makeSettings } from "./settings.js";
@@ -227,6 +228,7 @@ async function start() {
   app.camera = makeCamera(app);
   app.shell = makeShell(app);
   parts.push(app.shell, app.masks, makeObjects(app), makeTimeline(app), app.camera, app.stage, app.results, app.jobsPanel, app.files);
+  app.origin = makeOrigin(app);
   makePointer(app);
   makeKeys(app);
   app.redraw();

@@ -96,12 +96,15 @@ export function makeFiles(app) {
 
   async function openVideo(file, picture) {
     await limit(file, "video_bytes");
+    const asked = () => app.origin.ask(file); // after what opens, which clears the answer on the clip before
     try {
       const made = await app.sending(file, (told) => api.importVideo(file, told));
       await takeRun(made);
       show(fromScene(made.scene, { ...made.image, name: file.name }), made.backbone?.here === false
         ? `${file.name}: scene and settings are back; its model (${made.backbone.name}) is not here` : `${file.name}: scene and settings are back`);
+      asked();
     } catch (error) {
+      asked();
       if (!picture) throw error;
       await openPhoto(picture); // a gif from elsewhere is a photo
     }
@@ -135,6 +138,7 @@ export function makeFiles(app) {
   }
 
   function show(doc, message) {
+    app.origin.clear();
     app.stage.retryPictures();
     app.dispatch({ type: "load", doc: { ...doc, opened: app.newKey() } });
     const first = doc.motions.find((motion) => motion.kind === "object");

@@ -1,4 +1,4 @@
-"""Provenance of a measurement: versions, device, and the commit of the code that made it."""
+"""Origin of a measurement: versions, device, and the commit of the code that made it."""
 
 import platform
 import subprocess
@@ -14,7 +14,7 @@ from sgi2v.records import Json
 _PACKAGES: Final = ("sgi2v", "torch", "diffusers", "transformers", "numpy", "opencv-python-headless")
 
 
-def provenance(device: torch.device) -> Json:
+def origin(device: torch.device) -> Json:
     """JSON values for a row: what ran, on what, from which commit (None for an installed package)."""
     return {"device": device_name(device), "versions": versions(), "commit": git_commit()}
 
