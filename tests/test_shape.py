@@ -169,7 +169,7 @@ def test_a_portrait_photo_gives_a_portrait_clip_that_replays() -> None:
 
 @pytest.mark.parametrize("size", [{}, {"width": 320, "height": 192}, {"width": 192}])
 @pytest.mark.parametrize("photo", [(300, 400), (320, 192), (400, 260)])
-def test_a_studios_worker_makes_what_its_server_planned(size: dict[str, int], photo: tuple[int, int]) -> None:
+def test_a_studios_worker_makes_what_its_server_planned(size: dict[str, Any], photo: tuple[int, int]) -> None:
     """The plan goes to it as JSON, complete, with the scene as the page sent it."""
     outline = outline_of("bundled")
     edge = Motion(box=Box(left=0, top=0, right=200, bottom=150), path=(Key(time=0, x=9, y=9), Key(time=1, x=90, y=20)))
