@@ -25,6 +25,7 @@ from sgi2v.run import Run
 from sgi2v.scene import Box, Key, Motion, Scene
 from sgi2v.scene_io import load_scene, save_scene, scene_from_dict, scene_to_dict
 from sgi2v.shape import MAX_AREA, MIN_AREA, Shapely, nearest_size, shaped
+from sgi2v.studio.worker import as_planned
 from tiny import tiny_svd
 
 sides = st.integers(16, 4000)
@@ -164,3 +165,19 @@ def test_a_portrait_photo_gives_a_portrait_clip_that_replays() -> None:
     assert torch.equal(clips[True].frames, clips[False].frames)  # without control nothing else counts
     old = generate(dataclasses.replace(Scene.of(photo), fit="stretch"), backbone=backbone, controller=Controller())
     assert old.frames.shape[-2:] == (64, 128)
+
+
+@pytest.mark.parametrize("size", [{}, {"width": 320, "height": 192}, {"width": 192}])
+@pytest.mark.parametrize("photo", [(300, 400), (320, 192), (400, 260)])
+def test_a_studios_worker_makes_what_its_server_planned(size: dict[str, Any], photo: tuple[int, int]) -> None:
+    """The plan goes to it as JSON, complete, with the scene as the page sent it."""
+    outline = outline_of("bundled")
+    edge = Motion(box=Box(left=0, top=0, right=200, bottom=150), path=(Key(time=0, x=9, y=9), Key(time=1, x=90, y=20)))
+    asked = scene(*photo, motions=(edge,))
+    first = plan(asked, outline, sampling=Sampling(**size))
+    told = {"sampling": dataclasses.asdict(first.sampling), "fit": first.scene.fit}
+    again = plan(as_planned(asked, told), outline, sampling=Sampling(**told["sampling"]))  # type: ignore[arg-type]
+    assert again.scene == first.scene and again.grid == first.grid
+    assert again.tracks.image == first.tracks.image
+    for one, other in zip(again.tracks.tracks, first.tracks.tracks, strict=True):
+        assert (one.boxes == other.boxes).all()

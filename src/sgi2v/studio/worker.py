@@ -100,7 +100,7 @@ class ModelMaker:
         begun = time.perf_counter()
         try:
             video = generate(
-                _as_planned(task.scene, plan),
+                as_planned(task.scene, plan),
                 backbone=backbone,
                 controller=controller_from_dict(plan["controller"]),
                 sampling=Sampling(**plan["sampling"]),
@@ -204,7 +204,7 @@ def _unwritten(folder: Path, why: str) -> str:
     return f"the result could not be written ({why}; {free:.0f} MiB are free); make room, then start it again"
 
 
-def _as_planned(scene: Scene, plan: Mapping[str, Any]) -> Scene:
+def as_planned(scene: Scene, plan: Mapping[str, Any]) -> Scene:
     """The scene with the fit that its aspect came to; what is cut for a size that was asked for is cut anew."""
     fit = plan.get("fit", scene.fit)  # older plans say none
     return scene if fit == "cover" else replace(scene, fit=fit)
