@@ -401,3 +401,16 @@ def test_released_files_beside_stable_diffusion_make_the_whole_model(tmp_path: P
         assert torch.equal(denoiser[key], image_conductor_files()["unet"][own])
         assert len(backbone.weights_sha256) == 64 and backbone.weights_sha256 != bare.hash_weights()
     assert torch.equal(*found)
+
+
+@pytest.mark.long
+def test_the_recording_of_the_published_code_is_met(tmp_path: Path) -> None:
+    folder = KEYS.parent
+    if not folder.is_dir():
+        pytest.skip("shared/golden, with recordings of other systems, is not here")
+    from peer_image_conductor import system_of
+
+    parts = system_of(folder)
+    assert parts is not None
+    found = list(parts(folder, tmp_path))
+    assert len(found) > 40 and [str(part) for part in found if not part.met] == []
