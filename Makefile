@@ -23,7 +23,7 @@ demo: $(VENV)/.stamp-run  ## generate a clip on the bundled model into out/ (CPU
 studio: $(VENV)/.stamp-studio  ## open the studio on the bundled model (http://127.0.0.1:7860)
 	$(BIN)/sgi2v studio
 
-test: lint types unit  ## what CI checks first, in ten minutes on two cores
+test: lint types unit  ## what CI checks, in a quarter of an hour on two cores
 
 lint: $(VENV)/.stamp-test  ## ruff: rules and format
 	$(BIN)/ruff check .
@@ -35,7 +35,7 @@ types: $(VENV)/.stamp-test  ## mypy --strict over src, tests, experiments and be
 unit: $(VENV)/.stamp-test  ## pytest, one worker a core, without those marked long
 	$(ONE_THREAD) $(BIN)/pytest -n $(WORKERS) --dist worksteal --durations=15 -m "not long"
 
-long: $(VENV)/.stamp-test  ## the tests marked long: kills at many moments, whole clips; CI runs them too
+long: $(VENV)/.stamp-test  ## the tests marked long, before a release: kills at many moments, whole clips
 	$(ONE_THREAD) $(BIN)/pytest -n $(WORKERS) --dist worksteal --durations=15 -m long
 
 format: $(VENV)/.stamp-test  ## let ruff rewrite what it can
