@@ -2,14 +2,17 @@
 
 import json
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import contract
-from sgi2v import SVD
+from imprint import nothing_is_left
+from sgi2v import SVD, Controller, Run, replay
 from sgi2v.backbones.adapter_files import AdapterFiles, Tensorhead, shape_faults, tensors_of
 from sgi2v.backbones.adapter_kinds import convert, find_adapter, kind_named, outline_with
 from sgi2v.backbones.registry import loaded, outline_of
@@ -23,7 +26,7 @@ from sgi2v.planning import Sampling
 from sgi2v.scene_io import save_scene
 from sgi2v.video import read_run
 from tiny import tiny_svd
-from tiny_adapters import CONTROL, anything, saved_control, whole_nuwa
+from tiny_adapters import CONTROL, anything, saved_control, saved_diffusion, whole_nuwa
 
 RELEASED = Path(__file__).parents[2] / "shared" / "golden" / "peers"
 SYSTEMS = {"drag-nuwa": "dragnuwa", "drag-anything": "draganything"}
@@ -193,6 +196,29 @@ def test_drag_anything_joins_a_model_of_its_widths_under_the_released_settings(c
     small = Sampling(width=64, height=64, num_frames=3)
     with pytest.raises(FieldError, match=f"steers weights of {FEATURES}, and they are not there"):
         plan(contract.scene(), outline, controller=DragAnything(), sampling=small)
+
+
+def test_drag_anything_makes_a_video_by_the_looks_of_things(control_folder: Path, tmp_path: Path) -> None:
+    looks = saved_diffusion(tmp_path / "sd")
+    assert find_adapter(looks).kind == FEATURES and kind_named(FEATURES).faults(find_adapter(looks).files) == ()
+    outline = outline_with(outline_of(str(tiny_svd(2))), [control_folder, looks])
+    backbone = loaded(outline, device="cpu", dtype="float32", memory="balanced")
+    assert isinstance(backbone, SVD)
+    scene = contract.scene()
+    whole = Image.new("L", scene.image.size, 255)
+    scene = replace(scene, motions=tuple(replace(motion, mask=whole) for motion in scene.motions))
+    small = Sampling(width=64, height=64, num_frames=2, num_steps=1)
+    with nothing_is_left(backbone.denoiser):
+        videos = [
+            generate(scene, backbone=backbone, controller=controller, sampling=small)
+            for controller in (DragAnything(), DragAnything(entity="release-scalar"), Controller())
+        ]
+    for one, other in combinations(videos, 2):
+        assert not torch.equal(one.frames, other.frames)
+    assert videos[0].run is not None
+    run = Run.from_dict(videos[0].run)
+    assert [one["sha256"] for one in run.adapters] == [adapter.sha256 for adapter in backbone.adapters]
+    assert torch.equal(replay(run, backbone=backbone).frames, videos[0].frames), "its noise is the run's own"
 
 
 def test_additions_take_part_by_the_files_kind_alone(nuwa_folder: Path) -> None:

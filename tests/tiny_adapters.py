@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from sgi2v.backbones.adapters import LowRank
 from sgi2v.backbones.svd.adapters.drag_anything import ControlNet, ControlSizes, DragAnythingAdapter
@@ -100,4 +102,35 @@ def saved_control(folder: Path, module: nn.Module) -> Path:
     save_file(tensors, folder / "diffusion_pytorch_model.safetensors")
     said = {"num_attention_heads": list(CONTROL.heads)}
     (folder / "config.json").write_text(json.dumps(said), encoding="utf-8")
+    return folder
+
+
+def saved_diffusion(folder: Path) -> Path:
+    """A tiny folder of Stable Diffusion 1.5's kind, whose features have twice as many channels as the looks."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        unet = UNet2DConditionModel(
+            block_out_channels=(12, 12), norm_num_groups=4, cross_attention_dim=8, attention_head_dim=2,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), layers_per_block=1,
+        )  # fmt: skip
+        vae = AutoencoderKL(
+            block_out_channels=(8,) * 4, norm_num_groups=4, layers_per_block=1,
+            down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        )  # fmt: skip
+        text = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=4, hidden_size=8, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+                max_position_embeddings=7, bos_token_id=0, eos_token_id=1,
+            )
+        )  # fmt: skip
+    folder.mkdir(parents=True)
+    words = folder / "words"
+    words.mkdir()
+    (words / "vocab.json").write_text(json.dumps({"<|startoftext|>": 0, "<|endoftext|>": 1, "a": 2, "a</w>": 3}))
+    (words / "merges.txt").write_text("#version: 0.2\n")
+    tokenizer = CLIPTokenizer(str(words / "vocab.json"), str(words / "merges.txt"), model_max_length=7)
+    for part, saved in (("unet", unet), ("vae", vae), ("text_encoder", text), ("tokenizer", tokenizer)):
+        saved.save_pretrained(folder / part)
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
     return folder
