@@ -331,7 +331,7 @@ def test_a_commands_line_in_the_list_is_what_it_says_of_itself(name: str) -> Non
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("fly", "command: unknown 'fly'; known are generate, preview"),
+        ("fly", "command: unknown 'fly'; known are generate, say, preview"),
         ("generate", "SCENE|PATH"),
         ("generate scene.json --sed 1", "Unrecognized options: --sed"),
         ("generate scene.json --seed soon", "--seed: invalid literal for int"),
@@ -360,7 +360,7 @@ def test_a_commands_line_in_the_list_is_what_it_says_of_itself(name: str) -> Non
         ("preview scene.json --num-frames 1", "num_frames: 1 must lie in"),
         ("preview missing", "scene: missing"),
         ("convert scene.json a.txt", "output: 'a.txt' is neither"),
-        ("convert scene.json traj --num-frames 1", "num_frames: 1 is too few"),
+        ("convert scene.json traj --num-frames 1", "num_frames: 1 must lie in 2..1000"),
         ("convert scene.json photo.png/a.json", "output: cannot write photo.png"),
         ("replay photo.png", "video: cannot read photo.png: it holds one picture"),
         ("replay missing.mp4", "video: cannot read missing.mp4: No such file"),
