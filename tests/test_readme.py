@@ -47,7 +47,7 @@ def test_its_program_works_on_a_photo(tmp_path: Path) -> None:
     """As it stands there, on a photo of a camera's shape, in a folder where it is called photo.jpg."""
     program, method, *_ = re.findall(r"^```python\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
     colours = np.random.default_rng(0).integers(0, 255, (6, 9, 3), dtype=np.uint8)
-    Image.fromarray(colours).resize((720, 480)).save(tmp_path / "photo.jpg")
+    Image.fromarray(colours).resize((800, 480)).save(tmp_path / "photo.jpg")
     done = run(program, tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "photo.mp4").stat().st_size > 1000

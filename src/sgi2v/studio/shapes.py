@@ -125,7 +125,9 @@ class Origin(BaseModel):
     """Answers on where a clip is from (docs/provenance.md)."""
 
     changed: bool = Field(description="true where something in the file is not what was signed")
-    answers: list[tuple[str, str]] = Field(description="on credentials, watermark and record, a sentence each")
+    answers: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = Field(
+        description="on credentials, watermark and record: a name and a sentence each"
+    )
 
 
 class KeepAsked(Asked):
