@@ -7,7 +7,7 @@ from sgi2v.backbones import Outline
 from sgi2v.controllers import Controller, recommended
 
 NAMES = ("sg-i2v", "freetraj", "drag-diffusion", "time-to-move", "time-to-move+sg-i2v", "freetraj+sg-i2v")
-ABSENT = "Image Conductor, DragNUWA and DragAnything (supervised) are not in the project yet: their rows are absent."
+ABSENT = "DragNUWA, DragAnything and Image Conductor (trained) were not run for want of their weights: their rows are absent."
 
 
 def variants(outline: Outline) -> Mapping[str, Controller]:
