@@ -5,6 +5,7 @@ import socket
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image
 
@@ -17,6 +18,8 @@ from sgi2v.training.videos import find_videos
 from sgi2v.video import check_video, load_video, read_run
 
 VIDEOS = {".mp4": "libx264", ".mov": "libx264", ".mkv": "libx264", ".webm": "libvpx-vp9", ".avi": "mpeg4"}
+
+ORIENTATION = 0x0112  # EXIF
 
 
 def clip_of(suffix: str, folder: Path, count: int = 5) -> Path:
@@ -123,6 +126,20 @@ def test_a_picture_that_needs_another_library_names_it_and_itself(
         load_image(path)
     Image.new("RGB", (8, 8), (10, 200, 30)).save(tmp_path / "a.avif")
     assert np.abs(np.asarray(load_image(tmp_path / "a.avif")).astype(int) - (10, 200, 30)).max() < 6
+
+
+def test_a_phones_heic_is_read_and_stands_upright(tmp_path: Path) -> None:
+    pillow_heif.register_heif_opener()
+    colours = np.zeros((32, 48, 3), dtype=np.uint8)
+    colours[:, :24] = (200, 40, 30)
+    photo = Image.fromarray(colours)
+    photo.save(tmp_path / "a.heic", quality=95)
+    turned = Image.Exif()
+    turned[ORIENTATION] = 6  # taken with the camera held upright: a viewer turns it clockwise
+    photo.save(tmp_path / "b.HEIC", quality=95, exif=turned.tobytes())
+    for name, wanted in (("a.heic", colours), ("b.HEIC", np.rot90(colours, -1))):
+        found = np.asarray(load_image(tmp_path / name)).astype(int)
+        assert found.shape == wanted.shape and np.abs(found - wanted)[2:-2, 2:-2].mean() < 6
 
 
 def test_clips_of_every_kind_are_found_in_a_folder(tmp_path: Path) -> None:
