@@ -228,6 +228,7 @@ def test_additions_take_part_by_the_files_kind_alone(nuwa_folder: Path) -> None:
     assert all(key.startswith((UNET, "conditioner.", "first_stage_model.")) for key in found.files.tensors)
 
 
+@pytest.mark.long
 def test_a_file_is_kept_as_what_a_folder_beside_it_has_not(
     nuwa_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

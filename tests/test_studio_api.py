@@ -454,6 +454,7 @@ def test_every_operation_answers(studio: StudioProcess, job: Any) -> None:
     http.post("/api/import/scene", json=scene())
     http.post("/api/import/traj", content=file.getvalue(), params={"image": image})
     http.post("/api/import/video", content=http.get(result["mp4"]).content)
+    http.post("/api/verify", content=http.get(result["mp4"]).content)
     http.post("/api/export/scene", json=scene())
     http.post("/api/export/command", params={"photo": "a.jpg"}, json=scene())
     http.post("/api/keep", json={"page": "a page", "pictures": [image]})

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from studio_page import LAPTOP, STUDIO, Visit, chromium, needs_browser
 from studio_process import StudioProcess
 from tiny_dit import tiny_dit
@@ -10,6 +12,7 @@ WORDS = {"prompt": "a red ball rolls", "negative_prompt": "blurry"}
 
 
 @needs_browser
+@pytest.mark.long
 def test_a_video_transformers_fields_are_there_and_a_job_runs(tmp_path: Path) -> None:
     options = ("--port", "0", "--backbone", str(tiny_dit("a14b")))
     with chromium() as browser, StudioProcess(tmp_path, STUDIO, *options) as studio:
