@@ -67,22 +67,23 @@ def peaks(
     apart = has_own_memory(device)
     live = outline.live_bytes(grid)
     scale = dtype.itemsize / 2  # counted in 16 bits
+    largest, parts, autoencoder = max(numbers.experts.values()), 4 * sum(others.values()), 4 * others["vae"]
 
-    def peak(mode: Mode) -> int:
+    def peak(mode: Mode) -> float:
         guided = live["guided" if mode == "fast" else "checkpointed"] * scale
-        away = mode != "fast" and apart
-        largest = max(numbers.experts.values())
-        denoiser = largest if away else sum(numbers.experts.values())
-        if mode == "low" and apart:
-            denoiser = int(2 * largest / outline.num_blocks)
-        parts = sum(others.values())
-        stay = denoiser + (0 if away else parts * 4)
-        clip = live.get("tiled", live["clip"]) if mode == "low" else live["clip"]
-        working = max(guided, clip + (parts * 4 if away else 0))
-        # On the host's own memory the text encoder is there before anything else is computed.
-        return int(max((stay + working) * SLACK, 0 if apart else stay + encoder * dtype.itemsize))
+        clip = live.get("tiled", live["clip"]) if mode == "low" and apart else live["clip"]
+        if not apart:
+            stay = sum(numbers.experts.values()) + parts
+            # On the host's own memory the text encoder is there before anything else is computed.
+            return max((stay + max(guided, clip)) * SLACK, stay + encoder * dtype.itemsize)
+        if mode == "low":
+            block = largest / outline.num_blocks  # two at a time, and none of them while the autoencoder works
+            return max(2 * block + guided, block + autoencoder + clip) * SLACK
+        if mode == "balanced":
+            return (largest + max(guided, autoencoder + clip)) * SLACK
+        return (sum(numbers.experts.values()) + parts + max(guided, clip)) * SLACK
 
-    return {mode: peak(mode) for mode in MODES}
+    return {mode: int(peak(mode)) for mode in MODES}
 
 
 def memory_needed(outline: DiTOutline, grid: Grid, device: torch.device, dtype: torch.dtype) -> Mapping[Mode, int]:

@@ -11,19 +11,29 @@ from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
 from sgi2v.backbones.base import Advice, Mode
 from sgi2v.backbones.dit.advice import without_attention
-from sgi2v.backbones.dit.outline import DiTOutline, DiTSettings, check_text_width, folder_settings, read_parts
+from sgi2v.backbones.dit.outline import (
+    DiTOutline,
+    DiTSettings,
+    check_text_width,
+    folder_settings,
+    read_parts,
+    tile_share,
+)
 from sgi2v.backbones.dit.schedules import check_flow_schedule
 from sgi2v.backbones.fields import number, numbers, positive, wrong
 from sgi2v.backbones.folder import check_parts, read_json
 from sgi2v.backbones.text import TextRules
 from sgi2v.checks import Bounds
 from sgi2v.errors import FieldError
+from sgi2v.grid import Grid
 from sgi2v.lazy import torch
 from sgi2v.records import Json
 
 if TYPE_CHECKING:
     from sgi2v.backbones.wan.model import Wan
 
+_TILE: Final = 256
+"""Side of the tiles of diffusers' autoencoder, in pixels."""
 Variant = Literal["a14b", "i2v-14b", "ti2v-5b"]
 """2.2 I2V-A14B: two experts that take turns. 2.1 I2V-14B: an image encoder beside the picture's latents. 2.2 TI2V-5B:
 a clean first latent frame."""
@@ -193,6 +203,12 @@ class WanOutline(DiTOutline):
     def live(self) -> tuple[float, float, float]:
         """Bytes as counted on the full-size models; TI2V's network is told a time for every token, which costs."""
         return (76.8, 121.0, 22_500.0) if self.variant == "ti2v-5b" else (43.5, 74.0, 20_500.0)
+
+    def live_bytes(self, grid: Grid) -> Mapping[str, float]:
+        """As of all; besides a tile, what is kept of the clip's pixels and of the tiles that are done."""
+        live = super().live_bytes(grid)
+        pixels = grid.width * grid.height * grid.num_frames
+        return {**live, "tiled": live["clip"] * tile_share(grid, _TILE, _TILE) + 38 * pixels}
 
     def opened(self, device: torch.device, dtype: torch.dtype, memory: Mode) -> Wan:
         """The model of weights that are there."""
