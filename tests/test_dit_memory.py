@@ -15,7 +15,9 @@ from sgi2v import SGI2V, Cancelled, Progress, Sampling, Video, generate, load_ba
 from sgi2v.backbones.base import Mode, Text
 from sgi2v.backbones.dit import model as model_module
 from sgi2v.backbones.dit.model import VideoTransformer
+from sgi2v.backbones.dit.outline import Quantised
 from sgi2v.backbones.offloading import OffloadedWeights
+from sgi2v.backbones.registry import outline_of
 from sgi2v.controllers import Setup
 from sgi2v.grid import tracks_of
 from sgi2v.planning import Range
@@ -108,6 +110,19 @@ def test_where_memory_is_the_hosts_modes_change_no_bit_either() -> None:
             assert torch.equal(video(name, backbone).frames, expected.frames)
             again = loss_and_gradient(name, backbone)
             assert torch.equal(again[0], value) and torch.equal(again[1], gradient)
+
+
+@pytest.mark.parametrize("way", ["int8", "fp8"])
+def test_rounded_weights_visit_too(way: Quantised, monkeypatch: pytest.MonkeyPatch) -> None:
+    outline: Any = outline_of(tiny_dit("ti2v-5b"))
+    backbone = outline.with_files({}, way).load(device=torch.device("cpu"), dtype=torch.float32, memory="fast")
+    value, gradient = loss_and_gradient("ti2v-5b", backbone)
+    monkeypatch.setattr(model_module, "has_own_memory", lambda _: True)
+    with weights_apart(OffloadedWeights):  # not the strict kind: no rounded number reads as NaN
+        for mode in ("balanced", "low"):
+            backbone.use_memory(mode)
+            again = loss_and_gradient("ti2v-5b", backbone)
+            assert gradient.abs().max() > 0 and torch.equal(again[0], value) and torch.equal(again[1], gradient)
 
 
 def test_experts_take_turns(apart: None) -> None:
