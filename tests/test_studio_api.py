@@ -350,6 +350,17 @@ def test_a_clip_of_ones_own_and_a_mask_from_a_box(studio: StudioProcess, job: An
     assert mask.shape == (64, 64) and mask[24:40, 24:40].all() and not mask[:16].any()
     outside = studio.http.post("/api/mask", json={"image": image["image"], "box": {**box, "right": 70}})
     assert outside.status_code == 422 and outside.json()["error"]["field"] == "motions[0].box.right"
+    clicked = studio.http.post("/api/mask", json={"image": image["image"], "at": [30, 33]})
+    assert clicked.status_code == 200, clicked.text
+    around = clicked.json()["box"]
+    assert 17 <= around["left"] <= 20 and 44 <= around["right"] <= 47 and 17 <= around["top"] <= 20
+    mask = np.asarray(Image.open(io.BytesIO(studio.http.get(clicked.json()["url"]).content))) > 127
+    assert mask[24:40, 24:40].all() and not mask[:16].any()
+    inside = studio.http.post("/api/mask", json={"image": image["image"], "at": [30, 33], "box": box}).json()
+    assert inside["box"] == box
+    for asked_of in ({}, {"at": [30, 64]}, {"at": [-1, 3]}):
+        refused = studio.http.post("/api/mask", json={"image": image["image"], **asked_of})
+        assert refused.status_code == 422 and refused.json()["error"]["field"] == "at", refused.text
 
 
 def test_a_camera_becomes_boxes_that_meet_no_object(studio: StudioProcess) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext
@@ -222,6 +223,38 @@ def test_camera_presets_become_boxes(visit: Visit) -> None:
     visit.wait("s.scene.motions[0].mask?.startsWith('upload:')")
     visit.press(*["Control+z"] * 3)
     assert visit.motions() == before
+
+
+@needs_browser
+def test_a_click_on_a_thing_cuts_it_out(visit: Visit) -> None:
+    """A box and a mask of its own; in a chosen box, a mask for that one; on nothing, a word and no box."""
+    pixels = np.full((80, 120, 3), 225, dtype=np.uint8)
+    pixels[30:60, 40:80] = (30, 60, 190)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format="PNG")
+    visit.open(("thing.png", file.getvalue()))
+    visit.wait("s.doc.image?.width === 120")
+    visit.settle()
+    visit.press("c")
+    visit.page.mouse.click(*visit.at(60, 45))
+    visit.wait("s.doc.motions.length === 1")
+    (found,) = visit.motions()
+    box = found["box"]
+    assert abs(box["left"] - 40) < 4 and abs(box["right"] - 80) < 4 and abs(box["top"] - 30) < 4
+    assert found["mask"].startswith("upload:") and visit.state()["ui"]["tool"] == "path"
+    visit.press("Control+z")
+    visit.wait("s.doc.motions.length === 0")  # one step back
+    visit.press("b")
+    visit.drag((30, 22), (92, 70))
+    drawn = visit.motions()[0]["box"]
+    visit.press("c")
+    visit.page.mouse.click(*visit.at(60, 45))
+    visit.wait("s.doc.motions[0].mask !== null")
+    (masked,) = visit.motions()
+    assert masked["box"] == drawn
+    visit.page.mouse.click(*visit.at(8, 8))
+    assert "nothing stands out" in visit.message() and len(visit.motions()) == 1
+    assert "422" in visit.errors.pop()
 
 
 @needs_browser

@@ -138,9 +138,18 @@ class KeepAsked(Asked):
 
 
 class MaskAsked(Asked):
-    """A thing in a picture."""
+    """A thing in a picture: what lies in a box, or under a point, or both."""
 
     image: str = Field(description="upload:<id> or a data: URI")
+    box: dict[str, float] | None = None
+    at: Annotated[list[float], Field(min_length=2, max_length=2)] | None = Field(
+        default=None, description="x and y of a point on the thing, in pixels of the picture"
+    )
+
+
+class Outline(Picture):
+    """A thing's mask and the box to draw around it."""
+
     box: dict[str, float]
 
 

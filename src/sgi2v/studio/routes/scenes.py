@@ -7,6 +7,7 @@ import tempfile
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import asdict
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -41,6 +42,7 @@ from sgi2v.studio.shapes import (
     Motions,
     MotionsAsked,
     Origin,
+    Outline,
     Picture,
     Planned,
     SceneGiven,
@@ -149,14 +151,25 @@ def camera(asked: MotionsAsked, studio: TheStudio) -> Motions:
 
 
 @router.post("/mask", responses=may_say(*_FULL))
-def mask(asked: MaskAsked, studio: TheStudio) -> Picture:
-    """The outline of the thing in a box, found by GrabCut, as a picture for the motion's mask."""
-    from sgi2v.segmentation import grab_cut  # loads OpenCV
+def mask(asked: MaskAsked, studio: TheStudio) -> Outline:
+    """The outline of the thing in a box or under a point, found by GrabCut, as a picture for the motion's mask."""
+    from sgi2v.prompting.clicks import MARGIN, box_of, grab_cut_at  # loads OpenCV
+    from sgi2v.segmentation import grab_cut
 
-    motion = {"box": asked.box}
-    _, scene = studio.pictures.checked({**_EMPTY, "image": asked.image, "motions": [motion]})
-    name, found = studio.pictures.add_pixels(grab_cut(scene.image, scene.motions[0].box))
-    return Picture(**picture_json(name, found))
+    motions = [] if asked.box is None else [{"box": asked.box}]
+    _, scene = studio.pictures.checked({**_EMPTY, "image": asked.image, "motions": motions})
+    box = scene.motions[0].box if scene.motions else None
+    if asked.at is not None:
+        x, y = asked.at
+        if not (0 <= x < scene.image.width and 0 <= y < scene.image.height):
+            raise FieldError("at", f"{x:g},{y:g} lies beside the picture", "click on a thing in it")
+        outline = grab_cut_at(scene.image, (x, y), box)
+    elif box is not None:
+        outline = grab_cut(scene.image, box)
+    else:
+        raise FieldError("at", "neither a point nor a box", "click on a thing, or give its box")
+    name, found = studio.pictures.add_pixels(outline)
+    return Outline(**picture_json(name, found), box=asdict(box or box_of(outline, MARGIN)))
 
 
 @router.post("/import/clip", responses=may_say(*_FULL), openapi_extra=raw("application/octet-stream"))

@@ -69,7 +69,7 @@ export const cancelJob = (id) => json("POST", `/api/jobs/${id}/cancel`);
 export const retryJob = (id, key) => json("POST", `/api/jobs/${id}/retry`, { headers: { "Idempotency-Key": key } });
 export const deleteJob = (id) => call("DELETE", `/api/jobs/${id}`, { keepalive: true }); // also as the page goes
 
-export const outline = (image, box) => json("POST", "/api/mask", { json: { image, box } });
+export const outline = (image, asked) => json("POST", "/api/mask", { json: { image, ...asked } });
 export const importClip = (blob, told) => send("/api/import/clip?masks=false", blob, told);
 
 export const imageUrl = (upload) => `/api/images/${upload.slice("upload:".length)}`;

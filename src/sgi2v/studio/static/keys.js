@@ -3,7 +3,7 @@
 import * as edits from "./edits.js";
 
 const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-const TOOLS = { v: "select", b: "box", i: "pin", p: "path", m: "brush", g: "polygon", h: "hand" };
+const TOOLS = { v: "select", b: "box", i: "pin", p: "path", m: "brush", g: "polygon", c: "cutout", h: "hand" };
 const MODES = ["plan", "beside", "wipe", "under", "difference"];
 
 export function makeKeys(app) {

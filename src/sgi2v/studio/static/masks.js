@@ -125,11 +125,31 @@ export function makeMasks(app) {
     app.redraw();
   }
 
+  /** Have the server find the thing under a point: a mask for the chosen box if it lies in that, else a box of its own. */
+  async function cutOut([x, y]) {
+    const { image, opened } = app.doc;
+    if (!(x >= 0 && y >= 0 && x < image.width && y < image.height)) return app.say("Click on the photo.");
+    const { selected } = app;
+    const within = selected && selected.kind !== "camera" && !selected.locked
+      && x >= selected.box.left && x < selected.box.right && y >= selected.box.top && y < selected.box.bottom;
+    if (!within && app.doc.motions.length >= 256) return app.say("A scene holds at most 256 boxes.", "error");
+    const box = within ? selected.box : undefined;
+    const found = await app.attempt(() => api.outline(image.image, { at: [x, y], box }));
+    if (!found || app.doc.opened !== opened) return undefined;
+    if (!within) {
+      app.dispatch({ type: "add", motion: { box: found.box, kind: "object", mask: found.image } });
+      return app.setUI({ tool: "path", frame: 0 });
+    }
+    const now = app.doc.motions.find((one) => one.id === selected.id);
+    if (now && JSON.stringify(now.box) === JSON.stringify(box)) app.dispatch({ type: "set", id: now.id, changes: { mask: found.image } });
+    return undefined;
+  }
+
   /** What was painted for a motion that is gone is not for the next one with its number. */
   function update() {
     const ids = new Set(app.doc.motions.map((motion) => motion.id));
     for (const [id, { opened }] of painting) if (opened === app.doc.opened && !ids.has(id)) painting.delete(id);
   }
 
-  return { update, tinted, stroke, polygon, finish };
+  return { update, tinted, stroke, polygon, finish, cutOut };
 }

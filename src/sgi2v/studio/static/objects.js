@@ -116,7 +116,7 @@ export function makeObjects(app) {
   async function findOutline(motion) {
     const { opened } = app.doc;
     const { box } = fresh(motion);
-    const found = await app.attempt(() => api.outline(app.doc.image.image, box));
+    const found = await app.attempt(() => api.outline(app.doc.image.image, { box }));
     if (!found || app.doc.opened !== opened) return;
     // By now it may be gone, or another one with its number, or elsewhere: the outline is that of the box asked about.
     const now = app.doc.motions.find((one) => one.id === motion.id);

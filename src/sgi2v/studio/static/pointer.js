@@ -81,7 +81,7 @@ export function makePointer(app) {
     if (app.ui.tool === "box" || app.ui.tool === "pin") drag.kind = "newbox";
     else if (app.ui.tool === "path") beginPath(point, slack);
     else if (app.ui.tool === "brush") beginBrush();
-    else if (app.ui.tool === "polygon") drag.kind = "polygon";
+    else if (app.ui.tool === "polygon" || app.ui.tool === "cutout") drag.kind = app.ui.tool;
     else beginSelect(point, slack);
   }
 
@@ -220,6 +220,7 @@ export function makePointer(app) {
     else if (kind === "freehand") placePath(base, line, moved, start, done.inside);
     else if (kind === "brush") app.masks.finish(base);
     else if (kind === "polygon") addCorner(start);
+    else if (kind === "cutout") app.masks.cutOut(start);
     else if (kind === "pan" && !moved && app.ui.tool === "select") app.setUI({ selected: null, key: null });
   }
 

@@ -10,6 +10,7 @@ const TOOLS = [
   ["path", "Path", "P", "Drag from the box to where it should go; or click to add points. Esc: leave it where it is."],
   ["brush", "Mask: brush", "M", "Paint the thing's own pixels. X: erase."],
   ["polygon", "Mask: polygon", "G", "Click around the thing; click the first point, double-click or press Enter to close."],
+  ["cutout", "Cut out: click on a thing", "C", "Click on a thing: its outline is found, and a box around it. On the chosen box's thing: a mask for that box."],
   ["hand", "Pan the view", "H", "Drag to pan, wheel or pinch to zoom."],
 ];
 const THEMES = ["auto", "dark", "light"];
