@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ class TrainedState(State):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trained(Controller[TrainedState]):
+class Trained(Controller[TrainedState], ABC):
     """A system that was trained to follow motions. No gradients: a step costs a pass and what its weights add.
 
     A subclass says its ``name``, which is the kind of its weights too, and makes their :meth:`signal`.
@@ -77,9 +78,9 @@ class Trained(Controller[TrainedState]):
             )
         return tuple(f"{sentence}: from there on its point stays on the border" for sentence in left)
 
+    @abstractmethod
     def signal(self, setup: Setup) -> object:
         """Everything that the weights are given of the motions."""
-        raise NotImplementedError
 
     def prepare(self, setup: Setup) -> TrainedState:
         """The run's state with the signal; FieldError where a thing's mask cannot be had."""

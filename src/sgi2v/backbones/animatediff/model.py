@@ -12,7 +12,7 @@ import numpy as np
 import PIL.Image
 import torch
 from diffusers import AutoencoderKL, MotionAdapter, UNet2DConditionModel, UNetMotionModel
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from sgi2v.attention import AttentionEdit
@@ -24,7 +24,8 @@ from sgi2v.backbones.animatediff.outline import AnimateDiffOutline
 from sgi2v.backbones.animatediff.released import in_diffusers_names
 from sgi2v.backbones.animatediff.schedule import timestep_of
 from sgi2v.backbones.arrangement import Arrangement
-from sgi2v.backbones.base import CLEAN, Mode, Outlined, Text
+from sgi2v.backbones.base import CLEAN, Mode, Text
+from sgi2v.backbones.loaded import Loaded
 from sgi2v.backbones.loading import network
 from sgi2v.backbones.quiet import quiet_libraries
 from sgi2v.backbones.svd.attention import edited
@@ -62,13 +63,15 @@ class Networks:
     """Of the weight files, once it has been asked for."""
 
 
-class AnimateDiff(Outlined):
+class AnimateDiff(Loaded):
     """AnimateDiff (Guo et al. 2023, arXiv 2307.04725) on Stable Diffusion 1.5: ``x0 = (x - b eps) / a``.
 
     It is a model of words: without an adapter it never sees the picture. Motion modules normalise every frame by
     itself, as they were trained (:class:`sgi2v.backbones.animatediff.networks.FrameNorm`). Latents stay in float32
     between steps, as the autoencoder does; the denoiser runs in ``dtype``.
     """
+
+    _networks: Networks
 
     def __init__(
         self, unet: nn.Module, vae: nn.Module, outline: AnimateDiffOutline, *, device: torch.device, memory: Mode
@@ -102,15 +105,6 @@ class AnimateDiff(Outlined):
                 ) from error
         return cls(unet, vae, outline, device=device, memory=memory)
 
-    @property
-    def _arranged(self) -> Arrangement:
-        return self._networks.arranged
-
-    @property
-    def memory(self) -> Mode:
-        """Mode of memory it is in; see :mod:`sgi2v.backbones.memory`."""
-        return self._arranged.mode
-
     def use_memory(self, memory: Mode) -> None:
         """Changes to another mode, between two runs; FieldError for a name that is none."""
         choice("memory", memory, Mode)
@@ -118,31 +112,15 @@ class AnimateDiff(Outlined):
         self._networks.arranged = arranged(memory, self._networks.unet, self._networks.vae, self.device)
 
     @property
-    def device(self) -> torch.device:
-        """Device on which the networks compute."""
-        return self._networks.device
-
-    @property
     def dtype(self) -> torch.dtype:
         """Number format the denoiser computes in."""
         return next(self.denoiser.parameters()).dtype
-
-    @property
-    def weights_sha256(self) -> str:
-        """SHA-256 over the weight files, worked out once."""
-        if self._networks.sha256 is None:
-            self._networks.sha256 = self.outline.hash_weights()
-        return self._networks.sha256
 
     def noise(self, grid: Grid, generator: torch.Generator) -> Float[Tensor, "n c y x"]:
         """Unit noise in float32, drawn channels first, as diffusers' pipeline draws it."""
         frames, channels, rows, columns = grid.latent_shape
         drawn = torch.randn(channels, frames, rows, columns, generator=generator)
         return drawn.transpose(0, 1).contiguous().to(self.device)
-
-    def free(self, grid: Grid) -> Bool[Tensor, " n"]:
-        """Every latent frame is a variable."""
-        return torch.ones(grid.latent_frames, dtype=torch.bool)
 
     @torch.no_grad()
     def encode(

@@ -11,15 +11,16 @@ from typing import Any, ClassVar, NoReturn
 import numpy as np
 import PIL.Image
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from sgi2v.attention import AttentionEdit
 from sgi2v.backbones.adapters import Adapter
 from sgi2v.backbones.arrangement import Arrangement
-from sgi2v.backbones.base import CLEAN, Mode, Outlined, Text
+from sgi2v.backbones.base import CLEAN, Mode, Text
 from sgi2v.backbones.dit.features import feature, rotated, tapped
 from sgi2v.backbones.dit.outline import DiTOutline
+from sgi2v.backbones.loaded import Loaded
 from sgi2v.backbones.swapping import swapped
 from sgi2v.backbones.text import Texts
 from sgi2v.checks import choice
@@ -65,13 +66,14 @@ class Networks:
     """Of the weight files, once it has been asked for."""
 
 
-class VideoTransformer(Outlined, ABC):
+class VideoTransformer(Loaded, ABC):
     """A denoiser of joint attention over all places of all frames, a causal video autoencoder, and text.
 
     Latents stay in float32 between steps; the denoiser runs in ``dtype``, the autoencoder in float32. One run at a
     time: hooks sit on the network while features are read. Each family's module names its papers.
     """
 
+    _networks: Networks
     TEXT_FIRST: ClassVar[bool] = False
     """True where text takes part in self-attention, its tokens before the picture's."""
     IN_PLACE: ClassVar[bool] = False
@@ -151,11 +153,6 @@ class VideoTransformer(Outlined, ABC):
 
     # ------------------------------------------------------------ where it is and how it computes
 
-    @property
-    def _arranged(self) -> Arrangement:
-        assert self._networks.arranged is not None
-        return self._networks.arranged
-
     def _arrange(self, memory: Mode) -> Arrangement:
         choice("memory", memory, Mode)
         experts = self._networks.experts
@@ -182,11 +179,6 @@ class VideoTransformer(Outlined, ABC):
         """True where diffusers' tiles make a clip of the right size."""
         return True
 
-    @property
-    def memory(self) -> Mode:
-        """Mode of memory it is in; see :mod:`sgi2v.backbones.memory`."""
-        return self._arranged.mode
-
     def use_memory(self, memory: Mode) -> None:
         """Changes to another mode, between two runs; FieldError for a name that is none."""
         choice("memory", memory, Mode)
@@ -194,21 +186,9 @@ class VideoTransformer(Outlined, ABC):
         self._networks.arranged = self._arrange(memory)
 
     @property
-    def device(self) -> torch.device:
-        """Device on which the networks compute."""
-        return self._networks.device
-
-    @property
     def dtype(self) -> torch.dtype:
         """Number format the denoiser computes in."""
         return self._networks.dtype
-
-    @property
-    def weights_sha256(self) -> str:
-        """SHA-256 over the weight files, worked out once."""
-        if self._networks.sha256 is None:
-            self._networks.sha256 = self.outline.hash_weights()
-        return self._networks.sha256
 
     # ------------------------------------------------------------ a run
 
@@ -217,10 +197,6 @@ class VideoTransformer(Outlined, ABC):
         frames, channels, rows, columns = grid.latent_shape
         drawn = torch.randn(channels, frames, rows, columns, generator=generator)
         return drawn.transpose(0, 1).contiguous().to(self.device)
-
-    def free(self, grid: Grid) -> Bool[Tensor, " n"]:
-        """Every latent frame is a variable."""
-        return torch.ones(grid.latent_frames, dtype=torch.bool)
 
     @torch.no_grad()
     def encode(self, image: PIL.Image.Image, text: Text, grid: Grid, generator: torch.Generator) -> DiTCondition:

@@ -13,14 +13,14 @@ from diffusers import (
     UNetSpatioTemporalConditionModel,
 )
 from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion import _resize_with_antialiasing
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import CLIPVisionModelWithProjection
 
 from sgi2v.attention import AttentionEdit
 from sgi2v.backbones.adapters import Adapter
-from sgi2v.backbones.arrangement import Arrangement
-from sgi2v.backbones.base import CLEAN, Mode, Outlined, Text
+from sgi2v.backbones.base import CLEAN, Mode, Text
+from sgi2v.backbones.loaded import Loaded
 from sgi2v.backbones.loading import image_processor, network
 from sgi2v.backbones.svd.attention import LeanAttention, edited, self_attentions
 from sgi2v.backbones.svd.compiling import any_compiled, check_memory, check_readable, compile_blocks
@@ -42,12 +42,14 @@ _FILLS_A_DEVICE = 2**14
 """Latent cells of all frames, above which one pass is taken to keep an accelerator busy."""
 
 
-class SVD(Outlined):
+class SVD(Loaded):
     """Stable Video Diffusion (Blattmann et al. 2023, arXiv 2311.15127) from a folder in diffusers' layout.
 
     The networks are frozen and in evaluation mode. Latents stay in float32 between steps; the networks run in
     ``dtype``. One run at a time: hooks sit on the network while features are read.
     """
+
+    _networks: Networks
 
     def __init__(
         self,
@@ -121,15 +123,6 @@ class SVD(Outlined):
             compile_blocks(backbone.denoiser)
         return backbone
 
-    @property
-    def _arranged(self) -> Arrangement:
-        return self._networks.arranged
-
-    @property
-    def memory(self) -> Mode:
-        """Mode of memory it is in; see :mod:`sgi2v.backbones.memory`."""
-        return self._arranged.mode
-
     def use_memory(self, memory: Mode) -> None:
         """Changes to another mode, between two runs; FieldError for a name that is none, and for low when compiled."""
         choice("memory", memory, Mode)
@@ -139,30 +132,14 @@ class SVD(Outlined):
         self._networks.arranged = arranged(memory, self._pipeline, self.device)
 
     @property
-    def device(self) -> torch.device:
-        """Device on which the networks compute."""
-        return self._networks.device
-
-    @property
     def dtype(self) -> torch.dtype:
         """Number format the denoiser computes in."""
         return next(self.denoiser.parameters()).dtype
-
-    @property
-    def weights_sha256(self) -> str:
-        """SHA-256 over the weight files, worked out once."""
-        if self._networks.sha256 is None:
-            self._networks.sha256 = self.outline.hash_weights()
-        return self._networks.sha256
 
     def noise(self, grid: Grid, generator: torch.Generator) -> Float[Tensor, "n c y x"]:
         """Unit noise, drawn in the denoiser's number format and frame by frame, as diffusers' pipeline draws it."""
         drawn = torch.randn(grid.latent_shape, generator=generator, dtype=self.dtype)
         return drawn.float().to(self.device)
-
-    def free(self, grid: Grid) -> Bool[Tensor, " n"]:
-        """Every latent frame is a variable."""
-        return torch.ones(grid.latent_frames, dtype=torch.bool)
 
     @torch.no_grad()
     def encode(self, image: PIL.Image.Image, text: Text, grid: Grid, generator: torch.Generator) -> SVDCondition:
